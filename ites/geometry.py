@@ -1,0 +1,105 @@
+"""Rotations and the networks' camera, in plain PyTorch.
+
+Conventions, stated here once. Poses are row vectors, so a rotation acts from the right:
+`X' = X @ R`. Camera axes: x right, y down, z forward. The networks' camera has unit focal length
+and stands `distance` (5 units) before the subject's root joint.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+DISTANCE = 5.0
+"""c, the subject's distance from the networks' camera (METHOD: Data)."""
+
+
+def _hat(w: Tensor) -> Tensor:
+    """[w]x of (..., 3) vectors: (..., 3, 3)."""
+    x, y, z = w.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+
+
+def so3_exp(rotation_vector: Tensor) -> Tensor:
+    """Rotation matrices of rotation vectors, by the paper's formula.
+
+    With a = |w| and f = 1 / (a + 1e-4): `I + f sin(a) [w]x + f^2 (1 - cos a) [w]x^2`. The 1e-4
+    makes it slightly off orthonormal. Its gradient at w = 0 is zero, and finite everywhere.
+
+    Args:
+        rotation_vector: (..., 3), radians; acts on row vectors from the right.
+
+    Returns:
+        (..., 3, 3).
+
+    Source: METHOD, "Rotations".
+    """
+    angle = torch.linalg.vector_norm(rotation_vector, dim=-1)[..., None, None]
+    f = 1 / (angle + 1e-4)
+    hat = _hat(rotation_vector)
+    eye = torch.eye(3, dtype=hat.dtype, device=hat.device)
+    return eye + f * angle.sin() * hat + f.square() * (1 - angle.cos()) * (hat @ hat)
+
+
+def so3_log(rotation: Tensor) -> Tensor:
+    """Rotation vectors of orthonormal rotation matrices; the inverse of the exact exponential.
+
+    Args:
+        rotation: (..., 3, 3), orthonormal with determinant 1.
+
+    Returns:
+        (..., 3), radians, of length at most pi.
+    """
+    # By way of the quaternion, whose largest component is at least 1/2: stable at every angle.
+    m = rotation
+    trace = m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2]
+    squares = torch.stack(
+        [trace, *(2 * m[..., i, i] - trace for i in range(3))], dim=-1
+    )  # 4 q_k^2 - 1 for k = w, x, y, z
+    skew = torch.stack(
+        [m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]],
+        dim=-1,
+    )
+    sums = m + m.mT
+    rows = [torch.cat([1 + trace[..., None], skew], dim=-1)]
+    for i in range(3):
+        row = [skew[..., i]] + [
+            1 + squares[..., 1 + i] if i == k else sums[..., i, k] for k in range(3)
+        ]
+        rows.append(torch.stack(row, dim=-1))
+    best = squares.argmax(dim=-1)[..., None, None].expand(*squares.shape[:-1], 1, 4)
+    quaternion = torch.stack(rows, dim=-2).gather(-2, best).squeeze(-2)
+    quaternion = torch.nn.functional.normalize(quaternion, dim=-1)
+    quaternion = torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
+    length = torch.linalg.vector_norm(quaternion[..., 1:], dim=-1, keepdim=True)
+    angle = 2 * torch.atan2(length, quaternion[..., :1])
+    tiny = length < 1e-12
+    return quaternion[..., 1:] * torch.where(tiny, 2.0, angle / length.where(~tiny, 1.0))
+
+
+def project(joints: Tensor, distance: float = DISTANCE) -> Tensor:
+    """Project joints by the networks' camera: `X[..., :2] / max(distance + X[..., 2], 1)`.
+
+    Args:
+        joints: (..., 3) in network units, camera axes, relative to the root.
+        distance: c, network units.
+
+    Returns:
+        (..., 2). Source: METHOD, "Data".
+    """
+    return joints[..., :2] / (joints[..., 2:] + distance).clamp(min=1)
+
+
+def backproject(points: Tensor, depth: Tensor, distance: float = DISTANCE) -> Tensor:
+    """Put points at depths: `concat(points * max(depth + distance, 1), depth)`, `project`'s inverse.
+
+    Args:
+        points: (..., 2), projections by the networks' camera.
+        depth: (..., 1), z relative to the root, network units.
+        distance: c, network units.
+
+    Returns:
+        (..., 3). Source: METHOD, "Student".
+    """
+    return torch.cat([points * (depth + distance).clamp(min=1), depth], dim=-1)
