@@ -1,0 +1,520 @@
+"""The pose store: one HDF5 file a data set, described in `docs/data.md`.
+
+Keypoints are pixels, positions are metres in the camera's frame (x right, y down, z forward).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ites.camera import Camera, normalise, scale_for
+from ites.errors import ItesError
+from ites.skeleton import Skeleton
+
+FORMAT = "ites-pose-store"
+VERSION = 1
+CHUNK = 4096  # poses a chunk: half a megabyte of 17 keypoints
+COLUMNS = ("subject", "action", "camera", "split", "start", "length", "fps")
+MISSING = ("error", "drop", "interpolate")
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One clip seen by one camera.
+
+    `start` is the clip's first row in the arrays read with the same `split`:
+    `store.sequences` goes with `store.keypoints()`, `store.sequences_of("test")` with
+    `store.keypoints("test")`. `length` is in poses, `fps` in poses a second.
+    """
+
+    subject: str
+    action: str
+    camera: str
+    split: str
+    start: int
+    length: int
+    fps: float
+
+    @property
+    def rows(self) -> slice:
+        """The clip's rows: `keypoints[sequence.rows]`."""
+        return slice(self.start, self.start + self.length)
+
+    def __str__(self) -> str:
+        return f"{self.subject}/{self.action}/{self.camera}"
+
+
+class PoseStore:
+    """Read a pose store; a context manager.
+
+    Args:
+        path: the HDF5 file.
+
+    Raises:
+        ItesError: the file is missing, is not a pose store of this version, or contradicts itself.
+
+    Attributes: `path`, `title`, `acknowledgement`, `skeleton`, `cameras` (key to Camera),
+    `sequences` (all of them, in the order of the rows).
+
+    Arrays are read when asked for, each read a copy of its own. `split=None` means all poses.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise ItesError(f"{self.path}: no such file")
+        try:
+            self._file = h5py.File(self.path, "r")
+        except OSError as error:
+            raise ItesError(f"{self.path}: not an HDF5 file ({error})") from None
+        try:
+            self._read_header()
+            self._check_shapes()
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_header(self) -> None:
+        attributes = self._file.attrs
+        if attributes.get("format") != FORMAT:
+            raise ItesError(
+                f"{self.path}: expected an HDF5 file with the attribute format = '{FORMAT}', "
+                f"got {attributes.get('format')!r}"
+            )
+        if attributes.get("version") != VERSION:
+            raise ItesError(
+                f"{self.path}: expected pose store version {VERSION}, "
+                f"got {attributes.get('version')!r}"
+            )
+        self.title = str(attributes.get("title", ""))
+        self.acknowledgement = str(attributes.get("acknowledgement", ""))
+        try:
+            self.skeleton = Skeleton.from_json(self._need("skeleton").attrs.get("json"))
+        except ItesError as error:
+            raise ItesError(f"{self.path}: /skeleton: {error}") from None
+        self.cameras = {
+            key: self._read_camera(key, group) for key, group in self._need("cameras").items()
+        }
+        self.sequences = self._read_sequences()
+
+    def _need(self, name: str) -> h5py.Group | h5py.Dataset:
+        if name not in self._file:
+            raise ItesError(f"{self.path}: a pose store needs /{name}, which is not there")
+        return self._file[name]
+
+    def _read_camera(self, key: str, group: h5py.Group) -> Camera:
+        names = [name for name in Camera.__dataclass_fields__ if name in group.attrs]
+        values: dict[str, Any] = {name: np.asarray(group.attrs[name]).tolist() for name in names}
+        try:
+            return Camera(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        except TypeError as error:
+            raise ItesError(f"{self.path}: /cameras/{key}: {error}") from None
+
+    def _read_sequences(self) -> list[Sequence]:
+        table = {name: self._need(f"sequences/{name}") for name in COLUMNS}
+        lengths = {name: len(column) for name, column in table.items()}
+        if len(set(lengths.values())) != 1:
+            raise ItesError(f"{self.path}: /sequences: columns of unequal length: {lengths}")
+        text = [table[name].asstr()[:].tolist() for name in COLUMNS[:4]]
+        numbers = [table[name][:].tolist() for name in COLUMNS[4:]]
+        return [Sequence(*row) for row in zip(*text, *numbers, strict=True)]
+
+    def _check_shapes(self) -> None:
+        keypoints = self._need("poses/keypoints")
+        count, joints = len(keypoints), self.skeleton.num_joints
+        expected = {
+            "keypoints": (count, joints, 2),
+            "confidence": (count, joints),
+            "positions": (count, joints, 3),
+        }
+        for name, shape in expected.items():
+            if f"poses/{name}" in self._file:
+                got = self._file[f"poses/{name}"].shape
+                if got != shape:
+                    raise ItesError(f"{self.path}: /poses/{name}: expected {shape}, got {got}")
+        row = 0
+        for sequence in self.sequences:
+            if sequence.start != row or sequence.length < 0:
+                raise ItesError(
+                    f"{self.path}: sequence {sequence}: expected start {row}, where the one before "
+                    f"ends, got start {sequence.start}, length {sequence.length}"
+                )
+            if sequence.camera not in self.cameras:
+                raise ItesError(
+                    f"{self.path}: sequence {sequence}: no camera '{sequence.camera}' in /cameras"
+                )
+            row += sequence.length
+        if row != count:
+            raise ItesError(f"{self.path}: the sequences hold {row} poses, the arrays {count}")
+
+    def __enter__(self) -> PoseStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __len__(self) -> int:
+        return len(self._file["poses/keypoints"])
+
+    def __repr__(self) -> str:
+        return f"PoseStore('{self.path}', {len(self)} poses, splits {', '.join(self.splits)})"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits, in the order of their first sequence."""
+        return tuple(dict.fromkeys(sequence.split for sequence in self.sequences))
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether the store holds 3D positions."""
+        return "poses/positions" in self._file
+
+    def sequences_of(self, split: str | None = None) -> list[Sequence]:
+        """The sequences of one split, `start` counted in the rows of that split's arrays."""
+        chosen, row = [], 0
+        for sequence in self._of(split):
+            chosen.append(replace(sequence, start=row))
+            row += sequence.length
+        return chosen
+
+    def keypoints(self, split: str | None = None) -> Floats:
+        """Read the 2D joints.
+
+        Args:
+            split: a name among `splits`, or None for all poses.
+
+        Returns:
+            (N, J, 2) float32, pixels; where the confidence is 0 the values mean nothing.
+
+        Raises:
+            ItesError: there is no such split, or a keypoint with confidence is not finite.
+        """
+        keypoints, confidence = self._read("keypoints", split), self.confidence(split)
+        bad = _not_finite(keypoints)
+        self._refuse("keypoints", bad if confidence is None else bad & (confidence > 0), split)
+        return keypoints
+
+    def confidence(self, split: str | None = None) -> Floats | None:
+        """Read the detector's confidence: (N, J) float32, 0 for a missing joint; or None."""
+        if "poses/confidence" not in self._file:
+            return None
+        confidence = self._read("confidence", split)
+        self._refuse("confidence", ~np.isfinite(confidence), split)
+        return confidence
+
+    def positions(self, split: str | None = None) -> Floats | None:
+        """Read the 3D joints: (N, J, 3) float32, metres, camera frame, absolute; or None."""
+        if not self.has_positions:
+            return None
+        positions = self._read("positions", split)
+        self._refuse("positions", _not_finite(positions), split)
+        return positions
+
+    def complete(self, split: str | None = None) -> NDArray[np.bool_]:
+        """Which poses have all their joints: (N,) bool."""
+        confidence = self.confidence(split)
+        if confidence is None:
+            return np.ones(self._count(split), bool)
+        return np.all(confidence > 0, axis=1)
+
+    def points(
+        self, split: str | None, scale: float | None = None, missing: str = "error"
+    ) -> tuple[Floats, float]:
+        """Read the networks' input.
+
+        `points = (keypoints - keypoints[root]) / focal_length * scale`, with the focal length of
+        each pose's own camera.
+
+        Args:
+            split: a name among `splits`, or None for all poses.
+            scale: the factor; None chooses it so that the mean distance from root to head over
+                the poses returned is 1/5.
+            missing: what to do with a pose that lacks a joint (confidence 0). "error" refuses;
+                "drop" leaves those poses out: the rows are those where `complete(split)` holds;
+                "interpolate" fills each joint linearly in time along its sequence, the ends with
+                the nearest value: the rows are all.
+
+        Returns:
+            points (N, J, 2) float32, and the scale used.
+
+        Raises:
+            ItesError: there is no such split, joints are missing under "error", no pose is left,
+                or a joint to interpolate is never seen in a sequence.
+        """
+        if missing not in MISSING:
+            raise ItesError(f"points: missing must be one of {', '.join(MISSING)}, got {missing!r}")
+        keypoints, complete = self.keypoints(split), self.complete(split)
+        focal = self._focal_lengths(split)
+        if not complete.all():
+            if missing == "error":
+                raise ItesError(
+                    f"{self.path}: {np.count_nonzero(~complete)} of {len(complete)} poses lack a "
+                    "joint (confidence 0): choose missing = 'drop' or 'interpolate'"
+                )
+            if missing == "interpolate":
+                self._interpolate(keypoints, split)
+            elif complete.any():
+                keypoints, focal = keypoints[complete], focal[complete]
+            else:
+                raise ItesError(f"{self.path}: no pose of split {split!r} has all its joints")
+        points = normalise(keypoints, focal[:, None], root=self.skeleton.root)  # [N, J, 2]
+        if scale is None:
+            scale = scale_for(points, self.skeleton)
+        points *= np.float32(scale)
+        return points, scale
+
+    def _focal_lengths(self, split: str | None) -> Floats:
+        sequences = self._of(split)
+        focal = [self.cameras[sequence.camera].focal_length for sequence in sequences]
+        lengths = [sequence.length for sequence in sequences]
+        return np.repeat(np.asarray(focal, np.float32).reshape(-1, 2), lengths, axis=0)
+
+    def _interpolate(self, keypoints: Floats, split: str | None) -> None:
+        """Fill missing joints of (N, J, 2) in place, sequence by sequence."""
+        confidence = self.confidence(split)
+        if confidence is None:
+            return
+        for sequence in self.sequences_of(split):
+            clip, seen = keypoints[sequence.rows], confidence[sequence.rows] > 0
+            frames = np.arange(sequence.length)
+            for joint in np.flatnonzero(~seen.all(0)):
+                there = seen[:, joint]
+                if not there.any():
+                    raise ItesError(
+                        f"{self.path}: sequence {sequence}: joint {self.skeleton.joints[joint]} is "
+                        "never seen, so it cannot be interpolated: choose missing = 'drop'"
+                    )
+                for axis in range(2):
+                    clip[~there, joint, axis] = np.interp(
+                        frames[~there], frames[there], clip[there, joint, axis]
+                    )
+
+    def _of(self, split: str | None) -> list[Sequence]:
+        chosen = [s for s in self.sequences if split is None or s.split == split]
+        if not chosen:
+            raise ItesError(
+                f"{self.path}: no split {split!r}; there is {', '.join(self.splits) or 'none'}"
+            )
+        return chosen
+
+    def _count(self, split: str | None) -> int:
+        return sum(sequence.length for sequence in self._of(split))
+
+    def _read(self, name: str, split: str | None) -> Floats:
+        data = self._file[f"poses/{name}"]
+        out = np.empty((self._count(split), *data.shape[1:]), np.float32)
+        row = 0
+        for start, stop in _runs(self._of(split)):
+            data.read_direct(out, np.s_[start:stop], np.s_[row : row + stop - start])
+            row += stop - start
+        return out
+
+    def _refuse(self, name: str, bad: NDArray[np.bool_], split: str | None) -> None:
+        """Raise, naming the first pose with a bad joint (N, J), if there is one."""
+        if not bad.any():
+            return
+        row, joint = np.argwhere(bad)[0]
+        sequence = next(s for s in self.sequences_of(split) if row < s.start + s.length)
+        raise ItesError(
+            f"{self.path}: {name}: not finite in {np.count_nonzero(bad.any(1))} poses, first in "
+            f"{sequence}, pose {row - sequence.start}, joint {self.skeleton.joints[joint]}; "
+            "a missing joint is a keypoint with confidence 0"
+        )
+
+
+class PoseStoreWriter:
+    """Write a pose store; a context manager.
+
+    The file appears under its name when the block ends without an error, never half written.
+
+    Args:
+        path: the file to write; replaced if it exists.
+        skeleton: the joints' names and order.
+        title: one line that says what the data are.
+        acknowledgement: what the data's terms ask a user to say.
+
+    Raises:
+        ItesError: at the end of the block, when nothing was added.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        skeleton: Skeleton,
+        title: str = "",
+        acknowledgement: str = "",
+    ) -> None:
+        self.path = Path(path)
+        self.skeleton = skeleton
+        self.cameras: dict[str, Camera] = {}
+        self.sequences: list[Sequence] = []
+        self._count = 0
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self._file = h5py.File(self._temporary, "w")
+        self._file.attrs.update(
+            format=FORMAT,
+            version=VERSION,
+            units="metre/pixel",
+            title=title,
+            acknowledgement=acknowledgement,
+        )
+        self._file.create_group("skeleton").attrs["json"] = skeleton.to_json()
+        self._file.create_group("cameras")
+        self._poses = self._file.create_group("poses")
+        self._create("keypoints", 2)
+
+    def _create(self, name: str, *last: int, fill: float = 0.0) -> h5py.Dataset:
+        joints = self.skeleton.num_joints
+        return self._poses.create_dataset(
+            name,
+            shape=(self._count, joints, *last),
+            maxshape=(None, joints, *last),
+            chunks=(CHUNK, joints, *last),
+            dtype="f4",
+            fillvalue=fill,
+        )
+
+    def add_camera(self, key: str, camera: Camera) -> None:
+        """Add a camera under a key without '/', such as `S1.54138969`."""
+        if not key or "/" in key or key in self.cameras:
+            raise ItesError(f"add_camera: the key must be new and without '/', got {key!r}")
+        self.cameras[key] = camera
+        self._file.create_group(f"cameras/{key}").attrs.update(asdict(camera))
+
+    def add(
+        self,
+        keypoints: ArrayLike,
+        *,
+        camera: str,
+        subject: str,
+        action: str,
+        split: str = "train",
+        fps: float,
+        positions: ArrayLike | None = None,
+        confidence: ArrayLike | None = None,
+    ) -> None:
+        """Append one sequence.
+
+        Args:
+            keypoints: (T, J, 2) pixels.
+            camera: the key of a camera added before.
+            subject: who moves.
+            action: what is done; figures are averaged by it.
+            split: `"train"`, `"test"` or another name.
+            fps: poses a second.
+            positions: (T, J, 3) metres, camera frame, absolute; for all sequences or for none.
+            confidence: (T, J), 0 for a missing joint, whose keypoint may then be NaN; 1 if None.
+
+        Raises:
+            ItesError: a shape is wrong, a value is not finite, the camera is unknown, or positions
+                are given for some sequences only.
+        """
+        who = f"add {subject}/{action}/{camera}"
+        length, joints = len(np.atleast_1d(keypoints)), self.skeleton.num_joints
+        arrays = {"keypoints": _shaped(who, "keypoints", keypoints, (length, joints, 2))}
+        bad = _not_finite(arrays["keypoints"])
+        if confidence is not None:
+            arrays["confidence"] = _shaped(who, "confidence", confidence, (length, joints))
+            _refuse_values(who, "confidence", ~np.isfinite(arrays["confidence"]))
+            bad &= arrays["confidence"] > 0
+        _refuse_values(who, "keypoints", bad)
+        if positions is not None:
+            arrays["positions"] = _shaped(who, "positions", positions, (length, joints, 3))
+            _refuse_values(who, "positions", _not_finite(arrays["positions"]))
+        if self.sequences and ("positions" in arrays) != ("positions" in self._poses):
+            raise ItesError(f"{who}: positions must be given for all sequences or for none")
+        if camera not in self.cameras:
+            raise ItesError(f"{who}: unknown camera; there is {', '.join(self.cameras) or 'none'}")
+        if not length or not fps > 0 or not split:
+            raise ItesError(
+                f"{who}: expected at least one pose, fps > 0 and a split's name, "
+                f"got {length} poses, fps {fps}, split {split!r}"
+            )
+        self._append(arrays, length)
+        self.sequences.append(
+            Sequence(subject, action, camera, split, self._count - length, length, float(fps))
+        )
+
+    def _append(self, arrays: dict[str, Floats], length: int) -> None:
+        for name, array in arrays.items():
+            if name not in self._poses:
+                self._create(name, *array.shape[2:], fill=1.0 if name == "confidence" else 0.0)
+        start, self._count = self._count, self._count + length
+        for name, data in self._poses.items():
+            data.resize(self._count, axis=0)
+            if name in arrays:
+                data[start:] = arrays[name]
+
+    def __enter__(self) -> PoseStoreWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._write_sequences()
+            self._file.close()
+            if kind is None:
+                os.replace(self._temporary, self.path)
+        finally:
+            self._file.close()
+            self._temporary.unlink(missing_ok=True)
+
+    def _write_sequences(self) -> None:
+        if not self.sequences:
+            raise ItesError(f"{self.path}: nothing to write: no sequence was added")
+        table = self._file.create_group("sequences")
+        for name in COLUMNS:
+            column = [getattr(sequence, name) for sequence in self.sequences]
+            kinds = {"start": "i8", "length": "i8", "fps": "f8"}
+            table.create_dataset(name, data=column, dtype=kinds.get(name, h5py.string_dtype()))
+
+
+def _runs(sequences: list[Sequence]) -> Iterator[tuple[int, int]]:
+    """Join sequences that lie next to each other: (start, stop) rows."""
+    start = stop = sequences[0].start
+    for sequence in sequences:
+        if sequence.start != stop:
+            yield start, stop
+            start = sequence.start
+        stop = sequence.start + sequence.length
+    yield start, stop
+
+
+def _not_finite(array: Floats) -> NDArray[np.bool_]:
+    """Which joints (N, J) of an array (N, J, D) have a coordinate that is not finite."""
+    finite = np.isfinite(array)
+    return np.zeros(array.shape[:2], bool) if finite.all() else np.any(~finite, axis=-1)
+
+
+def _shaped(who: str, name: str, array: ArrayLike, shape: tuple[int, ...]) -> Floats:
+    result = np.asarray(array, np.float32)
+    if result.shape != shape:
+        raise ItesError(f"{who}: {name} must have shape {shape}, got {result.shape}")
+    return result
+
+
+def _refuse_values(who: str, name: str, bad: NDArray[np.bool_]) -> None:
+    if bad.any():
+        row, joint = np.argwhere(bad)[0]
+        raise ItesError(f"{who}: {name} must be finite, got otherwise at pose {row}, joint {joint}")
