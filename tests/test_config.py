@@ -1,0 +1,86 @@
+"""Settings: defaults, files, options, messages."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from ites.config import StudentSettings, TeacherSettings, make_settings, read_toml, write_toml
+from ites.errors import ItesError
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "run.toml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_are_the_papers() -> None:
+    teacher, student = TeacherSettings(), StudentSettings()
+    assert (teacher.epochs, student.epochs) == (50, 40)
+    assert (teacher.width, teacher.blocks, teacher.atoms) == (1024, 6, 12)
+    assert (student.width, student.blocks) == (128, 4)
+    assert (teacher.axes, teacher.max_angle) == ("xyz", math.pi)
+    assert (student.axes, student.max_angle) == ("y", 2 * math.pi)
+    assert (teacher.reprojection_weight, student.distillation_weight) == (5.0, 5.0)
+    for settings in (teacher, student):
+        assert (settings.batch, settings.samples, settings.learning_rate) == (128, 4, 1e-3)
+        assert (settings.momentum, settings.weight_decay, settings.halve_every) == (0.9, 5e-4, 15)
+
+
+def test_options_win_over_table_over_top(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, "seed = 1\nbatch = 32\nsamples = 2\natoms = 5\n[teacher]\nbatch = 64\nsteps = 9\n"
+    )
+    teacher = make_settings("teacher", path, {"steps": 7, "width": None})
+    assert (teacher.seed, teacher.batch, teacher.samples, teacher.steps) == (1, 64, 2, 7)
+    assert isinstance(teacher, TeacherSettings) and teacher.atoms == 5
+    student = make_settings("student", path)
+    assert (student.seed, student.batch, student.steps) == (1, 32, 0)
+
+
+def test_written_settings_are_read_back(tmp_path: Path) -> None:
+    teacher = TeacherSettings(data='a "b"\\ü.h5', learning_rate=1e-5, steps=3)
+    student = StudentSettings(teacher="runs/a", seed=4)
+    write_toml(tmp_path / "settings.toml", [teacher, student])
+    assert make_settings("teacher", tmp_path / "settings.toml") == teacher
+    assert make_settings("student", tmp_path / "settings.toml") == student
+    assert list(tmp_path.iterdir()) == [tmp_path / "settings.toml"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lerning_rate = 1", "unknown setting 'lerning_rate'; the nearest known one is 'learning_"),
+        ("[teacher]\nbacth = 1", "[teacher]: unknown setting 'bacth'; the nearest known one is 'ba"),
+        ("[teacher]\nteacher = 'x'", "[teacher]: unknown setting 'teacher'"),
+        ("[techer]\nbatch = 1", "unknown setting 'techer'; the nearest known one is 'teacher'"),
+        ("teacher = 'x'", "expected a table [teacher], got teacher = 'x'"),
+        ("batch = 12.5", "batch: expected a whole number, got 12.5"),
+        ("batch = true", "batch: expected a whole number, got True"),
+        ("batch = '8'", "batch: expected a whole number, got '8'"),
+        ("batch = 1", "batch: expected a whole number of at least 2, got 1"),
+        ("learning_rate = nan", "learning_rate: expected a number of at least 0, got nan"),
+        ("learning_rate = 'fast'", "learning_rate: expected a number, got 'fast'"),
+        ("precision = 'half'", "precision: expected one of float32, float64, tf32, bf16, got 'half'"),
+        ("data = 3", "data: expected a text, got 3"),
+        ("batch = ", "not a TOML file"),
+    ],
+)
+def test_a_wrong_file_says_so_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ItesError) as caught:
+        make_settings("teacher", path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_absent_file_and_unknown_option(tmp_path: Path) -> None:
+    with pytest.raises(ItesError, match=r"no\.toml: cannot read the settings"):
+        read_toml(tmp_path / "no.toml")
+    with pytest.raises(ItesError, match="unknown setting 'widht'; the nearest known one is 'width'"):
+        make_settings("student", None, {"widht": 3})
+    assert make_settings("student", None, {"learning_rate": 1}).learning_rate == 1.0
