@@ -305,7 +305,7 @@ def _relative(pose: Tensor, root: int) -> Tensor:
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:
-    return (a - b).square().sum(-1).sqrt()  # [N, J]
+    return torch.linalg.vector_norm(a - b, dim=-1)  # [N, J]
 
 
 def _checked(who: str, pred: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
