@@ -1,0 +1,122 @@
+"""Which backends exist here, which can run a call, which one runs it, and why.
+
+| backend | what it is | runs |
+|---|---|---|
+| reference | plain PyTorch: the meaning of every op | anywhere |
+| cpp | vectorised C++ (`ites._C`) | float32, float64 on a CPU |
+| cuda | CUDA C++ (`ites._C_cuda`) | float32, bf16, fp16 on an NVIDIA GPU |
+| triton | Triton kernels (`ites.kernels`) | the same; on a CPU under `TRITON_INTERPRET=1` |
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+
+import torch
+
+from ites.errors import ItesError
+
+BACKENDS = ("reference", "cpp", "cuda", "triton")
+
+_HALF = (torch.bfloat16, torch.float16)
+_DTYPES = {
+    "cpp": (torch.float32, torch.float64),
+    "cuda": (torch.float32, *_HALF),
+    "triton": (torch.float32, *_HALF),
+}
+_HALF_OPS = ("graph_mix", "batch_norm_relu")
+
+
+def _missing() -> dict[str, str]:
+    """Backends that are not installed or not usable here, each with the reason and the remedy."""
+    missing = {}
+    try:
+        importlib.import_module("ites._C")
+    except ImportError as error:
+        missing["cpp"] = (
+            f"the extension ites._C is not built ({error}); reinstall with a C++ compiler "
+            "and without ITES_NO_EXT"
+        )
+    if torch.version.cuda is None:
+        missing["cuda"] = "this PyTorch has no CUDA; install a CUDA build of PyTorch"
+    else:
+        try:
+            importlib.import_module("ites._C_cuda")
+        except ImportError as error:
+            missing["cuda"] = (
+                f"the extension ites._C_cuda is not built ({error}); reinstall with nvcc on PATH "
+                "or ITES_CUDA=1"
+            )
+    if importlib.util.find_spec("triton") is None:
+        missing["triton"] = "Triton is not installed; pip install triton"
+    return missing
+
+
+MISSING = _missing()
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+def _checked(name: str | None, who: str) -> str | None:
+    if name not in (None, "", *BACKENDS):
+        raise ItesError(f"{who}: backend must be one of {', '.join(BACKENDS)}, got {name!r}")
+    return name or None
+
+
+_default = _checked(os.environ.get("ITES_BACKEND"), "ITES_BACKEND")
+
+
+def set_default(backend: str | None) -> None:
+    """Make `backend` run every call that names none; None returns to the measured choice.
+
+    Raises:
+        ItesError: there is no such backend.
+    """
+    global _default
+    _default = _checked(backend, "set_default")
+
+
+def why_not(backend: str, op: str, device: str, dtype: torch.dtype) -> str | None:
+    """Why `backend` cannot run `op` on tensors of this device and dtype; None where it can."""
+    if backend == "reference":
+        return None
+    if backend in MISSING:
+        return MISSING[backend]
+    if backend == "cpp" and device != "cpu":
+        return f"it runs on CPU tensors, got {device}; use cuda or triton"
+    if backend == "cuda" and device != "cuda":
+        return f"it runs on CUDA tensors, got {device}; move the tensors or use cpp"
+    if backend == "triton" and device != "cuda" and not INTERPRETED:
+        return f"it runs on CUDA tensors, got {device}; set TRITON_INTERPRET=1 to interpret it"
+    if dtype not in _DTYPES[backend] or (dtype in _HALF and op not in _HALF_OPS):
+        allowed = [str(d).removeprefix("torch.") for d in _DTYPES[backend]]
+        if op not in _HALF_OPS:
+            allowed = [d for d in allowed if d not in ("bfloat16", "float16")]
+        return f"it takes {', '.join(allowed)}, got {str(dtype).removeprefix('torch.')}"
+    return None
+
+
+def choose(op: str, device: str, dtype: torch.dtype, backend: str | None = None) -> str:
+    """The backend that runs `op` on tensors of this device and dtype.
+
+    Args:
+        op: name of the op, as in `ites.ops`.
+        device: "cpu" or "cuda".
+        dtype: of the op's first tensor.
+        backend: an explicit choice; None takes the default set by `ITES_BACKEND` or
+            `set_default`, and failing that the fastest that can run.
+
+    Raises:
+        ItesError: an explicit choice does not exist or cannot run, with the reason.
+    """
+    wanted = _checked(backend, op) or _default
+    if wanted is not None:
+        reason = why_not(wanted, op, device, dtype)
+        if reason is not None:
+            raise ItesError(f"{op}: backend {wanted!r} cannot run here: {reason}")
+        return wanted
+    for candidate in ("cpp",) if device == "cpu" else ("cuda", "triton"):
+        if why_not(candidate, op, device, dtype) is None:
+            return candidate
+    return "reference"

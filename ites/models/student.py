@@ -1,0 +1,109 @@
+"""The student: a graph network trained by rotation-equivariant cycles and the teacher's depth."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from ites import geometry, ops
+from ites.models.layers import BatchNormReLU, GraphLayer, SemGraphConv
+from ites.skeleton import HUMAN36M, Skeleton
+
+
+class StudentLosses(NamedTuple):
+    """Scalars: total = 5 * distillation + equivariance."""
+
+    total: Tensor
+    distillation: Tensor
+    equivariance: Tensor
+
+
+class Block(nn.Module):
+    """Two graph layers and a skip, without ReLU after the sum."""
+
+    def __init__(self, skeleton: Skeleton, width: int, backend: str | None = None) -> None:
+        super().__init__()
+        self.layer1 = GraphLayer(skeleton, width, backend)
+        self.layer2 = GraphLayer(skeleton, width, backend)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, J, C) to (B, J, C)."""
+        return self.layer2(self.layer1(x), skip=x)
+
+
+class Student(nn.Module):
+    """Lifts 2D poses by the depth of every joint.
+
+    Args:
+        skeleton: joints, edges and pooling pairs.
+        width: C, channels.
+        blocks: residual blocks of two graph layers.
+        distance: c, the subject's distance from the networks' camera.
+        distillation_weight: of the distillation loss in the total.
+        backend: of the ops; None chooses the fastest.
+
+    Source: paper, section "Equivariant Student"; METHOD, "Student".
+    """
+
+    kind = "student"
+
+    def __init__(
+        self,
+        skeleton: Skeleton = HUMAN36M,
+        width: int = 128,
+        blocks: int = 4,
+        distance: float = geometry.DISTANCE,
+        distillation_weight: float = 5.0,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.skeleton, self.distance, self.backend = skeleton, distance, backend
+        self.distillation_weight = distillation_weight
+        self.input = SemGraphConv(skeleton, 2, width, backend)
+        self.input_norm = BatchNormReLU(width, backend=backend)
+        self.blocks = nn.ModuleList(Block(skeleton, width, backend) for _ in range(blocks))
+        self.output = SemGraphConv(skeleton, width, 1, backend)
+
+    def settings(self) -> dict[str, int | float]:
+        """The arguments that rebuild this model, beside the skeleton."""
+        return {
+            "width": self.input.bias.numel(),
+            "blocks": len(self.blocks),
+            "distance": self.distance,
+        }
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Depths (B, J, 1) of root-relative 2D poses (B, J, 2), network units."""
+        x = self.input_norm(self.input(points))
+        for block in self.blocks:
+            x = block(x)
+        return self.output(x)
+
+    def depth(self, points: Tensor) -> Tensor:
+        """The same as calling the student."""
+        return self(points)
+
+    def pose(self, points: Tensor) -> Tensor:
+        """3D poses P (B, J, 3): `concat(points * max(d + distance, 1), d)`, network units."""
+        return geometry.backproject(points, self(points), self.distance)
+
+    def losses(
+        self, points: Tensor, teacher_depth: Tensor, rotations: ops.Rotations
+    ) -> StudentLosses:
+        """The losses of one step, in two passes through the network.
+
+        Args:
+            points: (B, J, 2), a batch of root-relative 2D poses.
+            teacher_depth: (B, J, 1), the teacher's depths of the same poses.
+            rotations: n rotations a pose; see `ites.ops.rotate_project`.
+        """
+        depth = self(points)
+        pose = geometry.backproject(points, depth, self.distance)
+        views, _ = ops.rotate_project(pose, rotations, self.distance, backend=self.backend)
+        equivariance = ops.equivariance_distance(
+            pose, views, self(views), rotations, self.distance, self.backend
+        ).mean()
+        distillation = (depth - teacher_depth).abs().mean()
+        total = self.distillation_weight * distillation + equivariance
+        return StudentLosses(total, distillation, equivariance)

@@ -1,0 +1,175 @@
+"""The teacher: a pose dictionary trained by rotation-invariant cycles."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ites import geometry, ops
+from ites.models.layers import BatchNormReLU
+from ites.skeleton import HUMAN36M, Skeleton
+
+
+class TeacherOutput(NamedTuple):
+    """What the teacher says of B poses; network units, conventions of `ites.geometry`.
+
+    coefficients (B, K); rotation_vector (B, 3), radians; canonical (B, J, 3), the pose in the
+    dictionary's frame; camera_pose (B, J, 3), the same in the camera's frame.
+    """
+
+    coefficients: Tensor
+    rotation_vector: Tensor
+    canonical: Tensor
+    camera_pose: Tensor
+
+
+class TeacherLosses(NamedTuple):
+    """Scalars: total = 5 * reprojection + cycle."""
+
+    total: Tensor
+    reprojection: Tensor
+    cycle: Tensor
+
+
+class Block(nn.Module):
+    """W -> W/4 -> W/4 -> W, linear and batch-normalised; ReLU closes the sum with the input."""
+
+    def __init__(self, width: int, backend: str | None = None) -> None:
+        super().__init__()
+        inner = width // 4
+        self.linear1, self.norm1 = nn.Linear(width, inner), BatchNormReLU(inner, backend=backend)
+        self.linear2, self.norm2 = nn.Linear(inner, inner), BatchNormReLU(inner, backend=backend)
+        self.linear3, self.norm3 = nn.Linear(inner, width), BatchNormReLU(width, backend=backend)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, W) to (B, W)."""
+        y = self.norm1(self.linear1(x))
+        y = self.norm2(self.linear2(y))
+        return self.norm3(self.linear3(y), skip=x)
+
+
+class Teacher(nn.Module):
+    """Lifts 2D poses to a learned dictionary of 3D poses and a camera rotation.
+
+    Args:
+        skeleton: joints J and their root.
+        width: W of the trunk.
+        blocks: L, residual blocks.
+        atoms: K, dictionary atoms.
+        distance: c, the subject's distance from the networks' camera.
+        reprojection_weight: of the reprojection loss in the total.
+        backend: of the ops; None chooses the fastest.
+
+    Source: paper, section "Invariant Teacher"; METHOD, "Teacher".
+    """
+
+    kind = "teacher"
+
+    def __init__(
+        self,
+        skeleton: Skeleton = HUMAN36M,
+        width: int = 1024,
+        blocks: int = 6,
+        atoms: int = 12,
+        distance: float = geometry.DISTANCE,
+        reprojection_weight: float = 5.0,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.skeleton, self.distance, self.backend = skeleton, distance, backend
+        self.reprojection_weight = reprojection_weight
+        joints = skeleton.num_joints
+        self.input = nn.Linear(2 * joints, width)
+        self.input_norm = BatchNormReLU(width, backend=backend)
+        self.blocks = nn.ModuleList(Block(width, backend) for _ in range(blocks))
+        self.coefficients = nn.Linear(width, atoms)
+        self.rotation_vector = nn.Linear(width, 3)
+        self.dictionary = nn.Parameter(torch.empty(atoms, 3 * joints))
+        self.mean_pose = nn.Parameter(torch.empty(3 * joints))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the initial values of METHOD, "Teacher"."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.01)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, BatchNormReLU):
+                nn.init.uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.dictionary, std=0.01)
+        nn.init.zeros_(self.mean_pose)
+
+    def settings(self) -> dict[str, int | float]:
+        """The arguments that rebuild this model, beside the skeleton."""
+        return {
+            "width": self.input.out_features,
+            "blocks": len(self.blocks),
+            "atoms": len(self.dictionary),
+            "distance": self.distance,
+        }
+
+    def trunk(self, points: Tensor) -> Tensor:
+        """Features (B, W) of 2D poses (B, J, 2)."""
+        x = self.input_norm(self.input(points.flatten(1)))
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def forward(self, points: Tensor) -> TeacherOutput:
+        """Lift 2D poses (B, J, 2), network units; they are centred on the root here."""
+        return self._lift(self._centre(points))[0]
+
+    def depth(self, points: Tensor) -> Tensor:
+        """Camera-frame depths (B, J, 1) of 2D poses (B, J, 2): the student's labels."""
+        return self(points).camera_pose[..., 2:]
+
+    def pose(self, points: Tensor) -> Tensor:
+        """3D poses (B, J, 3) as they are evaluated: the centred points at the teacher's depths.
+
+        `concat(points * (distance + d), d)`, the factor not clamped. Source: METHOD, "Evaluation".
+        """
+        depth = self.depth(points)
+        return torch.cat([self._centre(points) * (self.distance + depth), depth], dim=-1)
+
+    def losses(self, points: Tensor, rotations: ops.Rotations, centre_cycle: bool) -> TeacherLosses:
+        """The losses of one step, in two passes through the network.
+
+        Args:
+            points: (B, J, 2), a batch of 2D poses.
+            rotations: n rotations a pose; see `ites.ops.rotate_project`.
+            centre_cycle: whether the cycle's canonical pose is centred on the root; it is in the
+                first 15 epochs.
+        """
+        output, error = self._lift(self._centre(points))
+        start = output.canonical
+        if centre_cycle:
+            root = self.skeleton.root
+            start = start - start[:, root : root + 1]
+        views, _ = ops.rotate_project(start, rotations, self.distance, backend=self.backend)
+        again = self.coefficients(self.trunk(views))
+        cycle = ops.invariance_distance(
+            again, self.dictionary, self.mean_pose, start, self.backend
+        ).mean()
+        reprojection = error.mean()
+        return TeacherLosses(self.reprojection_weight * reprojection + cycle, reprojection, cycle)
+
+    def _centre(self, points: Tensor) -> Tensor:
+        root = self.skeleton.root
+        return points - points[:, root : root + 1]
+
+    def _lift(self, points: Tensor) -> tuple[TeacherOutput, Tensor]:
+        features = self.trunk(points)
+        coefficients, w = self.coefficients(features), self.rotation_vector(features)
+        error, canonical, camera_pose = ops.dictionary_reprojection(
+            coefficients,
+            self.dictionary,
+            self.mean_pose,
+            w,
+            points,
+            self.distance,
+            self.backend,
+        )
+        return TeacherOutput(coefficients, w, canonical, camera_pose), error

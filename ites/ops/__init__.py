@@ -1,0 +1,43 @@
+"""The ops: one meaning each, run by the backend that is fastest here.
+
+| family | ops |
+|---|---|
+| rotation | `so3_exp`, `draw_rotations`, `rotate_project`, `equivariance_distance` |
+| dictionary | `dictionary_reprojection`, `invariance_distance` |
+| graph | `graph_mix`, `semantic_graph_conv`, `non_local` |
+| norm | `batch_norm_relu` |
+
+Every op takes `backend=None`; see `ites.backends`. The reference backend is plain PyTorch, which
+is the specification and can be differentiated twice; the others are kernels, which refuse it.
+"""
+
+from ites.ops.dictionary import dictionary_reprojection, invariance_distance
+from ites.ops.graph import Graph, graph_mix, graph_of, non_local, semantic_graph_conv
+from ites.ops.norm import batch_norm_relu
+from ites.ops.rotation import (
+    RotationDraw,
+    Rotations,
+    draw_rotations,
+    equivariance_distance,
+    philox,
+    rotate_project,
+    so3_exp,
+)
+
+__all__ = [
+    "Graph",
+    "RotationDraw",
+    "Rotations",
+    "batch_norm_relu",
+    "dictionary_reprojection",
+    "draw_rotations",
+    "equivariance_distance",
+    "graph_mix",
+    "graph_of",
+    "invariance_distance",
+    "non_local",
+    "philox",
+    "rotate_project",
+    "semantic_graph_conv",
+    "so3_exp",
+]

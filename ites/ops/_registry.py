@@ -1,0 +1,114 @@
+"""How an op gets its schema, its kernels and its checks: the only place that speaks to PyTorch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_library = torch.library.Library("ites", "DEF")
+_TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
+
+
+def define(family: str, schema: str, fake: Callable[..., Any]) -> Callable[..., Any]:
+    """Define `torch.ops.ites.<name>`, which runs the kernel of the backend it is told.
+
+    Args:
+        family: the op's family, which names its Triton module: `ites.kernels.<family>`.
+        schema: `name(arguments) -> returns`, without the last argument `str backend`, which is
+            added here. The kernels of all backends take these arguments in this order.
+        fake: makes empty outputs from the same arguments, for `torch.compile`.
+
+    Returns:
+        The op.
+    """
+    name, rest = schema.split("(", 1)
+    arguments, returns = rest.rsplit(") ->", 1)
+    _library.define(f"{name}({arguments}, str backend) ->{returns}", tags=_TAGS)
+
+    def run(*operands: Any) -> Any:
+        *operands, backend = operands
+        return _kernel(family, name, backend)(*operands)
+
+    for device in ("CPU", "CUDA"):
+        _library.impl(name, run, device)
+    torch.library.register_fake(f"ites::{name}", lambda *a: fake(*a[:-1]), lib=_library)
+    return getattr(torch.ops.ites, name).default
+
+
+def _kernel(family: str, name: str, backend: str) -> Callable[..., Any]:
+    if backend == "triton":
+        return getattr(importlib.import_module(f"ites.kernels.{family}"), name)
+    return getattr(getattr(torch.ops, f"ites_{backend}"), name)
+
+
+def differentiate(
+    name: str, save: Callable[..., tuple[list[Tensor | None], Any]], backward: Callable[..., Any]
+) -> None:
+    """Give `ites::<name>` its gradient, and `ites::<name>_backward` a clear refusal of one.
+
+    Args:
+        name: the op.
+        save: `save(inputs, outputs) -> (tensors, constants)` to keep for the backward pass.
+        backward: `backward(tensors, constants, *grads)` gives a gradient for each input but the
+            last, the backend.
+    """
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        tensors, ctx.constants = save(inputs, output)
+        ctx.save_for_backward(*tensors)
+        ctx.set_materialize_grads(False)
+
+    def run(ctx: Any, *grads: Tensor | None) -> Any:
+        return (*backward(ctx.saved_tensors, ctx.constants, *grads), None)
+
+    def refuse(ctx: Any, *grads: Tensor | None) -> Any:
+        raise RuntimeError(
+            f"{name}: its kernels have no second derivative; use backend='reference' for one"
+        )
+
+    register = torch.library.register_autograd
+    register(f"ites::{name}", run, setup_context=setup_context, lib=_library)
+    register(f"ites::{name}_backward", refuse, lib=_library)
+
+
+def expect(op: str, argument: str, tensor: Tensor, *shape: int | str) -> None:
+    """Check a tensor's shape: numbers must match, names stand for any size.
+
+    Raises:
+        ValueError: the shape is another, with what was expected and given.
+    """
+    given = tuple(tensor.shape)
+    fits = len(given) == len(shape) and all(
+        isinstance(want, str) or want == size for want, size in zip(shape, given, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join(str(size) for size in shape)
+        raise ValueError(f"{op}: {argument} must have shape ({wanted}), got {given}")
+
+
+def expect_alike(op: str, **tensors: Tensor) -> None:
+    """Check that floating tensors share device and dtype.
+
+    Raises:
+        TypeError: they do not, or one is not floating.
+    """
+    (first, lead), *others = tensors.items()
+    if not lead.is_floating_point():
+        raise TypeError(f"{op}: {first} must be floating, got {lead.dtype}")
+    for name, tensor in others:
+        if tensor.dtype != lead.dtype or tensor.device != lead.device:
+            raise TypeError(
+                f"{op}: {name} must be {lead.dtype} on {lead.device} like {first}, "
+                f"got {tensor.dtype} on {tensor.device}"
+            )
+
+
+def full_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in float32 where autocast is on: geometry is never computed in a half type."""
+    if not torch.is_autocast_enabled(tensors[0].device.type):
+        return tensors
+    return tuple(t.float() if t.dtype in (torch.bfloat16, torch.float16) else t for t in tensors)

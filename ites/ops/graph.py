@@ -1,0 +1,262 @@
+"""Semantic graph convolution and the non-local block over a skeleton, mixed in one pass.
+
+A matrix product makes all the columns that a layer needs; `graph_mix` then mixes them over the
+joints, along the skeleton's edges and by non-local attention, one pose at a time, so that no
+J x J matrix and no pair of joints is ever written to memory.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ites.backends import choose
+from ites.ops._registry import define, differentiate, expect
+from ites.skeleton import Skeleton
+
+
+class Graph(NamedTuple):
+    """A skeleton's edges and pooling pairs as tables on a device; `graph_of` makes it.
+
+    Args:
+        row_start: int32 (J + 1,): edges of joint i are `row_start[i]` to `row_start[i + 1]`.
+        columns: int32 (E,): each edge's other joint, self loops included, ascending in a row.
+        pairs: int32 (P, 2): joints that the non-local block pools.
+    """
+
+    row_start: Tensor
+    columns: Tensor
+    pairs: Tensor
+
+
+@lru_cache(maxsize=64)
+def graph_of(skeleton: Skeleton, device: torch.device) -> Graph:
+    """The tables of a skeleton on a device, made once."""
+    rows = torch.tensor([row for row, _ in skeleton.edges])
+    counts = torch.bincount(rows, minlength=skeleton.num_joints)
+    table = dict(dtype=torch.int32, device=device)
+    return Graph(
+        torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(**table),
+        torch.tensor([column for _, column in skeleton.edges], **table),
+        torch.tensor(skeleton.pooling, **table).reshape(-1, 2),
+    )
+
+
+def graph_mix(
+    features: Tensor,
+    logits: Tensor,
+    bias: Tensor,
+    graph: Graph,
+    channels: int,
+    phi_weight: Tensor | None = None,
+    residual: Tensor | None = None,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Mix projected features over the joints: along edges, and by non-local attention.
+
+    Columns of `features`: self (C), neighbour (C), g (M), phi (M), theta (1), then padding, which
+    is ignored. A is the softmax of the logits over each row's edges, (p, q) runs over the pairs:
+
+        y_i = A_ii self_i + sum_{j != i} A_ij neighbour_j + b  (+ residual_i)
+        t_i = sum_p relu(theta_i + v . max(phi_p, phi_q) + kappa) / P * (max(g_p, g_q) + b_g)
+
+    Args:
+        features: (B, J, S); float32 or half, float64 on the reference and C++ backends.
+        logits: (E,), one an edge, in the order of `Skeleton.edges`.
+        bias: (C,), or (C + M + 1,) holding b, b_g and kappa.
+        graph: the skeleton's tables.
+        channels: C; 0 for the non-local part alone.
+        phi_weight: (M,), v; None for the convolution alone.
+        residual: (B, J, C) to add to y, or None.
+        backend: see `ites.backends`.
+
+    Returns:
+        y (B, J, C), and t (B, J, M) or None.
+
+    Raises:
+        ValueError, TypeError: a shape or dtype does not fit.
+
+    Source: METHOD, "Student": SemGraphConv with W0 and W1 applied before, the non-local block with
+    theta folded to a vector. Tensors of parameters are float32 where features are half.
+    """
+    joints, edges = graph.row_start.shape[0] - 1, graph.columns.shape[0]
+    attended = 0 if phi_weight is None else phi_weight.shape[0]
+    least = 2 * channels + (2 * attended + 1 if attended else 0)
+    expect("graph_mix", "features", features, "B", joints, "S")
+    expect("graph_mix", "logits", logits, edges)
+    expect("graph_mix", "bias", bias, channels + (attended + 1 if attended else 0))
+    if not features.is_floating_point():
+        raise TypeError(f"graph_mix: features must be floating, got {features.dtype}")
+    if features.shape[2] < least:
+        raise ValueError(
+            f"graph_mix: features must have at least {least} columns, got {features.shape[2]}"
+        )
+    if residual is not None:
+        expect("graph_mix", "residual", residual, features.shape[0], joints, channels)
+    wide = torch.promote_types(features.dtype, torch.float32)
+    v = logits.new_empty(0) if phi_weight is None else phi_weight
+    logits, bias, v = (tensor.to(wide) for tensor in (logits, bias, v))
+    chosen = choose("graph_mix", features.device.type, features.dtype, backend)
+    if chosen == "reference":
+        y, t = _graph_mix_reference(features, logits, bias, v, graph, channels)
+        y = y if residual is None else y + residual
+        return y, t if attended else None
+    if residual is not None:
+        residual = residual.to(features.dtype).contiguous()
+    y, t = _graph_mix(
+        features.contiguous(),
+        logits.contiguous(),
+        bias.contiguous(),
+        v.contiguous(),
+        residual,
+        graph.row_start,
+        graph.columns,
+        graph.pairs,
+        channels,
+        chosen,
+    )
+    return y, t if attended else None
+
+
+def _graph_mix_reference(
+    features: Tensor, logits: Tensor, bias: Tensor, v: Tensor, graph: Graph, channels: int
+) -> tuple[Tensor, Tensor]:
+    attended = v.shape[0]
+    h = features.to(logits.dtype)
+    h_self, h_neighbour, g, phi = h[..., : 2 * channels + 2 * attended].split(
+        [channels, channels, attended, attended], dim=-1
+    )
+    adjacency = _adjacency(logits, graph)
+    own = adjacency.diagonal()[:, None]  # [J, 1]
+    y = own * h_self + (adjacency - adjacency.diagonal().diag()) @ h_neighbour + bias[:channels]
+    if not attended:
+        return y.to(features.dtype), y.new_empty(*y.shape[:2], 0)
+    theta = h[..., 2 * channels + 2 * attended]  # [B, J]
+    first, second = graph.pairs.long().unbind(-1)
+    g_pooled = _max_pool(g, first, second) + bias[channels:-1]  # [B, P, M]
+    phi_pooled = _max_pool(phi, first, second)
+    affinity = (theta[:, :, None] + (phi_pooled @ v)[:, None, :] + bias[-1]).relu()  # [B, J, P]
+    t = (affinity / len(first)) @ g_pooled
+    return y.to(features.dtype), t.to(features.dtype)
+
+
+def _max_pool(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """The larger of each pair's two joints, channel by channel; a tie's gradient is the first's."""
+    a, b = x[:, first], x[:, second]
+    return torch.where(a >= b, a, b)
+
+
+def _adjacency(logits: Tensor, graph: Graph) -> Tensor:
+    """A (J, J): row softmax of the edges' logits, 0 where there is no edge."""
+    joints = graph.row_start.shape[0] - 1
+    counts = graph.row_start.diff().long()
+    rows = torch.arange(joints, device=logits.device).repeat_interleave(
+        counts, output_size=graph.columns.shape[0]
+    )
+    dense = logits.new_full((joints, joints), -torch.inf)
+    return dense.index_put((rows, graph.columns.long()), logits).softmax(-1)
+
+
+def _fake_mix(features, logits, bias, v, residual, row_start, columns, pairs, channels):
+    poses, joints, _ = features.shape
+    return (
+        features.new_empty(poses, joints, channels),
+        features.new_empty(poses, joints, v.shape[0]),
+    )
+
+
+_graph_mix = define(
+    "graph",
+    "graph_mix(Tensor features, Tensor logits, Tensor bias, Tensor v, Tensor? residual, "
+    "Tensor row_start, Tensor columns, Tensor pairs, int channels) -> (Tensor, Tensor)",
+    _fake_mix,
+)
+_graph_mix_backward = define(
+    "graph",
+    "graph_mix_backward(Tensor? grad_y, Tensor? grad_t, Tensor features, Tensor logits, "
+    "Tensor bias, Tensor v, Tensor row_start, Tensor columns, Tensor pairs, int channels) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    lambda grad_y, grad_t, *inputs: tuple(t.new_empty(t.shape) for t in inputs[:4]),
+)
+
+
+def _graph_mix_vjp(saved, constants, grad_y, grad_t):
+    has_residual, *constants = constants
+    grads = [None if g is None else g.contiguous() for g in (grad_y, grad_t)]
+    to_inputs = _graph_mix_backward(*grads, *saved, *constants)
+    return *to_inputs, grads[0] if has_residual else None, None, None, None, None
+
+
+differentiate(
+    "graph_mix",
+    lambda inputs, output: (
+        [*inputs[:4], *inputs[5:8]],
+        (inputs[4] is not None, inputs[8], inputs[9]),
+    ),
+    _graph_mix_vjp,
+)
+
+
+def semantic_graph_conv(
+    x: Tensor,
+    weight: Tensor,
+    logits: Tensor,
+    bias: Tensor,
+    graph: Graph,
+    backend: str | None = None,
+) -> Tensor:
+    """Semantic graph convolution: `(A * I) @ (x @ W0) + (A * (1 - I)) @ (x @ W1) + b`.
+
+    Args:
+        x: (B, J, C_in).
+        weight: (2, C_in, C_out): W0 for a joint itself, W1 for its neighbours.
+        logits: (E,), one an edge, in the order of `Skeleton.edges`; A is their row softmax.
+        bias: (C_out,).
+        graph: the skeleton's tables.
+        backend: see `ites.backends`.
+
+    Returns:
+        (B, J, C_out).
+
+    Raises:
+        ValueError, TypeError: a shape or dtype does not fit.
+
+    Source: Zhao et al., CVPR 2019, eq. 3; METHOD, "Student".
+    """
+    expect("semantic_graph_conv", "x", x, "B", "J", "C_in")
+    expect("semantic_graph_conv", "weight", weight, 2, x.shape[2], "C_out")
+    features = x @ torch.cat([weight[0], weight[1]], dim=1)  # [B, J, 2 C_out]
+    return graph_mix(features, logits, bias, graph, weight.shape[2], backend=backend)[0]
+
+
+def non_local(
+    projected: Tensor,
+    phi_weight: Tensor,
+    bias: Tensor,
+    graph: Graph,
+    backend: str | None = None,
+) -> Tensor:
+    """The non-local block's attention over pooled joints, from its projections.
+
+    Args:
+        projected: (B, J, >= 2 M + 1): g (M), phi (M), theta folded to one column.
+        phi_weight: (M,), v.
+        bias: (M + 1,): g's bias, and kappa, the constant of the affinity.
+        graph: the skeleton's tables.
+        backend: see `ites.backends`.
+
+    Returns:
+        (B, J, M).
+
+    Raises:
+        ValueError, TypeError: a shape or dtype does not fit.
+
+    Source: Wang et al., CVPR 2018, concatenation form; METHOD, "Student".
+    """
+    no_logits = bias.new_zeros(graph.columns.shape[0])
+    attended = graph_mix(projected, no_logits, bias, graph, 0, phi_weight, backend=backend)[1]
+    assert attended is not None
+    return attended

@@ -1,0 +1,393 @@
+"""Rotations: drawn from a counter, applied, projected, and compared, without storing any of them.
+
+Rotated batches are sample-major: row `s * B + b` is sample s of pose b. Conventions (row vectors,
+camera axes) are stated in `ites.geometry`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ites import geometry
+from ites.backends import choose
+from ites.ops._registry import define, differentiate, expect, expect_alike, full_precision
+
+_AXES = {"x": 1, "y": 2, "z": 4}
+
+
+@dataclass(frozen=True)
+class RotationDraw:
+    """Random rotations, each a function of a counter: nothing of them is stored.
+
+    The axis is uniform on the unit sphere, circle or pair of points that the axes span, the angle
+    uniform in [0, max_angle): the distribution of METHOD's `random_rotation`. A draw depends on
+    (seed, offset, first_pose + pose, sample) alone, by Philox 4x32-10, on every backend.
+
+    Args:
+        counter: int64 (3,): seed, offset (the step), first pose; on the joints' device.
+        samples: n, rotations a pose.
+        axes: a subset of "xyz". The teacher's is "xyz", the student's "y".
+        max_angle: radians. The teacher's is pi, the student's 2 pi.
+
+    Source: METHOD, "Rotations"; Salmon et al., SC 2011 (Philox).
+    """
+
+    counter: Tensor
+    samples: int = 4
+    axes: str = "xyz"
+    max_angle: float = torch.pi
+
+    def __post_init__(self) -> None:
+        if self.counter.dtype != torch.int64 or tuple(self.counter.shape) != (3,):
+            raise TypeError(
+                "RotationDraw: counter must be int64 of shape (3,), "
+                f"got {self.counter.dtype} {tuple(self.counter.shape)}"
+            )
+        if not self.axes or set(self.axes) - set(_AXES) or len(set(self.axes)) < len(self.axes):
+            raise ValueError(f"RotationDraw: axes must be a subset of 'xyz', got {self.axes!r}")
+        if self.samples < 1:
+            raise ValueError(f"RotationDraw: samples must be at least 1, got {self.samples}")
+
+    @property
+    def mask(self) -> int:
+        """The axes as bits: x 1, y 2, z 4."""
+        return sum(_AXES[axis] for axis in self.axes)
+
+
+Rotations = Tensor | RotationDraw
+"""Rotations for an op: matrices (n * B, 3, 3), constants, or a draw."""
+
+
+def so3_exp(rotation_vector: Tensor, backend: str | None = None) -> Tensor:
+    """Rotation matrices of rotation vectors, by the paper's formula; see `ites.geometry.so3_exp`.
+
+    Args:
+        rotation_vector: (..., 3), radians.
+        backend: see `ites.backends`.
+
+    Returns:
+        (..., 3, 3), to act on row vectors from the right.
+
+    Raises:
+        ValueError: the last dimension is not 3.
+    """
+    (w,) = full_precision(rotation_vector)
+    if w.shape[-1:] != (3,):
+        raise ValueError(f"so3_exp: rotation_vector must be (..., 3), got {tuple(w.shape)}")
+    expect_alike("so3_exp", rotation_vector=w)
+    chosen = choose("so3_exp", w.device.type, w.dtype, backend)
+    if chosen == "reference":
+        return geometry.so3_exp(w)
+    return _so3_exp(w.reshape(-1, 3).contiguous(), chosen).view(*w.shape[:-1], 3, 3)
+
+
+_so3_exp = define(
+    "rotation", "so3_exp(Tensor w) -> Tensor", lambda w: w.new_empty(w.shape[0], 3, 3)
+)
+_so3_exp_backward = define(
+    "rotation",
+    "so3_exp_backward(Tensor grad, Tensor w) -> Tensor",
+    lambda grad, w: w.new_empty(w.shape),
+)
+differentiate(
+    "so3_exp",
+    lambda inputs, output: ([inputs[0]], inputs[1]),
+    lambda saved, backend, grad: (_so3_exp_backward(grad.contiguous(), saved[0], backend),),
+)
+
+
+_ROUNDS = 10
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_LOW = 0xFFFFFFFF
+
+
+def philox(counter: Tensor, poses: int, samples: int, backend: str | None = None) -> Tensor:
+    """The four 32-bit words that Philox 4x32-10 gives each rotation of a draw.
+
+    Args:
+        counter: int64 (3,): seed, offset, first pose.
+        poses, samples: B and n.
+
+    Returns:
+        int64 (samples * poses, 4), each in [0, 2^32): row `s * B + b` for sample s of pose b.
+    """
+    chosen = choose("philox", counter.device.type, torch.float32, backend)
+    if chosen != "reference":
+        return _philox(counter, poses, samples, chosen)
+    seed, offset, first = counter.unbind()
+    pose = (first + torch.arange(poses, device=counter.device)).repeat(samples) & _LOW
+    sample = torch.arange(samples, device=counter.device).repeat_interleave(poses)
+    c = [pose, sample, (offset & _LOW).expand_as(pose), ((offset >> 32) & _LOW).expand_as(pose)]
+    key = [seed & _LOW, (seed >> 32) & _LOW]
+    for _ in range(_ROUNDS):
+        high0, low0 = _multiply(c[0], _MULTIPLIERS[0])
+        high1, low1 = _multiply(c[2], _MULTIPLIERS[1])
+        c = [high1 ^ c[1] ^ key[0], low1, high0 ^ c[3] ^ key[1], low0]
+        key = [(k + weyl) & _LOW for k, weyl in zip(key, _WEYL, strict=True)]
+    return torch.stack(c, dim=-1)
+
+
+def _multiply(a: Tensor, b: int) -> tuple[Tensor, Tensor]:
+    """High and low words of a 32 x 32 bit product, within int64."""
+    low = a * (b & 0xFFFF)
+    middle = a * (b >> 16) + (low >> 16)
+    return middle >> 16, ((middle & 0xFFFF) << 16) | (low & 0xFFFF)
+
+
+_philox = define(
+    "rotation",
+    "philox(Tensor counter, int poses, int samples) -> Tensor",
+    lambda counter, poses, samples: counter.new_empty(samples * poses, 4),
+)
+
+
+def draw_rotations(
+    draw: RotationDraw, poses: int, like: Tensor, backend: str | None = None
+) -> Tensor:
+    """The rotation matrices of a draw.
+
+    Args:
+        draw: what to draw.
+        poses: B.
+        like: a tensor of the wanted dtype and device.
+        backend: see `ites.backends`.
+
+    Returns:
+        (samples * B, 3, 3), sample-major.
+    """
+    chosen = choose("draw_rotations", like.device.type, like.dtype, backend)
+    if chosen == "reference":
+        return _draw_reference(draw, poses, like)
+    return _draw_rotations(
+        like, draw.counter, poses, draw.samples, draw.mask, draw.max_angle, chosen
+    )
+
+
+def _draw_reference(draw: RotationDraw, poses: int, like: Tensor) -> Tensor:
+    words = philox(draw.counter, poses, draw.samples, "reference")
+    uniform = (words >> 8).to(like.dtype) * 2.0**-24  # [nB, 4] in [0, 1)
+    angle = draw.max_angle * uniform[:, 0]
+    which = ["xyz".index(axis) for axis in sorted(draw.axes)]
+    axis = uniform.new_zeros(len(words), 3)
+    if len(which) == 3:
+        height = 2 * uniform[:, 1] - 1
+        turn = 2 * torch.pi * uniform[:, 2]
+        radius = (1 - height.square()).sqrt()
+        axis[:, 0], axis[:, 1], axis[:, 2] = radius * turn.cos(), radius * turn.sin(), height
+    elif len(which) == 2:
+        turn = 2 * torch.pi * uniform[:, 1]
+        axis[:, which[0]], axis[:, which[1]] = turn.cos(), turn.sin()
+    else:
+        axis[:, which[0]] = 1 - 2 * (words[:, 1] >> 31).to(like.dtype)
+    return geometry.so3_exp(axis * angle[:, None])
+
+
+_draw_rotations = define(
+    "rotation",
+    "draw_rotations(Tensor like, Tensor counter, int poses, int samples, int axes, "
+    "float max_angle) -> Tensor",
+    lambda like, counter, poses, samples, *_: like.new_empty(samples * poses, 3, 3),
+)
+
+
+def rotate_project(
+    joints: Tensor,
+    rotations: Rotations,
+    distance: float = geometry.DISTANCE,
+    with_rotated: bool = False,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Rotate every pose n times and project: `project(joints @ R)`, in one pass.
+
+    A draw is made anew in the backward pass, so no rotation is stored. Rotations are constants:
+    the gradient goes to the joints.
+
+    Args:
+        joints: (B, J, 3), network units, relative to the root.
+        rotations: matrices (n * B, 3, 3), sample-major, or a `RotationDraw`.
+        distance: c of `ites.geometry.project`.
+        with_rotated: also return the rotated joints.
+        backend: see `ites.backends`.
+
+    Returns:
+        Points (n * B, J, 2), and the rotated joints (n * B, J, 3) or None.
+
+    Raises:
+        ValueError, TypeError: a shape or dtype does not fit.
+
+    Source: paper, section "Invariant Teacher"; METHOD, "Teacher" and "Student".
+    """
+    (joints,) = full_precision(joints)
+    expect("rotate_project", "joints", joints, "B", "J", 3)
+    expect_alike("rotate_project", joints=joints)
+    chosen = choose("rotate_project", joints.device.type, joints.dtype, backend)
+    if chosen == "reference":
+        rotated = _rotate(joints, _matrices("rotate_project", rotations, joints))
+        points = geometry.project(rotated, distance)
+        return points, rotated if with_rotated else None
+    points, rotated = _rotate_project(
+        joints.contiguous(),
+        *_rotation_arguments("rotate_project", rotations, joints),
+        distance,
+        with_rotated,
+        chosen,
+    )
+    return points, rotated if with_rotated else None
+
+
+def _rotate(joints: Tensor, matrices: Tensor) -> Tensor:
+    return joints.repeat(len(matrices) // max(len(joints), 1), 1, 1) @ matrices  # [nB, J, 3]
+
+
+def _matrices(op: str, rotations: Rotations, joints: Tensor) -> Tensor:
+    if isinstance(rotations, RotationDraw):
+        return _draw_reference(rotations, len(joints), joints)
+    _expect_matrices(op, rotations, joints)
+    return rotations
+
+
+def _expect_matrices(op: str, matrices: Tensor, joints: Tensor) -> None:
+    expect(op, "rotations", matrices, "n * B", 3, 3)
+    expect_alike(op, joints=joints, rotations=matrices)
+    poses = len(joints)
+    if (len(matrices) % poses if poses else len(matrices)) != 0:
+        raise ValueError(
+            f"{op}: rotations must hold a multiple of the {poses} poses, got {len(matrices)}"
+        )
+    if matrices.requires_grad:
+        raise ValueError(f"{op}: rotations are constants and take no gradient; detach them")
+
+
+def _rotation_arguments(
+    op: str, rotations: Rotations, joints: Tensor
+) -> tuple[Tensor, int, int, float]:
+    """(matrices or counter, samples, axes, max_angle), as the kernels take them."""
+    if isinstance(rotations, RotationDraw):
+        return rotations.counter, rotations.samples, rotations.mask, rotations.max_angle
+    _expect_matrices(op, rotations, joints)
+    samples = len(rotations) // len(joints) if len(joints) else 1
+    return rotations.contiguous(), samples, 0, 0.0
+
+
+_rotate_project = define(
+    "rotation",
+    "rotate_project(Tensor joints, Tensor rotations, int samples, int axes, float max_angle, "
+    "float distance, bool with_rotated) -> (Tensor, Tensor)",
+    lambda joints, rotations, samples, axes, max_angle, distance, with_rotated: (
+        joints.new_empty(samples * joints.shape[0], joints.shape[1], 2),
+        joints.new_empty(samples * joints.shape[0], joints.shape[1], 3)
+        if with_rotated
+        else joints.new_empty(0),
+    ),
+)
+_rotate_project_backward = define(
+    "rotation",
+    "rotate_project_backward(Tensor grad_points, Tensor? grad_rotated, Tensor joints, "
+    "Tensor rotations, int samples, int axes, float max_angle, float distance) -> Tensor",
+    lambda grad_points, grad_rotated, joints, *_: joints.new_empty(joints.shape),
+)
+
+
+def _rotate_project_vjp(saved, constants, grad_points, grad_rotated):
+    joints, rotations = saved
+    *source, distance, with_rotated, backend = constants
+    if grad_points is None:
+        rows = constants[0] * joints.shape[0]
+        grad_points = joints.new_zeros(rows, joints.shape[1], 2)
+    if grad_rotated is not None:
+        grad_rotated = grad_rotated.contiguous() if with_rotated else None
+    grad = _rotate_project_backward(
+        grad_points.contiguous(), grad_rotated, joints, rotations, *source, distance, backend
+    )
+    return grad, None, None, None, None, None, None
+
+
+differentiate(
+    "rotate_project", lambda inputs, output: (list(inputs[:2]), inputs[2:]), _rotate_project_vjp
+)
+
+
+def equivariance_distance(
+    joints: Tensor,
+    points: Tensor,
+    depth: Tensor,
+    rotations: Rotations,
+    distance: float = geometry.DISTANCE,
+    backend: str | None = None,
+) -> Tensor:
+    """How far lifted rotated poses are from the rotated poses.
+
+    `mean over joints of |backproject(points, depth) - joints @ R|`, the rotated poses never
+    written to memory; a draw is made anew.
+
+    Args:
+        joints: (B, J, 3), the poses before rotation, network units.
+        points: (n * B, J, 2), projections of the rotated poses, as `rotate_project` gives them.
+        depth: (n * B, J, 1), their lifted depths, network units.
+        rotations: as given to `rotate_project`.
+        distance: c.
+        backend: see `ites.backends`.
+
+    Returns:
+        (n * B,), network units. Its mean is the equivariance loss.
+
+    Raises:
+        ValueError, TypeError: a shape or dtype does not fit.
+
+    Source: METHOD, "Student", losses.
+    """
+    joints, points, depth = full_precision(joints, points, depth)
+    expect("equivariance_distance", "joints", joints, "B", "J", 3)
+    expect("equivariance_distance", "points", points, "n * B", joints.shape[1], 2)
+    expect("equivariance_distance", "depth", depth, len(points), joints.shape[1], 1)
+    expect_alike("equivariance_distance", joints=joints, points=points, depth=depth)
+    chosen = choose("equivariance_distance", joints.device.type, joints.dtype, backend)
+    if chosen == "reference":
+        rotated = _rotate(joints, _matrices("equivariance_distance", rotations, joints))
+        lifted = geometry.backproject(points, depth, distance)
+        return torch.linalg.vector_norm(lifted - rotated, dim=-1).mean(-1)
+    arguments = _rotation_arguments("equivariance_distance", rotations, joints)
+    if len(points) != arguments[1] * len(joints):
+        raise ValueError(
+            f"equivariance_distance: points must hold {arguments[1]} x {len(joints)} poses, "
+            f"got {len(points)}"
+        )
+    return _equivariance_distance(
+        joints.contiguous(),
+        points.contiguous(),
+        depth.squeeze(-1).contiguous(),
+        *arguments,
+        distance,
+        chosen,
+    )
+
+
+_equivariance_distance = define(
+    "rotation",
+    "equivariance_distance(Tensor joints, Tensor points, Tensor depth, Tensor rotations, "
+    "int samples, int axes, float max_angle, float distance) -> Tensor",
+    lambda joints, points, *_: points.new_empty(points.shape[0]),
+)
+_equivariance_distance_backward = define(
+    "rotation",
+    "equivariance_distance_backward(Tensor grad, Tensor joints, Tensor points, Tensor depth, "
+    "Tensor rotations, int samples, int axes, float max_angle, float distance) "
+    "-> (Tensor, Tensor, Tensor)",
+    lambda grad, joints, points, depth, *_: (
+        joints.new_empty(joints.shape),
+        points.new_empty(points.shape),
+        depth.new_empty(depth.shape),
+    ),
+)
+differentiate(
+    "equivariance_distance",
+    lambda inputs, output: (list(inputs[:4]), inputs[4:]),
+    lambda saved, constants, grad: (
+        *_equivariance_distance_backward(grad.contiguous(), *saved, *constants),
+        *(None,) * 5,
+    ),
+)
