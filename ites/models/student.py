@@ -12,11 +12,14 @@ from ites.skeleton import HUMAN36M, Skeleton
 
 
 class StudentLosses(NamedTuple):
-    """Scalars: total = 5 * distillation + equivariance."""
+    """The losses of one step, scalars."""
 
-    total: Tensor
     distillation: Tensor
     equivariance: Tensor
+
+    def total(self, distillation_weight: float = 5.0) -> Tensor:
+        """What is minimised: `distillation_weight * distillation + equivariance`."""
+        return distillation_weight * self.distillation + self.equivariance
 
 
 class Block(nn.Module):
@@ -40,7 +43,6 @@ class Student(nn.Module):
         width: C, channels.
         blocks: residual blocks of two graph layers.
         distance: c, the subject's distance from the networks' camera.
-        distillation_weight: of the distillation loss in the total.
         backend: of the ops; None chooses the fastest.
 
     Source: paper, section "Equivariant Student"; METHOD, "Student".
@@ -54,18 +56,16 @@ class Student(nn.Module):
         width: int = 128,
         blocks: int = 4,
         distance: float = geometry.DISTANCE,
-        distillation_weight: float = 5.0,
         backend: str | None = None,
     ) -> None:
         super().__init__()
         self.skeleton, self.distance, self.backend = skeleton, distance, backend
-        self.distillation_weight = distillation_weight
         self.input = SemGraphConv(skeleton, 2, width, backend)
         self.input_norm = BatchNormReLU(width, backend=backend)
         self.blocks = nn.ModuleList(Block(skeleton, width, backend) for _ in range(blocks))
         self.output = SemGraphConv(skeleton, width, 1, backend)
 
-    def settings(self) -> dict[str, int | float]:
+    def sizes(self) -> dict[str, int | float]:
         """The arguments that rebuild this model, beside the skeleton."""
         return {
             "width": self.input.bias.numel(),
@@ -105,5 +105,4 @@ class Student(nn.Module):
             pose, views, self(views), rotations, self.distance, self.backend
         ).mean()
         distillation = (depth - teacher_depth).abs().mean()
-        total = self.distillation_weight * distillation + equivariance
-        return StudentLosses(total, distillation, equivariance)
+        return StudentLosses(distillation, equivariance)

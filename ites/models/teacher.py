@@ -26,11 +26,14 @@ class TeacherOutput(NamedTuple):
 
 
 class TeacherLosses(NamedTuple):
-    """Scalars: total = 5 * reprojection + cycle."""
+    """The losses of one step, scalars."""
 
-    total: Tensor
     reprojection: Tensor
     cycle: Tensor
+
+    def total(self, reprojection_weight: float = 5.0) -> Tensor:
+        """What is minimised: `reprojection_weight * reprojection + cycle`."""
+        return reprojection_weight * self.reprojection + self.cycle
 
 
 class Block(nn.Module):
@@ -59,7 +62,6 @@ class Teacher(nn.Module):
         blocks: L, residual blocks.
         atoms: K, dictionary atoms.
         distance: c, the subject's distance from the networks' camera.
-        reprojection_weight: of the reprojection loss in the total.
         backend: of the ops; None chooses the fastest.
 
     Source: paper, section "Invariant Teacher"; METHOD, "Teacher".
@@ -74,12 +76,10 @@ class Teacher(nn.Module):
         blocks: int = 6,
         atoms: int = 12,
         distance: float = geometry.DISTANCE,
-        reprojection_weight: float = 5.0,
         backend: str | None = None,
     ) -> None:
         super().__init__()
         self.skeleton, self.distance, self.backend = skeleton, distance, backend
-        self.reprojection_weight = reprojection_weight
         joints = skeleton.num_joints
         self.input = nn.Linear(2 * joints, width)
         self.input_norm = BatchNormReLU(width, backend=backend)
@@ -102,7 +102,7 @@ class Teacher(nn.Module):
         nn.init.normal_(self.dictionary, std=0.01)
         nn.init.zeros_(self.mean_pose)
 
-    def settings(self) -> dict[str, int | float]:
+    def sizes(self) -> dict[str, int | float]:
         """The arguments that rebuild this model, beside the skeleton."""
         return {
             "width": self.input.out_features,
@@ -153,8 +153,7 @@ class Teacher(nn.Module):
         cycle = ops.invariance_distance(
             again, self.dictionary, self.mean_pose, start, self.backend
         ).mean()
-        reprojection = error.mean()
-        return TeacherLosses(self.reprojection_weight * reprojection + cycle, reprojection, cycle)
+        return TeacherLosses(error.mean(), cycle)
 
     def _centre(self, points: Tensor) -> Tensor:
         root = self.skeleton.root
