@@ -92,7 +92,7 @@ class Settings:
     axes: str = _setting("xyz", "Axes that a random rotation's axis is drawn from.", choices=AXES)
     max_angle: float = _setting(math.pi, "Largest angle of a random rotation, radians.", least=0)
 
-    width: int = _setting(1024, "Features of a layer.", least=1)
+    width: int = _setting(1024, "Features of a layer.", least=4)
     blocks: int = _setting(6, "Residual blocks.", least=0)
     distance: float = _setting(5.0, "Camera's distance from the root joint.", least=1, shared=True)
 
@@ -127,6 +127,13 @@ class Settings:
         free=True,
     )
     evaluate_split: str = _setting("test", "Split to evaluate on.", shared=True, free=True)
+    evaluate_scale: str = _setting(
+        "checkpoint",
+        "Scale of its input: checkpoint, the training split's, or split, its own (the paper's).",
+        choices=("checkpoint", "split"),
+        shared=True,
+        free=True,
+    )
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -238,7 +245,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
 
 
 def write_toml(path: str | os.PathLike[str], settings: Iterable[Settings]) -> None:
-    """Write the settings of one or more stages, a table each, so that `make_settings` reads them."""
+    """Write settings, a table a stage, as `make_settings` reads them."""
     lines = []
     for stage in settings:
         lines.append(f"[{stage.stage}]")
@@ -261,7 +268,7 @@ def _known(name: str, known: Iterable[str], where: str) -> None:
 
 def _checked(item: Field[Any], value: Any) -> int | float | str:
     """The value in the setting's type, or an error that says what was expected."""
-    kind = type(item.default)
+    kind: Any = type(item.default)
     expected = {int: "a whole number", float: "a number", str: "a text"}[kind]
     right = isinstance(value, (int, float) if kind is float else kind)
     if not right or isinstance(value, bool):
