@@ -1,0 +1,191 @@
+// A group of numbers that move together: 64 bytes of the compiler's vector type, so that one
+// AVX-512 register, two AVX2 or four SSE or NEON registers hold it. It offers what
+// csrc/common/scalar.h offers for one number, and the shared math runs on it unchanged.
+#pragma once
+
+#include <cstring>
+
+#include "common/rotation.h"
+
+namespace ites {
+namespace ITES_SIMD {
+
+// N numbers of type T as the compiler's vector type.
+template <class T, int N>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(N * sizeof(T))));
+};
+template <class T, int N>
+using vector_of = typename VectorOf<T, N>::type;
+
+template <class T, int N>
+struct Lanes {
+  using Vector = vector_of<T, N>;
+  Vector v;
+
+  static constexpr int count = N;
+
+  Lanes() = default;
+  ITES_FN Lanes(Vector vector) : v(vector) {}
+  ITES_FN Lanes(T scalar) : v(scalar - Vector{}) {}
+
+  static ITES_FN Lanes load(const T* from) {
+    Lanes out;
+    std::memcpy(&out.v, from, sizeof(Vector));
+    return out;
+  }
+  ITES_FN void store(T* to) const { std::memcpy(to, &v, sizeof(Vector)); }
+};
+
+using Floats = Lanes<float, 16>;
+using Doubles = Lanes<double, 8>;
+template <int N>
+using Words = Lanes<uint32_t, N>;
+
+template <class T>
+struct LanesOf;
+template <>
+struct LanesOf<float> {
+  using type = Floats;
+};
+template <>
+struct LanesOf<double> {
+  using type = Doubles;
+};
+template <class T>
+using lanes_of = typename LanesOf<T>::type;
+
+#define ITES_LANES_OPERATOR(OP)                                                                 \
+  template <class T, int N>                                                                     \
+  ITES_FN Lanes<T, N> operator OP(Lanes<T, N> a, Lanes<T, N> b) {                               \
+    return Lanes<T, N>(vector_of<T, N>(a.v OP b.v));                               \
+  }                                                                                             \
+  template <class T, int N>                                                                     \
+  ITES_FN Lanes<T, N>& operator OP##=(Lanes<T, N>& a, Lanes<T, N> b) {                          \
+    a.v = a.v OP b.v;                                                                           \
+    return a;                                                                                   \
+  }
+ITES_LANES_OPERATOR(+)
+ITES_LANES_OPERATOR(-)
+ITES_LANES_OPERATOR(*)
+ITES_LANES_OPERATOR(/)
+ITES_LANES_OPERATOR(^)
+#undef ITES_LANES_OPERATOR
+
+template <class T, int N>
+ITES_FN Lanes<T, N> operator-(Lanes<T, N> a) {
+  return Lanes<T, N>(vector_of<T, N>(-a.v));
+}
+
+#define ITES_LANES_COMPARE(OP)                              \
+  template <class T, int N>                                 \
+  ITES_FN auto operator OP(Lanes<T, N> a, Lanes<T, N> b) {  \
+    return a.v OP b.v;                                      \
+  }
+ITES_LANES_COMPARE(>=)
+ITES_LANES_COMPARE(>)
+ITES_LANES_COMPARE(!=)
+#undef ITES_LANES_COMPARE
+
+template <class Mask, class T, int N>
+ITES_FN Lanes<T, N> select(Mask mask, Lanes<T, N> yes, Lanes<T, N> no) {
+  return Lanes<T, N>(vector_of<T, N>(mask ? yes.v : no.v));
+}
+
+template <class T, int N>
+ITES_FN Lanes<T, N> square_root(Lanes<T, N> x) {
+  for (int lane = 0; lane < N; ++lane) x.v[lane] = ites::square_root(static_cast<T>(x.v[lane]));
+  return x;
+}
+
+// Each lane's 64-bit product, upper half.
+template <int N>
+ITES_FN Words<N> high_product(Words<N> a, Words<N> b) {
+  using Wide = vector_of<uint64_t, N>;
+  const Wide product = __builtin_convertvector(a.v, Wide) * __builtin_convertvector(b.v, Wide);
+  return __builtin_convertvector(product >> 32, vector_of<uint32_t, N>);
+}
+
+// As for one float: see common/scalar.h. Lanes beyond its first range are taken one by one.
+template <int N>
+ITES_FN void sine_cosine(Lanes<float, N> angle, Lanes<float, N>& sine, Lanes<float, N>& cosine) {
+  using V = Lanes<float, N>;
+  using Ints = vector_of<int32_t, N>;
+  const V to_integer(12582912.0f);  // 1.5 * 2^23: adding it rounds to the nearest integer
+  const V k = angle * V(0.636619772f) + to_integer - to_integer;
+  const V r = ((angle - k * V(1.5703125f)) - k * V(4.837512969970703125e-4f)) -
+      k * V(7.54978995489188216e-8f);
+  V s, c;
+  sincos_near_zero(r, s, c);
+  const Ints quadrant = __builtin_convertvector(k.v, Ints);
+  const Ints odd = (quadrant & 1) != 0;
+  sine = select((quadrant & 2) != 0, -select(odd, c, s), select(odd, c, s));
+  cosine = select(((quadrant + 1) & 2) != 0, -select(odd, s, c), select(odd, s, c));
+  for (int lane = 0; lane < N; ++lane) {
+    if (!(fabsf(angle.v[lane]) <= 8192.0f)) {
+      float one_sine, one_cosine;
+      ites::sine_cosine(static_cast<float>(angle.v[lane]), one_sine, one_cosine);
+      sine.v[lane] = one_sine;
+      cosine.v[lane] = one_cosine;
+    }
+  }
+}
+template <int N>
+ITES_FN void sine_cosine(Lanes<double, N> angle, Lanes<double, N>& sine, Lanes<double, N>& cosine) {
+  for (int lane = 0; lane < N; ++lane) {
+    sine.v[lane] = sin(angle.v[lane]);
+    cosine.v[lane] = cos(angle.v[lane]);
+  }
+}
+
+// The numbers 0, 1, 2, ...
+template <int N>
+ITES_FN Words<N> lane_numbers() {
+  Words<N> out;
+  for (int lane = 0; lane < N; ++lane) out.v[lane] = lane;
+  return out;
+}
+
+// Lane l of tile[k] is element k of row l: `rows` rows (the last repeated for absent lanes) of
+// `width` contiguous elements, `stride` apart.
+template <class T, int N>
+ITES_FN void load_rows(Lanes<T, N>* tile, const T* from, int64_t stride, int rows, int width) {
+  T* flat = reinterpret_cast<T*>(tile);
+  for (int lane = 0; lane < N; ++lane) {
+    const T* row = from + (lane < rows ? lane : rows - 1) * stride;
+    for (int k = 0; k < width; ++k) flat[k * N + lane] = row[k];
+  }
+}
+
+// The reverse, for the `rows` lanes that are present.
+template <class T, int N>
+ITES_FN void store_rows(const Lanes<T, N>* tile, T* to, int64_t stride, int rows, int width) {
+  const T* flat = reinterpret_cast<const T*>(tile);
+  for (int lane = 0; lane < rows; ++lane)
+    for (int k = 0; k < width; ++k) to[lane * stride + k] = flat[k * N + lane];
+}
+
+}  // namespace ITES_SIMD
+
+template <class T, int N>
+struct FromWord<ITES_SIMD::Lanes<T, N>> {
+  using Out = ITES_SIMD::Lanes<T, N>;
+  using Words = ITES_SIMD::Words<N>;
+  using Ints = ITES_SIMD::vector_of<int32_t, N>;
+  static ITES_FN Out to_number(Words words) {  // from below 2^31
+    return Out(__builtin_convertvector((Ints)words.v, typename Out::Vector));
+  }
+  static ITES_FN Out uniform(Words words) {
+    return to_number(Words(words.v >> 8)) * Out(static_cast<T>(5.9604644775390625e-8));
+  }
+  static ITES_FN Out sign(Words words) {
+    return Out(T(1)) - Out(T(2)) * to_number(Words(words.v >> 31));
+  }
+};
+
+template <class T, int N>
+struct ScalarOf<ITES_SIMD::Lanes<T, N>> {
+  using type = T;
+};
+
+}  // namespace ites

@@ -1,0 +1,206 @@
+// The rotation family on a CPU: arguments, threads, registration. The loops are in rotation_loops.h.
+#include "cpu/dispatch.h"
+#include "cpu/rotation_arguments.h"
+#include "schemas.h"
+#include "tensor.h"
+
+ITES_SIMD_DECLARE(template <class T> void so3_exp(const T*, T*, int64_t, int64_t))
+ITES_SIMD_DECLARE(template <class T> void so3_exp_backward(const T*, const T*, T*, int64_t, int64_t))
+ITES_SIMD_DECLARE(template <class T> void draw_rotations(const RotationSource<T>&, T*, int64_t, int64_t))
+ITES_SIMD_DECLARE(template <class T> void rotate_project(const RotateProject<T>&, int64_t, int64_t))
+ITES_SIMD_DECLARE(template <class T> void rotate_project_backward(const RotateProjectBackward<T>&, int64_t, int64_t))
+ITES_SIMD_DECLARE(template <class T> void equivariance_distance(const EquivarianceDistance<T>&, int64_t, int64_t))
+ITES_SIMD_DECLARE(template <class T> void equivariance_distance_backward(const EquivarianceDistanceBackward<T>&, int64_t, int64_t))
+
+namespace ites {
+namespace {
+
+// Runs loop(begin, end) over poses in parallel, in ranges that start at whole groups of lanes.
+template <class Loop>
+void over_poses(int64_t poses, int64_t least, const Loop& loop) {
+  constexpr int64_t group = 16;
+  torch::stable::parallel_for(
+      0, (poses + group - 1) / group, (least + group - 1) / group, [&](int64_t begin, int64_t end) {
+        loop(begin * group, end * group < poses ? end * group : poses);
+      });
+}
+
+constexpr int64_t LEAST_POSES = 512;      // a thread's worth of poses with their samples
+constexpr int64_t LEAST_ROTATIONS = 4096; // of single rotations
+
+template <class T>
+RotationSource<T> rotation_source(const Tensor& rotations, int64_t poses, int64_t samples,
+                                  int64_t axes, double max_angle) {
+  RotationSource<T> source{};
+  source.samples = static_cast<int>(samples);
+  source.poses = poses;
+  if (rotations.scalar_type() == ScalarType::Long) {
+    source.stream = stream_at(data<int64_t>(rotations));
+    source.draw = {static_cast<int>(axes), static_cast<T>(max_angle)};
+  } else {
+    source.matrices = data<T>(rotations);
+  }
+  return source;
+}
+
+Tensor so3_exp_op(const Tensor& w) {
+  const Tensor out = empty(w, {w.size(0), 3, 3});
+  with_floating(w, [&](auto zero) {
+    using T = decltype(zero);
+    over_poses(w.size(0), LEAST_ROTATIONS, [&](int64_t begin, int64_t end) {
+    ITES_SIMD_CALL(so3_exp, data<T>(w), mutable_data<T>(out), begin, end);
+    });
+  });
+  return out;
+}
+
+Tensor so3_exp_backward_op(const Tensor& grad, const Tensor& w) {
+  const Tensor out = empty(w, {w.size(0), 3});
+  with_floating(w, [&](auto zero) {
+    using T = decltype(zero);
+    over_poses(w.size(0), LEAST_ROTATIONS, [&](int64_t begin, int64_t end) {
+    ITES_SIMD_CALL(so3_exp_backward, data<T>(grad), data<T>(w),
+                   mutable_data<T>(out), begin, end);
+    });
+  });
+  return out;
+}
+
+Tensor philox_op(const Tensor& counter, int64_t poses, int64_t samples) {
+  const Tensor out = empty(counter, {samples * poses, 4});
+  const Stream stream = stream_at(data<int64_t>(counter));
+  int64_t* to = mutable_data<int64_t>(out);
+  for (int64_t s = 0; s < samples; ++s) {
+    for (int64_t b = 0; b < poses; ++b) {
+      uint32_t words[4];
+      random_words(stream, static_cast<uint32_t>(b), static_cast<uint32_t>(s), words);
+      for (uint32_t word : words) *to++ = word;
+    }
+  }
+  return out;
+}
+
+Tensor draw_rotations_op(const Tensor& like, const Tensor& counter, int64_t poses, int64_t samples,
+                         int64_t axes, double max_angle) {
+  const Tensor out = empty(like, {samples * poses, 3, 3});
+  with_floating(like, [&](auto zero) {
+    using T = decltype(zero);
+    const auto source = rotation_source<T>(counter, poses, samples, axes, max_angle);
+    over_poses(poses, LEAST_POSES, [&](int64_t begin, int64_t end) {
+      ITES_SIMD_CALL(draw_rotations, source, mutable_data<T>(out), begin, end);
+    });
+  });
+  return out;
+}
+
+std::tuple<Tensor, Tensor> rotate_project_op(const Tensor& joints, const Tensor& rotations,
+                                             int64_t samples, int64_t axes, double max_angle,
+                                             double distance, bool with_rotated) {
+  const int64_t B = joints.size(0), J = joints.size(1);
+  const Tensor points = empty(joints, {samples * B, J, 2});
+  const Tensor rotated = with_rotated ? empty(joints, {samples * B, J, 3}) : empty(joints, {0});
+  with_floating(joints, [&](auto zero) {
+    using T = decltype(zero);
+    const RotateProject<T> arguments = {
+        rotation_source<T>(rotations, B, samples, axes, max_angle),
+        static_cast<int>(J),
+        static_cast<T>(distance),
+        data<T>(joints),
+        mutable_data<T>(points),
+        with_rotated ? mutable_data<T>(rotated) : nullptr};
+    over_poses(B, LEAST_POSES, [&](int64_t begin, int64_t end) {
+      ITES_SIMD_CALL(rotate_project, arguments, begin, end);
+    });
+  });
+  return {points, rotated};
+}
+
+Tensor rotate_project_backward_op(const Tensor& grad_points, const std::optional<Tensor>& grad_rotated,
+                                  const Tensor& joints, const Tensor& rotations, int64_t samples,
+                                  int64_t axes, double max_angle, double distance) {
+  const int64_t B = joints.size(0), J = joints.size(1);
+  const Tensor grad_joints = empty(joints, {B, J, 3});
+  with_floating(joints, [&](auto zero) {
+    using T = decltype(zero);
+    const RotateProjectBackward<T> arguments = {
+        rotation_source<T>(rotations, B, samples, axes, max_angle),
+        static_cast<int>(J),
+        static_cast<T>(distance),
+        data<T>(grad_points),
+        data<T>(grad_rotated),
+        data<T>(joints),
+        mutable_data<T>(grad_joints)};
+    over_poses(B, LEAST_POSES, [&](int64_t begin, int64_t end) {
+      ITES_SIMD_CALL(rotate_project_backward, arguments, begin, end);
+    });
+  });
+  return grad_joints;
+}
+
+Tensor equivariance_distance_op(const Tensor& joints, const Tensor& points, const Tensor& depth,
+                                const Tensor& rotations, int64_t samples, int64_t axes,
+                                double max_angle, double distance) {
+  const int64_t B = joints.size(0), J = joints.size(1);
+  const Tensor out = empty(points, {samples * B});
+  with_floating(joints, [&](auto zero) {
+    using T = decltype(zero);
+    const EquivarianceDistance<T> arguments = {
+        rotation_source<T>(rotations, B, samples, axes, max_angle),
+        static_cast<int>(J),
+        static_cast<T>(distance),
+        data<T>(joints),
+        data<T>(points),
+        data<T>(depth),
+        mutable_data<T>(out)};
+    over_poses(B, LEAST_POSES, [&](int64_t begin, int64_t end) {
+      ITES_SIMD_CALL(equivariance_distance, arguments, begin, end);
+    });
+  });
+  return out;
+}
+
+std::tuple<Tensor, Tensor, Tensor> equivariance_distance_backward_op(
+    const Tensor& grad, const Tensor& joints, const Tensor& points, const Tensor& depth,
+    const Tensor& rotations, int64_t samples, int64_t axes, double max_angle, double distance) {
+  const int64_t B = joints.size(0), J = joints.size(1);
+  const Tensor grad_joints = empty(joints, {B, J, 3});
+  const Tensor grad_points = empty(joints, {samples * B, J, 2});
+  const Tensor grad_depth = empty(joints, {samples * B, J});
+  with_floating(joints, [&](auto zero) {
+    using T = decltype(zero);
+    const EquivarianceDistanceBackward<T> arguments = {
+        rotation_source<T>(rotations, B, samples, axes, max_angle),
+        static_cast<int>(J),
+        static_cast<T>(distance),
+        data<T>(grad),
+        data<T>(joints),
+        data<T>(points),
+        data<T>(depth),
+        mutable_data<T>(grad_joints),
+        mutable_data<T>(grad_points),
+        mutable_data<T>(grad_depth)};
+    over_poses(B, LEAST_POSES, [&](int64_t begin, int64_t end) {
+      ITES_SIMD_CALL(equivariance_distance_backward, arguments, begin, end);
+    });
+  });
+  return {grad_joints, grad_points, grad_depth};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(ites_cpp, m) {
+  for (const char* schema : rotation_schemas) m.def(schema);
+}
+
+STABLE_TORCH_LIBRARY_IMPL(ites_cpp, CPU, m) {
+  m.impl("so3_exp", TORCH_BOX(&so3_exp_op));
+  m.impl("so3_exp_backward", TORCH_BOX(&so3_exp_backward_op));
+  m.impl("philox", TORCH_BOX(&philox_op));
+  m.impl("draw_rotations", TORCH_BOX(&draw_rotations_op));
+  m.impl("rotate_project", TORCH_BOX(&rotate_project_op));
+  m.impl("rotate_project_backward", TORCH_BOX(&rotate_project_backward_op));
+  m.impl("equivariance_distance", TORCH_BOX(&equivariance_distance_op));
+  m.impl("equivariance_distance_backward", TORCH_BOX(&equivariance_distance_backward_op));
+}
+
+}  // namespace ites

@@ -1,0 +1,35 @@
+// ites._C: importing it registers torch.ops.ites_cpp. As a Python module it tells how it was built
+// and offers the math of csrc/common in float64, the very formulas that the CUDA kernels run.
+#include <pybind11/pybind11.h>
+#include <torch/headeronly/version.h>
+
+#include "cpu/dispatch.h"
+
+namespace py = pybind11;
+
+void bind_rotation(py::module_& m);
+void bind_dictionary(py::module_& m);
+
+namespace {
+
+py::dict build_info() {
+  py::dict info;
+  info["torch"] = TORCH_VERSION;
+  info["stable_abi"] = py::str("{}.{}").format(TORCH_TARGET_VERSION >> 56,
+                                              (TORCH_TARGET_VERSION >> 48) & 0xFF);
+  info["compiler"] = __VERSION__;
+  info["cxx_standard"] = static_cast<long>(__cplusplus);
+  info["simd"] = ites::simd_name();
+  return info;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "The C++ backend: torch.ops.ites_cpp, and its per-pose math in float64.";
+  m.def("build_info", &build_info,
+        "How this was built: torch's headers, the stable ABI's version, compiler, and the "
+        "instruction set in use (ITES_SIMD lowers it).");
+  bind_rotation(m);
+  bind_dictionary(m);
+}

@@ -1,0 +1,52 @@
+// The ops' schemas, the same under ites_cpp (CPU) and ites_cuda. Inputs are contiguous, outputs new.
+// `rotations` is either matrices (n B, 3, 3) or an int64 counter (3,) to draw them from.
+#pragma once
+
+namespace ites {
+
+constexpr const char* rotation_schemas[] = {
+    "so3_exp(Tensor w) -> Tensor",
+    "so3_exp_backward(Tensor grad, Tensor w) -> Tensor",
+    "philox(Tensor counter, int poses, int samples) -> Tensor",
+    "draw_rotations(Tensor like, Tensor counter, int poses, int samples, int axes, "
+    "float max_angle) -> Tensor",
+    "rotate_project(Tensor joints, Tensor rotations, int samples, int axes, float max_angle, "
+    "float distance, bool with_rotated) -> (Tensor, Tensor)",
+    "rotate_project_backward(Tensor grad_points, Tensor? grad_rotated, Tensor joints, "
+    "Tensor rotations, int samples, int axes, float max_angle, float distance) -> Tensor",
+    "equivariance_distance(Tensor joints, Tensor points, Tensor depth, Tensor rotations, "
+    "int samples, int axes, float max_angle, float distance) -> Tensor",
+    "equivariance_distance_backward(Tensor grad, Tensor joints, Tensor points, Tensor depth, "
+    "Tensor rotations, int samples, int axes, float max_angle, float distance) "
+    "-> (Tensor, Tensor, Tensor)",
+};
+
+constexpr const char* dictionary_schemas[] = {
+    "dictionary_reprojection(Tensor coefficients, Tensor dictionary, Tensor mean, "
+    "Tensor rotation_vector, Tensor target, float distance) -> (Tensor, Tensor, Tensor)",
+    "dictionary_reprojection_backward(Tensor? grad_error, Tensor? grad_canonical, "
+    "Tensor? grad_camera, Tensor coefficients, Tensor dictionary, Tensor mean, "
+    "Tensor rotation_vector, Tensor target, float distance) -> (Tensor, Tensor, Tensor, Tensor)",
+    "invariance_distance(Tensor coefficients, Tensor dictionary, Tensor mean, Tensor canonical) "
+    "-> Tensor",
+    "invariance_distance_backward(Tensor grad, Tensor coefficients, Tensor dictionary, "
+    "Tensor mean, Tensor canonical) -> (Tensor, Tensor, Tensor, Tensor)",
+};
+
+constexpr const char* graph_schemas[] = {
+    "graph_mix(Tensor features, Tensor logits, Tensor bias, Tensor v, Tensor? residual, "
+    "Tensor row_start, Tensor columns, Tensor pairs, int channels) -> (Tensor, Tensor)",
+    "graph_mix_backward(Tensor? grad_y, Tensor? grad_t, Tensor features, Tensor logits, "
+    "Tensor bias, Tensor v, Tensor row_start, Tensor columns, Tensor pairs, int channels) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+};
+
+constexpr const char* norm_schemas[] = {
+    "batch_norm_relu(Tensor x, Tensor weight, Tensor bias, Tensor? skip, bool relu, "
+    "bool skip_after, float eps) -> (Tensor, Tensor, Tensor)",
+    "batch_norm_relu_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor? skip, "
+    "Tensor mean, Tensor var, bool relu, bool skip_after, float eps) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+};
+
+}  // namespace ites

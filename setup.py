@@ -1,0 +1,141 @@
+"""Builds the compiled backends.
+
+``ites._C`` (C++, CPU) is always built; ``ites._C_cuda`` where nvcc is found. Both use LibTorch's
+stable ABI, so that one binary loads under every torch from 2.11 on, and neither needs a GPU to build.
+
+Environment:
+    ITES_NO_EXT=1          pure Python, nothing compiled
+    ITES_CUDA=1 or 0       require or leave out ``ites._C_cuda``
+    TORCH_CUDA_ARCH_LIST   architectures, e.g. "9.0" or "8.0;9.0+PTX"
+    MAX_JOBS               parallel compilations (default: cores, at most one per 2 GB of free memory)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+
+ROOT = Path(__file__).parent
+STABLE_ABI = "0x020b000000000000"  # torch 2.11
+ARCHITECTURES = "8.0;9.0;10.0;12.0+PTX"
+
+
+def sources(pattern: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(f"csrc/{pattern}"))
+
+
+def cuda_home() -> Path | None:
+    """The CUDA toolkit: $CUDA_HOME, or where nvcc on the PATH lives, or /usr/local/cuda."""
+    named = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    nvcc = shutil.which("nvcc")
+    beside_nvcc = Path(nvcc).resolve().parent.parent if nvcc else None
+    for home in (Path(named) if named else None, beside_nvcc, Path("/usr/local/cuda")):
+        if home and (home / "bin/nvcc").is_file() and (home / "include/cuda_runtime.h").is_file():
+            return home
+    return None
+
+
+def cuda_wanted(home: Path | None) -> bool:
+    """Whether to build ``ites._C_cuda``; says why not where that may surprise."""
+    import torch
+
+    choice = os.environ.get("ITES_CUDA", "")
+    if choice == "0":
+        return False
+    if choice == "1":
+        if home is None:
+            raise SystemExit("ites: ITES_CUDA=1, but no nvcc was found; set CUDA_HOME")
+        return True
+    if home is None or torch.version.hip is not None:
+        return False
+    reply = subprocess.run([home / "bin/nvcc", "--version"], capture_output=True, text=True).stdout
+    release = re.search(r"release (\d+)", reply)
+    theirs = torch.version.cuda
+    if theirs and release and release[1] != theirs.split(".")[0]:
+        print(f"ites: CUDA kernels left out: nvcc is CUDA {release[1]}, torch was built for {theirs}")
+        return False
+    return True
+
+
+def architecture_flags() -> tuple[list[str], str]:
+    """nvcc's flags for TORCH_CUDA_ARCH_LIST or our own list, and that list."""
+    names = os.environ.get("TORCH_CUDA_ARCH_LIST") or ARCHITECTURES
+    flags = []
+    for name in names.replace(" ", ";").strip(";").split(";"):
+        number = name.removesuffix("+PTX").replace(".", "")
+        flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
+        if name.endswith("+PTX"):
+            flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
+    return flags, names
+
+
+def default_jobs() -> int:
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        free = 2 << 30
+    return max(1, min(len(os.sched_getaffinity(0)), free // (2 << 30)))
+
+
+def extensions() -> tuple[list[Extension], dict]:
+    if os.environ.get("ITES_NO_EXT") == "1":
+        return [], {}
+
+    import pybind11
+    from torch.utils import cpp_extension
+
+    os.environ.setdefault("MAX_JOBS", str(default_jobs()))
+    common = {
+        "language": "c++",
+        "include_dirs": [str(ROOT / "csrc"), pybind11.get_include(), *cpp_extension.include_paths()],
+        "library_dirs": cpp_extension.library_paths(),
+        "extra_link_args": ["-Wl,--no-as-needed", "-Wl,-s"],
+        "depends": sources("**/*.h") + sources("**/*.cuh"),
+    }
+    macros = [("TORCH_TARGET_VERSION", STABLE_ABI)]
+    flags = ["-O3", "-g0", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
+    built = [
+        Extension(
+            "ites._C",
+            ["csrc/module.cpp", *sources("cpu/*.cpp")],
+            libraries=["torch", "torch_cpu"],
+            define_macros=macros,
+            extra_compile_args={"cxx": flags},
+            **common,
+        )
+    ]
+
+    home = cuda_home()
+    if cuda_wanted(home):
+        cpp_extension.CUDA_HOME = str(home)  # unset under a CPU build of torch
+        arch_flags, arch_names = architecture_flags()
+        common["include_dirs"] = [*common["include_dirs"], str(home / "include")]
+        common["library_dirs"] = [*common["library_dirs"], str(home / "lib64")]
+        built.append(
+            Extension(
+                "ites._C_cuda",
+                ["csrc/module_cuda.cpp", *sources("cuda/*.cu")],
+                libraries=["torch", "torch_cpu", "cudart_static", "rt", "pthread", "dl"],
+                define_macros=[*macros, ("USE_CUDA", None), ("ITES_ARCHITECTURES", f'"{arch_names}"')],
+                extra_compile_args={
+                    "cxx": flags,
+                    "nvcc": ["-O3", "-lineinfo", "-Xcompiler=-fvisibility=hidden", *arch_flags],
+                },
+                **common,
+            )
+        )
+    return built, {"build_ext": cpp_extension.BuildExtension}
+
+
+ext_modules, cmdclass = extensions()
+setup(
+    packages=[*find_packages(include=["ites", "ites.*"]), "ites.kernels"],
+    package_dir={"ites.kernels": "kernels"},
+    ext_modules=ext_modules,
+    cmdclass=cmdclass,
+)
