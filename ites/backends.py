@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -67,14 +69,20 @@ def _checked(name: str | None, who: str) -> str | None:
 _default = _checked(os.environ.get("ITES_BACKEND"), "ITES_BACKEND")
 
 
-def set_default(backend: str | None) -> None:
-    """Make `backend` run every call that names none; None returns to the measured choice.
+@contextmanager
+def using(backend: str | None) -> Iterator[None]:
+    """Within the block `backend` runs every call that names none; None changes nothing.
 
     Raises:
         ItesError: there is no such backend.
     """
     global _default
-    _default = _checked(backend, "set_default")
+    before = _default
+    _default = _checked(backend, "using") or before
+    try:
+        yield
+    finally:
+        _default = before
 
 
 def why_not(backend: str, op: str, device: str, dtype: torch.dtype) -> str | None:
@@ -104,8 +112,8 @@ def choose(op: str, device: str, dtype: torch.dtype, backend: str | None = None)
         op: name of the op, as in `ites.ops`.
         device: "cpu" or "cuda".
         dtype: of the op's first tensor.
-        backend: an explicit choice; None takes the default set by `ITES_BACKEND` or
-            `set_default`, and failing that the fastest that can run.
+        backend: an explicit choice; None takes the default set by `ITES_BACKEND` or `using`, and
+            failing that the fastest that can run.
 
     Raises:
         ItesError: an explicit choice does not exist or cannot run, with the reason.

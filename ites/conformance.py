@@ -9,7 +9,7 @@ entry alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -299,24 +299,15 @@ def check_file(
     golden = _Golden(path)
     on_gpu = backend in ("cuda", "triton") and torch.cuda.is_available()
     runner = _Runner(golden, dtype, torch.device("cuda" if on_gpu else "cpu"))
-    backends.set_default(backend)
     try:
-        checks = list(runner.run())
+        with backends.using(backend):
+            checks = list(runner.run())
     except (KeyError, ValueError) as error:
         if isinstance(error, ItesError):
             raise
         raise ItesError(
             f"{path}: expected a golden file, but it lacks or breaks {error}"
         ) from error
-    finally:
-        backends.set_default(None)
     if not checks:
         raise ItesError(f"{path}: expected a golden file, got no group that can be checked")
     return checks
-
-
-def check_files(
-    paths: Sequence[Path], dtype: torch.dtype, backend: str | None
-) -> dict[Path, list[Check]]:
-    """`check_file` for each of several files."""
-    return {path: check_file(path, dtype, backend) for path in paths}

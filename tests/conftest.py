@@ -1,0 +1,17 @@
+"""Fixtures of every test."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of golden numbers and motion capture, beside the project; skips without it."""
+    folder = Path(os.environ.get("ITES_SHARED", Path(__file__).parents[2] / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no golden numbers and motion capture at {folder}; set ITES_SHARED")
+    return folder

@@ -1,0 +1,183 @@
+"""Semantic graph convolution and the non-local block."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from op_contract import FORK, HAND, KERNELS, Arguments, OpContract, device_of, require
+
+from ites import ops
+from ites.ops import Graph
+from ites.skeleton import HUMAN36M
+
+CPU = torch.device("cpu")
+
+
+def normal(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+class GraphMix(OpContract):
+    op = "graph_mix"
+    channels, attended, padding = 20, 12, 3
+
+    @staticmethod
+    def call(arguments: Arguments, backend: str):
+        return ops.graph_mix(**arguments, backend=backend)
+
+    def sample(self, batch, skeleton):
+        channels, attended = self.channels, self.attended
+        columns = 2 * channels + (2 * attended + 1 if attended else 0) + self.padding
+        features = normal(batch, skeleton.num_joints, columns)
+        if batch > 4:
+            features[0] = 1.5  # every max is a tie
+        return {
+            "features": features.requires_grad_(),
+            "logits": normal(len(skeleton.edges), seed=1).requires_grad_(),
+            "bias": normal(channels + (attended + 1 if attended else 0), seed=2).requires_grad_(),
+            "graph": ops.graph_of(skeleton, CPU),
+            "channels": channels,
+            "phi_weight": normal(attended, seed=3).requires_grad_() if attended else None,
+            "residual": normal(batch, skeleton.num_joints, channels, seed=4).requires_grad_()
+            if channels
+            else None,
+        }
+
+
+class TestGraphMix(GraphMix):
+    """Both branches at once, as the student's layers use it."""
+
+    @pytest.mark.parametrize("backend", KERNELS)
+    @pytest.mark.parametrize("channels, attended", ((128, 64), (32, 16), (1, 0), (7, 5), (0, 64)))
+    def test_widths(self, backend, channels, attended):
+        require(backend, self.op)
+        case = type(self)()
+        case.channels, case.attended = channels, attended
+        case.compare(case.sample(11, HUMAN36M), backend, torch.float32)
+
+    @pytest.mark.parametrize("backend", KERNELS)
+    @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16), ids=("bf16", "fp16"))
+    def test_half_types(self, backend, dtype):
+        """No more than twice the error that plain PyTorch in that type makes against float64."""
+        require(backend, self.op, dtype)
+        device = device_of(backend)
+        sample = self.sample(33, HUMAN36M)
+        exact = {
+            n: t.detach().to(dtype).double() if n in ("features", "residual") else t
+            for n, t in sample.items()
+        }
+        truth = ops.graph_mix(**exact, backend="reference")
+
+        def half(name, value):
+            if isinstance(value, Graph):
+                return Graph(*(table.to(device) for table in value))
+            if not isinstance(value, torch.Tensor):
+                return value
+            return value.detach().to(
+                device, dtype if name in ("features", "residual") else torch.float32
+            )
+
+        arguments = {n: half(n, t) for n, t in sample.items()}
+        ours = ops.graph_mix(**arguments, backend=backend)
+        plain = ops.graph_mix(**arguments, backend="reference")
+        for a, b, t in zip(ours, plain, truth, strict=True):
+            assert a.dtype == dtype
+            bound = 2 * (b.cpu().double() - t).abs().max()
+            assert (a.cpu().double() - t).abs().max() <= bound
+
+    def test_a_tie_gives_its_gradient_to_the_first(self):
+        for backend in ("reference", "cpp"):
+            require(backend, self.op)
+            features = torch.ones(1, 2, 3, requires_grad=True)
+            graph = Graph(
+                *(torch.tensor(t, dtype=torch.int32) for t in ([0, 1, 2], [0, 1], [[1, 0]]))
+            )
+            _, t = ops.graph_mix(
+                features, torch.zeros(2), torch.zeros(2), graph, 0, torch.ones(1), backend=backend
+            )
+            t.sum().backward()
+            assert t.flatten().tolist() == [2.0, 2.0]
+            # relu(theta + phi) g: to g 2 rows x 2, to phi 2 x 1, both at joint 1; to theta 1 each
+            assert features.grad[0].tolist() == [[0, 0, 1], [4, 2, 1]]
+
+    def test_refusals(self):
+        sample = self.sample(2, HUMAN36M)
+        with pytest.raises(ValueError, match="at least 65 columns, got 60"):
+            ops.graph_mix(**{**sample, "features": sample["features"][..., :60]})
+        with pytest.raises(ValueError, match=r"logits must have shape \(49\), got \(48,\)"):
+            ops.graph_mix(**{**sample, "logits": sample["logits"][1:]})
+        with pytest.raises(ValueError, match=r"features must have shape \(B, 17, S\)"):
+            ops.graph_mix(**{**sample, "features": sample["features"][:, 1:]})
+        with pytest.raises(TypeError, match="must be floating, got torch.int64"):
+            ops.graph_mix(**{**sample, "features": sample["features"].long()})
+
+
+class TestGraphMixWithoutAttention(GraphMix):
+    """The convolution alone, as the student's first and last layer use it."""
+
+    attended, padding = 0, 0
+
+
+class TestNonLocal(OpContract):
+    op = "graph_mix"
+
+    @staticmethod
+    def call(arguments: Arguments, backend: str):
+        return (ops.non_local(**arguments, backend=backend),)
+
+    def sample(self, batch, skeleton):
+        return {
+            "projected": normal(batch, skeleton.num_joints, 2 * 6 + 1).requires_grad_(),
+            "phi_weight": normal(6, seed=1).requires_grad_(),
+            "bias": normal(7, seed=2).requires_grad_(),
+            "graph": ops.graph_of(skeleton, CPU),
+        }
+
+
+class TestSemanticGraphConv(OpContract):
+    op = "graph_mix"
+
+    @staticmethod
+    def call(arguments: Arguments, backend: str):
+        return (ops.semantic_graph_conv(**arguments, backend=backend),)
+
+    def sample(self, batch, skeleton):
+        return {
+            "x": normal(batch, skeleton.num_joints, 8).requires_grad_(),
+            "weight": normal(2, 8, 10, seed=1).requires_grad_(),
+            "logits": normal(len(skeleton.edges), seed=2).requires_grad_(),
+            "bias": normal(10, seed=3).requires_grad_(),
+            "graph": ops.graph_of(skeleton, CPU),
+        }
+
+
+@pytest.mark.parametrize("skeleton", (HUMAN36M, FORK, HAND), ids=lambda s: s.name)
+def test_convolution_by_dense_matrices(skeleton):
+    """(A * I) @ (x @ W0) + (A * (1 - I)) @ (x @ W1) + b, written as it stands in the paper."""
+    sample = TestSemanticGraphConv().sample(3, skeleton)
+    mask = torch.full((skeleton.num_joints,) * 2, -torch.inf, dtype=torch.float64)
+    for logit, (row, column) in zip(sample["logits"], skeleton.edges, strict=True):
+        mask[row, column] = logit
+    a, eye = mask.softmax(-1), torch.eye(skeleton.num_joints)
+    x, (w0, w1) = sample["x"], sample["weight"]
+    expected = (a * eye) @ (x @ w0) + (a * (1 - eye)) @ (x @ w1) + sample["bias"]
+    torch.testing.assert_close(ops.semantic_graph_conv(**sample, backend="reference"), expected)
+
+
+def test_non_local_by_loops():
+    """Each pair of joint and pooled position by itself."""
+    sample = {
+        n: t.detach() if isinstance(t, torch.Tensor) else t
+        for n, t in TestNonLocal().sample(2, HUMAN36M).items()
+    }
+    projected, v, bias = sample["projected"], sample["phi_weight"], sample["bias"]
+    expected = torch.zeros(2, 17, 6, dtype=torch.float64)
+    for pose in range(2):
+        for joint in range(17):
+            for a, b in HUMAN36M.pooling:
+                g = torch.maximum(projected[pose, a, :6], projected[pose, b, :6]) + bias[:6]
+                phi = torch.maximum(projected[pose, a, 6:12], projected[pose, b, 6:12])
+                affinity = (projected[pose, joint, 12] + v @ phi + bias[6]).relu()
+                expected[pose, joint] += affinity / len(HUMAN36M.pooling) * g
+    torch.testing.assert_close(ops.non_local(**sample, backend="reference"), expected)

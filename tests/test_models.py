@@ -1,0 +1,119 @@
+"""The two networks, against METHOD's description."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from ites import geometry
+from ites.models import Student, Teacher
+from ites.ops import RotationDraw
+from ites.skeleton import Skeleton
+
+FORK = Skeleton("fork", tuple("abcde"), (-1, 0, 1, 1, 3), left=(2,), right=(3,), head=4)
+
+
+def points(batch, joints=17):
+    generator = torch.Generator().manual_seed(batch)
+    x = 0.2 * torch.randn(batch, joints, 2, generator=generator)
+    return x - x[:, :1]
+
+
+def draw(axes="xyz", max_angle=torch.pi):
+    return RotationDraw(torch.tensor([1, 2, 0]), 4, axes, max_angle)
+
+
+def test_sizes_of_the_paper():
+    used = sum(p.numel() for p in Teacher().parameters())
+    assert used == 3_620_518  # 3.62 M
+    assert sum(p.numel() for p in Student().parameters()) == 534_635  # 0.53 M
+
+
+def test_initial_values():
+    torch.manual_seed(0)
+    teacher, student = Teacher(), Student()
+    assert abs(teacher.input.weight.std().item() - 0.01) < 2e-4
+    assert abs(teacher.dictionary.std().item() - 0.01) < 1e-3
+    assert not teacher.mean_pose.any() and not teacher.input.bias.any()
+    assert teacher.input_norm.weight.min() >= 0 and teacher.input_norm.weight.max() <= 1
+    assert 0.45 < teacher.input_norm.weight.mean() < 0.55
+    layer = student.blocks[0].layer1
+    # (2, C, C) as PyTorch counts fans: in C * C, out 2 * C
+    bound = 1.414 * (6 / (128 * 128 + 2 * 128)) ** 0.5
+    assert 0.98 * bound < layer.conv.weight.max() <= bound
+    assert torch.equal(layer.conv.logits, torch.ones(49))
+    assert layer.conv.bias.abs().max() <= 128**-0.5
+    assert not layer.non_local.norm.weight.any() and not layer.non_local.norm.bias.any()
+    assert abs(layer.non_local.g.weight.std() - (2 / 128) ** 0.5) < 0.005
+    assert abs(layer.non_local.affinity.std() - (2 / 128) ** 0.5) < 0.04
+
+
+def test_teacher_forward_by_hand():
+    torch.manual_seed(1)
+    teacher = Teacher(width=32, blocks=1, atoms=3).double()
+    x = points(6).double() + 1.0
+    out = teacher.train()(x)
+    h = (x - x[:, :1]).flatten(1)
+
+    def norm(y, module, skip=0.0):
+        y = functional.batch_norm(y, None, None, module.weight, module.bias, training=True)
+        return (y + skip).relu()
+
+    h = norm(teacher.input(h), teacher.input_norm)
+    block = teacher.blocks[0]
+    inner = norm(block.linear1(h), block.norm1)
+    inner = norm(block.linear2(inner), block.norm2)
+    h = norm(block.linear3(inner), block.norm3, h)
+    a, w = teacher.coefficients(h), teacher.rotation_vector(h)
+    canonical = (a @ teacher.dictionary + teacher.mean_pose).view(6, 17, 3)
+    torch.testing.assert_close(out.canonical, canonical)
+    torch.testing.assert_close(out.camera_pose, canonical @ geometry.so3_exp(w))
+
+
+def test_running_statistics_move_twice_a_step():
+    torch.manual_seed(0)
+    teacher = Teacher(width=16, blocks=1, atoms=3).train()
+    x = points(8)
+    before = teacher.input(x.flatten(1))
+    teacher.losses(x, draw(), True)
+    mean, var = teacher.input_norm.running_mean, teacher.input_norm.running_var
+    first = 0.1 * before.mean(0)
+    assert not torch.allclose(mean, first)  # a second pass has moved it on
+    assert (var < 0.9**2 * 1 + 0.2).all() and (var >= 0.9**2).all()
+
+
+def test_losses_are_those_of_the_formulas():
+    torch.manual_seed(3)
+    teacher, student = Teacher(width=32, blocks=1).double(), Student(width=16, blocks=1).double()
+    x = points(5).double()
+    for centre in (True, False):
+        losses = teacher.losses(x, draw(), centre)
+        assert torch.isclose(losses.total(), 5 * losses.reprojection + losses.cycle)
+    out = teacher(x)
+    reprojection = (geometry.project(out.camera_pose) - x).norm(dim=-1).mean()
+    assert torch.isclose(losses.reprojection, reprojection)
+    depth = torch.randn(5, 17, 1, dtype=torch.float64)
+    losses = student.losses(x, depth, draw("y", 2 * torch.pi))
+    assert torch.isclose(losses.distillation, (student(x) - depth).abs().mean())
+    assert torch.isclose(losses.total(), 5 * losses.distillation + losses.equivariance)
+
+
+def test_evaluation_pose_of_the_teacher_is_not_clamped():
+    teacher = Teacher(width=16, blocks=1).eval()
+    with torch.no_grad():
+        teacher.mean_pose[2::3] = -7  # in front of the camera's clamp
+        x = points(2) + 0.5
+        depth = teacher.depth(x)
+        pose = teacher.pose(x)
+    centred = x - x[:, :1]
+    torch.testing.assert_close(pose, torch.cat([centred * (5 + depth), depth], dim=-1))
+
+
+@pytest.mark.parametrize("backend", ("reference", None))
+def test_any_skeleton(backend):
+    teacher = Teacher(FORK, width=16, blocks=1, atoms=4, backend=backend)
+    student = Student(FORK, width=8, blocks=1, backend=backend)
+    x = points(3, 5)
+    teacher.losses(x, draw(), True).total().backward()
+    student.losses(x, teacher.depth(x).detach(), draw("y")).total().backward()
+    assert student.pose(x).shape == (3, 5, 3)
+    assert all(p.grad is not None for p in [*teacher.parameters(), *student.parameters()])

@@ -1,0 +1,96 @@
+"""Batch normalisation with ReLU and residual."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from op_contract import KERNELS, Arguments, OpContract, device_of, relative_error, require
+from torch.nn import functional
+
+from ites import ops
+
+FORMS = {
+    "relu": (False, True, False),
+    "residual then relu": (True, True, False),
+    "relu then residual": (True, True, True),
+    "residual": (True, False, False),
+}
+
+
+def normal(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+class TestBatchNormReLU(OpContract):
+    op = "batch_norm_relu"
+    form = "residual then relu"
+
+    @staticmethod
+    def call(arguments: Arguments, backend: str):
+        return ops.batch_norm_relu(**arguments, backend=backend)
+
+    def sample(self, batch, skeleton):
+        with_skip, relu, skip_after = FORMS[self.form]
+        rows, channels = batch * 3, skeleton.num_joints
+        return {
+            "x": (normal(rows, channels) + 2).requires_grad_(),
+            "weight": normal(channels, seed=1).requires_grad_(),
+            "bias": normal(channels, seed=2).requires_grad_(),
+            "skip": normal(rows, channels, seed=3).requires_grad_() if with_skip else None,
+            "relu": relu,
+            "skip_after": skip_after,
+        }
+
+    @pytest.mark.parametrize("backend", KERNELS)
+    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("channels", (1, 64, 130))
+    def test_forms(self, backend, form, channels):
+        require(backend, self.op)
+        case = type(self)()
+        case.form = form
+        joints = type("Joints", (), {"num_joints": channels})
+        case.compare(case.sample(13, joints), backend, torch.float32)
+
+    @pytest.mark.parametrize("backend", ("reference", "cpp"))
+    @pytest.mark.parametrize("form", FORMS)
+    def test_against_pytorch(self, backend, form):
+        """torch.nn.functional.batch_norm and its gradients, in float64."""
+        require(backend, self.op, torch.float64)
+        with_skip, relu, skip_after = FORMS[form]
+        x, skip = normal(40, 6).requires_grad_(), normal(40, 6, seed=3).requires_grad_()
+        weight, bias = (normal(6, seed=s).requires_grad_() for s in (1, 2))
+        wanted = [x, weight, bias, *([skip] if with_skip else [])]
+        y = functional.batch_norm(x, None, None, weight, bias, training=True)
+        y = y + skip if with_skip and not skip_after else y
+        y = y.relu() if relu else y
+        y = y + skip if with_skip and skip_after else y
+        ours, mean, var = ops.batch_norm_relu(
+            x, weight, bias, skip if with_skip else None, relu, skip_after, backend=backend
+        )
+        assert relative_error(ours, y) < 1e-12
+        assert relative_error(mean, x.mean(0)) < 1e-12
+        assert relative_error(var, x.var(0, correction=0)) < 1e-12
+        grad = normal(40, 6, seed=9)
+        for a, b in zip(
+            torch.autograd.grad(ours, wanted, grad),
+            torch.autograd.grad(y, wanted, grad),
+            strict=True,
+        ):
+            assert relative_error(a, b) < 1e-12
+
+    @pytest.mark.parametrize("backend", ("reference", *KERNELS))
+    def test_a_large_offset_leaves_the_variance_right(self, backend):
+        require(backend, self.op)
+        x = normal(5000, 4).float() + 1000
+        _, _, var = ops.batch_norm_relu(
+            x.to(device_of(backend)), *torch.ones(2, 4, device=device_of(backend)), backend=backend
+        )
+        assert relative_error(var, x.double().var(0, correction=0)) < 1e-4
+
+    def test_refusals(self):
+        x = normal(5, 3)
+        with pytest.raises(ValueError, match=r"skip must have shape \(5, 3\), got \(4, 3\)"):
+            ops.batch_norm_relu(x, x[0], x[0], x[:4])
+        with pytest.raises(ValueError, match=r"weight must have shape \(3\), got \(2,\)"):
+            ops.batch_norm_relu(x, x[0, :2], x[0])

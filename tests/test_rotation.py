@@ -1,0 +1,259 @@
+"""Rotations: the draw, and the ops that use it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from op_contract import KERNELS, Arguments, OpContract, device_of, relative_error, require
+from scipy import stats
+
+from ites import geometry, ops
+from ites.ops import RotationDraw
+from ites.skeleton import HUMAN36M
+
+DRAW = RotationDraw(torch.tensor([2**40 + 5, 7, 3]), 4, "xyz", torch.pi)
+
+
+def poses(batch, joints=17, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, joints, 3, generator=generator, dtype=torch.float64)
+
+
+class TestSo3Exp(OpContract):
+    op = "so3_exp"
+
+    @staticmethod
+    def call(arguments: Arguments, backend: str):
+        return (ops.so3_exp(arguments["w"], backend),)
+
+    def sample(self, batch, skeleton):
+        w = poses(batch, skeleton.num_joints)[:, 0]
+        if batch > 4:  # none, tiny, at the formula's own scale, half a turn, several turns
+            for row, angle in enumerate((0.0, 1e-8, 1e-4, torch.pi, 20.0)):
+                w[row] = torch.nn.functional.normalize(w[row], dim=0) * angle
+        return {"w": w.requires_grad_()}
+
+    @pytest.mark.parametrize("backend", ("reference", *KERNELS))
+    def test_gradient_is_finite_at_no_rotation(self, backend):
+        require(backend, self.op)
+        w = torch.zeros(3, 3, device=device_of(backend), requires_grad=True)
+        rotation = ops.so3_exp(w, backend)
+        assert torch.equal(rotation.cpu(), torch.eye(3).expand(3, 3, 3))
+        rotation.square().sum().backward()
+        assert torch.equal(w.grad, torch.zeros_like(w))
+
+
+class TestRotateProject(OpContract):
+    op = "rotate_project"
+
+    @staticmethod
+    def call(arguments: Arguments, backend: str):
+        joints, rotations = arguments["joints"], arguments["rotations"]
+        return ops.rotate_project(joints, rotations, 5.0, with_rotated=True, backend=backend)
+
+    def sample(self, batch, skeleton):
+        joints = poses(batch, skeleton.num_joints)
+        if batch > 4:
+            joints[0] = 0  # coincident joints
+            joints[1, :, 2] -= 9  # behind the clamp for some rotations
+        return {"joints": joints.requires_grad_(), "rotations": DRAW}
+
+    @pytest.mark.parametrize("backend", KERNELS)
+    def test_given_matrices(self, backend, batch=13):
+        require(backend, self.op)
+        matrices = torch.linalg.qr(poses(3 * batch, 3, 5))[0]
+        sample = self.sample(batch, HUMAN36M)
+        self.compare({**sample, "rotations": matrices}, backend, torch.float32)
+
+    @pytest.mark.parametrize("backend", KERNELS)
+    def test_clamp_edge(self, backend):
+        """At distance + z = 1 exactly the gradient passes, as torch.clamp passes it; below not."""
+        require(backend, self.op)
+        joints = torch.tensor([[[1.0, 2.0, -4.0], [1.0, 2.0, -4.5]]], dtype=torch.float64)
+        arguments = {
+            "joints": joints.requires_grad_(),
+            "rotations": torch.eye(3, dtype=torch.float64)[None],
+        }
+        self.compare(arguments, backend, torch.float32)
+
+    @pytest.mark.parametrize("backend", ("reference", *KERNELS))
+    def test_points_alone(self, backend):
+        require(backend, self.op)
+        joints = poses(5).float().to(device_of(backend))
+        draw = RotationDraw(DRAW.counter.to(joints.device))
+        points, rotated = ops.rotate_project(joints, draw, backend=backend)
+        assert rotated is None
+        both, rotated = ops.rotate_project(joints, draw, with_rotated=True, backend=backend)
+        assert torch.equal(points, both)
+        torch.testing.assert_close(points, geometry.project(rotated), rtol=1e-5, atol=1e-6)
+
+    def test_agrees_with_its_own_matrices(self):
+        joints = poses(6)
+        matrices = ops.draw_rotations(DRAW, 6, joints, "reference")
+        drawn, _ = ops.rotate_project(joints, DRAW, backend="reference")
+        for sample in range(4):
+            for pose in range(6):
+                row = sample * 6 + pose
+                expected = geometry.project(joints[pose] @ matrices[row])
+                torch.testing.assert_close(drawn[row], expected)
+
+    def test_refusals(self):
+        joints = poses(4)
+        with pytest.raises(
+            ValueError, match=r"joints must have shape \(B, J, 3\), got \(4, 17, 2\)"
+        ):
+            ops.rotate_project(joints[..., :2], DRAW)
+        with pytest.raises(ValueError, match="a multiple of the 4 poses, got 7"):
+            ops.rotate_project(joints, torch.eye(3, dtype=torch.float64).expand(7, 3, 3))
+        with pytest.raises(TypeError, match="rotations must be torch.float64"):
+            ops.rotate_project(joints, torch.eye(3).expand(4, 3, 3))
+        with pytest.raises(ValueError, match="take no gradient"):
+            ops.rotate_project(joints, poses(4, 3).requires_grad_())
+        with pytest.raises(ValueError, match="subset of 'xyz', got 'xw'"):
+            RotationDraw(DRAW.counter, axes="xw")
+        with pytest.raises(TypeError, match="int64 of shape"):
+            RotationDraw(torch.zeros(3))
+
+
+class TestEquivarianceDistance(OpContract):
+    op = "equivariance_distance"
+
+    @staticmethod
+    def call(arguments: Arguments, backend: str):
+        return (ops.equivariance_distance(**arguments, distance=5.0, backend=backend),)
+
+    def sample(self, batch, skeleton):
+        joints = poses(batch, skeleton.num_joints)
+        draw = RotationDraw(DRAW.counter, 4, "y", 2 * torch.pi)
+        points, _ = ops.rotate_project(joints, draw, backend="reference")
+        depth = poses(4 * batch, skeleton.num_joints, 3)[..., :1].contiguous()
+        if batch > 4:
+            depth[0] -= 9  # behind the clamp
+        return {
+            "joints": joints.requires_grad_(),
+            "points": points.detach().requires_grad_(),
+            "depth": depth.requires_grad_(),
+            "rotations": draw,
+        }
+
+    @pytest.mark.parametrize("backend", KERNELS)
+    def test_gradient_is_finite_where_lifts_agree(self, backend):
+        require(backend, self.op)
+        joints = poses(3, 5).float().to(device_of(backend)) * 0
+        zeros = torch.zeros(3, 5, 3, device=joints.device)
+        points, depth = zeros[..., :2].clone(), zeros[..., 2:].clone()
+        tensors = [t.requires_grad_() for t in (joints, points, depth)]
+        eye = torch.eye(3, device=joints.device).repeat(3, 1, 1)
+        distance = ops.equivariance_distance(*tensors, eye, backend=backend)
+        distance.sum().backward()
+        assert torch.equal(distance, torch.zeros_like(distance))
+        assert all(torch.equal(t.grad, torch.zeros_like(t)) for t in tensors)
+
+
+class TestDrawRotations(OpContract):
+    op = "draw_rotations"
+
+    @staticmethod
+    def call(arguments: Arguments, backend: str):
+        return (
+            ops.draw_rotations(arguments["draw"], arguments["poses"], arguments["like"], backend),
+        )
+
+    def sample(self, batch, skeleton):
+        return {"draw": DRAW, "poses": batch, "like": torch.zeros(1, dtype=torch.float64)}
+
+    @pytest.mark.parametrize("backend", KERNELS)
+    @pytest.mark.parametrize("axes", ("x", "y", "z", "xy", "xz", "yz", "xyz"))
+    def test_axes(self, backend, axes):
+        """Each axis mask, absolutely: a draw is the same on every backend to 1e-6."""
+        require(backend, self.op)
+        draw = RotationDraw(DRAW.counter, 3, axes, 2 * torch.pi)
+        like = torch.zeros(1, device=device_of(backend))
+        moved = RotationDraw(draw.counter.to(like.device), 3, axes, 2 * torch.pi)
+        ours = ops.draw_rotations(moved, 999, like, backend).cpu().double()
+        reference = ops.draw_rotations(draw, 999, like.cpu().double(), "reference")
+        assert (ours - reference).abs().max() < 1e-6
+
+
+class TestPhilox:
+    @pytest.mark.parametrize("backend", ("reference", *KERNELS))
+    def test_known_answer(self, backend):
+        """Counter and key of zeros: the first known answer of the Random123 distribution."""
+        require(backend, "philox")
+        zeros = torch.zeros(3, dtype=torch.int64, device=device_of(backend))
+        words = ops.philox(zeros, 1, 1, backend)
+        assert words[0].tolist() == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+
+    @pytest.mark.parametrize("backend", KERNELS)
+    def test_integers_are_identical(self, backend):
+        require(backend, "philox")
+        for seed, offset, first in ((0, 0, 0), (2**62 + 9, 2**33 + 1, 2**32 - 3), (-5, 12345, 77)):
+            counter = torch.tensor([seed, offset, first])
+            ours = ops.philox(counter.to(device_of(backend)), 301, 5, backend).cpu()
+            assert torch.equal(ours, ops.philox(counter, 301, 5, "reference"))
+
+    def test_counters_do_not_share_draws(self):
+        """Seeds, steps, poses and samples that differ give words that differ."""
+        seen = [
+            ops.philox(torch.tensor([seed, offset, first]), 500, 4, "reference")
+            for seed in (0, 1, 2**32)
+            for offset in (0, 1, 2**32)
+            for first in (0, 500)
+        ]
+        words = torch.cat(seen)
+        assert len(torch.unique(words, dim=0)) == len(words)
+
+    def test_a_share_of_the_batch_draws_its_part_of_the_whole(self):
+        whole = ops.philox(torch.tensor([3, 4, 0]), 10, 2, "reference").view(2, 10, 4)
+        part = ops.philox(torch.tensor([3, 4, 6]), 4, 2, "reference").view(2, 4, 4)
+        assert torch.equal(whole[:, 6:], part)
+
+
+class TestDistribution:
+    """The draw against METHOD's: axis = normalise(axes * N(0, I)), angle ~ U(0, max_angle)."""
+
+    count = 10**6
+
+    def vectors(self, axes, max_angle):
+        draw = RotationDraw(torch.tensor([11, 0, 0]), 1, axes, max_angle)
+        matrices = ops.draw_rotations(draw, self.count, torch.zeros(1, dtype=torch.float64))
+        # Orthonormal but for the formula's 1e-4, which the logarithm's quaternion forgives.
+        return geometry.so3_log(matrices).numpy()
+
+    def test_sphere(self):
+        vectors = self.vectors("xyz", np.pi)
+        angles = np.linalg.norm(vectors, axis=1)
+        assert stats.kstest(angles, stats.uniform(0, np.pi).cdf).pvalue > 1e-3
+        axes = vectors[angles > 0.1] / angles[angles > 0.1, None]
+        for column in range(3):  # Archimedes: each coordinate is uniform on [-1, 1]
+            assert stats.kstest(axes[:, column], stats.uniform(-1, 2).cdf).pvalue > 1e-3
+        turn = np.arctan2(axes[:, 1], axes[:, 0])
+        assert stats.kstest(turn, stats.uniform(-np.pi, 2 * np.pi).cdf).pvalue > 1e-3
+
+    def test_circle(self):
+        vectors = self.vectors("xz", np.pi)
+        assert np.abs(vectors[:, 1]).max() < 1e-3
+        turn = np.arctan2(vectors[:, 2], vectors[:, 0])
+        assert stats.kstest(turn, stats.uniform(-np.pi, 2 * np.pi).cdf).pvalue > 1e-3
+
+    def test_vertical(self):
+        """Axis +y or -y and an angle up to 2 pi: the turn about +y is uniform over the circle."""
+        vectors = self.vectors("y", 2 * np.pi)
+        assert np.abs(vectors[:, [0, 2]]).max() < 1e-3
+        turn = vectors[:, 1]
+        assert stats.kstest(turn, stats.uniform(-np.pi, 2 * np.pi).cdf).pvalue > 1e-3
+
+
+def test_one_pose_by_hand():
+    """rotate_project against the formula written out for one pose, in numpy."""
+    joints = poses(1).numpy()[0]
+    w = np.array([0.3, -1.1, 0.4])
+    a = np.linalg.norm(w)
+    f = 1 / (a + 1e-4)
+    hat = np.array([[0, -w[2], w[1]], [w[2], 0, -w[0]], [-w[1], w[0], 0]])
+    rotation = np.eye(3) + f * np.sin(a) * hat + f**2 * (1 - np.cos(a)) * hat @ hat
+    rotated = joints @ rotation
+    expected = rotated[:, :2] / np.maximum(5 + rotated[:, 2:], 1)
+    ours, _ = ops.rotate_project(torch.from_numpy(joints)[None], torch.from_numpy(rotation)[None])
+    assert relative_error(ours[0], torch.from_numpy(expected)) < 1e-12
