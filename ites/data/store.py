@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ites.camera import Camera, normalise, scale_for
 from ites.errors import ItesError
+from ites.files import replacing
 from ites.skeleton import Skeleton
 
 FORMAT = "ites-pose-store"
@@ -114,10 +116,13 @@ class PoseStore:
         return self._file[name]
 
     def _read_camera(self, key: str, group: h5py.Group) -> Camera:
-        names = [name for name in Camera.__dataclass_fields__ if name in group.attrs]
-        values: dict[str, Any] = {name: np.asarray(group.attrs[name]).tolist() for name in names}
+        fields: dict[str, Any] = {}
+        for name in Camera.__dataclass_fields__:
+            if name in group.attrs:
+                value = np.asarray(group.attrs[name]).tolist()
+                fields[name] = tuple(value) if isinstance(value, list) else value
         try:
-            return Camera(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            return Camera(**fields)
         except TypeError as error:
             raise ItesError(f"{self.path}: /cameras/{key}: {error}") from None
 
@@ -278,6 +283,27 @@ class PoseStore:
         points *= np.float32(scale)
         return points, scale
 
+    def summary(self) -> dict[str, Any]:
+        """What the store holds, to print: path, title, splits, poses, subjects, and so on."""
+        splits = {}
+        for split in self.splits:
+            sequences = self.sequences_of(split)
+            splits[split] = {
+                "poses": sum(sequence.length for sequence in sequences),
+                "sequences": len(sequences),
+                "subjects": list(dict.fromkeys(sequence.subject for sequence in sequences)),
+            }
+        return {
+            "out": str(self.path),
+            "title": self.title,
+            "skeleton": self.skeleton.name,
+            "splits": splits,
+            "cameras": len(self.cameras),
+            "positions": self.has_positions,
+            "confidence": "poses/confidence" in self._file,
+            "acknowledgement": self.acknowledgement,
+        }
+
     def _focal_lengths(self, split: str | None) -> Floats:
         sequences = self._of(split)
         focal = [self.cameras[sequence.camera].focal_length for sequence in sequences]
@@ -364,9 +390,9 @@ class PoseStoreWriter:
         self.cameras: dict[str, Camera] = {}
         self.sequences: list[Sequence] = []
         self._count = 0
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        self._file = h5py.File(self._temporary, "w")
+        self._stack = ExitStack()
+        temporary = self._stack.enter_context(replacing(self.path))
+        self._file = self._stack.enter_context(h5py.File(temporary, "w"))
         self._file.attrs.update(
             format=FORMAT,
             version=VERSION,
@@ -470,15 +496,11 @@ class PoseStoreWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            if kind is None:
-                self._write_sequences()
-            self._file.close()
-            if kind is None:
-                os.replace(self._temporary, self.path)
-        finally:
-            self._file.close()
-            self._temporary.unlink(missing_ok=True)
+        if error is not None:
+            self._stack.__exit__(kind, error, traceback)
+            return
+        with self._stack:
+            self._write_sequences()
 
     def _write_sequences(self) -> None:
         if not self.sequences:
