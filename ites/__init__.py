@@ -1,3 +1,30 @@
 """ITES: 3D human pose from 2D alone, by an invariant teacher and an equivariant student."""
 
+import importlib
+
 __version__ = "0.1.0"
+
+# Where each public name lives; imported when first asked for, so that `import ites` stays quick.
+_HOMES = {
+    "HUMAN36M": "skeleton",
+    "ItesError": "errors",
+    "PoseStore": "data.store",
+    "PoseStoreWriter": "data.store",
+    "RotationDraw": "ops",
+    "Skeleton": "skeleton",
+    "Student": "models",
+    "Teacher": "models",
+    "load_model": "checkpoint",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ites' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"ites.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

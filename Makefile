@@ -1,0 +1,29 @@
+# make demo   install, then train, evaluate, lift and look, in minutes
+# make test   install, then run the tests
+# Both make the environment .venv on their first run; VENV and PYTHON choose others.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch>=2.11,<2.14
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed
+	$(BIN)/ites demo --out demo
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+$(VENV)/installed: pyproject.toml setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "$(TORCH)" "setuptools>=77" "pybind11>=2.13" ninja numpy
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[all,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build demo *.egg-info ites/*.so
