@@ -76,8 +76,9 @@ function startViewer(root, data) {
     return draw();
   }
 
-  function tick(now) {
+  function tick() {
     if (!state.playing) return;
+    const now = performance.now();
     const step = ((now - state.clock) / 1000) * state.clip.fps * Number(speed.value);
     if (step >= 1 && !state.busy && !state.held) {
       state.frame = (state.frame + Math.floor(step)) % state.clip.frames;

@@ -1,0 +1,299 @@
+"""ites.view and ites.render: the page in a real browser, and the pictures and films."""
+
+import base64
+import io
+import json
+import queue
+import re
+import shutil
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from ites.clips import Clip, Clips, write_clips
+from ites.errors import ItesError
+from ites.skeleton import HUMAN36M
+from ites.view import bones_by_side, box, choose, pack, to_truth, view, window
+
+pytest.importorskip("plotly", reason="pip install 'ites[view]'")
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",  # 3D without a GPU
+    "--enable-unsafe-swiftshader",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # no network
+    "--window-size=1200,860",
+]
+
+# Upright, facing away from the camera: metres, camera axes, root at the origin.
+STANDING = np.float32(
+    [
+        [0, 0, 0],
+        [0.13, 0, 0], [0.14, 0.44, 0], [0.14, 0.88, 0],
+        [-0.13, 0, 0], [-0.14, 0.44, 0], [-0.14, 0.88, 0],
+        [0, -0.24, 0], [0, -0.49, 0], [0, -0.59, -0.03], [0, -0.7, 0],
+        [-0.17, -0.45, 0], [-0.2, -0.17, 0], [-0.2, 0.08, 0],
+        [0.17, -0.45, 0], [0.2, -0.17, 0], [0.2, 0.08, 0],
+    ]
+)  # fmt: skip
+
+
+def walking(name, frames, turn=0.0, truth=True, fps=25.0):
+    """A clip of someone who swings legs and arms once a second."""
+    phase = 2 * np.pi * np.arange(frames) / fps
+    poses = np.repeat(STANDING[None], frames, 0)
+    for joints, sign in (((2, 3, 12, 13), 1), ((5, 6, 15, 16), -1)):
+        for joint in joints:
+            poses[:, joint, 2] += sign * 0.2 * np.sin(phase) * (2 if joint in (3, 6) else 1)
+    c, s = np.cos(turn), np.sin(turn)
+    poses = (poses @ np.float32([[c, 0, -s], [0, 1, 0], [s, 0, c]])).astype(np.float32)
+    keypoints = poses[..., :2] / (4 + poses[..., 2:]) * 1100 + 500
+    lifted = poses * np.float32([1, 1, 0.8])
+    return Clip(
+        name, keypoints, fps, None, lifted, poses if truth else None, (1100.0, 1100.0), (1000, 1000)
+    )
+
+
+@pytest.fixture
+def lifted(tmp_path):
+    clips = [walking("S1/walk/front", 50), walking("S1/walk/side", 30, turn=1.2, truth=False)]
+    notes = ["a <note> & more"]
+    path = tmp_path / "lifted.npz"
+    settings = {"model": "student", "notes": notes}
+    write_clips(path, Clips(HUMAN36M, clips, "A title", "Thanks.", settings))
+    return path
+
+
+COLOURS = ((213, 94, 0), (0, 114, 178), (62, 76, 89))  # right, left, middle
+
+
+def read_png(file):
+    image = pytest.importorskip("PIL.Image", reason="pip install 'ites[view]'")
+    return np.asarray(image.open(file).convert("RGB"), int)
+
+
+def count(pixels, colour, tolerance):
+    """How many pixels have nearly that colour."""
+    return (np.abs(pixels - colour).sum(-1) < tolerance).sum()
+
+
+# Runs after the page's own scripts; sends back what it saw.
+PROBE = """
+<script>
+(async () => {
+  const root = document.querySelector(".viewer"), find = (n) => root.querySelector("." + n);
+  const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+  const seen = { steps: [] };
+  const note = (what) => seen.steps.push({
+    what, time: find("time").textContent, error: find("error").textContent,
+    flat: find("flat").data.map((t) => ({ x: [...t.x], y: [...t.y] })),
+    solid: find("solid").data.map((t) => ({ x: [...t.x], y: [...t.y], z: [...t.z] })),
+    truthHidden: find("truth-key").hidden, slider: [find("slider").value, find("slider").max],
+  });
+  const send = (name, kind) => find(name).dispatchEvent(new Event(kind));
+  for (let i = 0; i < 400 && root.dataset.ready !== "yes"; i++) await pause(50);
+  note("first");
+  find("slider").value = 7; send("slider", "input"); await pause(100); note("slider");
+  find("truth").checked = false; send("truth", "change"); await pause(100); note("no truth");
+  find("play").click();
+  for (let i = 0; i < 200 && find("slider").value === "7"; i++) await pause(50);
+  find("play").click(); note("played");
+  find("picker").value = 1; send("picker", "change"); await pause(100); note("second clip");
+  seen.canvases = find("solid").querySelectorAll("canvas").length;
+  seen.lines = find("flat").querySelectorAll(".scatterlayer path.js-line").length;
+  seen.up = find("solid").layout.scene.camera.up;
+  seen.requests = performance.getEntriesByType("resource").map((r) => r.name)
+    .filter((name) => !name.startsWith("data:") && !name.startsWith("blob:"));
+  seen.picture = await Plotly.toImage(find("solid"), { format: "png", width: 500, height: 400 });
+  seen.errors = window.seenErrors;
+  await fetch("/seen", { method: "POST", body: JSON.stringify(seen) });
+})();
+</script>
+"""
+CATCH = """<script>
+window.seenErrors = [];
+window.addEventListener("error", (e) => seenErrors.push(e.message));
+window.addEventListener("unhandledrejection", (e) => seenErrors.push(String(e.reason)));
+for (const kind of ["error", "warn"]) {
+  const old = console[kind];
+  console[kind] = (...words) => { seenErrors.push(words.join(" ")); old.apply(console, words); };
+}
+</script>
+"""
+
+
+def browse(page, tmp_path):
+    """Serve a page with the probe in it to a browser; what the probe saw."""
+    if BROWSER is None:
+        pytest.skip("no Chromium on the PATH")
+    text = page.read_text(encoding="utf-8")
+    text = text.replace("<head>", "<head>" + CATCH, 1).replace("</body>", PROBE + "</body>")
+    answers = queue.Queue()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def do_POST(self):
+            answers.put(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/"
+        command = [BROWSER, *FLAGS, f"--user-data-dir={tmp_path}/browser", address]
+        browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            return json.loads(answers.get(timeout=120))
+        finally:
+            browser.terminate()
+            browser.wait(30)
+            server.shutdown()
+
+
+def test_page_draws_plays_and_stays_offline(lifted, tmp_path):
+    out = tmp_path / "page.html"
+    summary = view(lifted, out)
+    assert summary["files"] == [str(out)]
+    assert summary["clips"] == ["S1/walk/front", "S1/walk/side"]
+    seen = browse(out, tmp_path)
+    steps = {step["what"]: step for step in seen["steps"]}
+    assert seen["errors"] == []
+    assert seen["requests"] == []
+    assert seen["canvases"] >= 1
+    assert seen["lines"] == len(HUMAN36M.bones)
+    assert seen["up"] == {"x": 0, "y": 0, "z": 1}
+
+    assert seen["picture"].startswith("data:image/png;base64,")
+    pixels = read_png(io.BytesIO(base64.b64decode(seen["picture"].split(",")[1])))
+    for colour in COLOURS:
+        assert count(pixels, colour, 60) > 150
+
+    clip = to_truth(walking("S1/walk/front", 50))
+    first, slid = steps["first"], steps["slider"]
+    assert first["slider"] == ["0", "49"]
+    assert slid["time"].startswith("frame 8 of 50") and "0.28 s" in slid["time"]
+    bones = bones_by_side(HUMAN36M)
+    for frame, step in ((0, first), (7, slid)):
+        for trace, side in zip(step["flat"], bones, strict=True):
+            drawn = [[x, y] for x, y in zip(trace["x"], trace["y"], strict=True) if x is not None]
+            expected = clip.keypoints[frame][np.ravel(bones[side])]
+            np.testing.assert_allclose(drawn, expected, atol=0.05)
+        for trace, side in zip(step["solid"], bones, strict=False):
+            drawn = np.array([trace[k] for k in "xyz"], float).T
+            drawn = drawn[~np.isnan(drawn[:, 0])]
+            x, y, z = clip.positions[frame][np.ravel(bones[side])].T
+            np.testing.assert_allclose(drawn, np.stack([x, z, -y], -1), atol=1e-3)
+    assert first["solid"] != slid["solid"]
+    assert len(slid["solid"][3]["x"]) == 3 * len(HUMAN36M.bones)
+    error = 1000 * np.linalg.norm(clip.positions[7] - clip.truth[7], axis=-1).mean()
+    assert slid["error"].startswith(f"off by {round(error)} mm")
+
+    assert steps["no truth"]["solid"][3]["x"] == []
+    assert steps["no truth"]["solid"][:3] == slid["solid"][:3]
+    assert steps["played"]["slider"][0] != slid["slider"][0]
+    second = steps["second clip"]
+    assert second["truthHidden"] and second["slider"] == ["0", "29"] and second["error"] == ""
+
+
+def test_page_escapes_and_names_everything(lifted, tmp_path):
+    out = tmp_path / "page.html"
+    view(lifted, out)
+    text = out.read_text(encoding="utf-8")
+    own = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    for words in ("<h1>A title</h1>", "S1/walk/side", "a &lt;note&gt; &amp; more", "Thanks."):
+        assert words in own
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", own)
+    assert "[[" not in own
+    assert len(text) < 7_000_000
+
+
+def test_limits_are_told(lifted, tmp_path):
+    summary = view(lifted, tmp_path / "page.html", max_clips=1, max_frames=10)
+    assert summary["clips"] == ["S1/walk/front"]
+    assert summary["notes"] == [
+        "1 of 2 clips shown; --clip NAME chooses others",
+        "1 clips cut to their first 10 frames",
+    ]
+    assert view(lifted, tmp_path / "page.html", clip="side")["clips"] == ["S1/walk/side"]
+    with pytest.raises(ItesError, match="none of 2 clips .S1/walk/front.* is named 'none'"):
+        view(lifted, tmp_path / "page.html", clip="none")
+    with pytest.raises(ItesError, match="at least 1 clip, 1 frame"):
+        view(lifted, tmp_path / "page.html", max_frames=0)
+
+
+def test_clips_are_spread_over_the_file():
+    clips = Clips(HUMAN36M, [walking(str(i), 3) for i in range(9)])
+    chosen, _ = choose(clips, None, 3, 100)
+    assert [clip.name for clip in chosen.clips] == ["0", "4", "8"]
+
+
+def test_truth_is_met_at_the_least_squares_scale():
+    clip = walking("a", 5)
+    small = Clip("b", clip.keypoints, 25.0, positions=clip.truth * 0.37, truth=clip.truth)
+    scaled = to_truth(small)
+    np.testing.assert_allclose(scaled.positions, clip.truth, atol=1e-6)
+
+
+def test_window_and_box_hold_the_clip():
+    clip = walking("a", 20, turn=0.4)
+    left, right, top, bottom = window(clip)
+    assert right - left == pytest.approx(bottom - top)
+    x, y = clip.keypoints[..., 0], clip.keypoints[..., 1]
+    assert left < x.min() and x.max() < right and top < y.min() and y.max() < bottom
+    half, low, high = box(clip)
+    assert np.abs(clip.truth[..., [0, 2]]).max() < half
+    assert low < -clip.truth[..., 1].max() and -clip.truth[..., 1].min() < high
+
+
+def test_pack_keeps_the_values():
+    values = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32) * 500
+    packed = pack(values)
+    data = np.frombuffer(base64.b64decode(packed["data"]), "<i2") * packed["step"]
+    np.testing.assert_allclose(data.reshape(7, 3), values, atol=np.abs(values).max() / 65000)
+    assert pack(None) is None
+    assert pack(np.zeros(2))["step"] == 1.0
+
+
+def test_a_picture_is_drawn(lifted, tmp_path):
+    pytest.importorskip("matplotlib", reason="pip install 'ites[view]'")
+    out = tmp_path / "strip.png"
+    assert view(lifted, png=out)["files"] == [str(out)]
+    for colour in COLOURS:
+        assert count(read_png(out), colour, 12) > 500
+
+
+def test_films_have_the_clip_s_pace(lifted, tmp_path):
+    image = pytest.importorskip("PIL.Image", reason="pip install 'ites[view]'")
+    ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="pip install 'ites[view]'")
+    gif, mp4 = tmp_path / "film.gif", tmp_path / "film.mp4"
+    assert view(lifted, gif=gif, mp4=mp4, max_frames=20)["files"] == [str(gif), str(mp4)]
+    with image.open(gif) as film:
+        assert film.n_frames == 10 and film.info["duration"] == 80
+    frames, seconds = ffmpeg.count_frames_and_secs(mp4)
+    assert frames == 20 and seconds == pytest.approx(0.8, abs=0.05)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["film.gif", "film.mp4", "lifted.npz"]
+
+
+def test_wrong_endings_are_refused(lifted, tmp_path):
+    for wrong in ({"gif": "a.webm"}, {"mp4": "a.avi"}, {"png": "a.jpg"}):
+        with pytest.raises(ItesError, match="must end in"):
+            view(lifted, **{key: tmp_path / name for key, name in wrong.items()})
+    assert [p.name for p in tmp_path.iterdir()] == ["lifted.npz"]
