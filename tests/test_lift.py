@@ -1,0 +1,342 @@
+"""ites.lift and ites.clips: what is read, assumed, lifted and written."""
+
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from ites.camera import human36m_cameras
+from ites.checkpoint import Metadata, save_model
+from ites.clips import Clip, Clips, read_clips, read_keypoints, write_clips
+from ites.data.store import PoseStoreWriter
+from ites.errors import ItesError
+from ites.lift import assume_camera, fill_missing, lift, lift_clips, lift_points, metres_per_unit
+from ites.models import Student, Teacher
+from ites.skeleton import HUMAN36M, Skeleton
+
+RNG = np.random.default_rng(3)
+BODY = RNG.normal(0, 0.3, (17, 3)).astype(np.float32)
+BODY[0], BODY[10] = 0, (0, -0.7, 0)
+
+
+def motion(frames, seed=0):
+    """(T, 17, 3) metres, camera frame, 5 m away: a rigid body that turns about the vertical."""
+    angle = np.linspace(0, 2, frames) + seed
+    c, s, zero, one = np.cos(angle), np.sin(angle), 0 * angle, 0 * angle + 1
+    turn = np.stack([c, zero, -s, zero, one, zero, s, zero, c], -1).reshape(-1, 3, 3)
+    return (BODY @ turn + [0.2, 0, 5]).astype(np.float32)
+
+
+def keypoints(frames=12, seed=0, focal=1000.0, centre=500.0):
+    joints = motion(frames, seed)
+    return (joints[..., :2] / joints[..., 2:] * focal + centre).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run folder with a small teacher and student; their scale is 1.5."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    for name, model in (
+        ("teacher", Teacher(width=32, blocks=1, atoms=4)),
+        ("student", Student(width=16, blocks=1)),
+    ):
+        metadata = Metadata(kind=name, skeleton=HUMAN36M, scale=1.5)
+        save_model(folder / f"{name}.safetensors", model, metadata)
+    return folder
+
+
+def flat(points):
+    """A lifter: everything at the root's depth, 5 units away."""
+    return torch.cat([5 * points, torch.zeros_like(points[..., :1])], -1)
+
+
+def clips_of(array, **more):
+    return Clips(HUMAN36M, [Clip("a", array, fps=25.0, **more)])
+
+
+# Reading
+
+
+def test_arrays_are_read_alone_and_with_company(tmp_path):
+    points = keypoints()
+    np.save(tmp_path / "a.npy", points)
+    np.savez(tmp_path / "b.npz", points)
+    np.savez(tmp_path / "c.npz", keypoints=points.astype(np.float64), fps=30, focal_length=900,
+             image_size=(640, 480), other=np.zeros(3))  # fmt: skip
+    for name in "a.npy", "b.npz", "c.npz":
+        (clip,) = read_keypoints(tmp_path / name).clips
+        assert clip.name == name[0] and clip.confidence is None
+        np.testing.assert_array_equal(clip.keypoints, points)
+    assert (clip.fps, clip.focal_length, clip.image_size) == (30, (900, 900), (640, 480))
+
+
+def test_missing_joints_have_confidence_zero(tmp_path):
+    points = np.concatenate([keypoints(), np.full((12, 17, 1), 0.8)], -1)
+    points[3, 5, 2], points[4, 6, 0], points[5, 7, 2] = 0, np.nan, np.nan
+    np.save(tmp_path / "a.npy", points)
+    (clip,) = read_keypoints(tmp_path / "a.npy").clips
+    assert np.argwhere(clip.confidence == 0).tolist() == [[3, 5], [4, 6], [5, 7]]
+    assert np.isfinite(clip.keypoints).all() and clip.confidence.max() == np.float32(0.8)
+    np.save(tmp_path / "b.npy", points[..., :2])
+    (clip,) = read_keypoints(tmp_path / "b.npy").clips
+    assert np.argwhere(clip.confidence == 0).tolist() == [[4, 6]]
+
+
+def test_coco_is_converted(tmp_path):
+    points = RNG.normal(size=(4, 17, 2)).astype(np.float32)
+    np.save(tmp_path / "a.npy", points)
+    (clip,) = read_keypoints(tmp_path / "a.npy", layout="coco17").clips
+    np.testing.assert_allclose(clip.keypoints[:, 0], points[:, [11, 12]].mean(1), rtol=1e-5)
+    np.testing.assert_array_equal(clip.keypoints[:, 13], points[:, 9])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"points": np.zeros((2, 17, 2)), "fps": 3.0}, "expected an array 'keypoints', got fps"),
+        ({"keypoints": np.zeros((2, 17))}, r"shape \(T, J, 2\) or \(T, J, 3\), got float64 of"),
+        ({"keypoints": np.zeros((0, 17, 2))}, "no frame"),
+        ({"keypoints": np.zeros((2, 16, 2))}, r"expected 17 joints a frame \(human36m\), got 16"),
+        ({"keypoints": np.zeros((2, 17, 2)), "fps": -1.0}, "fps must be positive"),
+        ({"keypoints": np.zeros((2, 17, 2)), "image_size": 5}, "image_size must hold 2 numbers"),
+        ({"keypoints": np.zeros((2, 17, 2)), "confidence": np.zeros(2)}, "confidence must have"),
+        ({"keypoints": np.array([{}])}, "plain arrays"),
+    ],
+)
+def test_what_is_no_clip_is_refused(tmp_path, arrays, message):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ItesError, match=message):
+        read_keypoints(tmp_path / "a.npz")
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / "a.npz").write_text("hello")
+    with pytest.raises(ItesError, match="expected a pose store, or an .npz or .npy"):
+        read_keypoints(tmp_path / "a.npz")
+    with pytest.raises(ItesError, match="no such file"):
+        read_keypoints(tmp_path / "b.npz")
+    np.save(tmp_path / "c.npy", keypoints())
+    with pytest.raises(ItesError, match="only a pose store has splits"):
+        read_keypoints(tmp_path / "c.npy", split="test")
+    with pytest.raises(ItesError, match="that `ites lift` wrote"):
+        read_clips(tmp_path / "c.npy")
+
+
+# Assuming
+
+
+def test_a_camera_given_replaces_the_files():
+    clips, notes = assume_camera(
+        clips_of(keypoints(), focal_length=(7.0, 8.0)), None, 90.0, (1000, 800), 50.0
+    )
+    (clip,) = clips.clips
+    assert clip.focal_length == pytest.approx((500, 500))
+    assert (clip.image_size, clip.fps) == ((1000, 800), 50.0)
+    assert notes == ["focal length 500 px: 90 degrees over 1000 px of image"]
+    clips, notes = assume_camera(clips_of(keypoints()), 800.0)
+    assert clips.clips[0].focal_length == (800, 800) and notes == []
+    with pytest.raises(ItesError, match="not both"):
+        assume_camera(clips, 800.0, 55.0)
+    with pytest.raises(ItesError, match="between 0 and 180"):
+        assume_camera(clips, None, 180.0)
+
+
+def test_an_unknown_rate_is_assumed_and_told():
+    clips, notes = assume_camera(Clips(HUMAN36M, [Clip("a", keypoints())]))
+    assert clips.clips[0].fps == 25 and notes == ["25 frames a second, assumed (--fps)"]
+
+
+def test_missing_joints_are_filled_in_time():
+    points = np.zeros((5, 17, 2), np.float32)
+    points[:, 3] = np.arange(5)[:, None] * [1, 10]
+    seen = np.ones((5, 17), np.float32)
+    seen[[0, 2, 3], 3] = 0
+    clip, count = fill_missing(Clip("a", points, confidence=seen), HUMAN36M)
+    assert count == 3
+    np.testing.assert_allclose(clip.keypoints[:, 3], np.float32([1, 1, 2, 3, 4])[:, None] * [1, 10])
+    seen[:, 3] = 0
+    with pytest.raises(ItesError, match="a: joint right_ankle is missing throughout"):
+        fill_missing(Clip("a", points, confidence=seen), HUMAN36M)
+
+
+# Lifting
+
+
+def test_the_network_sees_what_the_method_says():
+    seen = []
+
+    def pose(points):
+        seen.append(points)
+        return flat(points)
+
+    points = keypoints()
+    centred = (points - points[:, :1]) / np.float32([1000, 900])
+    lift_clips(pose, clips_of(points, focal_length=(1000.0, 900.0)), 1.5, batch_size=5)
+    assert [len(batch) for batch in seen] == [5, 5, 2]
+    np.testing.assert_allclose(torch.cat(seen), 1.5 * centred, rtol=1e-5, atol=1e-7)
+    seen.clear()
+    lift_clips(pose, clips_of(points, focal_length=(1000.0, 900.0)), 1.5, scale="clip")
+    heads = torch.linalg.vector_norm(seen[0][:, 10], dim=-1)
+    assert heads.mean().item() == pytest.approx(0.2, rel=1e-5)
+    with pytest.raises(ItesError, match="scale must be one of auto, checkpoint, clip, got 'big'"):
+        lift_clips(pose, clips_of(points), 1.5, scale="big")
+
+
+def test_without_a_camera_the_focal_length_does_not_matter():
+    lifted = [
+        lift_clips(flat, clips_of(keypoints(), image_size=size), 1.5)
+        for size in (None, (640, 480), (4000, 3000))
+    ]
+    for clips, _ in lifted[1:]:
+        np.testing.assert_allclose(
+            clips.clips[0].positions, lifted[0][0].clips[0].positions, rtol=1e-5, atol=1e-6
+        )
+    assert lifted[1][1][0] == (
+        "focal length 615 px, assumed: 55 degrees over 640 px of image "
+        "(--focal-length or --field-of-view)"
+    )
+    assert "keypoints' extent" in lifted[0][1][0]
+
+
+def test_people_of_another_size_are_told():
+    clips = clips_of(keypoints(), focal_length=(1000.0, 1000.0))
+    assert not any("times as large" in note for note in lift_clips(flat, clips, 1.5)[1])
+    (note,) = (note for note in lift_clips(flat, clips, 4.5)[1] if "times as large" in note)
+    assert "--scale clip" in note
+
+
+def test_metres_come_from_the_body_and_stay_while_walking_up():
+    poses = np.repeat(BODY[None], 4, 0) * np.float32([1, 2, 4, 8])[:, None, None]
+    factors = metres_per_unit(poses, HUMAN36M, body_size=0.7)
+    np.testing.assert_allclose(factors, [1, 0.5, 0.25, 0.125], rtol=1e-5)
+    factors = metres_per_unit(motion(9) - motion(9)[:, :1], HUMAN36M, body_size=1.4)
+    np.testing.assert_allclose(factors, 2, rtol=1e-5)
+    assert metres_per_unit(np.zeros((2, 17, 3), np.float32), HUMAN36M).shape == (2,)
+
+
+def test_output_that_is_not_finite_is_refused():
+    with pytest.raises(ItesError, match="not finite"):
+        lift_points(lambda p: flat(p) * float("nan"), keypoints(), HUMAN36M)
+
+
+@pytest.mark.parametrize("stage", ["teacher", "student"])
+@pytest.mark.parametrize("ending", ["npz", "h5"])
+def test_an_array_is_lifted_to_a_file(run, tmp_path, stage, ending):
+    np.savez(tmp_path / "in.npz", keypoints=keypoints(), focal_length=1000, fps=30)
+    out = tmp_path / f"out.{ending}"
+    summary = lift(run, tmp_path / "in.npz", out, stage=stage, device="cpu")
+    assert (summary["poses"], summary["clips"], summary["model"]) == (12, 1, stage)
+    assert summary["out"] == str(out)
+    clips = read_clips(out)
+    assert clips.settings["notes"] == summary["notes"]
+    (clip,) = clips.clips
+    assert clip.positions.shape == (12, 17, 3) and clip.positions.dtype == np.float32
+    assert (clip.fps, clip.focal_length, clip.truth) == (30, (1000, 1000), None)
+    np.testing.assert_array_equal(clip.positions[:, 0], 0)
+    heads = np.linalg.norm(clip.positions[:, 10], axis=-1)
+    assert heads.mean() == pytest.approx(0.72, rel=1e-4)
+
+    from ites.checkpoint import load_model
+
+    model, _ = load_model(run, stage)
+    points = keypoints()
+    with torch.no_grad():
+        pose = model.pose(torch.from_numpy((points - points[:, :1]) / 1000 * 1.5)).numpy()
+    units = clip.positions / clip.metres_per_unit[:, None, None]
+    np.testing.assert_allclose(units, pose - pose[:, :1], rtol=1e-4, atol=1e-5)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.npz", out.name]
+
+
+def test_a_store_is_lifted_with_its_truth(run, tmp_path):
+    camera = human36m_cameras("S9")[0]
+    store = tmp_path / "store.h5"
+    with PoseStoreWriter(store, HUMAN36M, "title", "thanks") as writer:
+        writer.add_camera("c", camera)
+        for seed, split in enumerate(("train", "test", "test")):
+            joints = motion(6 + seed, seed)
+            writer.add(
+                camera.project(joints), camera="c", subject=f"S{seed}", action="walk",
+                split=split, fps=20.0, positions=joints,
+            )  # fmt: skip
+    summary = lift(run, store, tmp_path / "out.npz", device="cpu")
+    assert (summary["poses"], summary["clips"]) == (15, 2)
+    assert any("training split's scale, 1.5" in note for note in summary["notes"])
+    clips = read_clips(tmp_path / "out.npz")
+    assert [clip.name for clip in clips.clips] == ["S1/walk/c", "S2/walk/c"]
+    assert (clips.title, clips.acknowledgement) == ("title", "thanks")
+    second = clips.clips[1]
+    expected = motion(8, 2) - motion(8, 2)[:, :1]
+    np.testing.assert_allclose(second.truth, expected, atol=1e-6)
+    assert second.fps == 20 and second.image_size == (camera.width, camera.height)
+    assert lift(run, store, tmp_path / "o.h5", split="train", device="cpu")["poses"] == 6
+    measured = read_clips(store).clips[0]
+    np.testing.assert_allclose(measured.positions, motion(7, 1) - motion(7, 1)[:, :1], atol=1e-6)
+    assert measured.truth is None
+
+
+def test_another_skeleton_is_refused(run, tmp_path):
+    three = Skeleton("three", ("root", "knee", "foot"), (-1, 0, 1), head=2)
+    with PoseStoreWriter(tmp_path / "s.h5", three) as writer:
+        writer.add_camera("c", human36m_cameras("S9")[0])
+        writer.add(np.ones((2, 3, 2), np.float32), camera="c", subject="a", action="b", fps=1.0)
+    with pytest.raises(ItesError, match="lifts human36m .17 joints., got three .3 joints."):
+        lift(run, tmp_path / "s.h5", tmp_path / "out.npz")
+
+
+@pytest.mark.parametrize("wrong", [{"fps": 0}, {"batch_size": 0}, {"body_size": -1.0}])
+def test_arguments_out_of_range_are_refused(run, tmp_path, wrong):
+    np.save(tmp_path / "a.npy", keypoints())
+    with pytest.raises(ItesError, match=f"{next(iter(wrong))} must be positive"):
+        lift(run, tmp_path / "a.npy", tmp_path / "out.npz", **wrong)
+
+
+# Writing
+
+
+@pytest.mark.parametrize("ending", ["npz", "h5"])
+def test_files_give_back_what_was_written(tmp_path, ending):
+    one, _ = lift_clips(flat, clips_of(keypoints(), focal_length=(9.0, 8.0)), 1.5)
+    other = replace(
+        one.clips[0], name="é / b", fps=12.5, image_size=(640, 480), truth=np.ones((12, 17, 3)),
+        confidence=np.full((12, 17), 0.5, np.float32),
+    )  # fmt: skip
+    clips = replace(one, clips=[one.clips[0], other], title="t", settings={"notes": ["n"]})
+    path = tmp_path / f"a.{ending}"
+    write_clips(path, clips)
+    back = read_clips(path)
+    assert (back.skeleton, back.title, back.settings) == (HUMAN36M, "t", {"notes": ["n"]})
+    for before, after in zip(clips.clips, back.clips, strict=True):
+        for key in ("name", "fps", "focal_length", "image_size"):
+            assert getattr(before, key) == getattr(after, key)
+        for key in ("keypoints", "positions", "truth", "confidence", "metres_per_unit"):
+            np.testing.assert_array_equal(getattr(before, key), getattr(after, key))
+
+
+def test_files_need_no_pickle_and_say_what_they_hold(tmp_path):
+    clips, _ = lift_clips(flat, clips_of(keypoints()), 1.5)
+    write_clips(tmp_path / "a.npz", clips)
+    write_clips(tmp_path / "a.h5", clips)
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
+        assert arrays["positions"].shape == (12, 17, 3)
+        assert "y down, z forward" in str(arrays["frame"]) and "metre" in str(arrays["unit"])
+        assert Skeleton.from_json(str(arrays["skeleton"])) == HUMAN36M
+        keys = set(arrays.files)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert keys == set(file) | set(file.attrs)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    clips, _ = lift_clips(flat, clips_of(keypoints()), 1.5)
+    with pytest.raises(ItesError, match="must end in .npz or .h5"):
+        write_clips(tmp_path / "a.txt", clips)
+
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_clips(tmp_path / "a.npz", clips)
+    assert list(tmp_path.iterdir()) == []
