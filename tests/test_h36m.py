@@ -1,0 +1,357 @@
+"""Human3.6M's three sources, on files of their very layouts; and pickles that may do no harm."""
+
+import os
+import pickle
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+
+from ites.camera import human36m_cameras
+from ites.data import PoseStore
+from ites.data.h36m import JOINTS, prepare_h36m
+from ites.data.npz import load_npz, loads
+from ites.errors import ItesError
+
+FRAMES = 5
+TAKES = (("S1", "Walking"), ("S1", "WalkDog 1"), ("S9", "Photo"), ("S11", "Directions"))
+
+
+def world(subject, action):
+    """(T, 32, 3) metres about a person's place, different for each take."""
+    rng = np.random.default_rng(sum(map(ord, subject + action)))
+    return rng.uniform(-0.5, 0.5, (FRAMES, 32, 3)) + [0, 0, 1]
+
+
+def seen(subject, action, index):
+    """What the camera makes of it: (T, 17, 3) metres, (T, 17, 2) pixels."""
+    camera = human36m_cameras(subject)[index]
+    positions = camera.world_to_camera(world(subject, action)[:, list(JOINTS)])
+    return positions, camera.project(positions)
+
+
+def check(out, takes=TAKES[:3], every=1, keypoints=None):
+    """Every take, camera and joint stands in the store where it belongs."""
+    with PoseStore(out) as store:
+        assert len(store.sequences) == 4 * len(takes)
+        for subject, action in takes:
+            split = "test" if subject in ("S9", "S11") else "train"
+            for index, camera in enumerate(human36m_cameras(subject)):
+                name = f"{subject}.{camera.id}"
+                sequence = next(
+                    s
+                    for s in store.sequences_of(split)
+                    if s.camera == name and s.action == action.split(" ")[0]
+                )
+                assert store.cameras[name] == camera
+                assert sequence.fps == 50 / every
+                positions, points = seen(subject, action, index)
+                if keypoints:
+                    points = keypoints(subject, action, index)[:FRAMES]
+                got = store.keypoints(split)[sequence.rows]
+                np.testing.assert_allclose(got, points[::every], rtol=1e-5)
+                if store.has_positions:
+                    got = store.positions(split)[sequence.rows]
+                    np.testing.assert_allclose(got, positions[::every], atol=1e-5)
+
+
+def write_cdf(path, values):
+    cdfwrite = pytest.importorskip("cdflib.cdfwrite")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with cdfwrite.CDF(path) as file:
+        spec = {
+            "Variable": "Pose",
+            "Data_Type": 45,  # CDF_DOUBLE
+            "Num_Elements": 1,
+            "Rec_Vary": True,
+            "Dim_Sizes": list(values.shape),
+        }
+        file.write_var(spec, var_data=values[None])
+
+
+CDF_NAMES = {"WalkDog 1": "WalkingDog 1", "Photo": "TakingPhoto"}
+
+
+def flat_files(folder, subject, action):
+    for camera in human36m_cameras(subject):
+        every_joint = camera.world_to_camera(world(subject, action))
+        name = f"{CDF_NAMES.get(action, action)}.{camera.id}.cdf"
+        base = folder / subject / "MyPoseFeatures"
+        write_cdf(base / "D3_Positions_mono" / name, every_joint.reshape(FRAMES, 96) * 1000)
+        pixels = camera.project(every_joint) + 0.25
+        write_cdf(base / "D2_Positions" / name, pixels.reshape(FRAMES, 64))
+
+
+def test_cdf_of_the_cameras(tmp_path):
+    for take in TAKES:
+        flat_files(tmp_path, *take)
+    summary = prepare_h36m(tmp_path, tmp_path / "out.h5")
+    assert summary["splits"]["train"] == {"poses": 40, "sequences": 8, "subjects": ["S1"]}
+    check(tmp_path / "out.h5", keypoints=lambda *take: seen(*take)[1] + 0.25)
+
+
+def test_cdf_of_the_world(tmp_path):
+    for subject, action in TAKES:
+        name = f"{CDF_NAMES.get(action, action)}.cdf"
+        path = tmp_path / subject / "MyPoseFeatures" / "D3_Positions" / name
+        write_cdf(path, world(subject, action).reshape(FRAMES, 96) * 1000)
+    prepare_h36m(tmp_path, tmp_path / "out.h5", every=2)
+    check(tmp_path / "out.h5", every=2)
+
+
+@pytest.fixture
+def archive(tmp_path):
+    for subject, action in TAKES:
+        path = tmp_path / "h36m" / subject / "MyPoses" / "3D_positions" / f"{action}.h5"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(path, "w") as file:
+            file["3D_positions"] = world(subject, action).reshape(FRAMES, 96).T * 1000
+    return tmp_path / "h36m"
+
+
+def test_hdf5_archive(archive, tmp_path):
+    prepare_h36m(archive, tmp_path / "out.h5")
+    check(tmp_path / "out.h5")
+
+
+def test_hdf5_archive_still_zipped(archive, tmp_path):
+    with zipfile.ZipFile(tmp_path / "h36m.zip", "w") as zipped:
+        for path in archive.rglob("*.h5"):
+            zipped.write(path, path.relative_to(tmp_path))
+    prepare_h36m(tmp_path / "h36m.zip", tmp_path / "out.h5")
+    check(tmp_path / "out.h5")
+
+
+def nested(value):
+    table = {}
+    for subject, action in TAKES[:3]:
+        table.setdefault(subject, {})[action] = value(subject, action)
+    return table
+
+
+@pytest.fixture
+def npz(tmp_path):
+    path = tmp_path / "data_3d_h36m.npz"
+    np.savez_compressed(path, positions_3d=nested(lambda *take: world(*take).astype("f4")))
+    return path
+
+
+def detections(subject, action, index):
+    """Two frames more than the 3D has, as in the detections that are passed about."""
+    return np.resize(seen(subject, action, index)[1] + 3.5, (FRAMES + 2, 17, 2)).astype("f4")
+
+
+@pytest.fixture
+def flat_npz(tmp_path):
+    path = tmp_path / "data_2d_h36m_cpn_ft_h36m_dbb.npz"
+    table = nested(lambda *take: [detections(*take, index) for index in range(4)])
+    metadata = {"layout_name": "h36m", "num_joints": 17, "keypoints_symmetry": [[4, 5], [1, 2]]}
+    np.savez_compressed(path, positions_2d=table, metadata=metadata)
+    return path
+
+
+def test_videopose3d(npz, tmp_path):
+    summary = prepare_h36m(npz, tmp_path / "out.h5")
+    assert summary["positions"] and "Human3.6M" in summary["acknowledgement"]
+    check(tmp_path / "out.h5")
+
+
+def test_videopose3d_with_detections(npz, flat_npz, tmp_path):
+    prepare_h36m(npz, tmp_path / "out.h5", keypoints=flat_npz, every=3)
+    check(tmp_path / "out.h5", every=3, keypoints=detections)
+
+
+def test_videopose3d_2d_alone(flat_npz, tmp_path):
+    summary = prepare_h36m(flat_npz, tmp_path / "out.h5")
+    assert not summary["positions"]
+    assert summary["splits"]["train"]["poses"] == 2 * 4 * (FRAMES + 2)
+
+
+def test_cdf_with_detections_by_the_usual_names(flat_npz, tmp_path):
+    for take in TAKES:
+        flat_files(tmp_path, *take)
+    prepare_h36m(tmp_path, tmp_path / "out.h5", keypoints=flat_npz)
+    check(tmp_path / "out.h5", keypoints=detections)
+
+
+def bad(tmp_path, kind):
+    """A source that is wrong, and maybe a file of detections."""
+    good = nested(lambda *take: world(*take))
+    path = tmp_path / "source.npz"
+    if kind == "missing":
+        return tmp_path / "nothing", None
+    if kind == "empty folder":
+        return tmp_path, None
+    if kind == "not an npz":
+        path.write_text("text")
+    elif kind == "other names":
+        np.savez(path, poses=np.zeros(3))
+    elif kind == "other subjects":
+        np.savez(path, positions_3d={"S2": {}})
+    elif kind == "not a dict":
+        np.savez(path, positions_3d=np.zeros(3))
+    elif kind == "shape":
+        good["S1"]["Walking"] = np.zeros((4, 31, 3))
+        np.savez(path, positions_3d=good)
+    elif kind == "archive":
+        folder = tmp_path / "S1" / "3D_positions"
+        folder.mkdir(parents=True)
+        with h5py.File(folder / "Walking.h5", "w") as file:
+            file["3D_positions"] = np.zeros((95, 4))
+        return tmp_path, None
+    elif kind == "cdf shape":
+        write_cdf(tmp_path / "S1" / "D3_Positions" / "Walking.cdf", np.zeros((4, 95)))
+        return tmp_path, None
+    elif kind == "cdf camera":
+        write_cdf(tmp_path / "S1" / "D3_Positions_mono" / "Walking.1.cdf", np.zeros((4, 96)))
+        return tmp_path, None
+    else:
+        np.savez(path, positions_3d=good)
+        flat = tmp_path / "flat.npz"
+        cameras = 3 if kind == "three cameras" else 4
+        length = FRAMES - 1 if kind == "short" else FRAMES
+        table = nested(lambda *take: [np.zeros((length, 17, 2))] * cameras)
+        if kind == "no action":
+            del table["S9"]["Photo"]
+        np.savez(flat, positions_2d=table)
+        return path, flat
+    return path, None
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "no such file or folder"),
+        ("empty folder", "expected CDF files, an HDF5 archive"),
+        ("not an npz", "expected an .npz file"),
+        ("other names", "expected positions_3d or positions_2d, got poses"),
+        ("other subjects", "expected some of S1, .*got S2"),
+        ("not a dict", "expected a dict of subjects"),
+        ("shape", r"S1, Walking: expected \(T, 17 or 32, 3\), got \(4, 31, 3\)"),
+        ("archive", r"expected \(96, T\), got \(95, 4\)"),
+        ("cdf shape", r"Pose: expected \(1, T, 96\)"),
+        ("cdf camera", "expected <action>.<camera>.cdf"),
+        ("three cameras", "seen by 4 cameras, got 3"),
+        ("short", "expected at least 5 frames, as the 3D has, got 4"),
+        ("no action", "expected S9, Photo; it is missing"),
+    ],
+)
+def test_a_bad_source_is_named(tmp_path, kind, message):
+    source, flat = bad(tmp_path, kind)
+    with pytest.raises(ItesError, match=message):
+        prepare_h36m(source, tmp_path / "out.h5", keypoints=flat)
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_every_must_be_positive(npz, tmp_path):
+    with pytest.raises(ItesError, match="every must be at least 1, got 0"):
+        prepare_h36m(npz, tmp_path / "out.h5", every=0)
+
+
+SAMPLE = {
+    "arrays": [
+        np.arange(6.0, dtype="f4").reshape(2, 3),
+        np.asfortranarray(np.arange(6).reshape(2, 3)),
+        np.zeros((0, 17, 2)),
+        np.array(["a", "bc"]),
+        np.arange(3, dtype=">i4"),
+        np.array([True, False]),
+    ],
+    "objects": np.array([np.ones(2), "text", None], dtype=object),
+    "plain": (1, 2.5, None, True, "text", b"bytes", b"", {"a": [1]}),
+    "scalar": np.float32(1.5),
+}
+
+
+@pytest.mark.parametrize("numpy_core", ["numpy._core", "numpy.core"])
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickles_of_numpy_1_and_2(protocol, numpy_core):
+    data = pickle.dumps(SAMPLE, protocol)
+    for module in (b"multiarray", b"numeric"):
+        for old in (b"numpy._core.", b"numpy.core."):
+            new = numpy_core.encode() + b"."
+            data = data.replace(b"c" + old + module, b"c" + new + module)  # text, before protocol 4
+            name = bytes([len(old + module)]) + old + module  # with its length, from protocol 4
+            data = data.replace(name, bytes([len(new + module)]) + new + module)
+    got = loads(unframed(data))
+    for array, expected in zip(got["arrays"], SAMPLE["arrays"], strict=True):
+        np.testing.assert_array_equal(array, expected)
+        assert array.dtype == expected.dtype
+    np.testing.assert_array_equal(got["objects"][0], [1, 1])
+    assert got["objects"][1:].tolist() == ["text", None]
+    assert got["plain"] == SAMPLE["plain"]
+    assert got["scalar"] == np.float32(1.5) and isinstance(got["scalar"], np.float32)
+
+
+def unframed(data):
+    """Drop the frame of protocol 4, whose length the change of names made wrong."""
+    return data[:2] + data[11:] if data[2:3] == b"\x95" else data
+
+
+class Command:
+    """What a hostile file holds: unpickled as usual, it runs a command."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def test_a_hostile_pickle_does_nothing(tmp_path):
+    mark, path = tmp_path / "mark", tmp_path / "data_3d_h36m.npz"
+    np.savez(path, positions_3d={"S1": {"Walking": Command(mark)}})
+    with pytest.raises(ItesError, match="posix.system is not an array or a plain container"):
+        prepare_h36m(path, tmp_path / "out.h5")
+    assert not mark.exists()
+    np.load(path, allow_pickle=True)["positions_3d"]
+    assert mark.exists(), "the file is not hostile after all"
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"cbuiltins\neval\n(S'1'\ntR.",
+        b"c__builtin__\neval\n(S'1'\ntR.",
+        b"cnumpy\nload\n(S'x'\ntR.",
+        b"cnumpy.testing._private.utils\nrunstring\n(S'x'\ntR.",
+        b"cnumpy.core.multiarray\nfrombuffer\n.",
+        b"cnumpy\nndarray.__class__\n.",
+        b"\x80\x04\x8c\x05numpy\x8c\x0dndarray.tobytes\x93.",
+        b"(S'x'\nios\nsystem\n.",
+        b"\x80\x02\x82\x01.",
+        b"P1\n.",
+        pickle.dumps(np.dtype("f4")),
+        pickle.dumps(np.zeros(2, [("a", "f4")])),
+        pickle.dumps(np.zeros(2, "M8[s]")),
+        pickle.dumps(np.random.default_rng()),
+    ],
+)
+def test_nothing_else_is_admitted(pickled):
+    with pytest.raises((pickle.UnpicklingError, ValueError)):
+        loads(pickled)
+
+
+class Forged:
+    """An object array whose entries are addresses that the file chose."""
+
+    def __reduce__(self):
+        rebuild, arguments, _ = np.zeros(1, object).__reduce__()
+        return rebuild, arguments, (1, (1,), np.dtype("O"), False, b"\x10" * 8)
+
+
+def test_raw_bytes_cannot_pose_as_objects():
+    with pytest.raises(pickle.UnpicklingError, match="an object array of raw bytes"):
+        loads(pickle.dumps(Forged(), 3))
+
+
+def test_load_npz(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, numbers=np.arange(3), table={"a": np.ones(2)}, f=np.asfortranarray(np.eye(3)))
+    entries = load_npz(path)
+    np.testing.assert_array_equal(entries["numbers"], [0, 1, 2])
+    np.testing.assert_array_equal(entries["table"]["a"], [1, 1])
+    np.testing.assert_array_equal(entries["f"], np.eye(3))
+    with pytest.raises(ItesError, match="no such file"):
+        load_npz(tmp_path / "b.npz")
