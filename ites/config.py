@@ -273,6 +273,8 @@ def _checked(item: Field[Any], value: Any) -> int | float | str:
     right = isinstance(value, (int, float) if kind is float else kind)
     if not right or isinstance(value, bool):
         raise ItesError(f"{item.name}: expected {expected}, got {value!r}")
+    if kind is int and value >= 2**63:
+        raise ItesError(f"{item.name}: expected a whole number below 2^63, got {value}")
     value = kind(value)
     least, choices = item.metadata["least"], item.metadata["choices"]
     if least is not None and not least <= value < math.inf:

@@ -54,7 +54,10 @@ def test_written_settings_are_read_back(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("lerning_rate = 1", "unknown setting 'lerning_rate'; the nearest known one is 'learning_"),
-        ("[teacher]\nbacth = 1", "[teacher]: unknown setting 'bacth'; the nearest known one is 'ba"),
+        (
+            "[teacher]\nbacth = 1",
+            "[teacher]: unknown setting 'bacth'; the nearest known one is 'ba",
+        ),
         ("[teacher]\nteacher = 'x'", "[teacher]: unknown setting 'teacher'"),
         ("[techer]\nbatch = 1", "unknown setting 'techer'; the nearest known one is 'teacher'"),
         ("teacher = 'x'", "expected a table [teacher], got teacher = 'x'"),
@@ -62,9 +65,13 @@ def test_written_settings_are_read_back(tmp_path: Path) -> None:
         ("batch = true", "batch: expected a whole number, got True"),
         ("batch = '8'", "batch: expected a whole number, got '8'"),
         ("batch = 1", "batch: expected a whole number of at least 2, got 1"),
+        ("seed = 9223372036854775808", "seed: expected a whole number below 2^63"),
         ("learning_rate = nan", "learning_rate: expected a number of at least 0, got nan"),
         ("learning_rate = 'fast'", "learning_rate: expected a number, got 'fast'"),
-        ("precision = 'half'", "precision: expected one of float32, float64, tf32, bf16, got 'half'"),
+        (
+            "precision = 'half'",
+            "precision: expected one of float32, float64, tf32, bf16, got 'half'",
+        ),
         ("data = 3", "data: expected a text, got 3"),
         ("batch = ", "not a TOML file"),
     ],
@@ -81,6 +88,8 @@ def test_a_wrong_file_says_so_in_one_line(tmp_path: Path, text: str, message: st
 def test_absent_file_and_unknown_option(tmp_path: Path) -> None:
     with pytest.raises(ItesError, match=r"no\.toml: cannot read the settings"):
         read_toml(tmp_path / "no.toml")
-    with pytest.raises(ItesError, match="unknown setting 'widht'; the nearest known one is 'width'"):
+    with pytest.raises(
+        ItesError, match="unknown setting 'widht'; the nearest known one is 'width'"
+    ):
         make_settings("student", None, {"widht": 3})
     assert make_settings("student", None, {"learning_rate": 1}).learning_rate == 1.0

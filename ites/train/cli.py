@@ -1,0 +1,174 @@
+"""`ites train teacher`, `ites train student`, `ites train both`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from ites.checkpoint import state_file
+from ites.config import STAGES, make_settings
+from ites.train.engine import Result, train
+from ites.train.log import clock
+from ites.train.run import (
+    refuse_to_overwrite,
+    resumed_settings,
+    write_settings,
+)
+
+app = typer.Typer(no_args_is_help=True, help="Train the teacher, the student, or both.")
+
+Option = tuple[str, str]  # stage or "" for both, name of a setting
+
+
+def run_stages(
+    stages: Iterable[str],
+    config: Path | None,
+    resume: Path | None,
+    options: dict[str, dict[str, Any]],
+) -> list[Result]:
+    """Train stages one after another into one run folder and say how it went.
+
+    Args:
+        stages: "teacher", "student" or both, in that order.
+        config: a TOML file, or None.
+        resume: the run folder to continue, or None.
+        options: settings by stage and name; None as a value means not given.
+
+    Returns:
+        what each stage did; fewer than the stages where one was interrupted.
+
+    Raises:
+        ItesError: see `ites.train.train`.
+    """
+    stages, console = list(stages), Console()
+    if resume is None:
+        chosen = [make_settings(stage, config, options[stage]) for stage in stages]
+        for settings in chosen:
+            refuse_to_overwrite(settings.out, settings.stage)
+    else:
+        chosen = [resumed_settings(resume, stage, options[stage]) for stage in stages]
+    results = []
+    for settings in chosen:
+        started = resume is not None and state_file(settings.out, settings.stage).is_file()
+        if len(stages) > 1:
+            write_settings(settings.out, chosen)
+        result = train(settings, resume=started, console=console)
+        results.append(result)
+        _tell(result, console)
+        if result.interrupted:
+            command = stages[0] if len(stages) == 1 else "both"
+            _say(console, f"continue with: ites train {command} --resume {settings.out}")
+            return results
+    last = chosen[-1]
+    if stages == ["teacher"]:
+        _say(console, f"next: ites train student --data {last.data} --out {last.out}")
+    else:
+        _say(console, f"next: ites evaluate {last.out} --data {last.data}")
+    return results
+
+
+def _tell(result: Result, console: Console) -> None:
+    word = "interrupted" if result.interrupted else "trained"
+    losses = ", ".join(f"{name} {value:.5f}" for name, value in result.losses.items())
+    _say(
+        console,
+        f"{result.stage}: {word} after {result.step:,} of {result.steps:,} steps "
+        f"({result.epochs:.2f} epochs of {result.poses:,} poses) in {clock(result.seconds)}, "
+        f"{result.poses_per_second:,.0f} poses/s on {result.device}, backend {result.backend}",
+    )
+    _say(console, f"{result.stage}: {losses}; saved in {result.run}")
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _command(stages: tuple[str, ...]) -> Callable[..., None]:
+    """The command that trains these stages, with an option for each of their settings.
+
+    For several stages a setting that they share has one option, any other one a stage, such as
+    `--teacher-steps`.
+    """
+    several = len(stages) > 1
+    parameters = [
+        _parameter(
+            "config",
+            Path,
+            typer.Option(None, "--config", help="TOML file of settings.", metavar="FILE"),
+        ),
+        _parameter(
+            "resume",
+            Path,
+            typer.Option(None, "--resume", help="Run folder to continue.", metavar="RUN"),
+        ),
+    ]
+    targets: dict[str, Option] = {}
+    for stage in stages:
+        for item in fields(STAGES[stage]):
+            own = several and not item.metadata["shared"]
+            name = f"{stage}_{item.name}" if own else item.name
+            if name in targets or (several and item.name == "teacher"):
+                continue
+            targets[name] = (stage if own else "", item.name)
+            option = typer.Option(
+                None,
+                f"--{name.replace('_', '-')}",
+                help=_help(item),
+                rich_help_panel=f"{stage.capitalize()} settings" if own else "Settings",
+            )
+            parameters.append(_parameter(name, type(item.default), option))
+
+    def command(config: Path | None, resume: Path | None, **given: Any) -> None:
+        options: dict[str, dict[str, Any]] = {stage: {} for stage in stages}
+        for name, value in given.items():
+            target, setting = targets[name]
+            for stage in [target] if target else stages:
+                options[stage][setting] = value
+        if run_stages(stages, config, resume, options)[-1].interrupted:
+            raise typer.Exit(130)
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def _help(item: Field[Any]) -> str:
+    """Help of a setting with its default at the end."""
+    text, default = item.metadata["help"], item.default
+    shown = f"{default:g}" if isinstance(default, float) else str(default)
+    return f"{text.removesuffix('.')} (default {shown})." if shown else text
+
+
+def _parameter(name: str, kind: type, option: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None
+    )
+
+
+for _name, _stages, _text in (
+    (
+        "teacher",
+        ("teacher",),
+        "Train the teacher from 2D poses.\n\n"
+        "Example: ites train teacher --data cmu.h5 --out runs/cmu",
+    ),
+    (
+        "student",
+        ("student",),
+        "Train the student from 2D poses and a trained teacher.\n\n"
+        "Example: ites train student --data cmu.h5 --out runs/cmu",
+    ),
+    (
+        "both",
+        ("teacher", "student"),
+        "Train the teacher, then the student, into one run folder.\n\n"
+        "Example: ites train both --data cmu.h5 --out runs/cmu --teacher-steps 4000",
+    ),
+):
+    app.command(_name, help=_text)(_command(_stages))

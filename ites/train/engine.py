@@ -1,0 +1,407 @@
+"""The training loop, the same for both stages."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from ites import backends
+from ites.checkpoint import (
+    Metadata,
+    load_state,
+    save_model,
+    save_state,
+    state_file,
+    weights_file,
+)
+from ites.config import Settings
+from ites.data.store import PoseStore
+from ites.errors import ItesError
+from ites.ops import RotationDraw, philox
+from ites.train.evaluation import Evaluator
+from ites.train.log import Log
+from ites.train.run import (
+    device_name,
+    pick_device,
+    refuse_changes,
+    refuse_to_overwrite,
+    write_settings,
+    write_versions,
+)
+from ites.train.stages import Stage, make_stage
+
+ORDER = 1 << 62  # offset of the draws that shuffle, beyond any step's
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training did.
+
+    Attributes:
+        stage: "teacher" or "student".
+        run: the run folder.
+        step: optimiser steps taken, earlier parts of a resumed run included.
+        steps: steps of the whole schedule; more than `step` where it was interrupted.
+        epochs: passes over the data, a fraction of one included.
+        poses: in the training split.
+        losses: the last logged means by name.
+        seconds: time spent training, earlier parts included.
+        poses_per_second: poses seen a second of that time.
+        device: in words.
+        backend: which ran the ops.
+    """
+
+    stage: str
+    run: Path
+    step: int
+    steps: int
+    epochs: float
+    poses: int
+    losses: dict[str, float]
+    seconds: float
+    poses_per_second: float
+    device: str
+    backend: str
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it stopped before the end of its schedule."""
+        return self.step < self.steps
+
+
+def train(settings: Settings, *, resume: bool = False, console: Console | None = None) -> Result:
+    """Train one stage into the run folder `settings.out`.
+
+    Args:
+        settings: of the teacher or the student.
+        resume: continue the training that the folder holds, to the same numbers, bit for bit on
+            a CPU, that an uninterrupted one gives.
+        console: where progress is shown; None: standard output.
+
+    Raises:
+        ItesError: the data, the teacher or the folder cannot be used, a resumed run's data or
+            settings changed, or a loss is not finite.
+    """
+    if not resume:
+        refuse_to_overwrite(settings.out, settings.stage)
+    if not settings.data:
+        raise ItesError("data: expected a pose store (--data STORE, from `ites prepare`), got none")
+    device = pick_device(settings.device)
+    with _arithmetic(settings):
+        with PoseStore(settings.data) as store:
+            array, scale = store.points(settings.split, missing=settings.missing)
+            evaluator = Evaluator.of(store, settings, scale, device)
+            skeleton = store.skeleton
+        dtype = torch.float64 if settings.precision == "float64" else torch.float32
+        stage = make_stage(settings, skeleton, torch.as_tensor(array).to(device, dtype))
+        training = Training(stage, scale, device, evaluator, console or Console())
+        if resume:
+            training.restore()
+        write_settings(settings.out, [settings])
+        write_versions(settings.out, settings.stage, device)
+        if training.step < training.steps:
+            training.run()
+        return training.result()
+
+
+class Training:
+    """One stage in training: its optimiser, its counters, its loop.
+
+    Args:
+        stage: model, data on `device` and losses.
+        scale: of the data, for the checkpoint.
+        device: where everything is.
+        evaluator: what to measure on the way, or None.
+        console: where progress is shown.
+
+    Raises:
+        ItesError: there are too few poses.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        scale: float,
+        device: torch.device,
+        evaluator: Evaluator | None,
+        console: Console,
+    ) -> None:
+        self.stage, self.scale, self.device = stage, scale, device
+        self.evaluator, self.console = evaluator, console
+        self.settings = settings = stage.settings
+        self.run_folder = Path(settings.out)
+        self.optimiser = torch.optim.SGD(
+            stage.model.parameters(),
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
+        )
+        self.poses = len(stage.data[0])
+        full, left = divmod(self.poses, settings.batch)
+        self.batches = full + (left >= stage.least_batch)  # steps an epoch
+        if not self.batches:
+            raise ItesError(f"{settings.data}: expected at least 2 poses, got {self.poses}")
+        self.steps = settings.epochs * self.batches
+        if settings.steps:
+            self.steps = min(self.steps, settings.steps)
+
+        self.backend = backends.choose(
+            "batch_norm_relu", device.type, stage.data[0].dtype, stage.model.backend
+        )
+        self._good = 0  # step of the last checkpoint
+
+        # What follows, the weights and the momentum make the state of a training.
+        self.step = 0
+        self.seconds = 0.0
+        self.counter = torch.tensor([settings.seed, 0, 0], device=device)  # seed, step, first pose
+        self.means = dict.fromkeys(stage.names, math.nan)  # of the losses, as last logged
+        shape = (settings.log_every, len(stage.names))
+        self.recent = torch.zeros(shape, dtype=torch.float64, device=device)  # since the last log
+
+    def run(self) -> None:
+        """Train to the end of the schedule, or until interrupted."""
+        settings, stage, every = self.settings, self.stage, self.settings.log_every
+        rotations = RotationDraw(
+            self.counter, settings.samples, axes=settings.axes, max_angle=settings.max_angle
+        )
+        order: Tensor | None = None
+        now = time.perf_counter()
+        self._started, self._saved, self._logged = now - self.seconds, now, (now, self.step)
+        with self._log() as log, _interrupts() as interrupted:
+            while self.step < self.steps and not interrupted:
+                epoch, index = divmod(self.step, self.batches)
+                if order is None or index == 0:
+                    order = epoch_order(settings.seed, epoch, self.poses, self.device)
+                    self._set_learning_rate(epoch)
+                rows = order[index * settings.batch : (index + 1) * settings.batch]
+                batch = tuple(tensor[rows] for tensor in stage.data)
+                with self._autocast():
+                    losses = stage.losses(batch, rotations, epoch, self.step)
+                losses[0].backward()
+                self.optimiser.step()
+                self.optimiser.zero_grad()
+                self.recent[self.step % every] = torch.stack(losses).detach()
+                self.counter[1] += 1
+                self.step += 1
+
+                log.advance(self.step)
+                if self.step % every == 0:
+                    self._write_log(log)
+                if self.evaluator is not None and self.step % settings.evaluate_every == 0:
+                    self._evaluate(self.evaluator, log)
+                if self._checkpoint_due() and self.step < self.steps:
+                    self.checkpoint()
+            if self.step % every:
+                self._write_log(log)
+            self.checkpoint()
+
+    def result(self) -> Result:
+        """What was done so far, as of the last checkpoint."""
+        return Result(
+            stage=self.settings.stage,
+            run=self.run_folder,
+            step=self.step,
+            steps=self.steps,
+            epochs=self.step / self.batches,
+            poses=self.poses,
+            losses=self.means,
+            seconds=self.seconds,
+            poses_per_second=self._seen(self.step) / max(self.seconds, 1e-9),
+            device=device_name(self.device),
+            backend=self.backend,
+        )
+
+    def restore(self) -> None:
+        """Take up the training that the run folder holds.
+
+        Raises:
+            ItesError: there is none, or its settings or data are others.
+        """
+        path = state_file(self.run_folder, self.settings.stage)
+        recent, counters = load_state(path, self.stage.model, self.optimiser)
+        refuse_changes(counters["settings"], self.settings)
+        if (counters["poses"], counters["scale"]) != (self.poses, self.scale):
+            raise ItesError(
+                f"{self.settings.data}: expected what {self.run_folder} was trained on, "
+                f"{counters['poses']} poses of scale {counters['scale']}, got {self.poses} of "
+                f"scale {self.scale}"
+            )
+        self.step, self.seconds, self.means = (
+            counters[name] for name in ("step", "seconds", "losses")
+        )
+        self._good = self.step
+        self.counter[1] = self.step
+        self.recent[: len(recent)] = recent.to(self.device)
+
+    def checkpoint(self) -> None:
+        """Write the state and the weights, each at once, if they are good.
+
+        Raises:
+            ItesError: a loss or a weight is not finite; the files stay as they were.
+        """
+        self._check()
+        self._saved = time.perf_counter()
+        self.seconds = self._saved - self._started
+        settings = self.settings.to_dict()
+        counters = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "losses": self.means,
+            "poses": self.poses,
+            "scale": self.scale,
+            "settings": settings,
+        }
+        stage = self.settings.stage
+        path = state_file(self.run_folder, stage)
+        recent = self.recent[: self.step % self.settings.log_every]
+        save_state(path, self.stage.model, self.optimiser, recent, counters)
+        metadata = Metadata(stage, self.stage.model.skeleton, self.scale, self.step, settings)
+        save_model(weights_file(self.run_folder, stage), self.stage.model, metadata)
+        self._good = self.step
+
+    def _checkpoint_due(self) -> bool:
+        every = self.settings.checkpoint_every
+        if every:
+            return self.step % every == 0
+        return self.step % self.batches == 0 and time.perf_counter() - self._saved > 60
+
+    def _log(self) -> Log:
+        columns = ["step", "epoch", *self.stage.names]
+        columns += ["learning_rate", "poses_per_second", "seconds"]
+        return Log(
+            self.run_folder,
+            self.settings.stage,
+            columns,
+            steps=self.steps,
+            step=self.step,
+            kept=self.step - self.step % self.settings.log_every,
+            console=self.console,
+        )
+
+    def _write_log(self, log: Log) -> None:
+        """Log the means since the last log: the only place that waits for the device."""
+        every = self.settings.log_every
+        recent = self.recent[: self.step % every or every].cpu()
+        self._check_losses(recent)
+        self.means = dict(zip(self.stage.names, recent.mean(0).tolist(), strict=True))
+        now, (before, logged) = time.perf_counter(), self._logged
+        seen = self._seen(self.step) - self._seen(logged)
+        self._logged = (now, self.step)
+        row = {
+            "step": self.step,
+            "epoch": round(self.step / self.batches, 4),
+            **self.means,
+            "learning_rate": self.optimiser.param_groups[0]["lr"],
+            "poses_per_second": round(seen / max(now - before, 1e-9), 1),
+            "seconds": round(now - self._started, 3),
+        }
+        log.row(row, self.stage.names)
+
+    def _evaluate(self, evaluator: Evaluator, log: Log) -> None:
+        """Measure and log; the time it takes is not the training's."""
+        self._check()
+        start = time.perf_counter()
+        log.evaluation(self.step, evaluator(self.stage.model))
+        spent = time.perf_counter() - start
+        self._started += spent
+        self._logged = (self._logged[0] + spent, self._logged[1])
+
+    def _seen(self, step: int) -> int:
+        """Poses seen in the first `step` steps."""
+        epochs, batches = divmod(step, self.batches)
+        whole = min(self.poses, self.batches * self.settings.batch)
+        return epochs * whole + batches * self.settings.batch
+
+    def _check(self) -> None:
+        """Raise where a loss not logged yet or a weight is not finite."""
+        self._check_losses(self.recent[: self.step % self.settings.log_every].cpu())
+        for name, tensor in self.stage.model.state_dict().items():
+            if not tensor.isfinite().all():
+                raise self._diverged(f"{name} is not finite after step {self.step}")
+
+    def _check_losses(self, recent: Tensor) -> None:
+        """Raise where a loss of the last steps, (steps, losses), is not finite."""
+        bad = (~recent.isfinite()).nonzero().tolist()
+        if bad:
+            row, column = bad[0]
+            step = self.step - len(recent) + row
+            raise self._diverged(
+                f"the {self.stage.names[column]} loss is {recent[row, column].item()} at step "
+                f"{step + 1}, epoch {step // self.batches + 1}"
+            )
+
+    def _diverged(self, what: str) -> ItesError:
+        kept = f"the checkpoint of step {self._good} in {self.run_folder} is good"
+        return ItesError(
+            f"{self.settings.stage}: {what}; {kept if self._good else 'there is no checkpoint yet'}"
+            "; a lower --learning-rate may help"
+        )
+
+    def _set_learning_rate(self, epoch: int) -> None:
+        settings = self.settings
+        halvings = epoch // settings.halve_every if settings.halve_every else 0
+        for group in self.optimiser.param_groups:
+            group["lr"] = settings.learning_rate * 0.5**halvings
+
+    def _autocast(self) -> torch.autocast:
+        half = self.settings.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
+
+
+def epoch_order(seed: int, epoch: int, poses: int, device: torch.device) -> Tensor:
+    """The order of the poses in an epoch: a permutation, a function of seed and epoch alone.
+
+    It sorts 63 bits drawn for each pose, so that it is the same on every device.
+
+    Returns:
+        (poses,) int64.
+    """
+    counter = torch.tensor([seed, ORDER + epoch, 0], device=device)
+    words = philox(counter, poses, 1)
+    return torch.argsort((words[:, 0] << 31) | (words[:, 1] >> 1), stable=True)
+
+
+@contextmanager
+def _arithmetic(settings: Settings) -> Iterator[None]:
+    """TF32 in matrix products where it is asked for, and nowhere else."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if settings.precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Give a list that is filled by the first SIGINT or SIGTERM; the second one acts as usual."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    before: dict[signal.Signals, Any] = {}
+
+    def catch(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, catch)
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,83 @@
+"""Measuring a model while it trains, without touching the training."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ites.checkpoint import Model
+from ites.config import Settings
+from ites.data.store import PoseStore
+from ites.evaluate import figures, truth
+from ites.skeleton import Skeleton
+
+FIGURES = (
+    "scaled_mpjpe_oracle",
+    "p_mpjpe_oracle",
+    "scaled_mpjpe",
+    "p_mpjpe",
+    "n_mpjpe",
+    "wrong_sign",
+)
+"""What is measured (see `ites.metrics.pose_errors`): millimetres, and a percentage."""
+
+
+class Evaluator:
+    """Errors of a model on one split, averaged over its poses.
+
+    Args:
+        points: (N, J, 2) the networks' input.
+        positions: (N, J, 3) metres, camera frame.
+        skeleton: of the poses.
+        device: where the model is.
+    """
+
+    def __init__(
+        self,
+        points: NDArray[np.float32],
+        positions: NDArray[np.float32],
+        skeleton: Skeleton,
+        device: torch.device,
+    ) -> None:
+        self.points, self.positions = points, positions
+        self.skeleton, self.device = skeleton, device
+
+    @classmethod
+    def of(
+        cls, store: PoseStore, settings: Settings, scale: float, device: torch.device
+    ) -> Evaluator | None:
+        """What the settings ask for; None where they ask for nothing.
+
+        Args:
+            store: with 3D.
+            settings: `evaluate_every`, `evaluate_split`, `evaluate_scale`, `missing`.
+            scale: the training split's.
+            device: where the model is.
+
+        Raises:
+            ItesError: the store has no 3D or no such split.
+        """
+        if not settings.evaluate_every:
+            return None
+        split = settings.evaluate_split
+        own = None if settings.evaluate_scale == "split" else scale
+        positions = truth(store, split, settings.missing)
+        points, _ = store.points(split, own, settings.missing)
+        return cls(points, positions, store.skeleton, device)
+
+    @torch.no_grad()
+    def __call__(self, model: Model) -> dict[str, float]:
+        """Measure: millimetres and percent by name."""
+        dtype = next(model.parameters()).dtype
+
+        def lift(points: Tensor) -> Tensor:
+            return model.pose(points.to(dtype)).float()
+
+        model.eval()
+        measured = figures(
+            lift, self.points, self.positions, self.skeleton, device=str(self.device)
+        )
+        model.train()
+        return {name: measured[name] for name in FIGURES}

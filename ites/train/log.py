@@ -1,0 +1,194 @@
+"""What a training tells: a CSV file, TensorBoard, a progress bar or plain lines."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from ites.files import replacing
+
+Row = Mapping[str, int | float]
+
+
+class Table:
+    """A CSV file that grows by a row at a time; a context manager.
+
+    Args:
+        path: the file; rows of it with `step` up to `keep` stay, the others go.
+        columns: the header; `step` among them.
+        keep: the last step to keep; 0 starts anew.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], keep: int = 0) -> None:
+        rows: list[dict[str, str]] = []
+        if keep and path.is_file():
+            with path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= keep]
+        with replacing(path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        self._file = path.open("a", newline="")
+        self._writer = csv.DictWriter(self._file, columns, lineterminator="\n")
+
+    def add(self, row: Row) -> None:
+        """Append a row; it is on the disk when this returns."""
+        self._writer.writerow(row)
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Log:
+    """The log of one stage of a run; a context manager.
+
+    Writes `<stage>.log.csv`, `<stage>.evaluation.csv` where there are evaluations, TensorBoard
+    events where that package is installed; shows a progress bar on a terminal, lines elsewhere.
+
+    Args:
+        run: the run folder.
+        stage: "teacher" or "student".
+        columns: of the log's table.
+        steps: how many the training has in all.
+        step: how many are done.
+        kept: rows of the log from an earlier part of this training stay up to this step.
+        console: where to tell.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        stage: str,
+        columns: Sequence[str],
+        *,
+        steps: int,
+        step: int,
+        kept: int,
+        console: Console,
+    ) -> None:
+        self._run, self._stage, self._steps, self._step = run, stage, steps, step
+        self._before, self._console = step, console
+        self._table = Table(run / f"{stage}.log.csv", columns, kept)
+        self._evaluations: Table | None = None
+        self._board = _tensorboard(run / "tensorboard" / stage, kept, console)
+        self._shown = time.monotonic()
+        self._progress = Progress(
+            TextColumn(f"[bold]{stage}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[losses]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task(stage, total=steps, completed=step, losses="")
+
+    def __enter__(self) -> Log:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.update(self._task, completed=self._step)
+        self._progress.stop()
+        self._table.close()
+        if self._evaluations is not None:
+            self._evaluations.close()
+        if self._board is not None:
+            self._board.close()
+
+    def advance(self, step: int) -> None:
+        """Show how far the training is; costs nothing most of the time."""
+        self._step = step
+        if time.monotonic() - self._shown > 0.2:
+            self._shown = time.monotonic()
+            self._progress.update(self._task, completed=step)
+
+    def row(self, row: Row, losses: Sequence[str]) -> None:
+        """Record a row of the table, in which `losses` name the columns to show."""
+        self._table.add(row)
+        self._scalars("loss", {name: row[name] for name in losses}, int(row["step"]))
+        rates = ("learning_rate", "poses_per_second")
+        self._scalars("rate", {name: row[name] for name in rates}, int(row["step"]))
+        speed = f"{row['poses_per_second']:,.0f} poses/s"
+        shown = "  ".join([*(f"{name} {row[name]:.5f}" for name in losses), speed])
+        self._progress.update(self._task, completed=row["step"], losses=shown)
+        if not self._console.is_terminal:
+            left = (self._steps - row["step"]) * row["seconds"] / max(row["step"], 1)
+            self.say(f"{self._stage} {row['step']}/{self._steps}  {shown}  {clock(left)} left")
+
+    def evaluation(self, step: int, metrics: Row) -> None:
+        """Record the metrics of an evaluation after `step` steps."""
+        if self._evaluations is None:
+            path = self._run / f"{self._stage}.evaluation.csv"
+            self._evaluations = Table(path, ["step", *metrics], self._before)
+        self._evaluations.add({"step": step, **metrics})
+        self._scalars("evaluation", metrics, step)
+        shown = "  ".join(f"{name} {value:.1f}" for name, value in metrics.items())
+        self.say(f"{self._stage} {step}/{self._steps}  {shown}")
+
+    def say(self, line: str) -> None:
+        """Print a line above the progress bar."""
+        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    def _scalars(self, group: str, values: Row, step: int) -> None:
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(f"{group}/{name}", value, step)
+
+
+def clock(seconds: float) -> str:
+    """A duration as people say it: 42 s, 3:05 min, 2:03 h."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
+    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d} h"
+
+
+def quiet_console() -> Console:
+    """A console that shows nothing."""
+    return Console(file=io.StringIO())
+
+
+@cache
+def _has_tensorboard(console: Console) -> bool:
+    """Whether TensorBoard is installed; says so, once, where it is not."""
+    if importlib.util.find_spec("tensorboard") is not None:
+        return True
+    line = "no TensorBoard events: it is not installed (pip install 'ites[log]')"
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
+    return False
+
+
+def _tensorboard(folder: Path, kept: int, console: Console) -> Any:
+    """A TensorBoard writer, or None where the package is not installed."""
+    if not _has_tensorboard(console):
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=kept + 1)
