@@ -232,7 +232,7 @@ def lift(
         image_size=image_size,
         fps=fps,
         scale=scale,
-        device=device,
+        device=device or "auto",
         **{name: value for name, value in given.items() if value is not None},
     )
     for note in summary["notes"]:

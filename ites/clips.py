@@ -236,8 +236,9 @@ def write_clips(path: str | os.PathLike[str], clips: Clips) -> None:
     arrays, texts = _to_arrays(clips)
     with replacing(path) as temporary:
         if path.suffix == ".npz":
+            members: dict[str, Any] = {**arrays, **texts}
             with temporary.open("wb") as stream:
-                np.savez(stream, **arrays, **{key: np.array(text) for key, text in texts.items()})
+                np.savez(stream, **members)
             return
         with h5py.File(temporary, "w") as file:
             file.attrs.update(texts)

@@ -73,7 +73,7 @@ class Drawing:
 
 def upright(positions: NDArray[np.floating]) -> NDArray[np.floating]:
     """(T, J, 3) in camera axes as (right, away from the camera, up)."""
-    return positions[..., [0, 2, 1]] * np.float32([1, 1, -1])
+    return positions[..., [0, 2, 1]] * np.array([1, 1, -1], np.float32)
 
 
 def film(clip: Clip, skeleton: Skeleton, out: str | os.PathLike[str]) -> list[str]:

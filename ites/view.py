@@ -6,7 +6,7 @@ import base64
 import html
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ites import __version__
-from ites.clips import Clip, Clips, read_clips
+from ites.clips import PER_FRAME, Clip, Clips, read_clips
 from ites.errors import ItesError
 from ites.files import replacing
 from ites.skeleton import Skeleton
@@ -107,11 +107,8 @@ def choose(
 
 
 def _cut(clip: Clip, frames: int) -> Clip:
-    arrays = {
-        key: None if getattr(clip, key) is None else getattr(clip, key)[:frames]
-        for key in ("confidence", "positions", "truth")
-    }
-    return replace(clip, keypoints=clip.keypoints[:frames], **arrays)
+    arrays = {key: getattr(clip, key) for key in PER_FRAME}
+    return replace(clip, **{k: a[:frames] for k, a in arrays.items() if a is not None})
 
 
 def to_truth(clip: Clip) -> Clip:
@@ -331,6 +328,46 @@ def page(title: str, body: str, *scripts: str) -> str:
 """
 
 
+def line_graph(
+    title: str,
+    x: Sequence[float],
+    curves: Mapping[str, Sequence[float]],
+    unit: str,
+    colours: Sequence[str],
+    *,
+    logarithmic: bool = False,
+) -> str:
+    """The HTML of a graph of curves over training steps, to be put in a `page`.
+
+    Args:
+        title: over the graph.
+        x: steps.
+        curves: values at these steps, by name.
+        unit: of the values, written beside the axis.
+        colours: of the curves, in order.
+        logarithmic: whether the values' axis is.
+    """
+    graphs = _plotly().graph_objects
+    lines = [
+        graphs.Scatter(x=list(x), y=list(y), name=name, mode="lines", line={"color": c, "width": 2})
+        for (name, y), c in zip(curves.items(), colours, strict=False)
+    ]
+    axis = {"gridcolor": "#edf0f3", "zeroline": False, "linecolor": "#dde3e9"}
+    figure = graphs.Figure(lines)
+    figure.update_layout(
+        template="none",
+        title={"text": title, "font": {"size": 15}, "x": 0.02},
+        height=320,
+        margin={"l": 64, "r": 12, "t": 56, "b": 44},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
+        xaxis={**axis, "title": {"text": "step"}, "rangemode": "tozero"},
+        yaxis={**axis, "title": {"text": unit}, "type": "log" if logarithmic else "linear"},
+        hovermode="x unified",
+    )
+    config = {"displaylogo": False, "responsive": True}
+    return str(figure.to_html(config=config, include_plotlyjs=False, full_html=False))
+
+
 def plotly_script() -> str:
     """The JavaScript of the installed Plotly, which draws the figures offline."""
     return str(_plotly().offline.get_plotlyjs())
@@ -347,4 +384,4 @@ def _plotly() -> Any:
 
 def asset(name: str) -> str:
     """The text of a file of ites/assets."""
-    return resources.files("ites").joinpath("assets", name).read_text(encoding="utf-8")
+    return (resources.files("ites") / "assets" / name).read_text(encoding="utf-8")
