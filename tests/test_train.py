@@ -8,6 +8,8 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,8 @@ from ites.errors import ItesError
 from ites.models import Student, Teacher
 from ites.ops import RotationDraw
 from ites.skeleton import HUMAN36M
-from ites.train import train
 from ites.train.cli import app
-from ites.train.engine import Training, epoch_order
+from ites.train.engine import Training, epoch_order, train
 from ites.train.log import Log, clock, quiet_console
 from ites.train.stages import make_stage, teacher_depth
 
@@ -361,6 +362,15 @@ def test_both_stages_from_the_command_line(store: Path, tmp_path: Path) -> None:
     longer = CliRunner().invoke(app, ["both", "--resume", str(run), "--student-steps", "3"])
     assert longer.exit_code == 0, longer.output
     assert load_model(run)[1].step == 3 and load_model(run, "teacher")[1].step == 3
+
+
+@pytest.mark.parametrize("stage", ["teacher", "student"])
+def test_the_modules_take_the_same_options(stage: str, store: Path, tmp_path: Path) -> None:
+    arguments = ["--data", str(store), "--out", str(tmp_path), "--batch", "1"]
+    command = [sys.executable, "-m", f"ites.train_{stage}", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert result.stderr == "ites: batch: expected a whole number of at least 2, got 1\n"
 
 
 def test_mistakes_are_one_line(store: Path, teacher_run: Path, tmp_path: Path) -> None:

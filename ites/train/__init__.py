@@ -2,7 +2,3 @@
 
 `stages` says what is learned, `engine` how, `run` where it is kept, `log` how it is told.
 """
-
-from ites.train.engine import Result, train
-
-__all__ = ["Result", "train"]

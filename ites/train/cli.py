@@ -1,4 +1,7 @@
-"""`ites train teacher`, `ites train student`, `ites train both`."""
+"""`ites train teacher`, `ites train student`, `ites train both`.
+
+PyTorch is imported by the commands, not by their help.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,15 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 
-from ites.checkpoint import state_file
 from ites.config import STAGES, make_settings
-from ites.train.engine import Result, train
-from ites.train.log import clock
-from ites.train.run import (
-    refuse_to_overwrite,
-    resumed_settings,
-    write_settings,
-)
+
+if TYPE_CHECKING:
+    from ites.train.engine import Result
 
 app = typer.Typer(no_args_is_help=True, help="Train the teacher, the student, or both.")
 
@@ -44,8 +42,12 @@ def run_stages(
         what each stage did; fewer than the stages where one was interrupted.
 
     Raises:
-        ItesError: see `ites.train.train`.
+        ItesError: see `ites.train.engine.train`.
     """
+    from ites.checkpoint import state_file
+    from ites.train.engine import train
+    from ites.train.run import refuse_to_overwrite, resumed_settings, write_settings
+
     stages, console = list(stages), Console()
     if resume is None:
         chosen = [make_settings(stage, config, options[stage]) for stage in stages]
@@ -74,6 +76,8 @@ def run_stages(
 
 
 def _tell(result: Result, console: Console) -> None:
+    from ites.train.log import clock
+
     word = "interrupted" if result.interrupted else "trained"
     losses = ", ".join(f"{name} {value:.5f}" for name, value in result.losses.items())
     _say(
