@@ -291,7 +291,7 @@ def _invariance_backward_kernel(
 
 
 def _sizes(atoms: int, joints: int) -> dict[str, int]:
-    """A tile of about 1024 joints: 32 poses of 17 joints, padded to 32."""
+    """A tile of 1024 joints: 32 poses of 17, padded to 32."""
     lanes = max(16, triton.next_power_of_2(joints))
     return dict(ATOMS=atoms, JOINTS=joints, POSES=max(16, 1024 // lanes), LANES=lanes)
 
@@ -412,9 +412,13 @@ def invariance_distance_backward(
 
 
 def _partials(coefficients: Tensor, poses: int, joints: int) -> tuple[dict[str, int], int, Tensor]:
-    """Sizes, programs and their sums (programs, K + 1, 3 J) of a kernel that sums over poses."""
+    """Launch sizes, number of programs, and room for their sums (programs, K + 1, 3 J).
+
+    Eight warps, so that no thread runs out of registers for the sums.
+    """
     atoms = coefficients.shape[1]
     sizes = _sizes(atoms, joints)
     programs = min(triton.cdiv(poses, sizes["POSES"]), PROGRAMS)
     partials = coefficients.new_empty(programs, atoms + 1, 3 * joints)
-    return sizes | dict(PADDED=max(16, triton.next_power_of_2(atoms + 1))), programs, partials
+    sizes |= dict(PADDED=max(16, triton.next_power_of_2(atoms + 1)), num_warps=8)
+    return sizes, programs, partials

@@ -122,20 +122,25 @@ def turn(x, y, z, c, qx, qy, qz):
 
 
 @triton.jit
-def store_matrix(pointer, c, qx, qy, qz, live):
-    """Store the matrices of N rotations, 9 numbers each, at consecutive addresses."""
-    entry = tl.arange(0, 16)[None, :]
+def store_matrices(pointer, c, qx, qy, qz, count):
+    """Store the matrices of the first `count` of N rotations at consecutive addresses.
+
+    Of 16 threads nine write an entry each. `tl.gather` hands them the rotation; left to itself,
+    Triton would compute it anew in every thread.
+    """
+    slot = tl.arange(0, 16 * c.shape[0])
+    which, entry = slot // 16, slot % 16
     row, column = entry // 3, entry % 3
-    c, qx, qy, qz = c[:, None], qx[:, None], qy[:, None], qz[:, None]
+    c = tl.gather(c, which, 0)
+    qx, qy, qz = tl.gather(qx, which, 0), tl.gather(qy, which, 0), tl.gather(qz, which, 0)
     left = tl.where(row == 0, qx, tl.where(row == 1, qy, qz))
     right = tl.where(column == 0, qx, tl.where(column == 1, qy, qz))
-    axis = 3 - row - column  # [q]x has -q of this axis where column follows row cyclically
+    axis = 3 - row - column  # of [q]x, negated where column follows row cyclically
     skew = tl.where(axis == 0, qx, tl.where(axis == 1, qy, qz))
     skew = tl.where((column - row + 3) % 3 == 1, -skew, skew)
     diagonal = 1.0 - 2.0 * (qx * qx + qy * qy + qz * qz)
     value = 2.0 * left * right + tl.where(row == column, diagonal, 2.0 * c * skew)
-    at = tl.arange(0, live.shape[0])[:, None] * 9 + entry
-    tl.store(pointer + at, value, mask=live[:, None] & (entry < 9))
+    tl.store(pointer + 9 * which + entry, value, mask=(entry < 9) & (which < count))
 
 
 @triton.jit

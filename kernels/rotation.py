@@ -23,7 +23,7 @@ from .geometry import (
     pack_vectors,
     project,
     project_vjp,
-    store_matrix,
+    store_matrices,
     turn,
 )
 from .philox import philox_words
@@ -38,7 +38,7 @@ def _so3_exp_kernel(w, out, rows, BLOCK: tl.constexpr):
     live = at < rows - first
     x, y, z = load_vectors(w + first * 3, at, live)
     c, qx, qy, qz = exp_quaternion(x, y, z)
-    store_matrix(out + first * 9, c, qx, qy, qz, live)
+    store_matrices(out + first * 9, c, qx, qy, qz, rows - first)
 
 
 @triton.jit
@@ -93,7 +93,7 @@ def _draw_kernel(counter, out, poses, rows, half_turns, AXES: tl.constexpr, BLOC
     c, qx, qy, qz = drawn_quaternion(
         counter, row % poses, (row // poses).to(tl.int32), half_turns, AXES
     )
-    store_matrix(out + first * 9, c, qx, qy, qz, row < rows)
+    store_matrices(out + first * 9, c, qx, qy, qz, rows - first)
 
 
 def philox(counter: Tensor, poses: int, samples: int) -> Tensor:
@@ -165,9 +165,9 @@ def _quaternions(
     GROUP: tl.constexpr,
     POSES: tl.constexpr,
 ):
-    """The drawn rotations [GROUP * POSES] of a group of samples; None where matrices are given."""
+    """The drawn rotations [GROUP * POSES] of a group of samples; unused with matrices."""
     if AXES == 0:
-        return None, None, None, None
+        return 0.0, 0.0, 0.0, 0.0
     else:
         at = tl.arange(0, GROUP * POSES)
         sample = first_sample + at // POSES
@@ -223,7 +223,7 @@ def _rotate_project_kernel(
     first_pose, count, slot, pose, x, y, z = _block(joints, poses, JOINTS, BLOCK, PADDED)
     for first in range(0, SAMPLES, GROUP):
         c, qx, qy, qz = _quaternions(rotations, first, first_pose, half_turns, AXES, GROUP, PADDED)
-        for s in tl.static_range(GROUP):
+        for s in range(GROUP):
             row = first_pose + tl.cast(poses, tl.int64) * (first + s)
             left = tl.where(first + s < SAMPLES, count, 0)
             rx, ry, rz = _turned(
@@ -268,7 +268,7 @@ def _rotate_project_backward_kernel(
     sx, sy, sz = tl.zeros_like(x), tl.zeros_like(x), tl.zeros_like(x)
     for first in range(0, SAMPLES, GROUP):
         c, qx, qy, qz = _quaternions(rotations, first, first_pose, half_turns, AXES, GROUP, PADDED)
-        for s in tl.static_range(GROUP):
+        for s in range(GROUP):
             row = first_pose + tl.cast(poses, tl.int64) * (first + s)
             left = tl.where(first + s < SAMPLES, count, 0)
             at = s * PADDED + pose
@@ -318,7 +318,7 @@ def _equivariance_kernel(
     first_pose, count, slot, pose, x, y, z = _block(joints, poses, JOINTS, BLOCK, PADDED)
     for first in range(0, SAMPLES, GROUP):
         c, qx, qy, qz = _quaternions(rotations, first, first_pose, half_turns, AXES, GROUP, PADDED)
-        for s in tl.static_range(GROUP):
+        for s in range(GROUP):
             row = first_pose + tl.cast(poses, tl.int64) * (first + s)
             left = tl.where(first + s < SAMPLES, count, 0)
             rx, ry, rz = _turned(
@@ -370,7 +370,7 @@ def _equivariance_backward_kernel(
     sx, sy, sz = tl.zeros_like(x), tl.zeros_like(x), tl.zeros_like(x)
     for first in range(0, SAMPLES, GROUP):
         c, qx, qy, qz = _quaternions(rotations, first, first_pose, half_turns, AXES, GROUP, PADDED)
-        for s in tl.static_range(GROUP):
+        for s in range(GROUP):
             row = first_pose + tl.cast(poses, tl.int64) * (first + s)
             left = tl.where(first + s < SAMPLES, count, 0)
             at = s * PADDED + pose
@@ -398,10 +398,11 @@ def _equivariance_backward_kernel(
 def _launch(kernel, tensors, poses, joints, rotations, samples, axes, max_angle, distance, **extra):
     """Run a kernel over blocks of whole poses.
 
-    A block is 1024 joints (60 poses of 17, so that 4 in 1024 slots are idle), 256 where that gives
-    too few programs to fill a GPU. Rotations are drawn for up to four samples at a time.
+    A block is 512 joints (30 poses of 17, leaving 2 slots in 512 idle), 256 where that gives too
+    few programs to fill a GPU. Rotations are drawn for up to four samples at a time: at 30 poses
+    that is one for each of 128 threads.
     """
-    block = 1024 if poses * joints >= 1 << 19 else 256
+    block = 512 if poses * joints >= 1 << 18 else 256
     block = max(block, triton.next_power_of_2(joints))
     with torch.cuda.device_of(rotations):
         kernel[(triton.cdiv(poses, block // joints),)](
