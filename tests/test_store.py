@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -104,6 +105,16 @@ def test_points_match_the_golden_normalisation(path, shared):
     with PoseStore(path) as store:
         points, _ = store.points("train")
     np.testing.assert_allclose(points, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+def test_the_documented_example_writes_a_store(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    (example,) = re.findall(r"```python\n(import h5py\n.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(example, {"keypoints": clip(5)})
+    with PoseStore("own.h5") as store:
+        np.testing.assert_array_equal(store.keypoints("train"), clip(5))
+        assert store.cameras["phone"].focal_length == (1500.0, 1500.0)
 
 
 def test_2d_alone_is_a_store(path):

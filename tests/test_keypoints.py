@@ -1,0 +1,155 @@
+"""A user's own keypoints become a store that can be trained on."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ites import lift
+from ites.data import PoseStore, keypoints
+from ites.data.keypoints import prepare_keypoints
+from ites.errors import ItesError
+from ites.skeleton import to_human36m
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "own.h5"
+
+
+def clip(length=4, joints=17, seed=0):
+    return np.random.default_rng(seed).uniform(1, 640, (length, joints, 2)).astype("f4")
+
+
+def test_arrays_with_their_camera(tmp_path, out):
+    np.savez(tmp_path / "a.npz", keypoints=clip(), fps=30, focal_length=900, image_size=(640, 480))
+    np.savez(tmp_path / "b.npz", keypoints=clip(5, seed=1))
+    summary = prepare_keypoints(
+        [tmp_path / "a.npz", tmp_path / "b.npz"], out, image_size=(640, 480)
+    )
+    assert summary["splits"]["train"] == {"poses": 9, "sequences": 2, "subjects": ["a", "b"]}
+    assert not summary["positions"]
+    with PoseStore(out) as store:
+        first, second = store.sequences
+        assert (first.fps, second.fps) == (30, 25)
+        assert store.cameras[first.camera].focal_length == (900, 900)
+        assert store.cameras[first.camera].center == (320, 240)
+        assumed = 320 / np.tan(np.radians(55 / 2))
+        assert store.cameras[second.camera].focal_length == pytest.approx((assumed, assumed))
+        np.testing.assert_array_equal(store.keypoints()[second.rows], clip(5, seed=1))
+        points, scale = store.points("train", scale=1.0)
+        expected = (clip() - clip()[:, :1]) / 900
+        np.testing.assert_allclose(points[:4], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_options_come_before_the_file(tmp_path, out):
+    np.savez(tmp_path / "a.npz", keypoints=clip(), fps=30, focal_length=900, image_size=(640, 480))
+    prepare_keypoints(
+        [tmp_path], out, fps=10, focal_length=500, image_size=(800, 600), split="test"
+    )
+    with PoseStore(out) as store:
+        (sequence,) = store.sequences_of("test")
+        camera = store.cameras[sequence.camera]
+        assert (sequence.fps, camera.focal_length) == (10, (500, 500))
+        assert (camera.width, camera.height) == (800, 600)
+
+
+def test_assumptions_are_those_of_lifting():
+    assert (keypoints.FIELD_OF_VIEW, keypoints.FPS) == (lift.FIELD_OF_VIEW, lift.FPS)
+
+
+def test_little_confidence_is_missing(tmp_path, out):
+    scored = np.concatenate([clip(), np.full((4, 17, 1), 0.9, "f4")], axis=-1)
+    scored[1, 3, 2] = 0.2
+    scored[2, 5] = np.nan
+    np.save(tmp_path / "a.npy", scored)
+    prepare_keypoints([tmp_path / "a.npy"], out, min_confidence=0.3)
+    with PoseStore(out) as store:
+        assert store.complete().tolist() == [True, False, False, True]
+        assert len(store.points("train", missing="drop")[0]) == 2
+        assert len(store.points("train", missing="interpolate")[0]) == 4
+
+
+def coco(frames):
+    """COCO results with a second, worse person, frames out of order."""
+    people = []
+    for image, joints in reversed(list(enumerate(frames))):
+        for score, shift in ((0.4, 100), (0.9, 0)):
+            scored = np.c_[joints + shift, np.full(17, 0.8)]
+            people.append(
+                {
+                    "image_id": image,
+                    "category_id": 1,
+                    "keypoints": scored.ravel().tolist(),
+                    "score": score,
+                }
+            )
+    return people
+
+
+def mmpose(frames):
+    return {
+        "meta_info": {},
+        "instance_info": [
+            {
+                "frame_id": number,
+                "instances": [
+                    {
+                        "keypoints": (joints + shift).tolist(),
+                        "keypoint_scores": [0.8] * 17,
+                        "bbox_score": [score],
+                    }
+                    for score, shift in ((0.4, 100), (0.9, 0))
+                ],
+            }
+            for number, joints in enumerate(frames, 1)
+        ],
+    }
+
+
+@pytest.mark.parametrize("layout", [coco, lambda frames: {"annotations": coco(frames)}, mmpose])
+def test_detections(tmp_path, out, layout):
+    frames = clip()
+    (tmp_path / "walk.json").write_text(json.dumps(layout(frames)))
+    prepare_keypoints([tmp_path / "walk.json"], out)
+    with PoseStore(out) as store:
+        np.testing.assert_allclose(store.keypoints(), to_human36m(frames, "coco17")[0], rtol=1e-6)
+        np.testing.assert_allclose(store.confidence(), 0.8)
+        assert store.sequences[0].subject == "walk"
+
+
+def test_a_frame_without_people_is_missing(tmp_path, out):
+    content = mmpose(clip())
+    content["instance_info"][2]["instances"] = []
+    (tmp_path / "walk.json").write_text(json.dumps(content))
+    prepare_keypoints([tmp_path / "walk.json"], out)
+    with PoseStore(out) as store:
+        assert store.complete().tolist() == [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[", "expected COCO or MMPose detections"),
+        ("[]", "nobody is in it"),
+        ("{}", "annotations"),
+        ('[{"image_id": 1, "keypoints": [1, 2]}]', "expected COCO or MMPose detections"),
+        ('[{"image_id": 1, "keypoints": [1, 2, 3]}]', "coco17 keypoints must have shape"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path, out, text, message):
+    (tmp_path / "walk.json").write_text(text)
+    with pytest.raises(ItesError, match=message):
+        prepare_keypoints([tmp_path / "walk.json"], out)
+    assert not out.exists()
+
+
+def test_no_files(tmp_path, out):
+    with pytest.raises(ItesError, match="expected files of .npz, .npy, .json, got none"):
+        prepare_keypoints([tmp_path], out)
+    with pytest.raises(ItesError, match="no such file"):
+        prepare_keypoints([tmp_path / "walk.json"], out)
+    with pytest.raises(ItesError, match="walk.csv: expected a file of .npz, .npy, .json"):
+        prepare_keypoints([tmp_path / "walk.csv"], out)
+    with pytest.raises(ItesError, match="field_of_view must be in 0..180, got 200"):
+        prepare_keypoints([tmp_path], out, field_of_view=200)
