@@ -1,13 +1,13 @@
 """Articulated human motion: curves over time, a body, kinematics.
 
-A motion is a set of smooth curves sampled at times `t` in seconds: where the pelvis wants to be, the
-angles of the joints in degrees, where the ankles are. `joint_positions` turns them into Human3.6M's
-17 joints for a given `Body`. The upper body follows its joint angles; the legs reach for the ankles
-by two-bone inverse kinematics, so that a planted foot stays where it is.
+A motion is a set of smooth curves sampled at times `t` in seconds: where the pelvis wants to be,
+the angles of the joints in degrees, where the ankles are. `joint_positions` turns them into
+Human3.6M's 17 joints for a given `Body`. The upper body follows its joint angles; the legs reach
+for the ankles by two-bone inverse kinematics, so that a planted foot stays where it is.
 
-Axes: x forward, y left, z up, metres, ground at z = 0. Vectors are rows, `X' = X @ R`. What there is
-on both sides stands left first. Curves are functions of time alone: another frame rate shows the
-same motion.
+Axes: x forward, y left, z up, metres, ground at z = 0. Vectors are rows, `X' = X @ R`. What there
+is on both sides stands left first. Curves are functions of time alone: another frame rate shows
+the same motion.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 SIDE = np.array([1.0, -1.0])  # the sign of y: left, right
-ARM_LIMITS = np.array(
-    [[-60, 180], [-40, 175], [-70, 110], [2, 150]]
-)  # degrees, in the order of Motion.arms
+ARM_LIMITS = np.array([[-60, 180], [-40, 175], [-70, 110], [4, 150]])  # as Motion.arms, degrees
 KNEE_LIMIT = 155.0  # degrees of flexion
-REACH = 0.995  # longest hip-ankle distance, as a fraction of the leg: knees never lock
+REACH = 0.995  # longest distance from hip to ankle, of the leg's length: knees never lock
+# Directions of the spine's four segments in a person standing upright: forward, left, up.
+UPRIGHT = np.array([[-0.03, 0, 1], [0.06, 0, 1], [0.43, 0, 1], [-0.12, 0, 1]])
+UPRIGHT /= np.linalg.norm(UPRIGHT, axis=1, keepdims=True)
 
 
 def ease(x: ArrayLike) -> Array:
-    """Return the minimum-jerk step, `10 x^3 - 15 x^4 + 6 x^5`, 0 before x = 0 and 1 after x = 1.
+    """The minimum-jerk step, `10 x^3 - 15 x^4 + 6 x^5`, 0 before x = 0 and 1 after x = 1.
 
     The velocity profile of human point-to-point movement (Flash and Hogan 1985).
     """
@@ -37,9 +38,14 @@ def ease(x: ArrayLike) -> Array:
 
 
 def bump(x: ArrayLike, peak: float = 0.5) -> Array:
-    """Return a smooth hill over 0 < x < 1 with its top, 1, at `peak`."""
+    """A smooth hill over 0 < x < 1 with its top, 1, at `peak`."""
     x = np.clip(x, 0, 1)
     return ease(x / peak) * ease((1 - x) / (1 - peak))
+
+
+def plateau(t: Array, start: float, stop: float, rise: float) -> Array:
+    """A smooth stay: 0 before `start`, 1 from `start + rise` to `stop - rise`, 0 after `stop`."""
+    return ease((t - start) / rise) - ease((t - stop + rise) / rise)
 
 
 def follow(t: Array, starts: ArrayLike, durations: ArrayLike, keys: ArrayLike) -> Array:
@@ -171,9 +177,7 @@ class Motion:
     segment it grows from.
     """
 
-    position: (
-        Array  # (T, 3) the pelvis, m; z is lowered where the legs would not reach their ankles
-    )
+    position: Array  # (T, 3) the pelvis, m; lowered where a leg would not reach its ankle
     pelvis: Array  # (T, 3) turn (heading in the world), bend, lean
     spine: Array  # (T, 3) turn, bend, lean of the thorax against the pelvis
     head: Array  # (T, 3) turn, bend, lean of the head against the thorax
@@ -185,7 +189,7 @@ class Motion:
 
 
 def frames(angles: Array) -> Array:
-    """Return the axes of segments that turn left, bend forward and lean left.
+    """Axes of segments that turn left, bend forward and lean left.
 
     Args:
         angles: (..., 3) turn, bend, lean, degrees.
@@ -204,7 +208,7 @@ def frames(angles: Array) -> Array:
 
 
 def arm_directions(arms: Array) -> tuple[Array, Array]:
-    """Return the directions of upper arm and forearm in the thorax's axes.
+    """Directions of upper arm and forearm in the thorax's axes.
 
     With flexion f, abduction a, internal rotation r and elbow flexion e, for the left arm:
     `upper = (cos a sin f, sin a, -cos a cos f)`,
@@ -212,7 +216,7 @@ def arm_directions(arms: Array) -> tuple[Array, Array]:
     left axes as the shoulder carries them along.
 
     Args:
-        arms: (T, 2, 4), degrees, as :attr:`Motion.arms`.
+        arms: (T, 2, 4), degrees, as `Motion.arms`.
 
     Returns:
         Two (T, 2, 3) arrays of unit vectors.
@@ -238,11 +242,11 @@ def pelvis_height(body: Body, wanted: Array, hips: Array, ankles: Array) -> Arra
     Returns:
         (T,) heights, not above `wanted`: a soft minimum of it and of what each leg allows.
     """
+    softness = 0.016  # metres
     apart = np.square(ankles[..., :2] - hips[..., :2]).sum(-1)
     drop = np.sqrt(np.maximum((REACH * body.leg) ** 2 - apart, 0.01))
     bounds = np.column_stack([wanted, ankles[..., 2] + drop - hips[..., 2]])  # [T, 3]
     lowest = bounds.min(1)
-    softness = 0.016
     return lowest - softness * np.log(np.exp((lowest[:, None] - bounds) / softness).sum(1))
 
 
@@ -281,7 +285,7 @@ def bend_knees(
 
 
 def joint_positions(body: Body, motion: Motion) -> Array:
-    """Return Human3.6M's 17 joints.
+    """Human3.6M's 17 joints of a body in motion.
 
     Args:
         body: the person.
@@ -290,7 +294,6 @@ def joint_positions(body: Body, motion: Motion) -> Array:
     Returns:
         (T, 17, 3) positions, metres, world frame.
     """
-    count = len(motion.position)
     pelvis = frames(motion.pelvis)
     lumbar = frames(0.45 * motion.spine) @ pelvis
     thorax = frames(0.55 * motion.spine) @ lumbar
@@ -305,16 +308,13 @@ def joint_positions(body: Body, motion: Motion) -> Array:
     hips[..., 2] += root[:, None, 2]
     knees, ankles = bend_knees(body, hips, motion.ankles, motion.toes, motion.splay)
 
-    spine = root + body.lumbar * (np.array([-0.03, 0, 1]) @ lumbar)
-    chest = spine + body.thoracic * (np.array([0.06, 0, 0.998]) @ thorax)
-    nose = chest + body.neck * (np.array([0.4, 0, 0.917]) @ neck)
-    crown = nose + body.head * (np.array([-0.12, 0, 0.993]) @ head)
+    spine = root + body.lumbar * UPRIGHT[0] @ lumbar
+    chest = spine + body.thoracic * UPRIGHT[1] @ thorax
+    nose = chest + body.neck * UPRIGHT[2] @ neck
+    crown = nose + body.head * UPRIGHT[3] @ head
     lift = np.radians(motion.shrug - 12)
-    socket = np.stack([0 * lift - 0.05, SIDE * np.cos(lift), np.sin(lift)], -1)
-    shoulders = (
-        chest[:, None]
-        + body.shoulder * (socket / np.linalg.norm(socket, axis=-1, keepdims=True)) @ thorax
-    )
+    socket = np.stack([0 * lift, SIDE * np.cos(lift), np.sin(lift)], -1)
+    shoulders = chest[:, None] + body.shoulder * socket @ thorax
     upper, fore = arm_directions(motion.arms)
     elbows = shoulders + body.upper_arm * upper @ thorax
     wrists = elbows + body.forearm * fore @ thorax
@@ -323,4 +323,4 @@ def joint_positions(body: Body, motion: Motion) -> Array:
     arms = np.stack([shoulders, elbows, wrists], 2)
     trunk = np.stack([spine, chest, nose, crown], 1)
     joints = [root[:, None], legs[:, 1], legs[:, 0], trunk, arms[:, 0], arms[:, 1]]
-    return np.concatenate(joints, 1).reshape(count, 17, 3)
+    return np.concatenate(joints, 1)
