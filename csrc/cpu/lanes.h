@@ -146,22 +146,85 @@ ITES_FN Words<N> lane_numbers() {
   return out;
 }
 
+// A square block of `size` rows of as many numbers, as 16-byte vectors, to be transposed.
+template <class T>
+struct Block;
+template <>
+struct Block<float> {
+  static constexpr int size = 4;
+  using Vector = vector_of<float, 4>;
+  static ITES_FN void transpose(Vector (&v)[4]) {
+    const Vector a = __builtin_shufflevector(v[0], v[1], 0, 4, 1, 5);
+    const Vector b = __builtin_shufflevector(v[0], v[1], 2, 6, 3, 7);
+    const Vector c = __builtin_shufflevector(v[2], v[3], 0, 4, 1, 5);
+    const Vector d = __builtin_shufflevector(v[2], v[3], 2, 6, 3, 7);
+    v[0] = __builtin_shufflevector(a, c, 0, 1, 4, 5);
+    v[1] = __builtin_shufflevector(a, c, 2, 3, 6, 7);
+    v[2] = __builtin_shufflevector(b, d, 0, 1, 4, 5);
+    v[3] = __builtin_shufflevector(b, d, 2, 3, 6, 7);
+  }
+};
+template <>
+struct Block<double> {
+  static constexpr int size = 2;
+  using Vector = vector_of<double, 2>;
+  static ITES_FN void transpose(Vector (&v)[2]) {
+    const Vector a = __builtin_shufflevector(v[0], v[1], 0, 2);
+    v[1] = __builtin_shufflevector(v[0], v[1], 1, 3);
+    v[0] = a;
+  }
+};
+
+// Copies the block at `from`, rows `from_stride` apart, transposed, to `to`.
+template <class T>
+ITES_FN void copy_transposed(const T* const (&from)[Block<T>::size], T* const (&to)[Block<T>::size]) {
+  constexpr int M = Block<T>::size;
+  typename Block<T>::Vector v[M];
+  for (int i = 0; i < M; ++i) std::memcpy(&v[i], from[i], sizeof v[i]);
+  Block<T>::transpose(v);
+  for (int i = 0; i < M; ++i) std::memcpy(to[i], &v[i], sizeof v[i]);
+}
+
 // Lane l of tile[k] is element k of row l: `rows` rows (the last repeated for absent lanes) of
 // `width` contiguous elements, `stride` apart.
 template <class T, int N>
 ITES_FN void load_rows(Lanes<T, N>* tile, const T* from, int64_t stride, int rows, int width) {
+  constexpr int M = Block<T>::size;
   T* flat = reinterpret_cast<T*>(tile);
-  for (int lane = 0; lane < N; ++lane) {
-    const T* row = from + (lane < rows ? lane : rows - 1) * stride;
-    for (int k = 0; k < width; ++k) flat[k * N + lane] = row[k];
+  for (int lane = 0; lane < N; lane += M) {
+    const T* row[M];
+    for (int i = 0; i < M; ++i) row[i] = from + (lane + i < rows ? lane + i : rows - 1) * stride;
+    int k = 0;
+    for (; k + M <= width; k += M) {
+      const T* in[M];
+      T* out[M];
+      for (int i = 0; i < M; ++i) in[i] = row[i] + k, out[i] = flat + (k + i) * N + lane;
+      copy_transposed<T>(in, out);
+    }
+    for (; k < width; ++k)
+      for (int i = 0; i < M; ++i) flat[k * N + lane + i] = row[i][k];
   }
 }
 
 // The reverse, for the `rows` lanes that are present.
 template <class T, int N>
 ITES_FN void store_rows(const Lanes<T, N>* tile, T* to, int64_t stride, int rows, int width) {
+  constexpr int M = Block<T>::size;
   const T* flat = reinterpret_cast<const T*>(tile);
-  for (int lane = 0; lane < rows; ++lane)
+  int lane = 0;
+  for (; lane + M <= rows; lane += M) {
+    T* row = to + lane * stride;
+    int k = 0;
+    for (; k + M <= width; k += M) {
+      const T* in[M];
+      T* out[M];
+      for (int i = 0; i < M; ++i) in[i] = flat + (k + i) * N + lane, out[i] = row + i * stride + k;
+      copy_transposed<T>(in, out);
+    }
+    for (; k < width; ++k)
+      for (int i = 0; i < M; ++i) row[i * stride + k] = flat[k * N + lane + i];
+  }
+  for (; lane < rows; ++lane)
     for (int k = 0; k < width; ++k) to[lane * stride + k] = flat[k * N + lane];
 }
 

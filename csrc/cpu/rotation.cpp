@@ -1,6 +1,7 @@
 // The rotation family on a CPU: arguments, threads, registration. The loops are in rotation_loops.h.
+#include "common/rotation_arguments.h"
 #include "cpu/dispatch.h"
-#include "cpu/rotation_arguments.h"
+#include "cpu/over_poses.h"
 #include "schemas.h"
 #include "tensor.h"
 
@@ -15,16 +16,6 @@ ITES_SIMD_DECLARE(template <class T> void equivariance_distance_backward(const E
 namespace ites {
 namespace {
 
-// Runs loop(begin, end) over poses in parallel, in ranges that start at whole groups of lanes.
-template <class Loop>
-void over_poses(int64_t poses, int64_t least, const Loop& loop) {
-  constexpr int64_t group = 16;
-  torch::stable::parallel_for(
-      0, (poses + group - 1) / group, (least + group - 1) / group, [&](int64_t begin, int64_t end) {
-        loop(begin * group, end * group < poses ? end * group : poses);
-      });
-}
-
 constexpr int64_t LEAST_POSES = 512;      // a thread's worth of poses with their samples
 constexpr int64_t LEAST_ROTATIONS = 4096; // of single rotations
 
@@ -35,7 +26,7 @@ RotationSource<T> rotation_source(const Tensor& rotations, int64_t poses, int64_
   source.samples = static_cast<int>(samples);
   source.poses = poses;
   if (rotations.scalar_type() == ScalarType::Long) {
-    source.stream = stream_at(data<int64_t>(rotations));
+    source.counter = data<int64_t>(rotations);
     source.draw = {static_cast<int>(axes), static_cast<T>(max_angle)};
   } else {
     source.matrices = data<T>(rotations);

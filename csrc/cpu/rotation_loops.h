@@ -2,8 +2,8 @@
 // Poses come and go as rows; a tile holds them transposed, JOINTS joints at a time, on the stack.
 #pragma once
 
+#include "common/rotation_arguments.h"
 #include "cpu/lanes.h"
-#include "cpu/rotation_arguments.h"
 
 namespace ites {
 namespace ITES_SIMD {
@@ -20,7 +20,7 @@ ITES_FN Mat3<V> rotations_at(const RotationSource<T>& source, int sample, int64_
   }
   using W = Words<V::count>;
   W words[4];
-  random_words(source.stream, W(static_cast<uint32_t>(b)) + lane_numbers<V::count>(),
+  random_words(stream_at(source.counter), W(static_cast<uint32_t>(b)) + lane_numbers<V::count>(),
                static_cast<uint32_t>(sample), words);
   return random_rotation<V>(words, source.draw);
 }

@@ -1,4 +1,5 @@
-// What the rotation family's loops are given. B poses (source.poses), n samples, sample-major rows.
+// What the rotation family's loops and kernels are given. B poses (source.poses), n samples,
+// rows sample-major: s B + b.
 #pragma once
 
 #include "common/rotation.h"
@@ -8,8 +9,8 @@ namespace ites {
 // Rotations: given as matrices (n B, 3, 3), or drawn.
 template <class T>
 struct RotationSource {
-  const T* matrices;  // null: draw
-  Stream stream;
+  const T* matrices;       // null: draw
+  const int64_t* counter;  // (3,), see stream_at
   Draw<T> draw;
   int samples;
   int64_t poses;
