@@ -269,6 +269,11 @@ def change(file, what):
         file["sequences/start"][0] = 1
     elif what == "length":
         file["sequences/length"][0] = 2
+    elif what == "numbers for names":
+        del file["sequences/subject"]
+        file["sequences/subject"] = [1]
+    elif what == "one focal length":
+        file["cameras/plain"].attrs["focal_length"] = 1000.0
     elif what == "unknown camera":
         del file["cameras/plain"]
 
@@ -288,6 +293,8 @@ def change(file, what):
         ("start", "expected start 0"),
         ("length", "the sequences hold 2 poses, the arrays 3"),
         ("unknown camera", "no camera 'plain'"),
+        ("numbers for names", "/sequences: "),
+        ("one focal length", r"focal_length must have shape \(2,\), got \(\)"),
     ],
 )
 def test_reader_refuses(path, what, message):

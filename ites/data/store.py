@@ -26,6 +26,14 @@ FORMAT = "ites-pose-store"
 VERSION = 1
 CHUNK = 4096  # poses a chunk: half a megabyte of 17 keypoints
 COLUMNS = ("subject", "action", "camera", "split", "start", "length", "fps")
+CAMERA_SHAPES = {
+    "focal_length": (2,),
+    "center": (2,),
+    "radial": (3,),
+    "tangential": (2,),
+    "orientation": (4,),
+    "translation": (3,),
+}
 MISSING = ("error", "drop", "interpolate")
 
 Floats = NDArray[np.float32]
@@ -121,6 +129,11 @@ class PoseStore:
             if name in group.attrs:
                 value = np.asarray(group.attrs[name]).tolist()
                 fields[name] = tuple(value) if isinstance(value, list) else value
+                if np.shape(value) != CAMERA_SHAPES.get(name, ()):
+                    raise ItesError(
+                        f"{self.path}: /cameras/{key}: {name} must have shape "
+                        f"{CAMERA_SHAPES.get(name, ())}, got {np.shape(value)}"
+                    )
         try:
             return Camera(**fields)
         except TypeError as error:
@@ -131,7 +144,10 @@ class PoseStore:
         lengths = {name: len(column) for name, column in table.items()}
         if len(set(lengths.values())) != 1:
             raise ItesError(f"{self.path}: /sequences: columns of unequal length: {lengths}")
-        text = [table[name].asstr()[:].tolist() for name in COLUMNS[:4]]
+        try:
+            text = [table[name].asstr()[:].tolist() for name in COLUMNS[:4]]
+        except TypeError as error:
+            raise ItesError(f"{self.path}: /sequences: {error}") from None
         numbers = [table[name][:].tolist() for name in COLUMNS[4:]]
         return [Sequence(*row) for row in zip(*text, *numbers, strict=True)]
 
