@@ -63,6 +63,8 @@ def differentiate(
         ctx.set_materialize_grads(False)
 
     def run(ctx: Any, *grads: Tensor | None) -> Any:
+        if all(grad is None for grad in grads):
+            return (None,) * len(ctx.needs_input_grad)
         return (*backward(ctx.saved_tensors, ctx.constants, *grads), None)
 
     def refuse(ctx: Any, *grads: Tensor | None) -> Any:

@@ -54,11 +54,11 @@ def batch_norm_relu(
     weight, bias = weight.to(wide), bias.to(wide)
     chosen = choose("batch_norm_relu", x.device.type, x.dtype, backend)
     if chosen == "reference":
-        var, mean = torch.var_mean(x.to(wide), dim=0, correction=0)
+        var, mean = _statistics(x.to(wide))
         y = (x - mean) * (var + eps).rsqrt() * weight + bias
         y = _finish(y, None if skip is None else skip.to(wide), relu, skip_after)
         return y.to(x.dtype), mean.detach(), var.detach()
-    return _batch_norm_relu(
+    y, mean, var = _batch_norm_relu(
         x.contiguous(),
         weight.contiguous(),
         bias.contiguous(),
@@ -68,6 +68,14 @@ def batch_norm_relu(
         eps,
         chosen,
     )
+    return y, mean.detach(), var.detach()
+
+
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Biased variance and mean of each column; zero where there are no rows."""
+    if not x.shape[0]:
+        return x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1])
+    return torch.var_mean(x, dim=0, correction=0)
 
 
 def _finish(y: Tensor, skip: Tensor | None, relu: bool, skip_after: bool) -> Tensor:
