@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -31,11 +31,11 @@ prepare = typer.Typer(
 app.add_typer(prepare, name="prepare")
 
 Device = Annotated[
-    Optional[str], typer.Option(help='"cpu", "cuda", ...; a GPU where there is one by default.')
+    str | None, typer.Option(help='"cpu", "cuda", ...; a GPU where there is one by default.')
 ]
 Split = Annotated[str, typer.Option(help="Split of the store.")]
 Stage = Annotated[
-    Optional[Literal["teacher", "student"]],
+    Literal["teacher", "student"] | None,
     typer.Option(help="Which model of the run; the student, or else the teacher, by default."),
 ]
 
@@ -145,6 +145,72 @@ def synthetic(
     )
 
 
+@prepare.command()
+def h36m(
+    source: Annotated[
+        Path,
+        typer.Argument(help="Folder of CDF or HDF5 files, h36m.zip, or a VideoPose3D .npz."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Store to write.")] = Path("h36m.h5"),
+    keypoints: Annotated[
+        Path | None, typer.Option(help="VideoPose3D's .npz of 2D ground truth or detections.")
+    ] = None,
+    every: Annotated[int, typer.Option(help="Take every n-th frame of 50 a second.")] = 1,
+) -> None:
+    """Human3.6M, from any of its three usual sources.
+
+    Example: ites prepare h36m data_3d_h36m.npz --out h36m.h5
+    """
+    from ites.data.h36m import prepare_h36m
+
+    _summary(out, prepare_h36m(source, out, keypoints=keypoints, every=every))
+
+
+@prepare.command()
+def keypoints(
+    sources: Annotated[
+        list[Path], typer.Argument(help=".npz, .npy or .json files, one clip each; or folders.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Store to write.")] = Path(
+        "keypoints.h5"
+    ),
+    layout: Annotated[
+        str | None, typer.Option(help="Joint order: human36m, coco17 or mpi3dhp17.")
+    ] = None,
+    split: Split = "train",
+    fps: Annotated[float | None, typer.Option(help="Frames a second.")] = None,
+    focal_length: Annotated[float | None, typer.Option(help="Pixels.")] = None,
+    field_of_view: Annotated[
+        float | None, typer.Option(help="Horizontal, degrees; 55 by default.")
+    ] = None,
+    image_size: Annotated[
+        tuple[int, int] | None, typer.Option(help="Width and height, pixels.")
+    ] = None,
+    min_confidence: Annotated[
+        float, typer.Option(help="A joint less sure than this counts as missing.")
+    ] = 0.0,
+) -> None:
+    """Your own keypoints, by any detector, without 3D.
+
+    Example: ites prepare keypoints clips/ --layout coco17 --out mine.h5
+    """
+    from ites.data.keypoints import prepare_keypoints
+
+    given = {} if field_of_view is None else {"field_of_view": field_of_view}
+    summary = prepare_keypoints(
+        sources,
+        out,
+        layout=layout,
+        split=split,
+        fps=fps,
+        focal_length=focal_length,
+        image_size=image_size,
+        min_confidence=min_confidence,
+        **given,
+    )
+    _summary(out, summary)
+
+
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder or checkpoint.")],
@@ -192,25 +258,25 @@ def lift(
     out: Annotated[Path, typer.Option("--out", "-o", help=".npz or .h5 to write.")],
     stage: Stage = None,
     split: Annotated[
-        Optional[str], typer.Option(help="Of a store; test where there is one by default.")
+        str | None, typer.Option(help="Of a store; test where there is one by default.")
     ] = None,
     layout: Annotated[
-        Optional[str], typer.Option(help="Joint order of an array: human36m, coco17, mpi3dhp17.")
+        str | None, typer.Option(help="Joint order of an array: human36m, coco17, mpi3dhp17.")
     ] = None,
-    focal_length: Annotated[Optional[float], typer.Option(help="Pixels.")] = None,
-    field_of_view: Annotated[Optional[float], typer.Option(help="Horizontal, degrees.")] = None,
+    focal_length: Annotated[float | None, typer.Option(help="Pixels.")] = None,
+    field_of_view: Annotated[float | None, typer.Option(help="Horizontal, degrees.")] = None,
     image_size: Annotated[
-        Optional[tuple[int, int]], typer.Option(help="Width and height, pixels.")
+        tuple[int, int] | None, typer.Option(help="Width and height, pixels.")
     ] = None,
-    fps: Annotated[Optional[float], typer.Option(help="Frames a second.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames a second.")] = None,
     scale: Annotated[
         Literal["auto", "checkpoint", "clip"],
         typer.Option(help="Scale of the input: the training's, or each clip's own."),
     ] = "auto",
     body_size: Annotated[
-        Optional[float], typer.Option(help="Metres from pelvis to head that a clip is given.")
+        float | None, typer.Option(help="Metres from pelvis to head that a clip is given.")
     ] = None,
-    batch_size: Annotated[Optional[int], typer.Option(help="Poses at a time.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Poses at a time.")] = None,
     device: Device = None,
 ) -> None:
     """Lift 2D keypoints to 3D.
@@ -247,13 +313,13 @@ def lift(
 @app.command()
 def view(
     path: Annotated[Path, typer.Argument(help="What ites lift wrote, or a pose store.")],
-    out: Annotated[Optional[Path], typer.Option("--out", "-o", help="HTML file.")] = None,
-    gif: Annotated[Optional[Path], typer.Option(help="Film of the first clip.")] = None,
-    mp4: Annotated[Optional[Path], typer.Option(help="Film of the first clip.")] = None,
-    png: Annotated[Optional[Path], typer.Option(help="Strip of its frames.")] = None,
-    clip: Annotated[Optional[str], typer.Option(help="Clips whose names hold this.")] = None,
-    max_clips: Annotated[Optional[int], typer.Option(help="Most clips on the page.")] = None,
-    max_frames: Annotated[Optional[int], typer.Option(help="Most frames of a clip.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML file.")] = None,
+    gif: Annotated[Path | None, typer.Option(help="Film of the first clip.")] = None,
+    mp4: Annotated[Path | None, typer.Option(help="Film of the first clip.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Strip of its frames.")] = None,
+    clip: Annotated[str | None, typer.Option(help="Clips whose names hold this.")] = None,
+    max_clips: Annotated[int | None, typer.Option(help="Most clips on the page.")] = None,
+    max_frames: Annotated[int | None, typer.Option(help="Most frames of a clip.")] = None,
 ) -> None:
     """Make a page that plays the poses, 2D beside 3D, in any browser, offline.
 
@@ -278,7 +344,7 @@ def view(
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    out: Annotated[Optional[Path], typer.Option("--out", "-o", help="HTML file.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML file.")] = None,
 ) -> None:
     """Make one page of a run: settings, losses, evaluation, versions.
 
@@ -298,7 +364,7 @@ def convert(
         float, typer.Option(help="Scale of the input on the split it was trained on.")
     ],
     out: Annotated[
-        Optional[Path], typer.Option("--out", "-o", help="safetensors file to write.")
+        Path | None, typer.Option("--out", "-o", help="safetensors file to write.")
     ] = None,
 ) -> None:
     """Read a checkpoint of the released program.
@@ -318,7 +384,7 @@ def conformance(
     files: Annotated[list[Path], typer.Argument(help="Golden npz files.")],
     dtype: Annotated[Literal["float32", "float64"], typer.Option(help="Precision.")] = "float32",
     backend: Annotated[
-        Optional[str], typer.Option(help="reference, cpp, cuda or triton; the fastest by default.")
+        str | None, typer.Option(help="reference, cpp, cuda or triton; the fastest by default.")
     ] = None,
 ) -> None:
     """Hold this program to numbers of the released one.
