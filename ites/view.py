@@ -171,6 +171,8 @@ def viewer(clips: Clips, notes: Sequence[str] = ()) -> str:
     )
     lifted_by = clips.settings.get("model")
     what = f"lifted by the {lifted_by}" if lifted_by else "as measured"
+    if all(clip.positions is None for clip in clips.clips):
+        what = "(none in this file)"
     lines = [*notes, *clips.settings.get("notes", []), clips.acknowledgement]
     parts = {
         "options": options,

@@ -2,16 +2,11 @@
 
 import base64
 import io
-import json
-import queue
 import re
-import shutil
-import subprocess
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from browser import browse
 
 from ites.clips import Clip, Clips, write_clips
 from ites.errors import ItesError
@@ -19,21 +14,6 @@ from ites.skeleton import HUMAN36M
 from ites.view import bones_by_side, box, choose, pack, to_truth, view, window
 
 pytest.importorskip("plotly", reason="pip install 'ites[view]'")
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",  # 3D without a GPU
-    "--enable-unsafe-swiftshader",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # no network
-    "--window-size=1200,860",
-]
 
 # Upright, facing away from the camera: metres, camera axes, root at the origin.
 STANDING = np.float32(
@@ -87,12 +67,8 @@ def count(pixels, colour, tolerance):
     return (np.abs(pixels - colour).sum(-1) < tolerance).sum()
 
 
-# Runs after the page's own scripts; sends back what it saw.
 PROBE = """
-<script>
-(async () => {
   const root = document.querySelector(".viewer"), find = (n) => root.querySelector("." + n);
-  const pause = (ms) => new Promise((done) => setTimeout(done, ms));
   const seen = { steps: [] };
   const note = (what) => seen.steps.push({
     what, time: find("time").textContent, error: find("error").textContent,
@@ -112,60 +88,9 @@ PROBE = """
   seen.canvases = find("solid").querySelectorAll("canvas").length;
   seen.lines = find("flat").querySelectorAll(".scatterlayer path.js-line").length;
   seen.up = find("solid").layout.scene.camera.up;
-  seen.requests = performance.getEntriesByType("resource").map((r) => r.name)
-    .filter((name) => !name.startsWith("data:") && !name.startsWith("blob:"));
   seen.picture = await Plotly.toImage(find("solid"), { format: "png", width: 500, height: 400 });
-  seen.errors = window.seenErrors;
-  await fetch("/seen", { method: "POST", body: JSON.stringify(seen) });
-})();
-</script>
+  return seen;
 """
-CATCH = """<script>
-window.seenErrors = [];
-window.addEventListener("error", (e) => seenErrors.push(e.message));
-window.addEventListener("unhandledrejection", (e) => seenErrors.push(String(e.reason)));
-for (const kind of ["error", "warn"]) {
-  const old = console[kind];
-  console[kind] = (...words) => { seenErrors.push(words.join(" ")); old.apply(console, words); };
-}
-</script>
-"""
-
-
-def browse(page, tmp_path):
-    """Serve a page with the probe in it to a browser; what the probe saw."""
-    if BROWSER is None:
-        pytest.skip("no Chromium on the PATH")
-    text = page.read_text(encoding="utf-8")
-    text = text.replace("<head>", "<head>" + CATCH, 1).replace("</body>", PROBE + "</body>")
-    answers = queue.Queue()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def do_POST(self):
-            answers.put(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}/"
-        command = [BROWSER, *FLAGS, f"--user-data-dir={tmp_path}/browser", address]
-        browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            return json.loads(answers.get(timeout=120))
-        finally:
-            browser.terminate()
-            browser.wait(30)
-            server.shutdown()
 
 
 def test_page_draws_plays_and_stays_offline(lifted, tmp_path):
@@ -173,7 +98,7 @@ def test_page_draws_plays_and_stays_offline(lifted, tmp_path):
     summary = view(lifted, out)
     assert summary["files"] == [str(out)]
     assert summary["clips"] == ["S1/walk/front", "S1/walk/side"]
-    seen = browse(out, tmp_path)
+    seen = browse(out, PROBE, tmp_path)
     steps = {step["what"]: step for step in seen["steps"]}
     assert seen["errors"] == []
     assert seen["requests"] == []
