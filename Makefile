@@ -4,13 +4,14 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+DEMO ?= demo
 TORCH ?= torch>=2.11,<2.14
 BIN := $(VENV)/bin
 
 .PHONY: demo test lint clean
 
 demo: $(VENV)/installed
-	$(BIN)/ites demo --out demo
+	$(BIN)/ites demo --out $(DEMO)
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
