@@ -24,7 +24,7 @@ from ites.skeleton import HUMAN36M
 
 RIGS = ("human36m", "ring")
 HUMAN36M_RIGS = {"train": ("S1", "S5", "S6", "S7", "S8"), "test": ("S9", "S11")}
-PLACE = 0.35  # metres: spread of the place where an action happens about the rig's middle
+PLACE = 0.35  # metres: how far from the rig's middle people act, standard deviation
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ def prepare_synthetic(
         ("seed", seed, seed >= 0, "0 or more"),
         ("subjects", subjects, subjects >= 1, "at least 1"),
         ("test_subjects", test_subjects, test_subjects >= 0, "0 or more"),
-        ("fps", fps, 0 < fps <= 1000, "in (0, 1000]"),
+        ("fps", fps, 1 <= fps <= 1000, "in [1, 1000]"),
         ("seconds", seconds, 1 <= seconds <= 600, "in [1, 600]"),
-        ("elevation", elevation, -85 <= elevation <= 85, "in [-85, 85] degrees"),
+        ("elevation", elevation, -10 <= elevation <= 85, "in [-10, 85] degrees"),
         ("noise_px", noise_px, 0 <= noise_px < float("inf"), "0 or more"),
         ("drop", drop, 0 <= drop < 1, "in [0, 1)"),
     ):
@@ -163,9 +163,8 @@ def perform(take: Take, seed: int, fps: float, seconds: float) -> NDArray[np.flo
     """The joints of one take: (round(fps * seconds), 17, 3) float32, metres, world axes."""
     body = draw_body(np.random.default_rng([seed, take.person]))
     rng = np.random.default_rng([seed, *take.key, 0])
-    times = np.append(
-        np.arange(round(fps * seconds)) / fps, seconds
-    )  # its end is the same at any rate
+    frames = np.arange(round(fps * seconds))
+    times = np.append(frames / fps, seconds)  # ends alike at any rate, as the draws depend on it
     joints = joint_positions(body, ACTIONS[take.action](times, rng, body))[:-1]
     turn = rng.uniform(0, 2 * pi)
     c, s = cos(turn), sin(turn)
@@ -188,9 +187,8 @@ def observe(
         keypoints (T, J, 2), NaN where missing; confidence (T, J), 0 or 1, or None if `drop` is 0.
     """
     if noise_px:
-        keypoints = keypoints + np.float32(noise_px) * rng.standard_normal(
-            keypoints.shape, np.float32
-        )
+        error = rng.standard_normal(keypoints.shape, np.float32)
+        keypoints = keypoints + np.float32(noise_px) * error
     if not drop:
         return keypoints, None
     seen = rng.random(keypoints.shape[:2], np.float32) >= drop
@@ -212,28 +210,19 @@ def ring_cameras(
     Returns:
         cameras of 1000 x 1000 pixels, focal length 1145 pixels, without distortion.
     """
-    down = -radians(90 + elevation) / 2
+    look, away = radians(elevation), radius * cos(radians(elevation))
+    cx, sx = cos(pi / 4 + look / 2), -sin(pi / 4 + look / 2)  # pitched about x, then turned about z
     rig = []
     for index in range(count):
         a = radians(azimuth) + 2 * pi * index / count
-        turn = a / 2 + pi / 4
-        away = radius * cos(radians(elevation))
+        cz, sz = cos(pi / 4 + a / 2), sin(pi / 4 + a / 2)
         rig.append(
             Camera(
                 id=f"{index + 1}",
                 focal_length=(1145.0, 1145.0),
                 center=(500.0, 500.0),
-                orientation=(
-                    cos(turn) * cos(down),
-                    cos(turn) * sin(down),
-                    sin(turn) * sin(down),
-                    sin(turn) * cos(down),
-                ),
-                translation=(
-                    away * cos(a),
-                    away * sin(a),
-                    target + radius * sin(radians(elevation)),
-                ),
+                orientation=(cz * cx, cz * sx, sz * sx, sz * cx),
+                translation=(away * cos(a), away * sin(a), target + radius * sin(look)),
                 width=1000,
                 height=1000,
             )
