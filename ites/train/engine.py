@@ -167,16 +167,16 @@ class Training:
         self.step = 0
         self.seconds = 0.0
         self.counter = torch.tensor([settings.seed, 0, 0], device=device)  # seed, step, first pose
+        self.rotations = RotationDraw(
+            self.counter, settings.samples, axes=settings.axes, max_angle=settings.max_angle
+        )
         self.means = dict.fromkeys(stage.names, math.nan)  # of the losses, as last logged
         shape = (settings.log_every, len(stage.names))
         self.recent = torch.zeros(shape, dtype=torch.float64, device=device)  # since the last log
 
     def run(self) -> None:
         """Train to the end of the schedule, or until interrupted."""
-        settings, stage, every = self.settings, self.stage, self.settings.log_every
-        rotations = RotationDraw(
-            self.counter, settings.samples, axes=settings.axes, max_angle=settings.max_angle
-        )
+        settings, every = self.settings, self.settings.log_every
         order: Tensor | None = None
         now = time.perf_counter()
         self._started, self._saved, self._logged = now - self.seconds, now, (now, self.step)
@@ -187,16 +187,7 @@ class Training:
                     order = epoch_order(settings.seed, epoch, self.poses, self.device)
                     self._set_learning_rate(epoch)
                 rows = order[index * settings.batch : (index + 1) * settings.batch]
-                batch = tuple(tensor[rows] for tensor in stage.data)
-                with self._autocast():
-                    losses = stage.losses(batch, rotations, epoch, self.step)
-                losses[0].backward()
-                self.optimiser.step()
-                self.optimiser.zero_grad()
-                self.recent[self.step % every] = torch.stack(losses).detach()
-                self.counter[1] += 1
-                self.step += 1
-
+                self.take_step(rows)
                 log.advance(self.step)
                 if self.step % every == 0:
                     self._write_log(log)
@@ -207,6 +198,23 @@ class Training:
             if self.step % every:
                 self._write_log(log)
             self.checkpoint()
+
+    def take_step(self, rows: Tensor) -> None:
+        """One step of the schedule: gather, losses, backward pass, optimiser, counters.
+
+        Args:
+            rows: int64, the poses of the batch.
+        """
+        batch = tuple(tensor[rows] for tensor in self.stage.data)
+        epoch = self.step // self.batches
+        with self._autocast():
+            losses = self.stage.losses(batch, self.rotations, epoch, self.step)
+        losses[0].backward()
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.recent[self.step % len(self.recent)] = torch.stack(losses).detach()
+        self.counter[1] += 1
+        self.step += 1
 
     def result(self) -> Result:
         """What was done so far, as of the last checkpoint."""
