@@ -266,7 +266,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
         if len(calls) == 10 and poison == "loss":
             return result._replace(cycle=result.cycle * math.nan)
         if len(calls) == 12 and poison == "weights":
-            model.mean_pose.data.fill_(math.inf)  # unseen by autograd, as a stray write is
+            model.input_norm.running_mean.fill_(math.inf)  # which no loss shows in training
         return result
 
     monkeypatch.setattr(Teacher, "losses", poisoned)
@@ -275,7 +275,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
         train(settings, console=quiet_console())
     expected = {
         "loss": "teacher: the total loss is nan at step 10, epoch 2; ",
-        "weights": "teacher: mean_pose is not finite after step 12; ",
+        "weights": "teacher: input_norm.running_mean is not finite after step 12; ",
     }
     assert expected[poison] in str(caught.value)
     assert f"the checkpoint of step 6 in {tmp_path} is good" in str(caught.value)
