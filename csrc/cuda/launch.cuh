@@ -1,0 +1,84 @@
+// How a kernel is started: on the tensor's device, on torch's current stream, checked.
+#pragma once
+
+#include <cuda_runtime.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+
+#include "tensor.h"
+
+namespace ites {
+
+// Makes a tensor's device current for as long as it lives, and knows the current stream there.
+class OnDevice {
+ public:
+  explicit OnDevice(const Tensor& tensor) : index_(tensor.get_device_index()), guard_(index_) {
+    void* stream = nullptr;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream));
+    stream_ = static_cast<cudaStream_t>(stream);
+  }
+
+  // How many blocks of a kernel the device holds at once.
+  template <class... Parameters>
+  int64_t resident_blocks(void (*kernel)(Parameters...), int threads, size_t shared_bytes) const {
+    allow_shared(kernel, shared_bytes);
+    int processors = 0, blocks = 0;
+    STD_CUDA_CHECK(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, index_));
+    STD_CUDA_CHECK(
+        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared_bytes));
+    return static_cast<int64_t>(processors) * blocks;
+  }
+
+  // The most shared memory that a block may have, in bytes.
+  int64_t most_shared() const {
+    int bytes = 0;
+    STD_CUDA_CHECK(
+        cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, index_));
+    return bytes;
+  }
+
+  // Starts kernel(arguments...) in `blocks` blocks; does nothing where there are none.
+  template <class... Parameters, class... Arguments>
+  void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t shared_bytes,
+              const Arguments&... arguments) const {
+    if (blocks == 0) return;
+    STD_TORCH_CHECK(blocks <= 0x7FFFFFFF, "ites: a launch of ", blocks, " blocks is too large");
+    allow_shared(kernel, shared_bytes);
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(static_cast<unsigned>(blocks));
+    config.blockDim = dim3(static_cast<unsigned>(threads));
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream_;
+    STD_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, arguments...));
+  }
+
+ private:
+  template <class... Parameters>
+  static void allow_shared(void (*kernel)(Parameters...), size_t bytes) {
+    if (bytes > 48 * 1024)
+      STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                          static_cast<int>(bytes)));
+  }
+
+  int index_;
+  torch::stable::accelerator::DeviceGuard guard_;
+  cudaStream_t stream_;
+};
+
+// A block's dynamic shared memory.
+__device__ __forceinline__ float* shared_floats() {
+  extern __shared__ float4 ites_shared[];
+  return reinterpret_cast<float*>(ites_shared);
+}
+
+// The block copies `count` floats, sixteen bytes a thread where both ends allow it.
+__device__ __forceinline__ void block_copy(float* to, const float* from, int count) {
+  const bool aligned =
+      ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) & 15) == 0;
+  const int vectors = aligned ? count / 4 : 0;
+  for (int i = threadIdx.x; i < vectors; i += blockDim.x)
+    reinterpret_cast<float4*>(to)[i] = reinterpret_cast<const float4*>(from)[i];
+  for (int i = vectors * 4 + threadIdx.x; i < count; i += blockDim.x) to[i] = from[i];
+}
+
+}  // namespace ites

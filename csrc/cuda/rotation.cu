@@ -1,0 +1,438 @@
+// The rotation family in CUDA. A block takes a tile of poses: their rotations are drawn once into
+// shared memory, a thread then serves one joint of one pose for every sample. Points move as
+// float2, joints through shared memory: all of it coalesced. Skeletons of 17 joints have kernels
+// of their own, where the division of an index by the joints is by a constant.
+#include "common/rotation_arguments.h"
+#include "cuda/launch.cuh"
+#include "schemas.h"
+
+namespace ites {
+namespace {
+
+constexpr int SAMPLES = 8;         // rotations of a pose held in shared memory at a time
+constexpr int MOST_POSES = 32;     // of a tile
+constexpr int MOST_THREADS = 272;  // 16 poses of 17 joints
+constexpr int ROTATION = 12;       // floats between rotations in shared memory: three float4
+
+struct Tile {
+  int poses, threads;
+  int64_t blocks;
+  size_t joint_floats;  // of one pose tile of three coordinates, in whole float4s
+};
+
+Tile tile_for(int64_t poses, int64_t joint_count) {
+  STD_TORCH_CHECK(joint_count <= 1024, "ites: the CUDA backend takes at most 1024 joints, got ",
+                  joint_count);
+  const int J = static_cast<int>(joint_count < 1 ? 1 : joint_count);
+  int P = 2 * MOST_THREADS / J;
+  P = P < 1 ? 1 : P > MOST_POSES ? MOST_POSES : P;
+  const int threads = (P * J + 31) / 32 * 32;
+  return {P, threads < MOST_THREADS ? threads : MOST_THREADS, (poses + P - 1) / P,
+          static_cast<size_t>((P * J * 3 + 3) / 4 * 4)};
+}
+
+size_t rotation_floats(const Tile& tile, int samples) {
+  return static_cast<size_t>(samples < SAMPLES ? samples : SAMPLES) * tile.poses * ROTATION;
+}
+
+// The part of a block: poses [first, first + poses), as joints [0, count).
+struct Part {
+  int64_t first;
+  int joints, poses, count;
+
+  __device__ Part(int64_t total, int joint_count, const Tile& tile)
+      : first(static_cast<int64_t>(blockIdx.x) * tile.poses), joints(joint_count) {
+    poses = static_cast<int>(total - first < tile.poses ? total - first : tile.poses);
+    count = poses * joints;
+  }
+};
+
+__device__ Mat3<float> rotation_of(const RotationSource<float>& source, int sample, int64_t pose) {
+  if (source.matrices) {
+    Mat3<float> R;
+    const float* from = source.matrices + (sample * source.poses + pose) * 9;
+#pragma unroll
+    for (int i = 0; i < 9; ++i) R.m[i] = from[i];
+    return R;
+  }
+  uint32_t words[4];
+  random_words(stream_at(source.counter), static_cast<uint32_t>(pose),
+               static_cast<uint32_t>(sample), words);
+  return random_rotation<float>(words, source.draw);
+}
+
+// The block puts the rotations of samples [from, from + samples) of its poses into shared memory.
+__device__ void stage_rotations(const RotationSource<float>& source, const Part& part, int from,
+                                int samples, float* shared) {
+  for (int i = threadIdx.x; i < samples * part.poses; i += blockDim.x) {
+    const int sample = i / part.poses, pose = i - sample * part.poses;
+    const Mat3<float> R = rotation_of(source, from + sample, part.first + pose);
+    float4* to = reinterpret_cast<float4*>(shared + i * ROTATION);
+    to[0] = make_float4(R.m[0], R.m[1], R.m[2], R.m[3]);
+    to[1] = make_float4(R.m[4], R.m[5], R.m[6], R.m[7]);
+    to[2] = make_float4(R.m[8], 0.0f, 0.0f, 0.0f);
+  }
+}
+
+__device__ __forceinline__ Mat3<float> staged_rotation(const float* shared, int index) {
+  const float4* from = reinterpret_cast<const float4*>(shared + index * ROTATION);
+  const float4 a = from[0], b = from[1];
+  return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, shared[index * ROTATION + 8]}};
+}
+
+__device__ __forceinline__ Vec3<float> get(const float* tile, int joint) {
+  return {tile[3 * joint], tile[3 * joint + 1], tile[3 * joint + 2]};
+}
+__device__ __forceinline__ void put(float* tile, int joint, const Vec3<float>& v) {
+  tile[3 * joint] = v.x;
+  tile[3 * joint + 1] = v.y;
+  tile[3 * joint + 2] = v.z;
+}
+
+__global__ void so3_exp_kernel(const float* w, float* R, int64_t count) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= count) return;
+  const Mat3<float> out = so3_exp(Vec3<float>{w[3 * i], w[3 * i + 1], w[3 * i + 2]});
+#pragma unroll
+  for (int k = 0; k < 9; ++k) R[9 * i + k] = out.m[k];
+}
+
+__global__ void so3_exp_backward_kernel(const float* grad, const float* w, float* grad_w,
+                                        int64_t count) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= count) return;
+  Mat3<float> G;
+#pragma unroll
+  for (int k = 0; k < 9; ++k) G.m[k] = grad[9 * i + k];
+  const Vec3<float> g = so3_exp_vjp(G, Vec3<float>{w[3 * i], w[3 * i + 1], w[3 * i + 2]});
+  grad_w[3 * i] = g.x;
+  grad_w[3 * i + 1] = g.y;
+  grad_w[3 * i + 2] = g.z;
+}
+
+__global__ void philox_kernel(const int64_t* counter, int64_t poses, int64_t count, int64_t* out) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= count) return;
+  uint32_t words[4];
+  random_words(stream_at(counter), static_cast<uint32_t>(i % poses),
+               static_cast<uint32_t>(i / poses), words);
+#pragma unroll
+  for (int k = 0; k < 4; ++k) out[4 * i + k] = words[k];
+}
+
+__global__ void draw_rotations_kernel(const RotationSource<float> source, float* R, int64_t count) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= count) return;
+  const Mat3<float> out =
+      rotation_of(source, static_cast<int>(i / source.poses), i % source.poses);
+#pragma unroll
+  for (int k = 0; k < 9; ++k) R[9 * i + k] = out.m[k];
+}
+
+template <int JOINTS>
+__global__ void __launch_bounds__(MOST_THREADS)
+rotate_project_kernel(const RotateProject<float> a, const Tile tile) {
+  const Part part(a.source.poses, JOINTS ? JOINTS : a.joint_count, tile);
+  float* const pose = shared_floats();
+  float* const rotated = pose + tile.joint_floats;
+  float* const rotations = a.rotated ? rotated + tile.joint_floats : rotated;
+  block_copy(pose, a.joints + part.first * part.joints * 3, part.count * 3);
+  for (int s0 = 0; s0 < a.source.samples; s0 += SAMPLES) {
+    const int samples = min(SAMPLES, a.source.samples - s0);
+    stage_rotations(a.source, part, s0, samples, rotations);
+    __syncthreads();
+    for (int s = 0; s < samples; ++s) {
+      const int64_t row = ((s0 + s) * a.source.poses + part.first) * part.joints;
+      for (int i = threadIdx.x; i < part.count; i += blockDim.x) {
+        const Mat3<float> R = staged_rotation(rotations, s * part.poses + i / part.joints);
+        const Vec3<float> turned = rotate(get(pose, i), R);
+        const Projection<float> p(turned, a.distance);
+        reinterpret_cast<float2*>(a.points)[row + i] = make_float2(p.x, p.y);
+        if (a.rotated) put(rotated, i, turned);
+      }
+      if (a.rotated) {
+        __syncthreads();
+        block_copy(a.rotated + row * 3, rotated, part.count * 3);
+        __syncthreads();
+      }
+    }
+    __syncthreads();
+  }
+}
+
+template <int JOINTS>
+__global__ void __launch_bounds__(MOST_THREADS)
+rotate_project_backward_kernel(const RotateProjectBackward<float> a, const Tile tile) {
+  const Part part(a.source.poses, JOINTS ? JOINTS : a.joint_count, tile);
+  float* const pose = shared_floats();
+  float* const grad = pose + tile.joint_floats;
+  float* const rotations = grad + tile.joint_floats;
+  block_copy(pose, a.joints + part.first * part.joints * 3, part.count * 3);
+  for (int s0 = 0; s0 < a.source.samples; s0 += SAMPLES) {
+    const int samples = min(SAMPLES, a.source.samples - s0);
+    stage_rotations(a.source, part, s0, samples, rotations);
+    __syncthreads();
+    for (int i = threadIdx.x; i < part.count; i += blockDim.x) {
+      const Vec3<float> joint = get(pose, i);
+      Vec3<float> sum = s0 ? get(grad, i) : Vec3<float>{0.0f, 0.0f, 0.0f};
+      for (int s = 0; s < samples; ++s) {
+        const int64_t row = ((s0 + s) * a.source.poses + part.first) * part.joints + i;
+        const float2 g = reinterpret_cast<const float2*>(a.grad_points)[row];
+        const Mat3<float> R = staged_rotation(rotations, s * part.poses + i / part.joints);
+        Vec3<float> v = Projection<float>(rotate(joint, R), a.distance).vjp(g.x, g.y);
+        if (a.grad_rotated) {
+          const float* more = a.grad_rotated + row * 3;
+          v = add(v, Vec3<float>{more[0], more[1], more[2]});
+        }
+        sum = add(sum, rotate_back(v, R));
+      }
+      put(grad, i, sum);
+    }
+    __syncthreads();
+  }
+  block_copy(a.grad_joints + part.first * part.joints * 3, grad, part.count * 3);
+}
+
+template <int JOINTS>
+__global__ void __launch_bounds__(MOST_THREADS)
+equivariance_distance_kernel(const EquivarianceDistance<float> a, const Tile tile) {
+  const Part part(a.source.poses, JOINTS ? JOINTS : a.joint_count, tile);
+  float* const pose = shared_floats();
+  float* const rotations = pose + tile.joint_floats;
+  float* const lengths = rotations + min(SAMPLES, a.source.samples) * tile.poses * ROTATION;
+  const float scale = 1.0f / part.joints;
+  block_copy(pose, a.joints + part.first * part.joints * 3, part.count * 3);
+  for (int s0 = 0; s0 < a.source.samples; s0 += SAMPLES) {
+    const int samples = min(SAMPLES, a.source.samples - s0);
+    stage_rotations(a.source, part, s0, samples, rotations);
+    __syncthreads();
+    for (int i = threadIdx.x; i < part.count; i += blockDim.x) {
+      const Vec3<float> joint = get(pose, i);
+      for (int s = 0; s < samples; ++s) {
+        const int64_t row = ((s0 + s) * a.source.poses + part.first) * part.joints + i;
+        const float2 point = reinterpret_cast<const float2*>(a.points)[row];
+        const Vec3<float> lifted = backproject(point.x, point.y, a.depth[row], a.distance);
+        const Mat3<float> R = staged_rotation(rotations, s * part.poses + i / part.joints);
+        lengths[s * part.count + i] = norm(subtract(lifted, rotate(joint, R)));
+      }
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < samples * part.poses; i += blockDim.x) {
+      const int s = i / part.poses, pose_of_part = i - s * part.poses;
+      float sum = 0.0f;
+      for (int j = 0; j < part.joints; ++j) sum += lengths[i * part.joints + j];
+      a.out[(s0 + s) * a.source.poses + part.first + pose_of_part] = sum * scale;
+    }
+    __syncthreads();
+  }
+}
+
+template <int JOINTS>
+__global__ void __launch_bounds__(MOST_THREADS)
+equivariance_distance_backward_kernel(const EquivarianceDistanceBackward<float> a,
+                                      const Tile tile) {
+  const Part part(a.source.poses, JOINTS ? JOINTS : a.joint_count, tile);
+  float* const pose = shared_floats();
+  float* const grad = pose + tile.joint_floats;
+  float* const rotations = grad + tile.joint_floats;
+  const float scale = 1.0f / part.joints;
+  block_copy(pose, a.joints + part.first * part.joints * 3, part.count * 3);
+  for (int s0 = 0; s0 < a.source.samples; s0 += SAMPLES) {
+    const int samples = min(SAMPLES, a.source.samples - s0);
+    stage_rotations(a.source, part, s0, samples, rotations);
+    __syncthreads();
+    for (int i = threadIdx.x; i < part.count; i += blockDim.x) {
+      const int p = i / part.joints;
+      const Vec3<float> joint = get(pose, i);
+      Vec3<float> sum = s0 ? get(grad, i) : Vec3<float>{0.0f, 0.0f, 0.0f};
+      for (int s = 0; s < samples; ++s) {
+        const int64_t first = (s0 + s) * a.source.poses + part.first;
+        const int64_t row = first * part.joints + i;
+        const float2 point = reinterpret_cast<const float2*>(a.points)[row];
+        const float depth = a.depth[row], g = a.grad[first + p] * scale;
+        const Mat3<float> R = staged_rotation(rotations, s * part.poses + p);
+        const Vec3<float> offset =
+            subtract(backproject(point.x, point.y, depth, a.distance), rotate(joint, R));
+        const Vec3<float> v = norm_vjp(g, offset, norm(offset));
+        const Vec3<float> back = backproject_vjp(v, point.x, point.y, depth, a.distance);
+        reinterpret_cast<float2*>(a.grad_points)[row] = make_float2(back.x, back.y);
+        a.grad_depth[row] = back.z;
+        sum = subtract(sum, rotate_back(v, R));
+      }
+      put(grad, i, sum);
+    }
+    __syncthreads();
+  }
+  block_copy(a.grad_joints + part.first * part.joints * 3, grad, part.count * 3);
+}
+
+constexpr int THREADS = 256;  // of the kernels with one rotation a thread
+
+int64_t blocks_for(int64_t count) { return (count + THREADS - 1) / THREADS; }
+
+RotationSource<float> rotation_source(const Tensor& rotations, int64_t poses, int64_t samples,
+                                      int64_t axes, double max_angle) {
+  RotationSource<float> source{};
+  source.samples = static_cast<int>(samples);
+  source.poses = poses;
+  if (rotations.scalar_type() == ScalarType::Long) {
+    source.counter = data<int64_t>(rotations);
+    source.draw = {static_cast<int>(axes), static_cast<float>(max_angle)};
+  } else {
+    source.matrices = data<float>(rotations);
+  }
+  return source;
+}
+
+Tensor so3_exp_op(const Tensor& w) {
+  const OnDevice device(w);
+  const int64_t count = w.size(0);
+  const Tensor out = empty(w, {count, 3, 3});
+  device.launch(so3_exp_kernel, blocks_for(count), THREADS, 0, data<float>(w),
+                mutable_data<float>(out), count);
+  return out;
+}
+
+Tensor so3_exp_backward_op(const Tensor& grad, const Tensor& w) {
+  const OnDevice device(w);
+  const int64_t count = w.size(0);
+  const Tensor out = empty(w, {count, 3});
+  device.launch(so3_exp_backward_kernel, blocks_for(count), THREADS, 0, data<float>(grad),
+                data<float>(w), mutable_data<float>(out), count);
+  return out;
+}
+
+Tensor philox_op(const Tensor& counter, int64_t poses, int64_t samples) {
+  const OnDevice device(counter);
+  const int64_t count = poses * samples;
+  const Tensor out = empty(counter, {count, 4});
+  device.launch(philox_kernel, blocks_for(count), THREADS, 0, data<int64_t>(counter), poses, count,
+                mutable_data<int64_t>(out));
+  return out;
+}
+
+Tensor draw_rotations_op(const Tensor& like, const Tensor& counter, int64_t poses, int64_t samples,
+                         int64_t axes, double max_angle) {
+  const OnDevice device(like);
+  const int64_t count = poses * samples;
+  const Tensor out = empty(like, {count, 3, 3});
+  device.launch(draw_rotations_kernel, blocks_for(count), THREADS, 0,
+                rotation_source(counter, poses, samples, axes, max_angle),
+                mutable_data<float>(out), count);
+  return out;
+}
+
+std::tuple<Tensor, Tensor> rotate_project_op(const Tensor& joints, const Tensor& rotations,
+                                             int64_t samples, int64_t axes, double max_angle,
+                                             double distance, bool with_rotated) {
+  const OnDevice device(joints);
+  const int64_t B = joints.size(0), J = joints.size(1);
+  const Tensor points = empty(joints, {samples * B, J, 2});
+  const Tensor rotated = with_rotated ? empty(joints, {samples * B, J, 3}) : empty(joints, {0});
+  const RotateProject<float> arguments = {
+      rotation_source(rotations, B, samples, axes, max_angle),
+      static_cast<int>(J),
+      static_cast<float>(distance),
+      data<float>(joints),
+      mutable_data<float>(points),
+      with_rotated ? mutable_data<float>(rotated) : nullptr};
+  const Tile tile = tile_for(B, J);
+  const size_t floats = tile.joint_floats * (with_rotated ? 2 : 1) +
+      rotation_floats(tile, arguments.source.samples);
+  device.launch(J == 17 ? rotate_project_kernel<17> : rotate_project_kernel<0>, tile.blocks,
+                tile.threads, floats * sizeof(float), arguments, tile);
+  return {points, rotated};
+}
+
+Tensor rotate_project_backward_op(const Tensor& grad_points,
+                                  const std::optional<Tensor>& grad_rotated, const Tensor& joints,
+                                  const Tensor& rotations, int64_t samples, int64_t axes,
+                                  double max_angle, double distance) {
+  const OnDevice device(joints);
+  const int64_t B = joints.size(0), J = joints.size(1);
+  const Tensor grad_joints = empty(joints, {B, J, 3});
+  const RotateProjectBackward<float> arguments = {
+      rotation_source(rotations, B, samples, axes, max_angle),
+      static_cast<int>(J),
+      static_cast<float>(distance),
+      data<float>(grad_points),
+      data<float>(grad_rotated),
+      data<float>(joints),
+      mutable_data<float>(grad_joints)};
+  const Tile tile = tile_for(B, J);
+  const size_t floats =
+      tile.joint_floats * 2 + rotation_floats(tile, arguments.source.samples);
+  device.launch(J == 17 ? rotate_project_backward_kernel<17> : rotate_project_backward_kernel<0>,
+                tile.blocks, tile.threads, floats * sizeof(float), arguments, tile);
+  return grad_joints;
+}
+
+Tensor equivariance_distance_op(const Tensor& joints, const Tensor& points, const Tensor& depth,
+                                const Tensor& rotations, int64_t samples, int64_t axes,
+                                double max_angle, double distance) {
+  const OnDevice device(joints);
+  const int64_t B = joints.size(0), J = joints.size(1);
+  const Tensor out = empty(points, {samples * B});
+  const EquivarianceDistance<float> arguments = {
+      rotation_source(rotations, B, samples, axes, max_angle),
+      static_cast<int>(J),
+      static_cast<float>(distance),
+      data<float>(joints),
+      data<float>(points),
+      data<float>(depth),
+      mutable_data<float>(out)};
+  const Tile tile = tile_for(B, J);
+  const int held = arguments.source.samples < SAMPLES ? arguments.source.samples : SAMPLES;
+  const size_t floats = tile.joint_floats + rotation_floats(tile, held) +
+      static_cast<size_t>(held) * tile.poses * J;
+  device.launch(J == 17 ? equivariance_distance_kernel<17> : equivariance_distance_kernel<0>,
+                tile.blocks, tile.threads, floats * sizeof(float), arguments, tile);
+  return out;
+}
+
+std::tuple<Tensor, Tensor, Tensor> equivariance_distance_backward_op(
+    const Tensor& grad, const Tensor& joints, const Tensor& points, const Tensor& depth,
+    const Tensor& rotations, int64_t samples, int64_t axes, double max_angle, double distance) {
+  const OnDevice device(joints);
+  const int64_t B = joints.size(0), J = joints.size(1);
+  const Tensor grad_joints = empty(joints, {B, J, 3});
+  const Tensor grad_points = empty(joints, {samples * B, J, 2});
+  const Tensor grad_depth = empty(joints, {samples * B, J});
+  const EquivarianceDistanceBackward<float> arguments = {
+      rotation_source(rotations, B, samples, axes, max_angle),
+      static_cast<int>(J),
+      static_cast<float>(distance),
+      data<float>(grad),
+      data<float>(joints),
+      data<float>(points),
+      data<float>(depth),
+      mutable_data<float>(grad_joints),
+      mutable_data<float>(grad_points),
+      mutable_data<float>(grad_depth)};
+  const Tile tile = tile_for(B, J);
+  const size_t floats =
+      tile.joint_floats * 2 + rotation_floats(tile, arguments.source.samples);
+  device.launch(
+      J == 17 ? equivariance_distance_backward_kernel<17> : equivariance_distance_backward_kernel<0>,
+      tile.blocks, tile.threads, floats * sizeof(float), arguments, tile);
+  return {grad_joints, grad_points, grad_depth};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(ites_cuda, m) {
+  for (const char* schema : rotation_schemas) m.def(schema);
+}
+
+STABLE_TORCH_LIBRARY_IMPL(ites_cuda, CUDA, m) {
+  m.impl("so3_exp", TORCH_BOX(&so3_exp_op));
+  m.impl("so3_exp_backward", TORCH_BOX(&so3_exp_backward_op));
+  m.impl("philox", TORCH_BOX(&philox_op));
+  m.impl("draw_rotations", TORCH_BOX(&draw_rotations_op));
+  m.impl("rotate_project", TORCH_BOX(&rotate_project_op));
+  m.impl("rotate_project_backward", TORCH_BOX(&rotate_project_backward_op));
+  m.impl("equivariance_distance", TORCH_BOX(&equivariance_distance_op));
+  m.impl("equivariance_distance_backward", TORCH_BOX(&equivariance_distance_backward_op));
+}
+
+}  // namespace ites
