@@ -367,7 +367,7 @@ def test_both_stages_from_the_command_line(store: Path, tmp_path: Path) -> None:
 def test_the_modules_take_the_same_options(stage: str, store: Path, tmp_path: Path) -> None:
     arguments = ["--data", str(store), "--out", str(tmp_path), "--batch", "1"]
     command = [sys.executable, "-m", f"ites.train_{stage}", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 2
     assert result.stderr == "ites: batch: expected a whole number of at least 2, got 1\n"
 
@@ -401,6 +401,8 @@ def test_resume_needs_a_run(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["teacher", "--resume", str(tmp_path)])
     assert isinstance(result.exception, ItesError)
     assert "expected the folder of a run with a teacher" in str(result.exception)
+    arguments = ["teacher", "--resume", str(tmp_path), "--config", "a.toml"]
+    assert "leave --config out" in str(CliRunner().invoke(app, arguments).exception)
 
 
 def test_parameters_without_decay_are_none(store: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from ites.config import STAGES, make_settings
+from ites.errors import ItesError
 
 if TYPE_CHECKING:
     from ites.train.engine import Result
@@ -53,6 +54,8 @@ def run_stages(
         chosen = [make_settings(stage, config, options[stage]) for stage in stages]
         for settings in chosen:
             refuse_to_overwrite(settings.out, settings.stage)
+    elif config is not None:
+        raise ItesError("train: --resume takes the run's own settings, so leave --config out")
     else:
         chosen = [resumed_settings(resume, stage, options[stage]) for stage in stages]
     results = []
