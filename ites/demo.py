@@ -79,7 +79,8 @@ def demo(
     lifted = lift(out, data, clip, split="test", device=device)
     done("lifting")
     summary = list(_summary(evaluations, results["student"].backend, results["student"].device))
-    write_report(out, page, lifted=clip, times=times, title="ITES demo", summary=summary)
+    others = {what: spent for what, spent in times.items() if not what.startswith("training")}
+    write_report(out, page, lifted=clip, times=others, title="ITES demo", summary=summary)
     done("page")
 
     say("")

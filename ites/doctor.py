@@ -13,6 +13,7 @@ import torch
 
 import ites
 from ites import backends
+from ites.errors import ItesError
 
 OPS = (
     "so3_exp",
@@ -25,7 +26,7 @@ OPS = (
     "batch_norm_relu",
 )
 EXTRAS = {
-    "view": ("plotly", "matplotlib", "imageio", "PIL"),
+    "view": ("plotly", "matplotlib", "imageio_ffmpeg", "PIL"),
     "log": ("tensorboard",),
     "data": ("cdflib",),
 }
@@ -93,7 +94,7 @@ def _build_info(name: str) -> dict[str, Any] | None:
 def _chosen(op: str, device: str) -> str:
     try:
         return backends.choose(op, device, torch.float32)
-    except ites.ItesError as error:
+    except ItesError as error:
         return f"none: {error}"
 
 

@@ -46,7 +46,7 @@ def lift(
     scale: str = "auto",
     body_size: float = BODY_SIZE,
     batch_size: int = BATCH_SIZE,
-    device: str = "auto",
+    device: str | None = None,
 ) -> dict[str, Any]:
     """Lift the keypoints of a file and write the 3D poses.
 
@@ -68,7 +68,7 @@ def lift(
             camera is known, else "clip".
         body_size: mean distance from root to head that a lifted clip is given, metres.
         batch_size: poses lifted at a time.
-        device: "cpu", "cuda", ...; "auto": a GPU where there is one.
+        device: "cpu", "cuda", ...; None or "auto": a GPU where there is one.
 
     Returns:
         A summary: poses, clips, seconds and poses_per_second (of the lifting alone), model, device,
@@ -85,7 +85,7 @@ def lift(
     ):
         if value is not None and not value > 0:
             raise ItesError(f"lift: {name} must be positive, got {value}")
-    if device == "auto":
+    if device in (None, "auto"):
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model, metadata = load_model(run, stage, device)
     model.float()

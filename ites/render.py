@@ -151,7 +151,7 @@ def _write_mp4(path: Path, images: Iterator[NDArray[np.uint8]], fps: float) -> N
     try:
         import imageio_ffmpeg
     except ImportError:
-        raise ItesError("films need imageio with ffmpeg: pip install 'ites[view]'") from None
+        raise ItesError("films need imageio-ffmpeg: pip install 'ites[view]'") from None
     first = next(images)
     writer = imageio_ffmpeg.write_frames(
         str(path), first.shape[1::-1], fps=fps, macro_block_size=2, output_params=["-f", "mp4"]

@@ -258,7 +258,7 @@ def _figures() -> tuple[dict[str, Any], dict[str, Any]]:
             "yaxis": {**axis, "title": {"text": "away (m)"}},
             "zaxis": {**axis, "title": {"text": "up (m)"}},
             "aspectmode": "manual",
-            "dragmode": "orbit",
+            "dragmode": "turntable",
             "camera": {
                 "eye": {"x": 0.8, "y": -1.9, "z": 0.4},
                 "center": {"x": 0, "y": 0, "z": -0.1},

@@ -87,6 +87,9 @@ PROBE = """
   find("picker").value = 1; send("picker", "change"); await pause(100); note("second clip");
   seen.canvases = find("solid").querySelectorAll("canvas").length;
   seen.lines = find("flat").querySelectorAll(".scatterlayer path.js-line").length;
+  await Plotly.relayout(find("solid"), { "scene.camera.eye": { x: 2, y: 2, z: 2 } });
+  find("reset").click(); await pause(100);
+  seen.eye = find("solid").layout.scene.camera.eye;
   seen.up = find("solid").layout.scene.camera.up;
   seen.picture = await Plotly.toImage(find("solid"), { format: "png", width: 500, height: 400 });
   return seen;
@@ -104,6 +107,7 @@ def test_page_draws_plays_and_stays_offline(lifted, tmp_path):
     assert seen["requests"] == []
     assert seen["canvases"] >= 1
     assert seen["lines"] == len(HUMAN36M.bones)
+    assert seen["eye"]["y"] < -1
     assert seen["up"] == {"x": 0, "y": 0, "z": 1}
 
     assert seen["picture"].startswith("data:image/png;base64,")

@@ -6,6 +6,7 @@ function startViewer(root, data) {
   const truthBox = find("truth");
   const sides = Object.keys(data.bones);
   const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["toImage"] };
+  const camera = JSON.stringify(data.solid.layout.scene.camera); // Plotly writes into its layout
   const state = { clip: null, frame: 0, playing: false, held: false, busy: false, clock: 0 };
 
   // 16-bit whole numbers times `step`, little-endian, base64.
@@ -99,7 +100,7 @@ function startViewer(root, data) {
   slider.addEventListener("input", () => { state.frame = Number(slider.value); draw(); });
   picker.addEventListener("change", () => choose(Number(picker.value)));
   truthBox.addEventListener("change", draw);
-  find("reset").addEventListener("click", () => Plotly.relayout(solid, { "scene.camera": data.solid.layout.scene.camera }));
+  find("reset").addEventListener("click", () => Plotly.relayout(solid, { "scene.camera": JSON.parse(camera) }));
   // A redraw in the middle of a drag would throw the view back.
   solid.addEventListener("pointerdown", () => { state.held = true; }, true);
   window.addEventListener("pointerup", () => { state.held = false; state.clock = performance.now(); }, true);
