@@ -118,9 +118,10 @@ def scale_for(points: np.ndarray, skeleton: Skeleton = HUMAN36M) -> float:
     lines = points[:, skeleton.head].astype(np.float64) - points[:, skeleton.root]
     mean = float(np.linalg.norm(lines, axis=-1).mean()) if len(points) else 0.0
     if not mean > 0:
+        root, head = skeleton.joints[skeleton.root], skeleton.joints[skeleton.head]
         raise ItesError(
-            f"scale_for: the mean distance from {skeleton.joints[skeleton.root]} to "
-            f"{skeleton.joints[skeleton.head]} must be positive, got {mean} over {len(points)} poses"
+            f"scale_for: the mean distance from {root} to {head} must be positive, "
+            f"got {mean} over {len(points)} poses"
         )
     return HEAD_DISTANCE / mean
 
@@ -239,12 +240,12 @@ def human36m_cameras(subject: str) -> tuple[Camera, ...]:
             radial=radial,
             tangential=tangential,
             orientation=orientation,
-            translation=tuple(value / 1000 for value in millimetres),
+            translation=(x / 1000, y / 1000, z / 1000),
             width=width,
             height=height,
         )
         for (name, focal, center, radial, tangential, width, height), (
             orientation,
-            millimetres,
+            (x, y, z),
         ) in zip(_INTRINSICS, _EXTRINSICS[subject], strict=True)
     )

@@ -196,7 +196,7 @@ def keypoints(
     """
     from ites.data.keypoints import prepare_keypoints
 
-    given = {} if field_of_view is None else {"field_of_view": field_of_view}
+    given: dict[str, Any] = {} if field_of_view is None else {"field_of_view": field_of_view}
     summary = prepare_keypoints(
         sources,
         out,
@@ -285,7 +285,7 @@ def lift(
     """
     from ites.lift import lift as run_lift
 
-    given = {"body_size": body_size, "batch_size": batch_size}
+    given: dict[str, Any] = {"body_size": body_size, "batch_size": batch_size}
     summary = run_lift(
         run,
         keypoints,

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,7 +89,7 @@ def _error(ours: np.ndarray, golden: np.ndarray) -> float:
 
 def _compare(
     group: str,
-    ours: Mapping[str, Tensor | np.ndarray | float],
+    ours: Mapping[str, Any],
     golden: Mapping[str, np.ndarray],
     bound: float,
     measure: Callable[[np.ndarray, np.ndarray], float] = _error,
@@ -266,7 +267,8 @@ class _Runner:
     def cameras(self) -> Iterator[Check]:
         """The four cameras of subject S9, from the world to pixels."""
         world = self.golden["camera.world_xyz"].astype(np.float64)
-        ours, golden = {}, {}
+        ours: dict[str, np.ndarray] = {}
+        golden: dict[str, np.ndarray] = {}
         for number, camera in enumerate(human36m_cameras("S9")):
             prefix = f"camera{number}."
             golden |= {prefix + n: self.golden[prefix + n] for n in ("camera_xyz", "pixels")}

@@ -92,7 +92,9 @@ def project(joints: Tensor, distance: float = DISTANCE) -> Tensor:
 
 
 def backproject(points: Tensor, depth: Tensor, distance: float = DISTANCE) -> Tensor:
-    """Put points at depths: `concat(points * max(depth + distance, 1), depth)`, `project`'s inverse.
+    """Put points at depths: the inverse of `project`.
+
+    `concat(points * max(depth + distance, 1), depth)`.
 
     Args:
         points: (..., 2), projections by the networks' camera.

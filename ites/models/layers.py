@@ -24,6 +24,8 @@ class BatchNormReLU(nn.Module):
 
     momentum = 0.1
     eps = 1e-5
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(
         self,

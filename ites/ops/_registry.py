@@ -30,8 +30,7 @@ def define(family: str, schema: str, fake: Callable[..., Any]) -> Callable[..., 
     _library.define(f"{name}({arguments}, str backend) ->{returns}", tags=_TAGS)
 
     def run(*operands: Any) -> Any:
-        *operands, backend = operands
-        return _kernel(family, name, backend)(*operands)
+        return _kernel(family, name, operands[-1])(*operands[:-1])
 
     for device in ("CPU", "CUDA"):
         _library.impl(name, run, device)

@@ -37,12 +37,12 @@ def graph_of(skeleton: Skeleton, device: torch.device) -> Graph:
     """The tables of a skeleton on a device, made once."""
     rows = torch.tensor([row for row, _ in skeleton.edges])
     counts = torch.bincount(rows, minlength=skeleton.num_joints)
-    table = dict(dtype=torch.int32, device=device)
-    return Graph(
-        torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(**table),
-        torch.tensor([column for _, column in skeleton.edges], **table),
-        torch.tensor(skeleton.pooling, **table).reshape(-1, 2),
+    tables = (
+        torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
+        torch.tensor([column for _, column in skeleton.edges]),
+        torch.tensor(skeleton.pooling).reshape(-1, 2),
     )
+    return Graph(*(table.to(device, torch.int32) for table in tables))
 
 
 def graph_mix(
