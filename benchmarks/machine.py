@@ -1,0 +1,173 @@
+"""The machine that a benchmark runs on: its name, its versions, and the two rates that bound it."""
+
+from __future__ import annotations
+
+import platform
+import re
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ites
+from ites import backends
+
+RESULTS = Path(__file__).parent / "results"
+
+Function = Callable[[], object]
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of an option; "auto" is a GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """The processor's name, such as "NVIDIA H200" or "AMD EPYC, 2 threads"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    model = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        found = re.search(r"model name\s*:\s*(.+)", information.read_text())
+        model = found[1] if found else model
+    return f"{model}, {torch.get_num_threads()} threads"
+
+
+def results_folder(device: torch.device) -> Path:
+    """`benchmarks/results/<device>`, made of the device's name."""
+    slug = re.sub(r"[^a-z0-9]+", "-", device_name(device).lower()).strip("-")
+    return RESULTS / slug
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """What a result must say of where it was measured."""
+    return {
+        "device": device_name(device),
+        "kind": device.type,
+        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+        if device.type == "cuda"
+        else None,
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "triton": _version("triton"),
+        "ites": ites.__version__,
+        "commit": commit(),
+        "missing": backends.MISSING,
+        "date": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+    }
+
+
+def commit() -> str | None:
+    """The commit of this tree, with "+" where tracked files differ from it."""
+    revision = _output("git", "rev-parse", "--short=12", "HEAD")
+    if revision is None:
+        return None
+    changed = _output("git", "status", "--porcelain", "--untracked-files=no")
+    return revision + ("+" if changed else "")
+
+
+def _output(*command: str) -> str | None:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return __import__(package).__version__
+    except ImportError:
+        return None
+
+
+def clock() -> float:
+    """Seconds, after the GPU has finished what it was given: a timer for pytest-benchmark."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def seconds_each(function: Function, enough: float = 2e-3) -> tuple[float, int]:
+    """Seconds a call, warmed up, and how many calls in a row were timed to last `enough`."""
+    function()
+    calls = 1
+    while True:
+        start = clock()
+        for _ in range(calls):
+            function()
+        spent = clock() - start
+        if spent >= enough or calls >= 1 << 14:
+            return spent / calls, calls
+        calls = min(1 << 14, max(2 * calls, int(1.2 * calls * enough / max(spent, 1e-9))))
+
+
+def interleaved(functions: Mapping[str, Function], rounds: int, calls: int = 1) -> dict[str, float]:
+    """Median seconds of a call of each function, in turn so that drifts strike all alike.
+
+    Args:
+        functions: what to time, warmed up, by name.
+        rounds: how many times each has its turn.
+        calls: of a function in its turn, so that a GPU's launches queue as they do in earnest.
+    """
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            start = clock()
+            for _ in range(calls):
+                function()
+            times[name].append((clock() - start) / calls)
+    return {name: statistics.median(spent) for name, spent in times.items()}
+
+
+@contextmanager
+def matmul_precision(name: str) -> Iterator[None]:
+    """PyTorch's float32 matmul precision within a block: "highest", or "high" for TF32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def copy_bandwidth(device: torch.device) -> float:
+    """Bytes a second of a large copy on the device, read and written ones counted."""
+    size = 1 << (32 if device.type == "cuda" else 28)
+    source = torch.empty(size // 4, device=device).uniform_()
+    target = torch.empty_like(source)
+    return 2 * size / _best(lambda: target.copy_(source))
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """Floating-point operations a second of a large matrix product on random numbers."""
+    size = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    out = torch.empty_like(a)
+    return 2 * size**3 / _best(lambda: torch.mm(a, b, out=out))
+
+
+def rates(device: torch.device) -> dict[str, float]:
+    """Every rate that rows are held against: copied bytes and products' FLOP, a second."""
+    measured = {"copy": copy_bandwidth(device), "float32": matrix_rate(device)}
+    if device.type == "cuda":
+        with matmul_precision("high"):
+            measured["tf32"] = matrix_rate(device)
+        measured["bf16"] = matrix_rate(device, torch.bfloat16)
+    return measured
+
+
+def _best(function: Function, rounds: int = 7) -> float:
+    return min(seconds_each(function, 5e-2)[0] for _ in range(rounds))

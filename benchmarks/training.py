@@ -1,0 +1,170 @@
+"""Time training steps of ites against the released order of operations.
+
+    python -m benchmarks.training --json FILE
+
+Steps are whole: gathering the batch, losses of both passes, backward pass, optimiser, at batch 128
+and the paper's sizes; one step of each contender in turn. Reported are medians, their ratio, and
+the share of the matrix-product rate measured in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from benchmarks import baseline, machine
+from ites.checkpoint import Metadata, save_model, weights_file
+from ites.config import make_settings
+from ites.files import replacing
+from ites.models import Teacher
+from ites.skeleton import HUMAN36M
+from ites.train.engine import Training
+from ites.train.stages import make_stage
+
+BATCH = 128
+POSES = 4096
+FLOP = {"teacher": 13.8e9, "student": 34.5e9}
+"""Of a step's matrix products: three forwards of 5 x 128 poses, 7.18 and 18.0 MFLOP a pose."""
+
+Step = Callable[[], object]
+
+
+def poses(device: torch.device) -> Tensor:
+    """Root-relative 2D poses (POSES, J, 2), of about the networks' scale."""
+    generator = torch.Generator().manual_seed(1)
+    points = 0.1 * torch.randn(POSES, HUMAN36M.num_joints, 2, generator=generator)
+    return (points - points[:, :1]).to(device)
+
+
+def ours(stage: str, device: torch.device, precision: str) -> Step:
+    """A step of the training engine itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        if stage == "student":  # which learns from a teacher's depths; an untrained one's do
+            teacher = Teacher(width=16, blocks=1)
+            save_model(weights_file(folder, "teacher"), teacher, Metadata("teacher", HUMAN36M, 1.0))
+        options = {"out": folder, "batch": BATCH, "precision": precision}
+        settings = make_settings(stage, options=options)
+        made = make_stage(settings, HUMAN36M, poses(device))
+    training = Training(made, 1.0, device, None, Console(file=io.StringIO()))
+
+    def step(rows: Tensor) -> None:
+        with machine.matmul_precision("high" if precision == "tf32" else "highest"):
+            training.take_step(rows)
+
+    return _on_batches(step, device)
+
+
+def theirs(stage: str, device: torch.device, mode: str | None = None) -> Step:
+    """A step of the baseline: eager, or its losses by `torch.compile` in a mode."""
+    points = poses(device)
+    depth = 0.1 * torch.randn_like(points[..., :1])
+    model: nn.Module = baseline.Teacher() if stage == "teacher" else baseline.Student()
+    model.to(device).train()
+    optimiser = baseline.optimiser_of(model)
+    losses = torch.compile(model.losses, mode=mode) if mode else model.losses
+
+    def step(rows: Tensor) -> None:
+        batch = (points[rows],) if stage == "teacher" else (points[rows], depth[rows])
+        optimiser.zero_grad()
+        losses(*batch)["total_loss"].backward()
+        optimiser.step()
+
+    return _on_batches(step, device)
+
+
+def _on_batches(step: Callable[[Tensor], object], device: torch.device) -> Step:
+    """The step on the next batch of a shuffled order, again and again."""
+    order = torch.randperm(POSES, generator=torch.Generator().manual_seed(2)).to(device)
+    batches = order.split(BATCH)
+    taken = 0
+
+    def next_step() -> None:
+        nonlocal taken
+        step(batches[taken % len(batches)])
+        taken += 1
+
+    return next_step
+
+
+def contenders(device: torch.device, compiled: bool) -> dict[str, Callable[[str], Step]]:
+    """Who races: makers of a step, given the stage."""
+    racing: dict[str, Callable[[str], Step]] = {"baseline": lambda stage: theirs(stage, device)}
+    if compiled:
+        for mode in ("default", "max-autotune"):
+            racing[f"baseline, torch.compile {mode}"] = lambda stage, m=mode: theirs(
+                stage, device, m
+            )
+    for precision in ("float32", "tf32", "bf16") if device.type == "cuda" else ("float32",):
+        racing[f"ites {precision}"] = lambda stage, p=precision: ours(stage, device, p)
+    return racing
+
+
+def race(
+    stage: str, device: torch.device, rounds: int, compiled: bool, rates: dict[str, float]
+) -> dict[str, Any]:
+    """Medians of a stage's contenders; of ites those of TF32 on a GPU and float32 on a CPU."""
+    steps, failed = {}, {}
+    for name, make in contenders(device, compiled).items():
+        try:
+            step = make(stage)
+            for _ in range(3):
+                step()
+        except Exception as error:  # a contender that cannot run leaves the others their race
+            failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        else:
+            steps[name] = step
+    seconds = machine.interleaved(steps, rounds, calls=10 if device.type == "cuda" else 1)
+    precision = "tf32" if device.type == "cuda" else "float32"
+    result: dict[str, Any] = {"device": machine.device_name(device), "rounds": rounds}
+    for name, key in (("baseline", "baseline"), (f"ites {precision}", "ites")):
+        if name in seconds:
+            result[f"{key}_seconds"] = seconds[name]
+            result[f"{key}_matrix_share"] = FLOP[stage] / seconds[name] / rates[precision]
+    if {"baseline_seconds", "ites_seconds"} <= result.keys():
+        result["ratio"] = result["baseline_seconds"] / result["ites_seconds"]
+    return result | {"ites_precision": precision, "seconds": seconds, "failed": failed}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Race both stages, print the medians, write the file."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--json", type=Path, help="default: benchmarks/results/<device>/steps.json")
+    parser.add_argument("--device", default="auto", help="cpu, cuda; auto: a GPU if there is one")
+    parser.add_argument("--rounds", type=int, default=20, help="turns of each contender")
+    parser.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="torch.compile of the baseline races too; the default on a GPU",
+    )
+    options = parser.parse_args(argv)
+    device = machine.pick_device(options.device)
+    compiled = device.type == "cuda" if options.compile is None else options.compile
+    results: dict[str, Any] = {"machine": machine.describe(device), "batch": BATCH}
+    results["rates"] = rates = machine.rates(device)
+    for stage in FLOP:
+        results[stage] = race(stage, device, options.rounds, compiled, rates)
+        print(f"{stage}, batch {BATCH}, {results[stage]['device']}")
+        for name, seconds in results[stage]["seconds"].items():
+            ratio = results[stage]["seconds"].get("baseline", float("nan")) / seconds
+            print(f"  {name:40} {1e3 * seconds:10.3f} ms {ratio:8.2f} x")
+        for name, reason in results[stage]["failed"].items():
+            print(f"  {name:40} failed: {reason}")
+    path = options.json or machine.results_folder(device) / "steps.json"
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(results, indent=1) + "\n")
+    print(path)
+    return int(any("ratio" not in results[stage] for stage in FLOP))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
