@@ -213,11 +213,11 @@ def test_films_have_the_clip_s_pace(lifted, tmp_path):
     image = pytest.importorskip("PIL.Image", reason="pip install 'ites[view]'")
     ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="pip install 'ites[view]'")
     gif, mp4 = tmp_path / "film.gif", tmp_path / "film.mp4"
-    assert view(lifted, gif=gif, mp4=mp4, max_frames=20)["files"] == [str(gif), str(mp4)]
+    assert view(lifted, gif=gif, mp4=mp4, max_frames=10)["files"] == [str(gif), str(mp4)]
     with image.open(gif) as film:
-        assert film.n_frames == 10 and film.info["duration"] == 80
+        assert film.n_frames == 5 and film.info["duration"] == 80
     frames, seconds = ffmpeg.count_frames_and_secs(mp4)
-    assert frames == 20 and seconds == pytest.approx(0.8, abs=0.05)
+    assert frames == 10 and seconds == pytest.approx(0.4, abs=0.05)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["film.gif", "film.mp4", "lifted.npz"]
 
 
