@@ -9,6 +9,8 @@ namespace py = pybind11;
 
 void bind_rotation(py::module_& m);
 void bind_dictionary(py::module_& m);
+void bind_graph(py::module_& m);
+void bind_norm(py::module_& m);
 
 namespace {
 
@@ -32,4 +34,6 @@ PYBIND11_MODULE(_C, m) {
         "instruction set in use (ITES_SIMD lowers it).");
   bind_rotation(m);
   bind_dictionary(m);
+  bind_graph(m);
+  bind_norm(m);
 }

@@ -1,11 +1,5 @@
 // Every family's loops, compiled once an instruction set (see dispatch.h).
-#include "cpu/rotation_loops.h"
-#if __has_include("cpu/dictionary_loops.h")
 #include "cpu/dictionary_loops.h"
-#endif
-#if __has_include("cpu/graph_loops.h")
 #include "cpu/graph_loops.h"
-#endif
-#if __has_include("cpu/norm_loops.h")
 #include "cpu/norm_loops.h"
-#endif
+#include "cpu/rotation_loops.h"

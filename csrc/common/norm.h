@@ -1,0 +1,77 @@
+// Batch normalisation with ReLU and skip connection, per element and per channel: V is a number
+// or a group of SIMD lanes that hold neighbouring channels.
+#pragma once
+
+#include "common/scalar.h"
+
+namespace ites {
+
+// Mean and sum of squared deviations of a set of values.
+template <class V>
+struct Moments {
+  V mean, deviation;
+};
+
+// Moments of R values at hand, in two passes.
+template <int R, class V>
+ITES_FN Moments<V> moments_of(const V (&x)[R]) {
+  V sum = x[0];
+  for (int r = 1; r < R; ++r) sum += x[r];
+  const V mean = sum * V(scalar_of<V>(1.0 / R));
+  V deviation = (x[0] - mean) * (x[0] - mean);
+  for (int r = 1; r < R; ++r) deviation += (x[r] - mean) * (x[r] - mean);
+  return {mean, deviation};
+}
+
+// Moments of two sets together, `share` being the second's part of their number and
+// `weight` = n_a n_b / (n_a + n_b)  (Chan, Golub, LeVeque 1979).
+template <class V>
+ITES_FN Moments<V> join(Moments<V> a, Moments<V> b, scalar_of<V> share, scalar_of<V> weight) {
+  const V step = b.mean - a.mean;
+  return {a.mean + step * V(share), a.deviation + b.deviation + step * step * V(weight)};
+}
+
+// What is done to the normalised value: relu(bn), relu(bn + skip), relu(bn) + skip or bn + skip.
+struct Form {
+  bool relu, skip_before, skip_after;
+};
+
+// One channel's statistics and parameters.
+template <class V>
+struct Channel {
+  V mean, scale, weight, bias;  // scale = 1 / sqrt(variance + eps)
+};
+
+template <class V>
+ITES_FN V normalised(V x, const Channel<V>& c) {
+  return (x - c.mean) * c.scale;
+}
+
+// The value that meets the ReLU; skip is read only in the form with skip_before.
+template <class V>
+ITES_FN V before_relu(V x, V skip, const Channel<V>& c, Form form) {
+  const V y = normalised(x, c) * c.weight + c.bias;
+  return form.skip_before ? y + skip : y;
+}
+
+template <class V>
+ITES_FN V batch_norm_relu(V x, V skip, const Channel<V>& c, Form form) {
+  V y = before_relu(x, skip, c, form);
+  if (form.relu) y = select(V{} > y, V{}, y);
+  return form.skip_after ? y + skip : y;
+}
+
+// Gradient of the value that meets the ReLU.
+template <class V>
+ITES_FN V before_relu_backward(V grad, V x, V skip, const Channel<V>& c, Form form) {
+  return form.relu ? select(V{} >= before_relu(x, skip, c, form), V{}, grad) : grad;
+}
+
+// Gradient of x, from that of the value that meets the ReLU and the means over the batch of
+// that gradient and of its product with the normalised value.
+template <class V>
+ITES_FN V batch_norm_backward(V grad, V x, V grad_mean, V product_mean, const Channel<V>& c) {
+  return c.weight * c.scale * (grad - grad_mean - normalised(x, c) * product_mean);
+}
+
+}  // namespace ites

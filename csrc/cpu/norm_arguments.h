@@ -1,0 +1,27 @@
+// What the norm family's loops are given. Rows are taken in units of `unit`, each of which fills a
+// row of `partial`: two numbers a channel.
+#pragma once
+
+#include "common/norm.h"
+
+namespace ites {
+
+template <class T>
+struct BatchNorm {
+  static constexpr int unit = 128;
+  int64_t rows, channels;
+  Form form;
+  const T *x, *skip;  // (N, C)
+  // (C,): mean, 1 / sqrt(var + eps), weight, bias
+  const T *mean, *scale, *weight, *bias;
+};
+
+template <class T>
+struct BatchNormGrads {
+  const T* grad;                           // (N, C)
+  const T *grad_mean, *product_mean;       // (C,)
+  T* grad_sum;                             // (N, C) or null: gradient of what meets the ReLU
+  T* grad_x;                               // (N, C)
+};
+
+}  // namespace ites
