@@ -199,11 +199,12 @@ def test_counted_joints_must_exist():
 
 
 def test_speed():
-    """500,000 poses take under 20 s; measured on two quiet cores: 3 s."""
+    """500,000 poses take under 20 s of one core, 4 s as measured; here a tenth of them."""
     pred, gt = poses(18, 50_000), poses(19, 50_000)
-    seconds = []
-    for _ in range(3):  # the best of three: other work on the machine is not ours
-        start = time.perf_counter()
-        metrics.pose_errors(pred, gt)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 2
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the processor's time counts no waiting, for threads or other work
+    start = time.process_time()
+    metrics.pose_errors(pred, gt)
+    seconds = time.process_time() - start
+    torch.set_num_threads(threads)
+    assert seconds < 2
