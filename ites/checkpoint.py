@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ites.errors import ItesError
@@ -211,7 +211,7 @@ def _write(
 ) -> None:
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        save_file(plain, temporary, metadata=text)
+        temporary.write_bytes(save(plain, metadata=text))
 
 
 def _read(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -150,7 +150,7 @@ def test_a_failed_write_leaves_the_old_file(
         file.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("ites.checkpoint.save_file", fail)
+    monkeypatch.setattr("ites.checkpoint.save", fail)
     with pytest.raises(OSError, match="disk full"):
         save_model(path, small("teacher"), Metadata("teacher", HUMAN36M, 2.0))
     assert path.read_bytes() == before

@@ -138,7 +138,9 @@ ITES_FN Vec3<T> random_axis(int axes, T u1, T u2, T sign) {
     case 4: return {zero, zero, sign};
     default: break;
   }
-  sine_cosine(turn * (axes == 7 ? u2 : u1), sine, cosine);
+  // Turns in [-1/2, 1/2): half the rounding of [0, 1) once in radians.
+  const T u = axes == 7 ? u2 : u1;
+  sine_cosine(turn * (u - select(u >= T(0.5f), one, zero)), sine, cosine);
   switch (axes) {
     case 3: return {cosine, sine, zero};
     case 5: return {cosine, zero, sine};
