@@ -67,8 +67,12 @@ class OnDevice {
 
 // A block's dynamic shared memory.
 __device__ __forceinline__ float* shared_floats() {
+#ifdef __CUDACC__
   extern __shared__ float4 ites_shared[];
   return reinterpret_cast<float*>(ites_shared);
+#else
+  return reinterpret_cast<float*>(emulated::shared_memory.data());  // tests/emulated_cuda
+#endif
 }
 
 // The block copies `count` floats, sixteen bytes a thread where both ends allow it.
