@@ -159,7 +159,7 @@ def _mix_backward_kernel(
     """Gradients to the features, and each program's gradients to edge weights and bias."""
     channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = (channel < CHANNELS)[None, :]
-    _, joint, _ = _rows(tl.program_id(0), poses, JOINTS, ROWS)
+    joint = tl.arange(0, ROWS) % JOINTS
     start = tl.load(row_start + joint)
     degree = tl.load(row_start + joint + 1) - start
     in_start = tl.load(column_start + joint)
@@ -174,7 +174,7 @@ def _mix_backward_kernel(
         edge_sums = tl.zeros([ROWS, _SLOTS], tl.float32)
         block = tl.program_id(0)
         while block < blocks:
-            pose, _, live = _rows(block, poses, JOINTS, ROWS)
+            pose, joint, live = _rows(block, poses, JOINTS, ROWS)
             wanted = live[:, None] & inside
             at = (pose * JOINTS + joint)[:, None] * CHANNELS + channel
             g = tl.load(grad_y + at, mask=wanted, other=0.0).to(tl.float32)
@@ -401,10 +401,11 @@ def _attend_backward_kernel(
 
 
 def _mix_sizes(joints: int, stride: int, channels: int) -> dict[str, int]:
-    """A tile of at most 64 channels and 4096 entries: three poses of 17 joints at 64 channels."""
+    """A tile of at most 64 channels and 256 rows: three poses of 17 joints at 64 channels."""
     block = min(64, triton.next_power_of_2(channels))
-    rows = max(triton.next_power_of_2(joints), min(4096 // block, 1024))
-    return dict(JOINTS=joints, STRIDE=stride, CHANNELS=channels, ROWS=rows, BLOCK=block)
+    rows = max(triton.next_power_of_2(joints), min(4096 // block, 256))
+    sizes = dict(JOINTS=joints, STRIDE=stride, CHANNELS=channels, ROWS=rows, BLOCK=block)
+    return sizes | dict(num_warps=8)
 
 
 def _attend_sizes(joints: int, stride: int, channels: int, attended: int) -> dict[str, int]:
