@@ -146,11 +146,11 @@ def test_a_failed_write_leaves_the_old_file(
     save_model(path, small("teacher"), Metadata("teacher", HUMAN36M, 1.0))
     before = path.read_bytes()
 
-    def fail(tensors: object, file: Path, metadata: object) -> None:
-        file.write_bytes(b"half")
+    def fail(file: Path, content: bytes) -> None:
+        file.open("wb").write(content[: len(content) // 2])
         raise OSError("disk full")
 
-    monkeypatch.setattr("ites.checkpoint.save", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
         save_model(path, small("teacher"), Metadata("teacher", HUMAN36M, 2.0))
     assert path.read_bytes() == before
