@@ -41,6 +41,14 @@ def device_name(device: torch.device) -> str:
     return f"{model}, {torch.get_num_threads()} threads"
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on the device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    found = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
+    return 1024 * int(found[1]) if found else 4 << 30
+
+
 def results_folder(device: torch.device) -> Path:
     """`benchmarks/results/<device>`, made of the device's name."""
     slug = re.sub(r"[^a-z0-9]+", "-", device_name(device).lower()).strip("-")
