@@ -11,7 +11,7 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,30 @@ def root_relative(positions: Floats, skeleton: Skeleton) -> Floats:
     """(..., J, 3) positions minus the root joint's, float32."""
     root = skeleton.root
     return (positions - positions[..., root : root + 1, :]).astype(np.float32, copy=False)
+
+
+def fill_missing(clip: Clip, skeleton: Skeleton) -> tuple[Clip, int]:
+    """Fill joints of confidence 0 linearly in time, the ends with the nearest.
+
+    Returns:
+        The clip, and how many joints were filled.
+
+    Raises:
+        ItesError: a joint is missing in the whole clip.
+    """
+    if clip.confidence is None or (clip.confidence > 0).all():
+        return clip, 0
+    seen, keypoints = clip.confidence > 0, clip.keypoints.copy()
+    frames = np.arange(len(clip))
+    for joint in np.flatnonzero(~seen.all(0)):
+        there = seen[:, joint]
+        if not there.any():
+            raise ItesError(f"{clip.name}: joint {skeleton.joints[joint]} is missing throughout")
+        for axis in range(2):
+            keypoints[~there, joint, axis] = np.interp(
+                frames[~there], frames[there], keypoints[there, joint, axis]
+            )
+    return replace(clip, keypoints=keypoints), int(np.count_nonzero(~seen))
 
 
 def read_keypoints(
@@ -313,11 +337,8 @@ def _plain(dataset: h5py.Dataset) -> NDArray[Any]:
 
 def _measured(path: Path) -> Clips:
     store = _read_store(path, None)
-    clips = [
-        Clip(c.name, c.keypoints, c.fps, c.confidence, c.truth, image_size=c.image_size)
-        for c in store.clips
-    ]
-    return Clips(store.skeleton, clips, store.title, store.acknowledgement)
+    filled = [fill_missing(clip, store.skeleton)[0] for clip in store.clips]
+    return replace(store, clips=[replace(c, positions=c.truth, truth=None) for c in filled])
 
 
 def _from_arrays(arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str]) -> Clips:

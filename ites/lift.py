@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ites.camera import normalise, scale_for
 from ites.checkpoint import load_model
-from ites.clips import Clip, Clips, read_keypoints, root_relative, write_clips
+from ites.clips import Clips, fill_missing, read_keypoints, root_relative, write_clips
 from ites.errors import ItesError
 from ites.skeleton import Skeleton
 
@@ -300,27 +300,3 @@ def metres_per_unit(
     factors = 1 / np.maximum(bones, 1e-6)
     heads = np.linalg.norm(positions[:, skeleton.head], axis=-1)
     return factors * np.float32(body_size / max(float(np.mean(heads * factors)), 1e-6))
-
-
-def fill_missing(clip: Clip, skeleton: Skeleton) -> tuple[Clip, int]:
-    """Fill joints of confidence 0 linearly in time, the ends with the nearest.
-
-    Returns:
-        The clip, and how many joints were filled.
-
-    Raises:
-        ItesError: a joint is missing in the whole clip.
-    """
-    if clip.confidence is None or (clip.confidence > 0).all():
-        return clip, 0
-    seen, keypoints = clip.confidence > 0, clip.keypoints.copy()
-    frames = np.arange(len(clip))
-    for joint in np.flatnonzero(~seen.all(0)):
-        there = seen[:, joint]
-        if not there.any():
-            raise ItesError(f"{clip.name}: joint {skeleton.joints[joint]} is missing throughout")
-        for axis in range(2):
-            keypoints[~there, joint, axis] = np.interp(
-                frames[~there], frames[there], keypoints[there, joint, axis]
-            )
-    return replace(clip, keypoints=keypoints), int(np.count_nonzero(~seen))

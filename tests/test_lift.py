@@ -9,10 +9,10 @@ import torch
 
 from ites.camera import human36m_cameras
 from ites.checkpoint import Metadata, save_model
-from ites.clips import Clip, Clips, read_clips, read_keypoints, write_clips
+from ites.clips import Clip, Clips, fill_missing, read_clips, read_keypoints, write_clips
 from ites.data.store import PoseStoreWriter
 from ites.errors import ItesError
-from ites.lift import assume_camera, fill_missing, lift, lift_clips, lift_points, metres_per_unit
+from ites.lift import assume_camera, lift, lift_clips, lift_points, metres_per_unit
 from ites.models import Student, Teacher
 from ites.skeleton import HUMAN36M, Skeleton
 

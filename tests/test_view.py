@@ -2,13 +2,16 @@
 
 import base64
 import io
+import json
 import re
 
 import numpy as np
 import pytest
 from browser import browse
 
+from ites.camera import Camera
 from ites.clips import Clip, Clips, write_clips
+from ites.data.store import PoseStoreWriter
 from ites.errors import ItesError
 from ites.skeleton import HUMAN36M
 from ites.view import bones_by_side, box, choose, pack, to_truth, view, window
@@ -226,3 +229,18 @@ def test_wrong_endings_are_refused(lifted, tmp_path):
         with pytest.raises(ItesError, match="must end in"):
             view(lifted, **{key: tmp_path / name for key, name in wrong.items()})
     assert [p.name for p in tmp_path.iterdir()] == ["lifted.npz"]
+
+
+def test_a_store_without_3d_shows_its_keypoints(tmp_path):
+    clip = walking("a", 6)
+    seen = np.ones((6, 17), np.float32)
+    seen[2, 3] = 0
+    keypoints = np.where(seen[..., None] > 0, clip.keypoints, -9999)
+    with PoseStoreWriter(tmp_path / "store.h5", HUMAN36M, "only 2D") as writer:
+        writer.add_camera("c", Camera("c", (1100, 1100), (500, 500)))
+        writer.add(keypoints, camera="c", subject="s", action="a", fps=25.0, confidence=seen)
+    assert view(tmp_path / "store.h5")["files"] == [str(tmp_path / "store.html")]
+    text = (tmp_path / "store.html").read_text(encoding="utf-8")
+    assert "<h1>only 2D</h1>" in text and "(none in this file)" in text
+    packed = json.loads(re.search(r"const data = (\{.*\});\n", text)[1])["clips"][0]
+    assert packed["positions"] is None and packed["window"][0] > 0
