@@ -1,0 +1,316 @@
+// The norm family in CUDA. A block takes a slice of 32 channels and a range of rows: eight threads
+// along the channels, four each, and 32 along the rows. The statistics' kernel leaves one partial
+// result a range; the kernel that follows joins them, in a fixed order, before its own rows, so
+// that each direction is two launches and reads its input twice.
+#include "common/norm.h"
+
+#include "cuda/channels.cuh"
+#include "schemas.h"
+
+namespace ites {
+namespace {
+
+constexpr int ACROSS = 8, DOWN = 32, THREADS = ACROSS * DOWN, SLICE = 4 * ACROSS;
+
+struct Range {
+  int64_t rows, channels, height;  // rows in all, and of a range
+  int slices;
+
+  int64_t count() const { return (rows + height - 1) / height; }
+};
+
+// Ranges of at least 64 rows, at most as many as fill a large GPU and can be joined quickly.
+Range ranges_of(int64_t rows, int64_t channels) {
+  const int64_t slices = (channels + SLICE - 1) / SLICE;
+  const int64_t most = slices > 16 ? 32 : slices > 2 ? 512 / slices : 256;
+  const int64_t height = ((rows + most - 1) / most + DOWN - 1) / DOWN * DOWN;
+  return {rows, channels, height < 64 ? 64 : height, static_cast<int>(slices)};
+}
+
+// This thread's part of a block's work.
+struct Place {
+  int across, down;
+  int64_t range, channel, left;  // left: channels from `channel` on
+  int64_t begin, end;            // rows begin, begin + DOWN, ...
+
+  __device__ explicit Place(const Range& r)
+      : across(threadIdx.x % ACROSS), down(threadIdx.x / ACROSS), range(blockIdx.x / r.slices) {
+    channel = (blockIdx.x % r.slices) * SLICE + across * 4;
+    left = r.channels - channel;
+    begin = range * r.height + down;
+    end = min((range + 1) * r.height, r.rows);
+  }
+};
+
+template <bool WHOLE, class T>
+__device__ __forceinline__ Four get(const T* from, int64_t left) {
+  if constexpr (WHOLE) return left > 0 ? load(from) : Four(0.0f);
+  return load_some(from, left);
+}
+template <bool WHOLE, class T>
+__device__ __forceinline__ void put(T* to, const Four& value, int64_t left) {
+  if constexpr (WHOLE) {
+    if (left > 0) store(to, value);
+  } else {
+    store_some(to, value, left);
+  }
+}
+
+struct Counted {
+  Moments<Four> moments;
+  float count;
+};
+
+__device__ __forceinline__ Counted join(const Counted& a, const Counted& b) {
+  const float count = a.count + b.count, share = count > 0.0f ? b.count / count : 0.0f;
+  return {join(a.moments, b.moments, share, a.count * share), count};
+}
+
+// Combines the values of the threads that share channels; all of them get the result.
+template <class Value, class Combine>
+__device__ Value over_block(Value mine, const Place& at, const Combine& combine) {
+  Value* const shared = reinterpret_cast<Value*>(shared_floats());
+  for (int half = DOWN / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (at.down >= half && at.down < 2 * half) shared[threadIdx.x] = mine;
+    __syncthreads();
+    if (at.down < half) mine = combine(mine, shared[threadIdx.x + half * ACROSS]);
+  }
+  __syncthreads();
+  if (at.down == 0) shared[at.across] = mine;
+  __syncthreads();
+  return shared[at.across];
+}
+
+template <class T, bool WHOLE>
+__global__ void __launch_bounds__(THREADS)
+moments_kernel(const Range r, const T* __restrict__ x, float* __restrict__ partial) {
+  constexpr int R = 8;
+  const Place at(r);
+  Counted all{{Four(0.0f), Four(0.0f)}, 0.0f};
+  const auto add = [&](auto rows, int64_t row) {
+    constexpr int count = decltype(rows)::value;
+    Four values[count];
+#pragma unroll
+    for (int i = 0; i < count; ++i)
+      values[i] = get<WHOLE>(x + (row + i * DOWN) * r.channels + at.channel, at.left);
+    all = join(all, Counted{moments_of(values), static_cast<float>(count)});
+  };
+  int64_t row = at.begin;
+  for (; row + (R - 1) * DOWN < at.end; row += R * DOWN) add(std::integral_constant<int, R>{}, row);
+  for (; row < at.end; row += DOWN) add(std::integral_constant<int, 1>{}, row);
+  all = over_block(all, at, [](const Counted& a, const Counted& b) { return join(a, b); });
+  if (at.down > 0) return;
+  float* const to = partial + at.range * 2 * r.channels + at.channel;
+  store_some(to, all.moments.mean, at.left);
+  store_some(to + r.channels, all.moments.deviation, at.left);
+}
+
+struct Parameters {
+  const float *mean, *var, *weight, *bias;
+  float eps;
+  Form form;
+};
+
+__device__ __forceinline__ Channel<Four> channel_of(const Parameters& p, const Place& at,
+                                                    const Four& mean, const Four& var) {
+  Four scale;
+  for (int k = 0; k < 4; ++k) scale.v[k] = 1.0f / sqrtf(var.v[k] + p.eps);
+  return {mean, scale, load_some(p.weight + at.channel, at.left),
+          load_some(p.bias + at.channel, at.left)};
+}
+
+template <class T, bool WHOLE>
+__global__ void __launch_bounds__(THREADS)
+apply_kernel(const Range r, const Parameters p, const T* __restrict__ x,
+             const T* __restrict__ skip, const float* __restrict__ partial, T* __restrict__ out,
+             float* __restrict__ mean, float* __restrict__ var) {
+  const Place at(r);
+  Counted all{{Four(0.0f), Four(0.0f)}, 0.0f};
+  for (int64_t range = at.down; range * r.height < r.rows; range += DOWN) {
+    const float* from = partial + range * 2 * r.channels + at.channel;
+    const int64_t rows = min(r.height, r.rows - range * r.height);
+    all = join(all, Counted{{load_some(from, at.left), load_some(from + r.channels, at.left)},
+                            static_cast<float>(rows)});
+  }
+  all = over_block(all, at, [](const Counted& a, const Counted& b) { return join(a, b); });
+  const Four batch_var = all.moments.deviation * Four(1.0f / all.count);
+  if (at.range == 0 && at.down == 0) {
+    store_some(mean + at.channel, all.moments.mean, at.left);
+    store_some(var + at.channel, batch_var, at.left);
+  }
+  const Channel<Four> channel = channel_of(p, at, all.moments.mean, batch_var);
+#pragma unroll 4
+  for (int64_t row = at.begin; row < at.end; row += DOWN) {
+    const int64_t here = row * r.channels + at.channel;
+    const Four added = skip ? get<WHOLE>(skip + here, at.left) : Four(0.0f);
+    const Four y = batch_norm_relu(get<WHOLE>(x + here, at.left), added, channel, p.form);
+    put<WHOLE>(out + here, y, at.left);
+  }
+}
+
+struct Sums {
+  Four grad, product;  // of the gradient behind the ReLU, and with the normalised value
+};
+
+__device__ __forceinline__ Sums sums_over_block(const Sums& mine, const Place& at) {
+  return over_block(mine, at, [](const Sums& a, const Sums& b) {
+    return Sums{a.grad + b.grad, a.product + b.product};
+  });
+}
+
+template <class T, bool WHOLE>
+__global__ void __launch_bounds__(THREADS)
+sums_kernel(const Range r, const Parameters p, const T* __restrict__ grad, const T* __restrict__ x,
+            const T* __restrict__ skip, T* __restrict__ grad_skip, float* __restrict__ partial) {
+  const Place at(r);
+  const Channel<Four> channel = channel_of(p, at, load_some(p.mean + at.channel, at.left),
+                                           load_some(p.var + at.channel, at.left));
+  Sums sums{Four(0.0f), Four(0.0f)};
+#pragma unroll 4
+  for (int64_t row = at.begin; row < at.end; row += DOWN) {
+    const int64_t here = row * r.channels + at.channel;
+    const Four value = get<WHOLE>(x + here, at.left);
+    const Four added = skip ? get<WHOLE>(skip + here, at.left) : Four(0.0f);
+    const Four g =
+        before_relu_backward(get<WHOLE>(grad + here, at.left), value, added, channel, p.form);
+    if (skip) put<WHOLE>(grad_skip + here, g, at.left);
+    sums.grad += g;
+    sums.product += g * normalised(value, channel);
+  }
+  sums = sums_over_block(sums, at);
+  if (at.down > 0) return;
+  float* const to = partial + at.range * 2 * r.channels + at.channel;
+  store_some(to, sums.grad, at.left);
+  store_some(to + r.channels, sums.product, at.left);
+}
+
+template <class T, bool WHOLE>
+__global__ void __launch_bounds__(THREADS)
+backward_apply_kernel(const Range r, const Parameters p, const T* __restrict__ grad,
+                      const T* __restrict__ x, const float* __restrict__ partial,
+                      T* __restrict__ grad_x, float* __restrict__ grad_weight,
+                      float* __restrict__ grad_bias) {
+  const Place at(r);
+  Sums sums{Four(0.0f), Four(0.0f)};
+  for (int64_t range = at.down; range * r.height < r.rows; range += DOWN) {
+    const float* from = partial + range * 2 * r.channels + at.channel;
+    sums.grad += load_some(from, at.left);
+    sums.product += load_some(from + r.channels, at.left);
+  }
+  sums = sums_over_block(sums, at);
+  if (at.range == 0 && at.down == 0) {
+    store_some(grad_bias + at.channel, sums.grad, at.left);
+    store_some(grad_weight + at.channel, sums.product, at.left);
+  }
+  const Four share(1.0f / static_cast<float>(r.rows));
+  const Four grad_mean = sums.grad * share, product_mean = sums.product * share;
+  const Channel<Four> channel = channel_of(p, at, load_some(p.mean + at.channel, at.left),
+                                           load_some(p.var + at.channel, at.left));
+#pragma unroll 4
+  for (int64_t row = at.begin; row < at.end; row += DOWN) {
+    const int64_t here = row * r.channels + at.channel;
+    const Four value = get<WHOLE>(x + here, at.left);
+    const Four g = before_relu_backward(get<WHOLE>(grad + here, at.left), value, Four(0.0f),
+                                        channel, p.form);
+    put<WHOLE>(grad_x + here, batch_norm_backward(g, value, grad_mean, product_mean, channel),
+               at.left);
+  }
+}
+
+// Whether four channels may be moved at once: calls body with that as a type.
+template <class Body>
+void with_wholeness(int64_t channels, std::initializer_list<const void*> pointers, const Body& body) {
+  bool whole = channels % 4 == 0;
+  for (const void* pointer : pointers) whole &= reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
+  if (whole) {
+    body(std::true_type());
+  } else {
+    body(std::false_type());
+  }
+}
+
+Form form_of(const std::optional<Tensor>& skip, bool relu, bool skip_after) {
+  const bool after = skip_after || !relu;  // the same thing without ReLU
+  return {relu, skip.has_value() && !after, skip.has_value() && after};
+}
+
+std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_op(const Tensor& x, const Tensor& weight,
+                                                      const Tensor& bias,
+                                                      const std::optional<Tensor>& skip, bool relu,
+                                                      bool skip_after, double eps) {
+  const OnDevice device(x);
+  const int64_t N = x.size(0), C = x.size(1);
+  if (N == 0) return {empty(x, {N, C}), torch::stable::new_zeros(weight, {C}), torch::stable::new_zeros(weight, {C})};
+  const Tensor out = empty(x, {N, C}), mean = empty(weight, {C}), var = empty(weight, {C});
+  const Range r = ranges_of(N, C);
+  const Tensor partial = empty(weight, {r.count(), 2, C});
+  const Parameters p{nullptr, nullptr, data<float>(weight), data<float>(bias),
+                     static_cast<float>(eps), form_of(skip, relu, skip_after)};
+  const int64_t blocks = r.count() * r.slices;
+  with_storage_type(x, [&](auto zero) {
+    using T = decltype(zero);
+    const T *from = data<T>(x), *added = data<T>(skip);
+    T* to = mutable_data<T>(out);
+    with_wholeness(C, {from, added, to}, [&](auto whole) {
+      constexpr bool W = decltype(whole)::value;
+      device.launch(moments_kernel<T, W>, blocks, THREADS, THREADS * sizeof(Counted), r, from,
+                    mutable_data<float>(partial));
+      device.launch(apply_kernel<T, W>, blocks, THREADS, THREADS * sizeof(Counted), r, p, from,
+                    added, data<float>(partial), to, mutable_data<float>(mean),
+                    mutable_data<float>(var));
+    });
+  });
+  return {out, mean, var};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_relu_backward_op(
+    const Tensor& grad, const Tensor& x, const Tensor& weight, const Tensor& bias,
+    const std::optional<Tensor>& skip, const Tensor& mean, const Tensor& var, bool relu,
+    bool skip_after, double eps) {
+  const OnDevice device(x);
+  const int64_t N = x.size(0), C = x.size(1);
+  const Form form = form_of(skip, relu, skip_after);
+  const Tensor grad_skip = form.skip_before ? empty(x, {N, C}) : empty(x, {0});
+  if (N == 0)
+    return {empty(x, {N, C}), torch::stable::new_zeros(weight, {C}),
+            torch::stable::new_zeros(weight, {C}), grad_skip};
+  const Tensor grad_x = empty(x, {N, C}), grad_weight = empty(weight, {C});
+  const Tensor grad_bias = empty(weight, {C});
+  const Range r = ranges_of(N, C);
+  const Tensor partial = empty(weight, {r.count(), 2, C});
+  const Parameters p{data<float>(mean), data<float>(var), data<float>(weight), data<float>(bias),
+                     static_cast<float>(eps), form};
+  const int64_t blocks = r.count() * r.slices;
+  with_storage_type(x, [&](auto zero) {
+    using T = decltype(zero);
+    const T *incoming = data<T>(grad), *from = data<T>(x);
+    const T* added = form.skip_before ? data<T>(skip) : nullptr;
+    T *behind = mutable_data<T>(grad_skip), *to = mutable_data<T>(grad_x);
+    with_wholeness(C, {incoming, from, added, behind, to}, [&](auto whole) {
+      constexpr bool W = decltype(whole)::value;
+      device.launch(sums_kernel<T, W>, blocks, THREADS, THREADS * sizeof(Sums), r, p, incoming,
+                    from, added, behind, mutable_data<float>(partial));
+      // What the sums' kernel has stored has passed the ReLU already.
+      Parameters rest = p;
+      if (form.skip_before) rest.form = {false, false, false};
+      device.launch(backward_apply_kernel<T, W>, blocks, THREADS, THREADS * sizeof(Sums), r, rest,
+                    form.skip_before ? behind : incoming, from, data<float>(partial), to,
+                    mutable_data<float>(grad_weight), mutable_data<float>(grad_bias));
+    });
+  });
+  return {grad_x, grad_weight, grad_bias, grad_skip};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(ites_cuda, m) {
+  for (const char* schema : norm_schemas) m.def(schema);
+}
+
+STABLE_TORCH_LIBRARY_IMPL(ites_cuda, CUDA, m) {
+  m.impl("batch_norm_relu", TORCH_BOX(&batch_norm_relu_op));
+  m.impl("batch_norm_relu_backward", TORCH_BOX(&batch_norm_relu_backward_op));
+}
+
+}  // namespace ites
