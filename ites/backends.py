@@ -6,15 +6,21 @@
 | cpp | vectorised C++ (`ites._C`) | float32, float64 on a CPU |
 | cuda | CUDA C++ (`ites._C_cuda`) | float32, bf16, fp16 on an NVIDIA GPU |
 | triton | Triton kernels (`ites.kernels`) | the same; on a CPU under `TRITON_INTERPRET=1` |
+
+Where nobody names a backend, `choices.json` says which is the fastest for an op and a kind of
+device, and on what that was measured; `python -m benchmarks.choose` writes it.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,6 +35,10 @@ _DTYPES = {
     "triton": (torch.float32, *_HALF),
 }
 _HALF_OPS = ("graph_mix", "batch_norm_relu")
+
+CHOICES: dict[str, Any] = json.loads(Path(__file__).with_name("choices.json").read_text())
+"""By kind of device: where it was `measured` (null: nowhere yet), and the backends, fastest first,
+of each of the `ops`, and by `default` of those not listed."""
 
 
 def _missing() -> dict[str, str]:
@@ -113,7 +123,7 @@ def choose(op: str, device: str, dtype: torch.dtype, backend: str | None = None)
         device: "cpu" or "cuda".
         dtype: of the op's first tensor.
         backend: an explicit choice; None takes the default set by `ITES_BACKEND` or `using`, and
-            failing that the fastest that can run.
+            failing that the fastest that can run, by `CHOICES`.
 
     Raises:
         ItesError: an explicit choice does not exist or cannot run, with the reason.
@@ -124,7 +134,8 @@ def choose(op: str, device: str, dtype: torch.dtype, backend: str | None = None)
         if reason is not None:
             raise ItesError(f"{op}: backend {wanted!r} cannot run here: {reason}")
         return wanted
-    for candidate in ("cpp",) if device == "cpu" else ("cuda", "triton"):
+    table = CHOICES.get(device, CHOICES["cuda"])
+    for candidate in table["ops"].get(op, table["default"]):
         if why_not(candidate, op, device, dtype) is None:
             return candidate
     return "reference"

@@ -69,6 +69,7 @@ def examine() -> dict[str, Any]:
             }
             for device in devices
         },
+        "measured": {device: backends.CHOICES[device]["measured"] for device in devices},
         "extras": {
             extra: [name for name in modules if importlib.util.find_spec(name) is None]
             for extra, modules in EXTRAS.items()
@@ -117,6 +118,13 @@ def _advice() -> list[str]:
     return advice
 
 
+def _grounds(measured: dict[str, Any] | None) -> str:
+    """What the choice rests on."""
+    if measured is None:
+        return "by a guess: no measurement on such a device is in ites/choices.json yet"
+    return "the fastest as measured on {device}, torch {torch}, commit {commit}".format(**measured)
+
+
 def describe(findings: dict[str, Any]) -> str:
     """The findings in words."""
     versions, machine = findings["versions"], findings["machine"]
@@ -133,6 +141,7 @@ def describe(findings: dict[str, Any]) -> str:
     for device, ops in findings["backends"].items():
         lines += ["", f"On {device}, in float32, each op is run by:"]
         lines += [f"  {op:<24} {entry['chosen']}" for op, entry in ops.items()]
+        lines.append(f"  {_grounds(findings['measured'][device])}")
         reasons = {b: r for entry in ops.values() for b, r in entry["refused"].items()}
         lines += [f"  {backend} cannot run here: {why}" for backend, why in reasons.items()]
     lines.append("")

@@ -1,0 +1,56 @@
+"""Which backend runs a call that names none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.choose import order
+from ites import backends
+from ites.doctor import OPS, describe, examine
+from ites.errors import ItesError
+
+
+def test_the_table_knows_backends_alone():
+    assert set(backends.CHOICES) == {"cpu", "cuda"}
+    for table in backends.CHOICES.values():
+        for ranked in (table["default"], *table["ops"].values()):
+            assert set(ranked) <= set(backends.BACKENDS)
+        assert table["measured"] is None or {"device", "torch", "commit"} <= set(table["measured"])
+        assert set(table["ops"]) <= set(OPS)
+
+
+def test_the_first_that_can_run_is_chosen(monkeypatch):
+    monkeypatch.setattr(backends, "_default", None)
+    monkeypatch.setattr(backends, "INTERPRETED", False)
+    monkeypatch.setitem(backends.MISSING, "cpp", "not built for this test")
+    assert backends.choose("so3_exp", "cpu", torch.float32) == "reference"
+    monkeypatch.delitem(backends.MISSING, "cpp")
+    table = {"default": ["cpp"], "ops": {"graph_mix": ["triton", "reference", "cpp"]}}
+    monkeypatch.setitem(backends.CHOICES, "cpu", table)
+    assert backends.choose("so3_exp", "cpu", torch.float32) == "cpp"
+    assert backends.choose("so3_exp", "cpu", torch.bfloat16) == "reference"
+    assert backends.choose("graph_mix", "cpu", torch.float32) == "reference"
+    assert backends.choose("graph_mix", "cpu", torch.float32, "cpp") == "cpp"
+    with pytest.raises(ItesError, match="'triton' cannot run here"):
+        backends.choose("graph_mix", "cpu", torch.float32, "triton")
+
+
+def test_measured_times_make_the_order():
+    def row(batch, provider, seconds, mode="both"):
+        work = {"case": "op", "dtype": "float32", "mode": mode, "batch": batch}
+        return work | {"provider": provider, "seconds": seconds}
+
+    rows = [row(1, "reference", 1.0), row(1, "cpp", 2.0), row(1, "compile", 0.1)]
+    rows += [row(9, "reference", 8.0), row(9, "cpp", 1.0), row(9, "cpp", 99.0, "backward")]
+    ranked, exceptions = order(rows)
+    assert ranked == ["cpp", "reference"]
+    assert exceptions == ["op float32 both 1: reference is 2.00 x as fast as cpp"]
+
+
+def test_doctor_says_what_the_choice_rests_on(monkeypatch):
+    about = {"device": "Some CPU, 2 threads", "torch": "2.13.0", "commit": "abc"}
+    monkeypatch.setitem(backends.CHOICES["cpu"], "measured", about)
+    assert "measured on Some CPU, 2 threads, torch 2.13.0, commit abc" in describe(examine())
+    monkeypatch.setitem(backends.CHOICES["cpu"], "measured", None)
+    assert "by a guess" in describe(examine())
