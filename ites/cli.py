@@ -45,13 +45,22 @@ def say(line: str = "") -> None:
     typer.echo(line)
 
 
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
-) -> None:
-    if version:
+def _version(wanted: bool) -> None:
+    if wanted:
         say(f"ites {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -439,7 +448,7 @@ def main(args: list[str] | None = None) -> None:
 
     app.add_typer(train, name="train")
     try:
-        app(args)
+        app(args, prog_name="ites")
     except ItesError as error:
         typer.echo(f"ites: {error}", err=True)
         sys.exit(2)

@@ -1,0 +1,138 @@
+"""The command line: help, mistakes, and the path of a user from synthetic data to a page."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ites.cli import main
+
+COMMANDS = (
+    "demo",
+    "prepare cmu",
+    "prepare h36m",
+    "prepare keypoints",
+    "prepare synthetic",
+    "train teacher",
+    "train student",
+    "train both",
+    "evaluate",
+    "lift",
+    "view",
+    "report",
+    "convert",
+    "conformance",
+    "doctor",
+)
+
+
+def run(*arguments: object) -> int:
+    """The exit code of a command run in this process."""
+    try:
+        main([str(a) for a in arguments])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command, capsys):
+    assert run(*command.split(), "--help") == 0
+    assert f"Example: ites {command}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_version_and_no_arguments(capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out.startswith("ites 0.")
+    assert run() in (0, 2)  # typer's help on an empty command line, by version
+    assert "Commands" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    (
+        (("evaluate", "absent", "--data", "absent.h5"), "absent"),
+        (("lift", "absent", "clip.npz", "-o", "out.npz"), "absent"),
+        (("view", "absent.npz"), "absent.npz"),
+        (("train", "teacher", "--data", "absent.h5", "--out", "run"), "absent.h5: no such file"),
+        (("conformance", "absent.npz"), "absent.npz: expected a golden npz file, got no file"),
+        (("convert", "absent.pth", "--scale", "1"), "absent.pth"),
+        (("prepare", "cmu", "absent.h5"), "absent.h5"),
+        (("prepare", "h36m", "absent.npz"), "absent.npz"),
+        (("prepare", "keypoints", "absent.npz"), "absent.npz"),
+        (("prepare", "synthetic", "--fps", "-1"), "fps must be in [1, 1000], got -1.0"),
+        (("report", "absent"), "absent"),
+    ),
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_a_mistake_is_one_line(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("ites: ") and message in error and "\n" not in error
+    assert not list(tmp_path.iterdir()), "a mistake left something behind"
+
+
+def test_doctor_as_json(capsys):
+    assert run("doctor", "--json") == 0
+    findings = json.loads(capsys.readouterr().out)
+    assert findings["versions"]["torch"] and findings["backends"]["cpu"]["rotate_project"]["chosen"]
+    assert run("doctor") == 0
+    assert "each op is run by" in capsys.readouterr().out
+
+
+def test_import_is_quick():
+    """`import ites` brings neither Triton nor anything else that is slow beyond torch."""
+    slow = "torch", "triton", "h5py", "rich"
+    code = f"import sys, ites; print([m for m in {slow} if m in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_from_synthetic_motion_to_a_page(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("prepare", "synthetic", "--poses", 800, "--fps", 10, "-o", "s.h5") == 0
+    small = (
+        "--teacher-width",
+        16,
+        "--teacher-blocks",
+        1,
+        "--student-width",
+        8,
+        "--student-blocks",
+        1,
+    )
+    steps = ("--teacher-steps", 3, "--student-steps", 3)
+    assert run("train", "both", "--data", "s.h5", "--out", "run", *small, *steps) == 0
+    assert "next: ites evaluate run --data s.h5" in capsys.readouterr().out
+    assert run("evaluate", "run", "--data", "s.h5") == 0
+    out = capsys.readouterr().out
+    assert "P-MPJPE" in out and "oracle" in out and "depth 0" in out
+    assert run("lift", "run", "s.h5", "-o", "lifted.npz") == 0
+    assert "next: ites view lifted.npz" in capsys.readouterr().out
+    with np.load("lifted.npz", allow_pickle=False) as lifted:
+        assert lifted["positions"].shape[1:] == (17, 3)
+        assert np.isfinite(lifted["positions"]).all()
+    pytest.importorskip("plotly")
+    assert run("view", "lifted.npz") == 0
+    assert run("report", "run") == 0
+    assert (tmp_path / "lifted.html").stat().st_size > 10**6
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_own_keypoints_have_no_truth_and_that_is_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clip = np.random.default_rng(0).uniform(100, 400, (40, 17, 3)).astype(np.float32)
+    clip[..., 2] = 0.9
+    np.savez("clip.npz", keypoints=clip)
+    assert run("prepare", "keypoints", "clip.npz", "--layout", "coco17", "-o", "own.h5") == 0
+    options = ("--width", 8, "--blocks", 1, "--steps", 2)
+    assert run("train", "teacher", "--data", "own.h5", "--out", "run", *options) == 0
+    assert run("evaluate", "run", "--data", "own.h5", "--split", "train") == 0
+    assert "evaluation is left out" in capsys.readouterr().out
