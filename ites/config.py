@@ -111,6 +111,30 @@ class Settings:
         "float32", f"Arithmetic: {', '.join(PRECISIONS)}.", choices=PRECISIONS, shared=True
     )
 
+    capture: str = _setting(
+        "auto",
+        "Replay steps as CUDA graphs: on, off; auto: on a single GPU.",
+        choices=("auto", "on", "off"),
+        shared=True,
+        free=True,
+    )
+    capture_steps: int = _setting(4, "Steps of a CUDA graph.", least=1, shared=True, free=True)
+    device_memory: float = _setting(
+        0.0,
+        "Megabytes of the device that the training set may take, else it streams from main "
+        "memory; 0: half of what is free.",
+        least=0,
+        shared=True,
+        free=True,
+    )
+    batch_statistics: str = _setting(
+        "global",
+        "Of several processes, BatchNorm's statistics: global, the whole batch's, or local, "
+        "those of each process's share.",
+        choices=("global", "local"),
+        shared=True,
+    )
+
     log_every: int = _setting(100, "Log the mean losses every N steps.", least=1, shared=True)
     checkpoint_every: int = _setting(
         0,

@@ -28,7 +28,8 @@ from ites.models import Student, Teacher
 from ites.ops import RotationDraw
 from ites.skeleton import HUMAN36M
 from ites.train.cli import app
-from ites.train.engine import Training, epoch_order, train
+from ites.train.engine import Training, train
+from ites.train.feed import epoch_order
 from ites.train.log import Log, clock, quiet_console
 from ites.train.stages import make_stage, teacher_depth
 
@@ -313,7 +314,7 @@ def test_labels_are_the_teachers_in_evaluation_mode(store: Path, teacher_run: Pa
         points = torch.from_numpy(file.points("train")[0])
     settings = student_settings(store, teacher_run, teacher_run)
     assert isinstance(settings, StudentSettings)
-    depth = teacher_depth(settings, HUMAN36M, points)
+    depth = teacher_depth(settings, HUMAN36M, points, points.device)
     teacher, _ = load_model(teacher_run, "teacher")
     assert depth.shape == (POSES, 17, 1) and not depth.requires_grad
     assert isinstance(teacher, Teacher)

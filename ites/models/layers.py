@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from ites import ops
@@ -12,18 +16,22 @@ from ites.skeleton import Skeleton
 class BatchNormReLU(nn.Module):
     """Batch normalisation over rows, with its residual and ReLU.
 
-    In training it uses the batch's statistics and updates the running ones with momentum 0.1 and
-    the unbiased variance; in evaluation it uses the running ones. eps is 1e-5.
+    In training it uses the batch's statistics and keeps them for `update_running`, which its model
+    calls at the end of a pass; in evaluation it uses the running ones. eps is 1e-5.
 
     Args:
         channels: C.
         relu: whether ReLU is applied.
         skip_after: whether the residual is added after ReLU.
         backend: of `ites.ops.batch_norm_relu`.
+
+    Attributes:
+        synchronised: whether the statistics are those of the rows of all ranks of
+            `torch.distributed`, not of this one's.
     """
 
-    momentum = 0.1
     eps = 1e-5
+    synchronised = False
     running_mean: Tensor
     running_var: Tensor
 
@@ -40,36 +48,86 @@ class BatchNormReLU(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
         self.relu, self.skip_after, self.backend = relu, skip_after, backend
+        self.batch: tuple[Tensor, Tensor, float] | None = None  # mean, variance, its correction
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         """x and skip: (..., C); all leading dimensions are rows."""
-        if self.training:
-            rows, flat_skip = x.flatten(0, -2), None if skip is None else skip.flatten(0, -2)
-            y, mean, var = ops.batch_norm_relu(
-                rows,
-                self.weight,
-                self.bias,
-                flat_skip,
-                relu=self.relu,
-                skip_after=self.skip_after,
-                eps=self.eps,
-                backend=self.backend,
-            )
-            self._update(mean, var, len(rows))
-            return y.view_as(x)
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        y = x * scale + (self.bias - self.running_mean * scale)
+        if not self.training:
+            return self._normalise(x, skip, self.running_mean, self.running_var)
+        rows = x.flatten(0, -2)
+        if self.synchronised:
+            mean, var, count = _statistics_of_all_ranks(rows)
+            unbiased = (var * (count / (count - 1).clamp(min=1))).detach()
+            self.batch = mean.detach(), unbiased, 1.0
+            return self._normalise(x, skip, mean, var).to(x.dtype)
+        y, mean, var = ops.batch_norm_relu(
+            rows,
+            self.weight,
+            self.bias,
+            None if skip is None else skip.flatten(0, -2),
+            relu=self.relu,
+            skip_after=self.skip_after,
+            eps=self.eps,
+            backend=self.backend,
+        )
+        if len(rows):
+            self.batch = mean, var, len(rows) / max(len(rows) - 1, 1)
+        return y.view_as(x)
+
+    def _normalise(self, x: Tensor, skip: Tensor | None, mean: Tensor, var: Tensor) -> Tensor:
+        scale = self.weight * (var + self.eps).rsqrt()
+        y = x * scale + (self.bias - mean * scale)
         if skip is not None and not self.skip_after:
             y = y + skip
         if self.relu:
             y = y.relu()
         return y if skip is None or not self.skip_after else y + skip
 
-    @torch.no_grad()
-    def _update(self, mean: Tensor, var: Tensor, rows: int) -> None:
-        unbiased = var * (rows / max(rows - 1, 1))
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-        self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+
+@torch.no_grad()
+def update_running(norms: Iterable[BatchNormReLU], momentum: float = 0.1) -> None:
+    """Move the running statistics of all layers towards those of the pass, in few launches.
+
+    `running = (1 - momentum) * running + momentum * statistic`, the variance's unbiased.
+    """
+    norms = [norm for norm in norms if norm.batch is not None]
+    means, variances, unbiased = zip(*(norm.batch for norm in norms if norm.batch), strict=True)
+    running = [norm.running_mean for norm in norms] + [norm.running_var for norm in norms]
+    statistics = [*means, *torch._foreach_mul(variances, unbiased)]
+    torch._foreach_lerp_(running, statistics, momentum)
+    for norm in norms:
+        norm.batch = None
+
+
+def _statistics_of_all_ranks(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, biased variance (C,) and number of the rows (N, C) of all ranks together."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    rows = max(len(x), 1)  # a rank without rows takes part with a weight of 0
+    mean = x.sum(0) / rows
+    var = (x - mean).square().sum(0) / rows
+    own = torch.cat([mean, var, mean.new_full((1,), len(x))])
+    means, variances, counts = _Gather.apply(own).split([len(mean), len(mean), 1], dim=1)
+    count = counts.sum()
+    share = counts / count  # [ranks, 1]
+    mean = (share * means).sum(0)
+    var = (share * (variances + (means - mean).square())).sum(0)
+    return mean, var, count
+
+
+class _Gather(torch.autograd.Function):
+    """Every rank's tensor in a row of one; the gradients of all ranks add."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        rows = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(rows, own)
+        return torch.stack(rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        grad = grad.contiguous()
+        dist.all_reduce(grad)
+        return grad[dist.get_rank()]
 
 
 class SemGraphConv(nn.Module):
@@ -135,6 +193,17 @@ class NonLocal(nn.Module):
         nn.init.zeros_(self.norm.bias)
 
 
+class Folded(NamedTuple):
+    """The weights of a `GraphLayer` as its one matrix product takes them.
+
+    projection (C, S): [W0 | W1 | g | phi | theta' u | 0], S rounded up to a multiple of 8;
+    bias (C + M + 1,): [b | b_g | u . b_theta + v . b_phi].
+    """
+
+    projection: Tensor
+    bias: Tensor
+
+
 class GraphLayer(nn.Module):
     """`ReLU(BatchNorm(SemGraphConv(x) + NonLocal(x)))`, plus a residual where one is given.
 
@@ -157,13 +226,16 @@ class GraphLayer(nn.Module):
         self.non_local = NonLocal(channels, backend)
         self.norm = BatchNormReLU(channels, skip_after=True, backend=backend)
 
-    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        """x and skip: (B, J, C); returns (B, J, C)."""
+    def forward(
+        self, x: Tensor, skip: Tensor | None = None, folded: Folded | None = None
+    ) -> Tensor:
+        """(B, J, C) of x, skip and the result; `folded` is what `fold` gives, if at hand."""
         channels, non_local = x.shape[-1], self.non_local
+        folded = folded or self.fold()
         y, t = ops.graph_mix(
-            x @ self.projection(),
+            x @ folded.projection,
             self.conv.logits,
-            self.projection_bias(),
+            folded.bias,
             ops.graph_of(self.conv.skeleton, x.device),
             channels,
             phi_weight=non_local.affinity[1],
@@ -172,18 +244,14 @@ class GraphLayer(nn.Module):
         )
         return self.norm(non_local.norm(non_local.out(t), skip=y), skip=skip)
 
-    def projection(self) -> Tensor:
-        """[W0 | W1 | g | phi | theta' u | 0]: (C, S), S rounded up to a multiple of 8."""
+    def fold(self) -> Folded:
+        """Put the weights together; several passes of a step can share them."""
         conv, block = self.conv.weight, self.non_local
         u = block.affinity[0]
         columns = [conv[0], conv[1], block.g.weight.T, block.phi.weight.T]
         columns.append((u @ block.theta.weight)[:, None])
         width = sum(column.shape[1] for column in columns)
         columns.append(u.new_zeros(conv.shape[1], -width % 8))
-        return torch.cat(columns, dim=1)
-
-    def projection_bias(self) -> Tensor:
-        """[b | b_g | u . b_theta + v . b_phi]: (C + M + 1,)."""
-        block = self.non_local
         constant = (block.affinity * torch.stack([block.theta.bias, block.phi.bias])).sum()
-        return torch.cat([self.conv.bias, block.g.bias, constant[None]])
+        bias = torch.cat([self.conv.bias, block.g.bias, constant[None]])
+        return Folded(torch.cat(columns, dim=1), bias)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from ites import geometry, ops
-from ites.models.layers import BatchNormReLU, GraphLayer, SemGraphConv
+from ites.models.layers import BatchNormReLU, Folded, GraphLayer, SemGraphConv, update_running
 from ites.skeleton import HUMAN36M, Skeleton
 
 
@@ -30,9 +30,14 @@ class Block(nn.Module):
         self.layer1 = GraphLayer(skeleton, width, backend)
         self.layer2 = GraphLayer(skeleton, width, backend)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def fold(self) -> tuple[Folded, Folded]:
+        """The weights of both layers; see `GraphLayer.fold`."""
+        return self.layer1.fold(), self.layer2.fold()
+
+    def forward(self, x: Tensor, folded: tuple[Folded, Folded] | None = None) -> Tensor:
         """(B, J, C) to (B, J, C)."""
-        return self.layer2(self.layer1(x), skip=x)
+        first, second = folded or self.fold()
+        return self.layer2(self.layer1(x, folded=first), skip=x, folded=second)
 
 
 class Student(nn.Module):
@@ -64,6 +69,7 @@ class Student(nn.Module):
         self.input_norm = BatchNormReLU(width, backend=backend)
         self.blocks = nn.ModuleList(Block(skeleton, width, backend) for _ in range(blocks))
         self.output = SemGraphConv(skeleton, width, 1, backend)
+        self.norms = [module for module in self.modules() if isinstance(module, BatchNormReLU)]
 
     def sizes(self) -> dict[str, int | float]:
         """The arguments that rebuild this model, beside the skeleton."""
@@ -73,11 +79,21 @@ class Student(nn.Module):
             "distance": self.distance,
         }
 
-    def forward(self, points: Tensor) -> Tensor:
-        """Depths (B, J, 1) of root-relative 2D poses (B, J, 2), network units."""
+    def fold(self) -> list[tuple[Folded, Folded]]:
+        """The weights of all blocks; see `GraphLayer.fold`."""
+        return [block.fold() for block in self.blocks]
+
+    def forward(self, points: Tensor, folded: list[tuple[Folded, Folded]] | None = None) -> Tensor:
+        """Depths (B, J, 1) of root-relative 2D poses (B, J, 2), network units.
+
+        In training this is a pass: it has its own batch statistics and updates the running ones.
+        `folded` is what `fold` gives, where it is at hand.
+        """
         x = self.input_norm(self.input(points))
-        for block in self.blocks:
-            x = block(x)
+        for block, weights in zip(self.blocks, folded or self.fold(), strict=True):
+            x = block(x, weights)
+        if self.training:
+            update_running(self.norms)
         return self.output(x)
 
     def depth(self, points: Tensor) -> Tensor:
@@ -98,11 +114,12 @@ class Student(nn.Module):
             teacher_depth: (B, J, 1), the teacher's depths of the same poses.
             rotations: n rotations a pose; see `ites.ops.rotate_project`.
         """
-        depth = self(points)
+        folded = self.fold()
+        depth = self(points, folded)
         pose = geometry.backproject(points, depth, self.distance)
         views, _ = ops.rotate_project(pose, rotations, self.distance, backend=self.backend)
         equivariance = ops.equivariance_distance(
-            pose, views, self(views), rotations, self.distance, self.backend
+            pose, views, self(views, folded), rotations, self.distance, self.backend
         ).mean()
         distillation = (depth - teacher_depth).abs().mean()
         return StudentLosses(distillation, equivariance)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ites import geometry, ops
-from ites.models.layers import BatchNormReLU
+from ites.models.layers import BatchNormReLU, update_running
 from ites.skeleton import HUMAN36M, Skeleton
 
 
@@ -88,6 +88,7 @@ class Teacher(nn.Module):
         self.rotation_vector = nn.Linear(width, 3)
         self.dictionary = nn.Parameter(torch.empty(atoms, 3 * joints))
         self.mean_pose = nn.Parameter(torch.empty(3 * joints))
+        self.norms = [module for module in self.modules() if isinstance(module, BatchNormReLU)]
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -112,10 +113,15 @@ class Teacher(nn.Module):
         }
 
     def trunk(self, points: Tensor) -> Tensor:
-        """Features (B, W) of 2D poses (B, J, 2)."""
+        """Features (B, W) of 2D poses (B, J, 2).
+
+        In training this is a pass: it has its own batch statistics and updates the running ones.
+        """
         x = self.input_norm(self.input(points.flatten(1)))
         for block in self.blocks:
             x = block(x)
+        if self.training:
+            update_running(self.norms)
         return x
 
     def forward(self, points: Tensor) -> TeacherOutput:

@@ -46,10 +46,13 @@ def run_stages(
         ItesError: see `ites.train.engine.train`.
     """
     from ites.checkpoint import state_file
+    from ites.ranks import Ranks
     from ites.train.engine import train
+    from ites.train.log import quiet_console
     from ites.train.run import refuse_to_overwrite, resumed_settings, write_settings
 
-    stages, console = list(stages), Console()
+    ranks = Ranks.here()
+    stages, console = list(stages), Console() if ranks.main else quiet_console()
     if resume is None:
         chosen = [make_settings(stage, config, options[stage]) for stage in stages]
         for settings in chosen:
@@ -61,7 +64,7 @@ def run_stages(
     results = []
     for settings in chosen:
         started = resume is not None and state_file(settings.out, settings.stage).is_file()
-        if len(stages) > 1:
+        if len(stages) > 1 and ranks.main:
             write_settings(settings.out, chosen)
         result = train(settings, resume=started, console=console)
         results.append(result)
@@ -69,7 +72,9 @@ def run_stages(
         if result.interrupted:
             command = stages[0] if len(stages) == 1 else "both"
             _say(console, f"continue with: ites train {command} --resume {settings.out}")
+            ranks.part()
             return results
+    ranks.part()
     last = chosen[-1]
     if stages == ["teacher"]:
         _say(console, f"next: ites train student --data {last.data} --out {last.out}")

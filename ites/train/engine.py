@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -29,8 +29,9 @@ from ites.checkpoint import (
 from ites.config import Settings
 from ites.data.store import PoseStore
 from ites.errors import ItesError
-from ites.ops import RotationDraw, philox
+from ites.ranks import Ranks
 from ites.train.evaluation import Evaluator
+from ites.train.feed import CHUNK, Feed, device_budget
 from ites.train.log import Log
 from ites.train.run import (
     device_name,
@@ -41,8 +42,7 @@ from ites.train.run import (
     write_versions,
 )
 from ites.train.stages import Stage, make_stage
-
-ORDER = 1 << 62  # offset of the draws that shuffle, beyond any step's
+from ites.train.step import Captured, Clock, Kind, Step, Steps, one_by_one
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,8 @@ class Result:
 def train(settings: Settings, *, resume: bool = False, console: Console | None = None) -> Result:
     """Train one stage into the run folder `settings.out`.
 
+    Processes that `torchrun` started train together, one model on each global batch; rank 0 writes.
+
     Args:
         settings: of the teacher or the student.
         resume: continue the training that the folder holds, to the same numbers, bit for bit on
@@ -98,19 +100,23 @@ def train(settings: Settings, *, resume: bool = False, console: Console | None =
         refuse_to_overwrite(settings.out, settings.stage)
     if not settings.data:
         raise ItesError("data: expected a pose store (--data STORE, from `ites prepare`), got none")
-    device = pick_device(settings.device)
-    with _arithmetic(settings):
+    ranks, console = Ranks.here(), console or Console()
+    device = pick_device(settings.device, ranks)
+    with _arithmetic(settings), ranks.joined(device):
         with PoseStore(settings.data) as store:
             array, scale = store.points(settings.split, missing=settings.missing)
-            evaluator = Evaluator.of(store, settings, scale, device)
+            evaluator = Evaluator.of(store, settings, scale, device) if ranks.main else None
             skeleton = store.skeleton
         dtype = torch.float64 if settings.precision == "float64" else torch.float32
-        stage = make_stage(settings, skeleton, torch.as_tensor(array).to(device, dtype))
-        training = Training(stage, scale, device, evaluator, console or Console())
+        points = torch.as_tensor(array).to(dtype)
+        stream = _is_too_large(points, settings, device)
+        stage = make_stage(settings, skeleton, points if stream else points.to(device), device)
+        training = Training(stage, scale, device, evaluator, console, ranks, stream)
         if resume:
             training.restore()
-        write_settings(settings.out, [settings])
-        write_versions(settings.out, settings.stage, device)
+        if ranks.main:
+            write_settings(settings.out, [settings])
+            write_versions(settings.out, settings.stage, device, ranks.count)
         if training.step < training.steps:
             training.run()
         return training.result()
@@ -120,14 +126,16 @@ class Training:
     """One stage in training: its optimiser, its counters, its loop.
 
     Args:
-        stage: model, data on `device` and losses.
+        stage: model on `device`, data there or, to be streamed, in main memory, and losses.
         scale: of the data, for the checkpoint.
-        device: where everything is.
+        device: where the steps are taken.
         evaluator: what to measure on the way, or None.
         console: where progress is shown.
+        ranks: which process this is of those that train together.
+        stream: whether the data come in chunks from main memory.
 
     Raises:
-        ItesError: there are too few poses.
+        ItesError: there are too few poses, or steps cannot be captured that should be.
     """
 
     def __init__(
@@ -137,14 +145,20 @@ class Training:
         device: torch.device,
         evaluator: Evaluator | None,
         console: Console,
+        ranks: Ranks = Ranks(),  # noqa: B008 - immutable
+        stream: bool = False,
     ) -> None:
         self.stage, self.scale, self.device = stage, scale, device
-        self.evaluator, self.console = evaluator, console
+        self.evaluator, self.console, self.ranks = evaluator, console, ranks
         self.settings = settings = stage.settings
         self.run_folder = Path(settings.out)
+        self.learning_rate = settings.learning_rate
+        # On the device, where a captured step reads it; of the type that the fused kernels take.
+        wide = torch.float32 if device.type == "cuda" else torch.float64
+        self._rate = torch.tensor(self.learning_rate, dtype=wide, device=device)
         self.optimiser = torch.optim.SGD(
             stage.model.parameters(),
-            lr=settings.learning_rate,
+            lr=self._rate,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
             fused=device.type in ("cpu", "cuda"),
@@ -158,6 +172,7 @@ class Training:
         if settings.steps:
             self.steps = min(self.steps, settings.steps)
 
+        self._early = stage.early_steps(self.batches)
         self.backend = backends.choose(
             "batch_norm_relu", device.type, stage.data[0].dtype, stage.model.backend
         )
@@ -166,55 +181,79 @@ class Training:
         # What follows, the weights and the momentum make the state of a training.
         self.step = 0
         self.seconds = 0.0
-        self.counter = torch.tensor([settings.seed, 0, 0], device=device)  # seed, step, first pose
-        self.rotations = RotationDraw(
-            self.counter, settings.samples, axes=settings.axes, max_angle=settings.max_angle
-        )
+        self.clock = Clock(settings.seed, device)
         self.means = dict.fromkeys(stage.names, math.nan)  # of the losses, as last logged
-        shape = (settings.log_every, len(stage.names))
-        self.recent = torch.zeros(shape, dtype=torch.float64, device=device)  # since the last log
+        self.recent = self._rate.new_zeros(settings.log_every, len(stage.names))  # since then
+
+        self.feed = Feed(
+            stage.data,
+            self.clock.place,
+            seed=settings.seed,
+            batch=settings.batch,
+            batches=self.batches,
+            ranks=ranks,
+            stream=stream,
+            limit=min(CHUNK, device_budget(settings.device_memory, device)),
+        )
+        step = Step(stage, self.feed, self.optimiser, self.clock, self.recent, ranks)
+        self._take = self._steps(step)
 
     def run(self) -> None:
         """Train to the end of the schedule, or until interrupted."""
         settings, every = self.settings, self.settings.log_every
-        order: Tensor | None = None
         now = time.perf_counter()
         self._started, self._saved, self._logged = now - self.seconds, now, (now, self.step)
         with self._log() as log, _interrupts() as interrupted:
-            while self.step < self.steps and not interrupted:
-                epoch, index = divmod(self.step, self.batches)
-                if order is None or index == 0:
-                    order = epoch_order(settings.seed, epoch, self.poses, self.device)
-                    self._set_learning_rate(epoch)
-                rows = order[index * settings.batch : (index + 1) * settings.batch]
-                self.take_step(rows)
-                log.advance(self.step)
+            stop = False
+            while self.step < self.steps and not stop:
+                self.advance()
+                if log is not None:
+                    log.advance(self.step)
                 if self.step % every == 0:
                     self._write_log(log)
-                if self.evaluator is not None and self.step % settings.evaluate_every == 0:
+                if self.evaluator and log and self.step % settings.evaluate_every == 0:
                     self._evaluate(self.evaluator, log)
                 if self._checkpoint_due() and self.step < self.steps:
                     self.checkpoint()
+                if self.step % every == 0 or not self.ranks.several:  # ranks stop together
+                    stop = self.ranks.any(bool(interrupted), self.device)
             if self.step % every:
                 self._write_log(log)
             self.checkpoint()
+        self.ranks.any(False, self.device)  # the files are there for all
 
-    def take_step(self, rows: Tensor) -> None:
-        """One step of the schedule: gather, losses, backward pass, optimiser, counters.
+    def advance(self) -> None:
+        """Take the next steps of the schedule: one, or where they are captured a graph's."""
+        settings = self.settings
+        epoch, index = divmod(self.step, self.batches)
+        self.feed.seek(epoch, index)
+        self._set_learning_rate(epoch)
+        size = min(settings.batch, self.poses - index * settings.batch)
+        kind = Kind(size, early=self.step < self._early)
+        self.step += self._take(kind, self._room(index))
 
-        Args:
-            rows: int64, the poses of the batch.
-        """
-        batch = tuple(tensor[rows] for tensor in self.stage.data)
-        epoch = self.step // self.batches
-        with self._autocast():
-            losses = self.stage.losses(batch, self.rotations, epoch, self.step)
-        losses[0].backward()
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        self.recent[self.step % len(self.recent)] = torch.stack(losses).detach()
-        self.counter[1] += 1
-        self.step += 1
+    def _room(self, index: int) -> int:
+        """Steps that differ in what the device holds alone, before the host has something to do."""
+        settings, step = self.settings, self.step
+        every = [settings.log_every, settings.checkpoint_every]
+        if self.evaluator is not None:
+            every.append(settings.evaluate_every)
+        room = [period - step % period for period in every if period]
+        room += [mark - step for mark in (self.steps, self._early) if mark > step]
+        return min(*room, self.feed.ahead(index))
+
+    def _steps(self, step: Step) -> Steps:
+        """How steps are taken here."""
+        wanted = self.settings.capture
+        possible = self.device.type == "cuda" and not self.ranks.several
+        if wanted == "on" and not possible:
+            raise ItesError(
+                "capture: expected a GPU and a single process for steps as CUDA graphs, got "
+                f"{self.device} and {self.ranks.count}; leave --capture out"
+            )
+        if not possible or wanted == "off":
+            return one_by_one(step)
+        return Captured(step, self.settings.capture_steps, self._say if wanted == "auto" else None)
 
     def result(self) -> Result:
         """What was done so far, as of the last checkpoint."""
@@ -251,7 +290,7 @@ class Training:
             counters[name] for name in ("step", "seconds", "losses")
         )
         self._good = self.step
-        self.counter[1] = self.step
+        self.clock.step.fill_(self.step)
         self.recent[: len(recent)] = recent.to(self.device)
 
     def checkpoint(self) -> None:
@@ -272,13 +311,18 @@ class Training:
             "scale": self.scale,
             "settings": settings,
         }
+        self._good = self.step
+        if not self.ranks.main:
+            return
         stage = self.settings.stage
         path = state_file(self.run_folder, stage)
         recent = self.recent[: self.step % self.settings.log_every]
         save_state(path, self.stage.model, self.optimiser, recent, counters)
         metadata = Metadata(stage, self.stage.model.skeleton, self.scale, self.step, settings)
         save_model(weights_file(self.run_folder, stage), self.stage.model, metadata)
-        self._good = self.step
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     def _checkpoint_due(self) -> bool:
         every = self.settings.checkpoint_every
@@ -286,7 +330,9 @@ class Training:
             return self.step % every == 0
         return self.step % self.batches == 0 and time.perf_counter() - self._saved > 60
 
-    def _log(self) -> Log:
+    def _log(self) -> AbstractContextManager[Log | None]:
+        if not self.ranks.main:
+            return nullcontext()
         columns = ["step", "epoch", *self.stage.names]
         columns += ["learning_rate", "poses_per_second", "seconds"]
         return Log(
@@ -299,10 +345,10 @@ class Training:
             console=self.console,
         )
 
-    def _write_log(self, log: Log) -> None:
+    def _write_log(self, log: Log | None) -> None:
         """Log the means since the last log: the only place that waits for the device."""
         every = self.settings.log_every
-        recent = self.recent[: self.step % every or every].cpu()
+        recent = self.recent[: self.step % every or every].cpu().double()
         self._check_losses(recent)
         self.means = dict(zip(self.stage.names, recent.mean(0).tolist(), strict=True))
         now, (before, logged) = time.perf_counter(), self._logged
@@ -312,11 +358,12 @@ class Training:
             "step": self.step,
             "epoch": round(self.step / self.batches, 4),
             **self.means,
-            "learning_rate": self.optimiser.param_groups[0]["lr"],
+            "learning_rate": self.learning_rate,
             "poses_per_second": round(seen / max(now - before, 1e-9), 1),
             "seconds": round(now - self._started, 3),
         }
-        log.row(row, self.stage.names)
+        if log is not None:
+            log.row(row, self.stage.names)
 
     def _evaluate(self, evaluator: Evaluator, log: Log) -> None:
         """Measure and log; the time it takes is not the training's."""
@@ -361,25 +408,16 @@ class Training:
     def _set_learning_rate(self, epoch: int) -> None:
         settings = self.settings
         halvings = epoch // settings.halve_every if settings.halve_every else 0
-        for group in self.optimiser.param_groups:
-            group["lr"] = settings.learning_rate * 0.5**halvings
-
-    def _autocast(self) -> torch.autocast:
-        half = self.settings.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
+        rate = settings.learning_rate * 0.5**halvings
+        if rate != self.learning_rate:
+            self.learning_rate = rate
+            self._rate.fill_(rate)
 
 
-def epoch_order(seed: int, epoch: int, poses: int, device: torch.device) -> Tensor:
-    """The order of the poses in an epoch: a permutation, a function of seed and epoch alone.
-
-    It sorts 63 bits drawn for each pose, so that it is the same on every device.
-
-    Returns:
-        (poses,) int64.
-    """
-    counter = torch.tensor([seed, ORDER + epoch, 0], device=device)
-    words = philox(counter, poses, 1)
-    return torch.argsort((words[:, 0] << 31) | (words[:, 1] >> 1), stable=True)
+def _is_too_large(points: Tensor, settings: Settings, device: torch.device) -> bool:
+    """Whether the training set, for a student with its depths, does not fit the device."""
+    needed = points.nbytes * (1.5 if settings.stage == "student" else 1.0)
+    return needed > device_budget(settings.device_memory, device)
 
 
 @contextmanager

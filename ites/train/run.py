@@ -28,16 +28,19 @@ from ites.checkpoint import state_file, weights_file
 from ites.config import STAGES, Settings, make_settings, read_toml, write_toml
 from ites.errors import ItesError
 from ites.files import replacing
+from ites.ranks import Ranks
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of a setting: "auto" is a GPU where there is one.
+def pick_device(name: str, ranks: Ranks) -> torch.device:
+    """The device of a setting: "auto" is a GPU where there is one; each rank has its own.
 
     Raises:
         ItesError: there is no such device here.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if ranks.several and name.startswith("cuda"):
+        name = f"cuda:{ranks.local}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -110,7 +113,9 @@ def write_settings(run: str | os.PathLike[str], settings: Iterable[Settings]) ->
     write_toml(settings_file(run), [tables[stage] for stage in STAGES if stage in tables])
 
 
-def write_versions(run: str | os.PathLike[str], stage: str, device: torch.device) -> None:
+def write_versions(
+    run: str | os.PathLike[str], stage: str, device: torch.device, processes: int
+) -> None:
     """Write what a stage runs on into a run folder's `versions.json`."""
     path = Path(run) / "versions.json"
     versions = json.loads(path.read_text()) if path.is_file() else {}
@@ -122,6 +127,7 @@ def write_versions(run: str | os.PathLike[str], stage: str, device: torch.device
         "platform": platform.platform(),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
+        "processes": processes,
     }
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(versions, indent=2) + "\n")

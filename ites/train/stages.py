@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ites.checkpoint import load_model, weights_file
 from ites.config import Settings, StudentSettings, TeacherSettings
@@ -17,7 +17,7 @@ from ites.skeleton import Skeleton
 Losses = tuple[Tensor, ...]
 
 
-class TeacherStage:
+class TeacherStage(nn.Module):
     """Learn a dictionary of poses from 2D alone.
 
     `reprojection_weight * reprojection + cycle`; METHOD, "Teacher".
@@ -27,6 +27,7 @@ class TeacherStage:
     least_batch = 2  # BatchNorm has no variance of a single pose
 
     def __init__(self, settings: TeacherSettings, skeleton: Skeleton, points: Tensor) -> None:
+        super().__init__()
         self.settings = settings
         self.model = Teacher(
             skeleton,
@@ -38,21 +39,24 @@ class TeacherStage:
         )
         self.data = (points,)  # [N, J, 2]
 
-    def losses(
-        self, batch: tuple[Tensor, ...], rotations: RotationDraw, epoch: int, step: int
-    ) -> Losses:
-        """The losses of one batch, the one to minimise first; epoch and step count from 0."""
+    def early_steps(self, batches: int) -> int:
+        """Steps at the start in which the cycle is centred, with so many steps an epoch."""
+        return self.settings.centre_steps or self.settings.centre_epochs * batches
+
+    def forward(self, batch: tuple[Tensor, ...], rotations: RotationDraw, early: bool) -> Losses:
+        """The losses of one batch, the one to minimise first.
+
+        Args:
+            batch: (B, ...) of each tensor of `data`.
+            rotations: to draw.
+            early: whether this is one of the `early_steps`.
+        """
         (points,) = batch
-        if self.settings.centre_steps:
-            centre = step < self.settings.centre_steps
-        else:
-            centre = epoch < self.settings.centre_epochs
-        losses = self.model.losses(points, rotations, centre_cycle=centre)
-        total = self.settings.reprojection_weight * losses.reprojection + losses.cycle
-        return total, losses.reprojection, losses.cycle
+        losses = self.model.losses(points, rotations, centre_cycle=early)
+        return losses.total(self.settings.reprojection_weight), *losses
 
 
-class StudentStage:
+class StudentStage(nn.Module):
     """Learn depth joint by joint from the teacher's, and from rotations about the vertical.
 
     `distillation_weight * distillation + equivariance`; METHOD, "Student".
@@ -61,7 +65,14 @@ class StudentStage:
     names = ("total", "distillation", "equivariance")
     least_batch = 1  # its BatchNorm counts joints too
 
-    def __init__(self, settings: StudentSettings, skeleton: Skeleton, points: Tensor) -> None:
+    def __init__(
+        self,
+        settings: StudentSettings,
+        skeleton: Skeleton,
+        points: Tensor,
+        device: torch.device,
+    ) -> None:
+        super().__init__()
         self.settings = settings
         self.model = Student(
             skeleton,
@@ -70,16 +81,18 @@ class StudentStage:
             distance=settings.distance,
             backend=chosen_backend(settings),
         )
-        self.data = (points, teacher_depth(settings, skeleton, points))  # [N, J, 2], [N, J, 1]
+        depth = teacher_depth(settings, skeleton, points, device)
+        self.data = (points, depth)  # [N, J, 2], [N, J, 1]
 
-    def losses(
-        self, batch: tuple[Tensor, ...], rotations: RotationDraw, epoch: int, step: int
-    ) -> Losses:
-        """The losses of one batch, the one to minimise first."""
+    def early_steps(self, batches: int) -> int:
+        """None: the student's losses stay the same."""
+        return 0
+
+    def forward(self, batch: tuple[Tensor, ...], rotations: RotationDraw, early: bool) -> Losses:
+        """The losses of one batch, the one to minimise first; see `TeacherStage.forward`."""
         points, depth = batch
         losses = self.model.losses(points, depth, rotations)
-        total = self.settings.distillation_weight * losses.distillation + losses.equivariance
-        return total, losses.distillation, losses.equivariance
+        return losses.total(self.settings.distillation_weight), *losses
 
 
 def chosen_backend(settings: Settings) -> str | None:
@@ -90,34 +103,44 @@ def chosen_backend(settings: Settings) -> str | None:
 Stage = TeacherStage | StudentStage
 
 
-def make_stage(settings: Settings, skeleton: Skeleton, points: Tensor) -> Stage:
-    """A stage with its data on the device of `points` and weights drawn from the seed.
+def make_stage(
+    settings: Settings, skeleton: Skeleton, points: Tensor, device: torch.device | None = None
+) -> Stage:
+    """A stage with its data where `points` are and weights drawn from the seed.
 
     Args:
         settings: of either stage.
         skeleton: of the points.
-        points: (N, J, 2) the networks' input, on the training's device, in its dtype.
+        points: (N, J, 2) the networks' input, in the training's dtype, on its device or in main
+            memory.
+        device: the training's; None: that of the points.
     """
+    device = points.device if device is None else device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         stage: Stage
         if isinstance(settings, TeacherSettings):
             stage = TeacherStage(settings, skeleton, points)
         elif isinstance(settings, StudentSettings):
-            stage = StudentStage(settings, skeleton, points)
+            stage = StudentStage(settings, skeleton, points, device)
         else:
             raise TypeError(f"make_stage: expected a stage's settings, got {settings!r}")
-    stage.model.to(device=points.device, dtype=points.dtype).train()
+    stage.to(device=device, dtype=points.dtype).train()
     return stage
 
 
 @torch.no_grad()
-def teacher_depth(settings: StudentSettings, skeleton: Skeleton, points: Tensor) -> Tensor:
-    """The trained teacher's depths of all poses, in evaluation mode: (N, J, 1)."""
+def teacher_depth(
+    settings: StudentSettings, skeleton: Skeleton, points: Tensor, device: torch.device
+) -> Tensor:
+    """The trained teacher's depths of all poses, in evaluation mode: (N, J, 1), beside `points`.
+
+    They are computed on `device`.
+    """
     path = Path(settings.teacher or weights_file(settings.out, "teacher"))
     if not path.exists():
         raise ItesError(f"{path}: expected a trained teacher; name another by --teacher RUN")
-    teacher, metadata = load_model(path, "teacher", points.device, chosen_backend(settings))
+    teacher, metadata = load_model(path, "teacher", device, chosen_backend(settings))
     if metadata.skeleton != skeleton:
         raise ItesError(
             f"{path}: the teacher's skeleton {metadata.skeleton.name!r} differs from "
@@ -125,4 +148,5 @@ def teacher_depth(settings: StudentSettings, skeleton: Skeleton, points: Tensor)
         )
     assert isinstance(teacher, Teacher)
     teacher.to(points.dtype)
-    return torch.cat([teacher.depth(part) for part in points.split(8192)])
+    parts = (teacher.depth(part.to(device)).to(points.device) for part in points.split(8192))
+    return torch.cat(list(parts))

@@ -1,0 +1,150 @@
+"""The training set, batch after batch, at a fixed place on the device."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from ites.ops import philox
+from ites.ranks import Ranks
+
+ORDER = 1 << 62  # offset of the draws that shuffle, beyond any step's
+CHUNK = 64 << 20  # most bytes of a chunk
+
+
+def device_budget(megabytes: float, device: torch.device) -> float:
+    """Bytes of a device that a training set may take.
+
+    Args:
+        megabytes: the user's choice; 0: half of what is free on a GPU, all of main memory.
+        device: the training's.
+    """
+    if megabytes:
+        return megabytes * 1e6
+    return torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else math.inf
+
+
+class Feed:
+    """The batches of a training in the order of its epochs.
+
+    A chunk of batches lies on the device, gathered in the epoch's order from data that lie there
+    too. Where they do not fit, they are in main memory, and a thread gathers the chunk after this
+    one into pinned memory while this one is used. Order and numbers are the same.
+
+    Args:
+        data: tensors (N, ...), on the training's device, or in main memory.
+        place: int64 (1,) on the training's device: the next batch's number in the chunk.
+        seed: of the order.
+        batch: poses of a batch, all ranks' together.
+        batches: of an epoch; the last one may be short.
+        ranks: each takes its share of every batch.
+        stream: whether the chunks come from main memory.
+        limit: most bytes of a chunk, which holds one batch at least.
+    """
+
+    def __init__(
+        self,
+        data: tuple[Tensor, ...],
+        place: Tensor,
+        *,
+        seed: int,
+        batch: int,
+        batches: int,
+        ranks: Ranks,
+        stream: bool = False,
+        limit: float = CHUNK,
+    ) -> None:
+        self.data, self.place, self.seed, self.ranks = data, place, seed, ranks
+        self.poses, self.size, self.batches = len(data[0]), batch, batches
+        self.whole = min(self.poses // batch, batches)  # batches that are not short
+        self.width = -(-batch // ranks.count)  # most poses of a share
+        pose_bytes = sum(tensor[0].numel() * tensor.element_size() for tensor in data)
+        self.slots = max(1, min(int(limit) // (self.width * pose_bytes), batches))
+        shapes = [(self.slots, self.width, *tensor.shape[1:]) for tensor in data]
+        self.chunk = tuple(
+            tensor.new_empty(shape, device=place.device)
+            for tensor, shape in zip(data, shapes, strict=True)
+        )
+        self._loaded = (-1, -1)  # epoch, chunk
+        self._shuffled = -1  # epoch of the order
+        self._gathered = self.chunk
+        self._thread: ThreadPoolExecutor | None = None
+        if stream:
+            cuda = place.device.type == "cuda"
+            self._gathered = tuple(
+                torch.empty_like(chunk, device="cpu", pin_memory=cuda) for chunk in self.chunk
+            )
+            self._copied = torch.cuda.Event() if cuda else None
+            self._thread = ThreadPoolExecutor(1, "feed")
+            self._coming: tuple[tuple[int, int], Future[None]] | None = None
+
+    def seek(self, epoch: int, index: int) -> None:
+        """Bring batch `index` of an epoch to where the next step takes it."""
+        number, place = divmod(index, self.slots)
+        if (epoch, number) == self._loaded:
+            return
+        if self._thread is None:
+            self._gather(epoch, number)
+        else:
+            self._receive(self._thread, epoch, number)
+        self._loaded = (epoch, number)
+        self.place.fill_(place)
+
+    def ahead(self, index: int) -> int:
+        """Batches from `index` on that the chunk holds and that are of one size."""
+        end = (index // self.slots + 1) * self.slots
+        return min(end, self.whole) - index if index < self.whole else 1
+
+    def batch(self, poses: int) -> tuple[Tensor, ...]:
+        """The batch at `place`, (poses, ...) of each tensor of the data; reads the device alone."""
+        return tuple(chunk.index_select(0, self.place)[0, :poses] for chunk in self.chunk)
+
+    def _receive(self, thread: ThreadPoolExecutor, epoch: int, number: int) -> None:
+        """Copy the chunk that the thread gathered to the device; have it gather the next one."""
+        if self._coming is None or self._coming[0] != (epoch, number):
+            self._coming = ((epoch, number), thread.submit(self._gather, epoch, number))
+        self._coming[1].result()
+        for chunk, gathered in zip(self.chunk, self._gathered, strict=True):
+            chunk.copy_(gathered, non_blocking=True)
+        if self._copied is not None:
+            self._copied.record()
+        last = (number + 1) * self.slots >= self.batches
+        following = (epoch + 1, 0) if last else (epoch, number + 1)
+        self._coming = (following, thread.submit(self._gather, *following))
+
+    def _gather(self, epoch: int, number: int) -> None:
+        """Gather this rank's poses of a chunk."""
+        if self._thread is not None and self._copied is not None:
+            self._copied.synchronize()
+        rows = self._rows(epoch, number)
+        for tensor, gathered in zip(self.data, self._gathered, strict=True):
+            torch.index_select(tensor, 0, rows, out=gathered.flatten(0, 1)[: len(rows)])
+
+    def _rows(self, epoch: int, number: int) -> Tensor:
+        """Which poses fill a chunk's slots; those beyond a share's end are never looked at."""
+        device = self.data[0].device
+        if epoch != self._shuffled:
+            self._order = epoch_order(self.seed, epoch, self.poses, device)
+            self._shuffled = epoch
+        first = number * self.slots
+        index = torch.arange(first, min(first + self.slots, self.batches), device=device)
+        short = self.ranks.share(self.poses - self.whole * self.size).start
+        begin = torch.where(index < self.whole, self.ranks.share(self.size).start, short)
+        rows = (index * self.size + begin)[:, None] + torch.arange(self.width, device=device)
+        return self._order[rows.clamp_(max=self.poses - 1).flatten()]
+
+
+def epoch_order(seed: int, epoch: int, poses: int, device: torch.device) -> Tensor:
+    """The order of the poses in an epoch: a permutation, a function of seed and epoch alone.
+
+    It sorts 63 bits drawn for each pose, so that it is the same on every device.
+
+    Returns:
+        (poses,) int64.
+    """
+    counter = torch.tensor([seed, ORDER + epoch, 0], device=device)
+    words = philox(counter, poses, 1)
+    return torch.argsort((words[:, 0] << 31) | (words[:, 1] >> 1), stable=True)

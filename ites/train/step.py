@@ -1,0 +1,181 @@
+"""One step of training, and its recording as a CUDA graph."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ites.errors import ItesError
+from ites.models.layers import BatchNormReLU
+from ites.ops import RotationDraw
+from ites.ranks import Ranks
+from ites.train.feed import Feed
+from ites.train.stages import Stage
+
+
+class Kind(NamedTuple):
+    """What the host must say of a step; steps of one kind differ in what the device holds alone."""
+
+    size: int  # poses of the batch, all ranks' together
+    early: bool  # see `Stage.switch`
+
+
+class Clock:
+    """Where a training stands, on its device: a step reads it there and advances it there.
+
+    Attributes:
+        counter: int64 (3,) of the rotations: seed, step, this rank's first pose in the batch.
+        place: int64 (1,): the batch's number in the chunk of the feed.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._hands = torch.tensor([seed, 0, 0, 0], device=device)
+        self._tick = torch.tensor([0, 1, 0, 1], device=device)
+        self.counter, self.place = self._hands[:3], self._hands[3:]
+        self.step, self.first_pose = self._hands[1:2], self._hands[2:3]
+
+    def advance(self) -> None:
+        """A step later."""
+        self._hands.add_(self._tick)
+
+
+class Step:
+    """Gather, draw, losses, backward pass, optimiser, counters: a function of the device's state.
+
+    Args:
+        stage: model and losses.
+        feed: of batches, at the clock's place.
+        optimiser: of the model.
+        clock: of the training.
+        recent: (steps, losses): row `step % steps` is given the mean losses of the global batch.
+        ranks: each takes its share of the batch; the gradient is that of the global batch.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        feed: Feed,
+        optimiser: torch.optim.Optimizer,
+        clock: Clock,
+        recent: Tensor,
+        ranks: Ranks,
+    ) -> None:
+        self.feed, self.optimiser, self.clock, self.recent = feed, optimiser, clock, recent
+        self.ranks, self.device, settings = ranks, recent.device, stage.settings
+        self.rotations = RotationDraw(
+            clock.counter, settings.samples, axes=settings.axes, max_angle=settings.max_angle
+        )
+        self.half = settings.precision == "bf16"
+        self.losses: nn.Module = stage
+        if ranks.several:
+            for module in stage.modules():
+                if isinstance(module, BatchNormReLU):
+                    module.synchronised = settings.batch_statistics == "global"
+            self.losses = DistributedDataParallel(
+                stage, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
+
+    def __call__(self, kind: Kind) -> None:
+        """Take a step."""
+        share = self.ranks.share(kind.size)
+        poses = share.stop - share.start
+        if self.ranks.several:
+            self.clock.first_pose.fill_(share.start)
+        batch = self.feed.batch(poses)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            losses = self.losses(batch, self.rotations, kind.early)
+        total, means = losses[0], torch.stack(losses).detach()
+        if self.ranks.several:
+            part = poses / kind.size
+            total = total * (part * self.ranks.count)  # the ranks' gradients are averaged
+            means = means * part if poses else torch.zeros_like(means)
+            dist.all_reduce(means)
+        total.backward()
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.recent.index_copy_(0, self.clock.step % len(self.recent), means[None].to(self.recent))
+        self.clock.advance()
+
+
+Steps = Callable[[Kind, int], int]
+"""Take steps of a kind, as many as allowed at most; returns how many."""
+
+
+def one_by_one(step: Step) -> Steps:
+    """Steps that the host launches."""
+
+    def take(kind: Kind, most: int) -> int:
+        step(kind)
+        return 1
+
+    return take
+
+
+class Captured:
+    """Steps as CUDA graphs: the first of each kind are launched as they are, the others replayed.
+
+    Args:
+        step: what to record.
+        block: steps of a graph, where that many are allowed.
+        tell: where steps that cannot be recorded are launched instead, told to this; None: an
+            error.
+
+    Raises:
+        ItesError: steps cannot be recorded.
+    """
+
+    WARM_UP = 3  # steps of a kind before it is recorded: libraries load, buffers are made
+
+    def __init__(self, step: Step, block: int, tell: Callable[[str], None] | None = None) -> None:
+        self.step, self.block, self.tell = step, block, tell
+        self._refused = False
+        self._launched: Counter[Kind] = Counter()
+        self._graphs: dict[tuple[Kind, int], torch.cuda.CUDAGraph] = {}
+        self._pool = torch.cuda.graph_pool_handle()
+        self._side = torch.cuda.Stream(step.device)
+
+    def __call__(self, kind: Kind, most: int) -> int:
+        """Take one step, or a block of them where `most` allows it; returns how many."""
+        if self._refused or self._launched[kind] < self.WARM_UP:
+            self._launched[kind] += 1
+            self._launch(kind)
+            return 1
+        count = self.block if most >= self.block else 1
+        if (kind, count) not in self._graphs:
+            try:
+                self._graphs[kind, count] = self._record(kind, count)
+            except RuntimeError as error:
+                self._refuse(str(error).splitlines()[0])
+                return self(kind, most)
+        self._graphs[kind, count].replay()
+        return count
+
+    def _launch(self, kind: Kind) -> None:
+        """A step on a stream other than the default one, as what is recorded after it will be."""
+        main = torch.cuda.current_stream(self.step.device)
+        self._side.wait_stream(main)
+        with torch.cuda.stream(self._side):
+            self.step(kind)
+        main.wait_stream(self._side)
+
+    def _refuse(self, reason: str) -> None:
+        if self.tell is None:
+            raise ItesError(f"capture: steps cannot be recorded as a CUDA graph: {reason}")
+        self._refused = True
+        self.step.optimiser.zero_grad()
+        self.tell(f"steps are launched one by one: no CUDA graph could be recorded ({reason})")
+
+    def _record(self, kind: Kind, count: int) -> torch.cuda.CUDAGraph:
+        """A graph of some steps; recording takes none. What it allocates, the graphs share."""
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may go on: the feed's waits for a copy.
+        with torch.cuda.graph(graph, self._pool, self._side, capture_error_mode="thread_local"):
+            for _ in range(count):
+                self.step(kind)
+        return graph
