@@ -96,7 +96,8 @@ class Teacher(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
             elif isinstance(module, nn.BatchNorm2d):
                 nn.init.uniform_(module.weight)
 
@@ -177,13 +178,14 @@ class ConcatenatedNonLocal(nn.Module):
         self.theta = nn.Conv1d(channels, inner, 1)
         self.phi = nn.Sequential(nn.Conv1d(channels, inner, 1), nn.MaxPool1d(2))
         self.concat_project = nn.Sequential(nn.Conv2d(2 * inner, 1, 1, bias=False), nn.ReLU())
-        self.W = nn.Sequential(nn.Conv1d(inner, channels, 1), nn.BatchNorm1d(channels))
+        norm = nn.BatchNorm1d(channels)
+        nn.init.zeros_(norm.weight)
+        self.W = nn.Sequential(nn.Conv1d(inner, channels, 1), norm)
         for module in self.modules():
             if isinstance(module, nn.Conv1d | nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        nn.init.zeros_(self.W[1].weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, J) to the same."""

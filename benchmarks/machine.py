@@ -20,6 +20,7 @@ from ites import backends
 RESULTS = Path(__file__).parent / "results"
 
 Function = Callable[[], object]
+Counted = Callable[[], int]
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -122,11 +123,11 @@ def seconds_each(function: Function, enough: float = 2e-3) -> tuple[float, int]:
         calls = min(1 << 14, max(2 * calls, int(1.2 * calls * enough / max(spent, 1e-9))))
 
 
-def interleaved(functions: Mapping[str, Function], rounds: int, calls: int = 1) -> dict[str, float]:
-    """Median seconds of a call of each function, in turn so that drifts strike all alike.
+def interleaved(functions: Mapping[str, Counted], rounds: int, calls: int = 1) -> dict[str, float]:
+    """Median seconds a step of each function, in turn so that drifts strike all alike.
 
     Args:
-        functions: what to time, warmed up, by name.
+        functions: what to time, warmed up, by name; each returns how many steps it took.
         rounds: how many times each has its turn.
         calls: of a function in its turn, so that a GPU's launches queue as they do in earnest.
     """
@@ -134,9 +135,8 @@ def interleaved(functions: Mapping[str, Function], rounds: int, calls: int = 1) 
     for _ in range(rounds):
         for name, function in functions.items():
             start = clock()
-            for _ in range(calls):
-                function()
-            times[name].append((clock() - start) / calls)
+            steps = sum(function() for _ in range(calls))
+            times[name].append((clock() - start) / steps)
     return {name: statistics.median(spent) for name, spent in times.items()}
 
 

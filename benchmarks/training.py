@@ -3,26 +3,30 @@
     python -m benchmarks.training --json FILE
 
 Steps are whole: gathering the batch, losses of both passes, backward pass, optimiser, at batch 128
-and the paper's sizes; one step of each contender in turn. Reported are medians, their ratio, and
-the share of the matrix-product rate measured in the same run.
+and the paper's sizes. The contenders take turns; those of ites are the training engine itself.
+Reported are medians, their ratio, and the share of the matrix-product rate measured in the same
+run.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks import baseline, machine
+from benchmarks.machine import Counted
 from ites.checkpoint import Metadata, save_model, weights_file
 from ites.config import make_settings
 from ites.files import replacing
@@ -32,11 +36,9 @@ from ites.train.engine import Training
 from ites.train.stages import make_stage
 
 BATCH = 128
-POSES = 4096
+POSES = 65536
 FLOP = {"teacher": 13.8e9, "student": 34.5e9}
 """Of a step's matrix products: three forwards of 5 x 128 poses, 7.18 and 18.0 MFLOP a pose."""
-
-Step = Callable[[], object]
 
 
 def poses(device: torch.device) -> Tensor:
@@ -46,66 +48,62 @@ def poses(device: torch.device) -> Tensor:
     return (points - points[:, :1]).to(device)
 
 
-def ours(stage: str, device: torch.device, precision: str) -> Step:
-    """A step of the training engine itself."""
+def ours(stage: str, device: torch.device, precision: str, capture: str = "auto") -> Counted:
+    """Steps of the training engine, captured as CUDA graphs where it can."""
+    options = {"batch": BATCH, "precision": precision, "capture": capture}
     with tempfile.TemporaryDirectory() as folder:
         if stage == "student":  # which learns from a teacher's depths; an untrained one's do
             teacher = Teacher(width=16, blocks=1)
             save_model(weights_file(folder, "teacher"), teacher, Metadata("teacher", HUMAN36M, 1.0))
-        options = {"out": folder, "batch": BATCH, "precision": precision}
-        settings = make_settings(stage, options=options)
+        settings = make_settings(stage, options=options | {"out": folder})
         made = make_stage(settings, HUMAN36M, poses(device))
     training = Training(made, 1.0, device, None, Console(file=io.StringIO()))
 
-    def step(rows: Tensor) -> None:
+    def advance() -> int:
+        before = training.step
         with machine.matmul_precision("high" if precision == "tf32" else "highest"):
-            training.take_step(rows)
+            training.advance()
+        return training.step - before
 
-    return _on_batches(step, device)
+    return advance
 
 
-def theirs(stage: str, device: torch.device, mode: str | None = None) -> Step:
+def theirs(stage: str, device: torch.device, mode: str | None = None) -> Counted:
     """A step of the baseline: eager, or its losses by `torch.compile` in a mode."""
     points = poses(device)
-    depth = 0.1 * torch.randn_like(points[..., :1])
-    model: nn.Module = baseline.Teacher() if stage == "teacher" else baseline.Student()
+    data = (points,) if stage == "teacher" else (points, 0.1 * torch.randn_like(points[..., :1]))
+    model: baseline.Teacher | baseline.Student = (
+        baseline.Teacher() if stage == "teacher" else baseline.Student()
+    )
     model.to(device).train()
     optimiser = baseline.optimiser_of(model)
-    losses = torch.compile(model.losses, mode=mode) if mode else model.losses
+    losses: Callable[..., dict[str, Tensor]] = model.losses
+    if mode:
+        losses = torch.compile(losses, mode=mode)
+    batches = itertools.cycle(torch.randperm(POSES).to(device).split(BATCH))
 
-    def step(rows: Tensor) -> None:
-        batch = (points[rows],) if stage == "teacher" else (points[rows], depth[rows])
+    def step() -> int:
+        rows = next(batches)
         optimiser.zero_grad()
-        losses(*batch)["total_loss"].backward()
+        losses(*(tensor[rows] for tensor in data))["total_loss"].backward()
         optimiser.step()
+        return 1
 
-    return _on_batches(step, device)
-
-
-def _on_batches(step: Callable[[Tensor], object], device: torch.device) -> Step:
-    """The step on the next batch of a shuffled order, again and again."""
-    order = torch.randperm(POSES, generator=torch.Generator().manual_seed(2)).to(device)
-    batches = order.split(BATCH)
-    taken = 0
-
-    def next_step() -> None:
-        nonlocal taken
-        step(batches[taken % len(batches)])
-        taken += 1
-
-    return next_step
+    return step
 
 
-def contenders(device: torch.device, compiled: bool) -> dict[str, Callable[[str], Step]]:
+def contenders(device: torch.device, compiled: bool) -> dict[str, Callable[[str], Counted]]:
     """Who races: makers of a step, given the stage."""
-    racing: dict[str, Callable[[str], Step]] = {"baseline": lambda stage: theirs(stage, device)}
+    racing: dict[str, Callable[[str], Counted]] = {"baseline": partial(theirs, device=device)}
     if compiled:
         for mode in ("default", "max-autotune"):
-            racing[f"baseline, torch.compile {mode}"] = lambda stage, m=mode: theirs(
-                stage, device, m
-            )
+            racing[f"baseline, torch.compile {mode}"] = partial(theirs, device=device, mode=mode)
     for precision in ("float32", "tf32", "bf16") if device.type == "cuda" else ("float32",):
-        racing[f"ites {precision}"] = lambda stage, p=precision: ours(stage, device, p)
+        racing[f"ites {precision}"] = partial(ours, device=device, precision=precision)
+    if device.type == "cuda":
+        racing["ites tf32, not captured"] = partial(
+            ours, device=device, precision="tf32", capture="off"
+        )
     return racing
 
 
@@ -113,7 +111,8 @@ def race(
     stage: str, device: torch.device, rounds: int, compiled: bool, rates: dict[str, float]
 ) -> dict[str, Any]:
     """Medians of a stage's contenders; of ites those of TF32 on a GPU and float32 on a CPU."""
-    steps, failed = {}, {}
+    steps: dict[str, Counted] = {}
+    failed = {}
     for name, make in contenders(device, compiled).items():
         try:
             step = make(stage)
