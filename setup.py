@@ -1,13 +1,13 @@
 """Builds the compiled backends.
 
-``ites._C`` (C++, CPU) is always built; ``ites._C_cuda`` where nvcc is found. Both use LibTorch's
-stable ABI, so that one binary loads under every torch from 2.11 on, and neither needs a GPU to build.
+``ites._C`` (C++, CPU) is always built; ``ites._C_cuda`` where nvcc is found, GPU or not. Both use
+LibTorch's stable ABI, so that one binary loads under every torch from 2.11 on.
 
 Environment:
     ITES_NO_EXT=1          pure Python, nothing compiled
     ITES_CUDA=1 or 0       require or leave out ``ites._C_cuda``
     TORCH_CUDA_ARCH_LIST   architectures, e.g. "9.0" or "8.0;9.0+PTX"
-    MAX_JOBS               parallel compilations (default: cores, at most one per 2 GB of free memory)
+    MAX_JOBS               parallel compilations (default: cores, at most one per 2 GB free)
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from setuptools import Extension, find_packages, setup
 ROOT = Path(__file__).parent
 STABLE_ABI = "0x020b000000000000"  # torch 2.11
 ARCHITECTURES = "8.0;9.0;10.0;12.0+PTX"
+FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
 
 
 def sources(pattern: str) -> list[str]:
@@ -57,7 +58,7 @@ def cuda_wanted(home: Path | None) -> bool:
     release = re.search(r"release (\d+)", reply)
     theirs = torch.version.cuda
     if theirs and release and release[1] != theirs.split(".")[0]:
-        print(f"ites: CUDA kernels left out: nvcc is CUDA {release[1]}, torch was built for {theirs}")
+        print(f"ites: no CUDA kernels: nvcc is CUDA {release[1]}, torch was built for {theirs}")
         return False
     return True
 
@@ -75,11 +76,10 @@ def architecture_flags() -> tuple[list[str], str]:
 
 
 def default_jobs() -> int:
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        free = 2 << 30
-    return max(1, min(len(os.sched_getaffinity(0)), free // (2 << 30)))
+    """As many compilations as there are cores, but at most one for each 2 GB of free memory."""
+    cores = len(os.sched_getaffinity(0))
+    memory = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    return max(1, min(cores, int(memory[1]) // (2 << 20))) if memory else cores
 
 
 def extensions() -> tuple[list[Extension], dict]:
@@ -90,22 +90,23 @@ def extensions() -> tuple[list[Extension], dict]:
     from torch.utils import cpp_extension
 
     os.environ.setdefault("MAX_JOBS", str(default_jobs()))
+    includes = [str(ROOT / "csrc"), pybind11.get_include(), *cpp_extension.include_paths()]
+    libraries = cpp_extension.library_paths()
     common = {
         "language": "c++",
-        "include_dirs": [str(ROOT / "csrc"), pybind11.get_include(), *cpp_extension.include_paths()],
-        "library_dirs": cpp_extension.library_paths(),
-        "extra_link_args": ["-Wl,--no-as-needed", "-Wl,-s"],
+        # By libtorch.so a CUDA build of torch brings in libtorch_cuda.so, under a CPU build absent.
+        "extra_link_args": ["-Wl,-s", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu"],
         "depends": sources("**/*.h") + sources("**/*.cuh"),
     }
     macros = [("TORCH_TARGET_VERSION", STABLE_ABI)]
-    flags = ["-O3", "-g0", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
     built = [
         Extension(
             "ites._C",
             ["csrc/module.cpp", *sources("cpu/*.cpp")],
-            libraries=["torch", "torch_cpu"],
+            include_dirs=includes,
+            library_dirs=libraries,
             define_macros=macros,
-            extra_compile_args={"cxx": flags},
+            extra_compile_args={"cxx": FLAGS},
             **common,
         )
     ]
@@ -114,18 +115,17 @@ def extensions() -> tuple[list[Extension], dict]:
     if cuda_wanted(home):
         cpp_extension.CUDA_HOME = str(home)  # unset under a CPU build of torch
         arch_flags, arch_names = architecture_flags()
-        common["include_dirs"] = [*common["include_dirs"], str(home / "include")]
-        common["library_dirs"] = [*common["library_dirs"], str(home / "lib64")]
+        cuda_macros = [*macros, ("USE_CUDA", None), ("ITES_ARCHITECTURES", f'"{arch_names}"')]
+        nvcc_flags = ["-O3", "-lineinfo", "-Xcompiler=-fvisibility=hidden", *arch_flags]
         built.append(
             Extension(
                 "ites._C_cuda",
                 ["csrc/module_cuda.cpp", *sources("cuda/*.cu")],
-                libraries=["torch", "torch_cpu", "cudart_static", "rt", "pthread", "dl"],
-                define_macros=[*macros, ("USE_CUDA", None), ("ITES_ARCHITECTURES", f'"{arch_names}"')],
-                extra_compile_args={
-                    "cxx": flags,
-                    "nvcc": ["-O3", "-lineinfo", "-Xcompiler=-fvisibility=hidden", *arch_flags],
-                },
+                include_dirs=[*includes, str(home / "include")],
+                library_dirs=[*libraries, str(home / "lib64")],
+                libraries=["cudart_static", "rt", "pthread", "dl"],
+                define_macros=cuda_macros,
+                extra_compile_args={"cxx": FLAGS, "nvcc": nvcc_flags},
                 **common,
             )
         )

@@ -286,7 +286,7 @@ __device__ void store_coefficient_gradient(const float* dictionary, const S& siz
 }
 
 template <int JOINTS, int ATOMS>
-__global__ void __launch_bounds__(THREADS, 3)
+__global__ void __launch_bounds__(THREADS, JOINTS ? 3 : 2)
 dictionary_reprojection_backward_kernel(const DictionaryReprojectionBackward<float> a,
                                         const Tile tile, float* partial) {
   const Sizes<JOINTS, ATOMS> size(a.dictionary);
@@ -409,7 +409,7 @@ invariance_distance_kernel(const InvarianceDistance<float> a, const Tile tile) {
 }
 
 template <int JOINTS, int ATOMS>
-__global__ void __launch_bounds__(THREADS, 3)
+__global__ void __launch_bounds__(THREADS, JOINTS ? 3 : 2)
 invariance_distance_backward_kernel(const InvarianceDistanceBackward<float> a, const Tile tile,
                                     float* partial) {
   const Sizes<JOINTS, ATOMS> size(a.dictionary);

@@ -1,0 +1,49 @@
+"""The CUDA kernels on a CPU, by tests/emulated_cuda: every test of the ops that names "cuda"."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+TESTS = Path(__file__).parent
+FAMILIES = ("rotation", "dictionary", "graph", "norm")
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    if torch.version.cuda is not None:
+        pytest.skip("this PyTorch has CUDA: the tests of the ops run the kernels themselves")
+    if shutil.which("c++") is None or shutil.which("ninja") is None:
+        pytest.skip("needs a C++ compiler and ninja")
+    paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize(
+    ("order", "chosen"),
+    [
+        ("forward", "cuda"),
+        ("reverse", "cuda and (matches or skeletons or numbers or many)"),
+    ],
+)
+def test_ops_on_emulated_cuda(environment, order, chosen):
+    """Threads that run in the reverse order give the same: no barrier is missing."""
+    if order == "reverse":
+        environment = {**environment, "ITES_EMULATE_REVERSE": "1"}
+    files = [str(TESTS / f"test_{family}.py") for family in FAMILIES]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "emulated_cuda.plugin", "-k", chosen]
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider", *files],
+        env=environment,
+        cwd=TESTS.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
