@@ -159,9 +159,8 @@ class SemGraphConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, J, inputs) to (B, J, outputs)."""
         to_self, to_neighbours = torch.matmul(x, self.W[0]), torch.matmul(x, self.W[1])
-        adjacency = torch.full_like(self.mask, -9e15, dtype=x.dtype)
-        adjacency[self.mask] = self.e.flatten()
-        adjacency = torch.softmax(adjacency, dim=1)
+        absent = torch.full_like(self.mask, -9e15, dtype=x.dtype)
+        adjacency = torch.softmax(absent.masked_scatter(self.mask, self.e), dim=1)
         eye = torch.eye(len(adjacency), dtype=x.dtype, device=x.device)
         mixed = torch.matmul(adjacency * eye, to_self)
         mixed = mixed + torch.matmul(adjacency * (1 - eye), to_neighbours)
