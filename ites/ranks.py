@@ -93,3 +93,22 @@ class Ranks:
         """Leave the other ranks, after the work."""
         if self.several and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def pick_device(name: str, ranks: Ranks) -> torch.device:
+    """The device of a setting: "auto" is a GPU where there is one; each rank has its own.
+
+    Raises:
+        ItesError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if ranks.several and name.startswith("cuda"):
+        name = f"cuda:{ranks.local}"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ItesError(f"device: cannot use {name!r} here: {reason}") from None
+    return device

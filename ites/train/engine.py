@@ -29,13 +29,12 @@ from ites.checkpoint import (
 from ites.config import Settings
 from ites.data.store import PoseStore
 from ites.errors import ItesError
-from ites.ranks import Ranks
+from ites.ranks import Ranks, pick_device
 from ites.train.evaluation import Evaluator
 from ites.train.feed import CHUNK, Feed, device_budget
 from ites.train.log import Log
 from ites.train.run import (
     device_name,
-    pick_device,
     refuse_changes,
     refuse_to_overwrite,
     write_settings,

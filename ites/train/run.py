@@ -28,26 +28,6 @@ from ites.checkpoint import state_file, weights_file
 from ites.config import STAGES, Settings, make_settings, read_toml, write_toml
 from ites.errors import ItesError
 from ites.files import replacing
-from ites.ranks import Ranks
-
-
-def pick_device(name: str, ranks: Ranks) -> torch.device:
-    """The device of a setting: "auto" is a GPU where there is one; each rank has its own.
-
-    Raises:
-        ItesError: there is no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if ranks.several and name.startswith("cuda"):
-        name = f"cuda:{ranks.local}"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ItesError(f"device: cannot use {name!r} here: {reason}") from None
-    return device
 
 
 def device_name(device: torch.device) -> str:
