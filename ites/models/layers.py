@@ -90,7 +90,9 @@ def update_running(norms: Iterable[BatchNormReLU], momentum: float = 0.1) -> Non
 
     `running = (1 - momentum) * running + momentum * statistic`, the variance's unbiased.
     """
-    norms = [norm for norm in norms if norm.batch is not None]
+    norms = [norm for norm in norms if norm.batch]
+    if not norms:  # a pass over no rows
+        return
     means, variances, unbiased = zip(*(norm.batch for norm in norms if norm.batch), strict=True)
     running = [norm.running_mean for norm in norms] + [norm.running_var for norm in norms]
     statistics = [*means, *torch._foreach_mul(variances, unbiased)]

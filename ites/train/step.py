@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,12 +19,18 @@ from ites.ranks import Ranks
 from ites.train.feed import Feed
 from ites.train.stages import Stage
 
+# Running statistics need no copying: they are the same on all ranks, or rank 0's count.
+_OPTIONS = inspect.signature(DistributedDataParallel.__init__).parameters
+_SYNC_BUFFERS = (
+    "forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS else "broadcast_buffers"
+)
+
 
 class Kind(NamedTuple):
     """What the host must say of a step; steps of one kind differ in what the device holds alone."""
 
     size: int  # poses of the batch, all ranks' together
-    early: bool  # see `Stage.switch`
+    early: bool  # see `TeacherStage.early_steps`
 
 
 class Clock:
@@ -78,7 +85,7 @@ class Step:
                 if isinstance(module, BatchNormReLU):
                     module.synchronised = settings.batch_statistics == "global"
             self.losses = DistributedDataParallel(
-                stage, broadcast_buffers=False, gradient_as_bucket_view=True
+                stage, gradient_as_bucket_view=True, **{_SYNC_BUFFERS: False}
             )
 
     def __call__(self, kind: Kind) -> None:

@@ -1,0 +1,130 @@
+"""Several processes, one training: the numbers of a single one, and what happens when one dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_train import rows, student_settings, teacher_settings, write_store
+
+from ites.checkpoint import load_model, state_file
+from ites.config import Settings
+from ites.models import Teacher
+from ites.ranks import Ranks
+from ites.train.engine import train
+from ites.train.feed import Feed, epoch_order
+from ites.train.log import quiet_console
+
+
+def torchrun(settings: list[Settings], *extra: str) -> subprocess.Popen[str]:
+    """Two processes on this machine that train these stages, which share most settings."""
+    what = settings[0].stage if len(settings) == 1 else "both"
+    options: dict[str, Any] = {}
+    for stage in settings:
+        for name, value in stage.to_dict().items():
+            shared = type(stage).__dataclass_fields__[name].metadata["shared"]
+            if name != "teacher":
+                options[name if shared or what != "both" else f"{stage.stage}_{name}"] = value
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", "ites", "train", what, *arguments, *extra]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
+
+
+def test_two_ranks_give_the_numbers_of_one(tmp_path: Path) -> None:
+    """Both stages, the short last batch of seven poses included, shared unevenly."""
+    store = write_store(tmp_path / "store.h5")
+    given: dict[str, Any] = {"steps": 7, "learning_rate": 0.02, "precision": "float64"}
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    for run, train_them in ((together, True), (alone, False)):
+        settings = [
+            teacher_settings(store, run, centre_epochs=1, **given),
+            student_settings(store, run, "", **given),
+        ]
+        if train_them:
+            process = torchrun(settings)
+            output, errors = process.communicate(timeout=200)
+            assert process.returncode == 0, errors
+            assert output.count("teacher: trained after 7 of 7 steps") == 1  # rank 0's
+        else:
+            for stage in settings:
+                train(stage, console=quiet_console())
+    for stage in ("teacher", "student"):
+        expected, got = (load_file(state_file(run, stage)) for run in (alone, together))
+        assert expected.keys() == got.keys()
+        for name, tensor in expected.items():
+            torch.testing.assert_close(got[name], tensor, rtol=1e-9, atol=1e-11, msg=name)
+        logs = [rows(run / f"{stage}.log.csv") for run in (alone, together)]
+        for left, right in zip(*logs, strict=True):
+            for name in left:
+                assert float(left[name]) == pytest.approx(float(right[name]), rel=1e-10)
+
+
+def test_the_death_of_a_rank_stops_the_others(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store.h5")
+    given: dict[str, Any] = {"epochs": 100_000, "checkpoint_every": 3}
+    settings = teacher_settings(store, tmp_path / "run", **given)
+    process = torchrun([settings])
+    while not state_file(settings.out, "teacher").is_file():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    os.kill(rank_of(process.pid, 1), signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "ites: rank 0 of 2 lost another rank, which died or was stopped" in errors
+    _, metadata = load_model(settings.out)
+    assert metadata.step >= 3 and metadata.step % 3 == 0
+    longer = teacher_settings(store, tmp_path / "run", steps=metadata.step + 2)
+    assert train(longer, resume=True, console=quiet_console()).step == metadata.step + 2
+
+
+def rank_of(launcher: int, rank: int) -> int:
+    """The process id of a rank, a child of the launcher."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent == launcher and f"\0RANK={rank}\0" in (folder / "environ").read_text():
+                return int(folder.name)
+        except (OSError, UnicodeDecodeError):
+            continue
+    raise AssertionError(f"no rank {rank} among the children of {launcher}")
+
+
+def test_a_rank_without_poses_leaves_its_statistics() -> None:
+    model = Teacher(width=16, blocks=1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert model(torch.zeros(0, 17, 2)).canonical.shape == (0, 17, 3)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("limit", [1, 10_000])
+def test_the_shares_of_a_batch_are_the_batch(count: int, limit: int) -> None:
+    """Every rank's batches, put together, are the order's; the last one has a pose for two."""
+    data = torch.arange(41, dtype=torch.float64).view(41, 1, 1) * torch.ones(1, 17, 2)
+    feeds = []
+    for rank in range(count):
+        ranks, place = Ranks(rank, count), torch.zeros(1, dtype=torch.int64)
+        given = {"seed": 3, "batch": 8, "batches": 6, "ranks": ranks, "limit": limit}
+        feeds.append((ranks, place, Feed((data,), place, stream=rank == 1, **given)))
+    for epoch in range(2):
+        order = epoch_order(3, epoch, 41, torch.device("cpu")).double()
+        for index, expected in enumerate(order.split(8)):
+            parts = []
+            for ranks, place, feed in feeds:
+                feed.seek(epoch, index)
+                share = ranks.share(len(expected))
+                parts.append(feed.batch(share.stop - share.start)[0][:, 0, 0])
+                place += 1
+            assert torch.equal(torch.cat(parts), expected)
