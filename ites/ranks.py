@@ -77,6 +77,8 @@ class Ranks:
             yield
             return
         try:
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
             if not dist.is_initialized():
                 backend = "nccl" if device.type == "cuda" else "gloo"
                 dist.init_process_group(backend, timeout=PATIENCE)

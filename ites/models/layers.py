@@ -199,11 +199,12 @@ class Folded(NamedTuple):
     """The weights of a `GraphLayer` as its one matrix product takes them.
 
     projection (C, S): [W0 | W1 | g | phi | theta' u | 0], S rounded up to a multiple of 8;
-    bias (C + M + 1,): [b | b_g | u . b_theta + v . b_phi].
+    bias (C + M + 1,): [b | b_g | u . b_theta + v . b_phi]; phi_weight (M,): v.
     """
 
     projection: Tensor
     bias: Tensor
+    phi_weight: Tensor
 
 
 class GraphLayer(nn.Module):
@@ -221,12 +222,16 @@ class GraphLayer(nn.Module):
     Source: METHOD, "Student", layer.
     """
 
+    padding: Tensor
+
     def __init__(self, skeleton: Skeleton, channels: int, backend: str | None = None) -> None:
         super().__init__()
         self.backend = backend
         self.conv = SemGraphConv(skeleton, channels, channels, backend)
         self.non_local = NonLocal(channels, backend)
         self.norm = BatchNormReLU(channels, skip_after=True, backend=backend)
+        width = 2 * channels + 2 * (channels // 2) + 1
+        self.register_buffer("padding", torch.zeros(channels, -width % 8), persistent=False)
 
     def forward(
         self, x: Tensor, skip: Tensor | None = None, folded: Folded | None = None
@@ -240,7 +245,7 @@ class GraphLayer(nn.Module):
             folded.bias,
             ops.graph_of(self.conv.skeleton, x.device),
             channels,
-            phi_weight=non_local.affinity[1],
+            phi_weight=folded.phi_weight,
             residual=x,
             backend=self.backend,
         )
@@ -248,12 +253,10 @@ class GraphLayer(nn.Module):
 
     def fold(self) -> Folded:
         """Put the weights together; several passes of a step can share them."""
-        conv, block = self.conv.weight, self.non_local
-        u = block.affinity[0]
-        columns = [conv[0], conv[1], block.g.weight.T, block.phi.weight.T]
-        columns.append((u @ block.theta.weight)[:, None])
-        width = sum(column.shape[1] for column in columns)
-        columns.append(u.new_zeros(conv.shape[1], -width % 8))
+        conv, block = self.conv, self.non_local
+        u, v = block.affinity.unbind()
+        columns = [conv.weight.transpose(0, 1).flatten(1), block.g.weight.T, block.phi.weight.T]
+        columns += [(u @ block.theta.weight)[:, None], self.padding]
         constant = (block.affinity * torch.stack([block.theta.bias, block.phi.bias])).sum()
-        bias = torch.cat([self.conv.bias, block.g.bias, constant[None]])
-        return Folded(torch.cat(columns, dim=1), bias)
+        bias = torch.cat([conv.bias, block.g.bias, constant[None]])
+        return Folded(torch.cat(columns, dim=1), bias, v)

@@ -228,7 +228,7 @@ def semantic_graph_conv(
     """
     expect("semantic_graph_conv", "x", x, "B", "J", "C_in")
     expect("semantic_graph_conv", "weight", weight, 2, x.shape[2], "C_out")
-    features = x @ torch.cat([weight[0], weight[1]], dim=1)  # [B, J, 2 C_out]
+    features = x @ weight.transpose(0, 1).flatten(1)  # [W0 | W1]: [B, J, 2 C_out]
     return graph_mix(features, logits, bias, graph, weight.shape[2], backend=backend)[0]
 
 

@@ -145,6 +145,7 @@ def epoch_order(seed: int, epoch: int, poses: int, device: torch.device) -> Tens
     Returns:
         (poses,) int64.
     """
-    counter = torch.tensor([seed, ORDER + epoch, 0], device=device)
+    counter = torch.zeros(3, dtype=torch.int64, device=device)
+    counter[0], counter[1] = seed, ORDER + epoch  # without waiting for the device
     words = philox(counter, poses, 1)
     return torch.argsort((words[:, 0] << 31) | (words[:, 1] >> 1), stable=True)
