@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# The proof on an NVIDIA GPU, in three commands that each end within ten minutes:
+#
+#   benchmarks/gpu.sh ops        build, all tests, compute-sanitizer, timings of the ops
+#   benchmarks/gpu.sh steps      timings of training steps and of lifting
+#   benchmarks/gpu.sh schedule   both stages in full on 1.56 million synthetic poses
+#
+# A step that fails leaves the others their turn; the summary at the end tells, and the exit status
+# is the number of failures. Results go to $OUT, by default benchmarks/results/<device>.
+#
+# schedule stops itself after $LIMIT seconds (default 480) and leaves its run in $OUT as
+# run.tar.part*; with RESUME=<folder with these parts> another call goes on from there.
+#
+# --dry-run after the part: much the same in small on a CPU, to try this script itself.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
+
+part=${1:-}
+dry=${2:-}
+if [[ ! $part =~ ^(ops|steps|schedule)$ ]]; then
+    sed -n '2,/^set/{s/^# \{0,1\}//p}' benchmarks/gpu.sh
+    exit 2
+fi
+LIMIT=${LIMIT:-480}
+export PYTHON=${PYTHON:-python3} PYTHONPATH=$PWD PYTHONUNBUFFERED=1
+export TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-9.0} MAX_JOBS=${MAX_JOBS:-$(nproc)}
+if [ -z "${OUT:-}" ]; then
+    OUT=$(mktemp -d)
+    where="from benchmarks.machine import *; print(results_folder(pick_device()))"
+    [ "$dry" ] || OUT=$("$PYTHON" -c "$where") || exit
+fi
+OUT=$(realpath -m "$OUT")
+log=$OUT/$part.log
+summary=$OUT/$part.summary.txt
+failures=0
+
+say() { echo "$*" | tee -a "$summary"; }
+
+# step NAME SECONDS COMMAND...: run a command within a time, log it, say how it went.
+step() {
+    local name=$1 seconds=$2 start status
+    shift 2
+    start=$(date +%s)
+    printf '\n== %s: %s\n' "$name" "$*" >>"$log"
+    timeout --signal=INT --kill-after=20 "$seconds" "$@" >>"$log" 2>&1
+    status=$?
+    say "$(printf '%-24s status %3d %5d s   %s' "$name" "$status" $(($(date +%s) - start)) \
+        "$(tail -n 1 "$log" | cut -c 1-100)")"
+    [ "$status" -eq 0 ] || failures=$((failures + 1))
+    return "$status"
+}
+
+built() { "$PYTHON" -c "import torch, ites._C, ites._C_cuda, ites.kernels"; }
+
+# The kernels of Triton are found as ites.kernels by an installation, or else by a link.
+# shellcheck disable=SC2329  # called in the shell of step_build
+build() {
+    "$PYTHON" -m pip install --no-build-isolation --no-deps --no-index -e . && built && return
+    echo "pip failed; building in place"
+    "$PYTHON" setup.py build_ext --inplace && ln -sfn ../kernels ites/kernels && built
+}
+
+step_build() { step build 200 bash -c "$(declare -f build built); build"; }
+
+step_build_if_missing() { built 2>/dev/null || step_build; }
+
+ops() {
+    local where=(--out "$OUT") sanitizer options=()
+    if [ "$dry" ]; then
+        step build 60 "$PYTHON" -c "import torch, ites._C"
+        step tests 300 "$PYTHON" -m pytest tests/test_backends.py
+        step "ops once" 120 "$PYTHON" -m benchmarks.small --device cpu
+        step timings 300 "$PYTHON" -m benchmarks.run --device cpu --quick -k "so3_exp" "${where[@]}"
+    else
+        step_build
+        "$PYTHON" -c "import xdist" 2>/dev/null && options=(-n 8)
+        OMP_NUM_THREADS=2 step tests 200 "$PYTHON" -m pytest -p no:cacheprovider "${options[@]}" tests
+        step "ops once" 60 "$PYTHON" -m benchmarks.small --device cuda
+        if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer); then
+            for tool in memcheck racecheck; do
+                PYTORCH_NO_CUDA_MEMORY_CACHING=1 step "$tool" 75 "$sanitizer" --tool "$tool" \
+                    --error-exitcode 9 "$PYTHON" -m benchmarks.small --device cuda
+            done
+        else
+            say "compute-sanitizer: not installed"
+        fi
+        step timings 240 "$PYTHON" -m benchmarks.run --device cuda --seconds 0.05 \
+            --compiled-batches 65536,1048576 "${where[@]}"
+    fi
+    step plots 60 "$PYTHON" -m benchmarks.plot "$OUT/ops.json"
+    sed -n '/ x eager /p; / rows, /p; /  slower: /p' "$log" | tail -n 80 | tee -a "$summary"
+}
+
+steps() {
+    local small=(--device cuda)
+    if [ "$dry" ]; then
+        small=(--device cpu --rounds 1)
+    else
+        step_build_if_missing
+    fi
+    # First without torch.compile of the baseline, whose compilation may outlast its time.
+    step "training steps" 120 "$PYTHON" -m benchmarks.training --no-compile "${small[@]}" \
+        --json "$OUT/steps.json"
+    step lifting 90 "$PYTHON" -m benchmarks.lifting "${small[@]}" --json "$OUT/lifting.json"
+    [ "$dry" ] || step "with torch.compile" 240 "$PYTHON" -m benchmarks.training --compile \
+        --json "$OUT/steps_compile.json"
+    sed -n '/batch/p; / ms /p; /poses\/s/p; /one pose/p; /failed/p' "$log" | tee -a "$summary"
+}
+
+schedule() {
+    local run=$OUT/run store poses=1560000 options=(--precision tf32)
+    if [ "$dry" ]; then
+        poses=4000
+        options=(--device cpu --teacher-width 16 --teacher-blocks 1 --teacher-epochs 2)
+        options+=(--student-width 8 --student-blocks 1 --student-epochs 1)
+    else
+        step_build_if_missing
+    fi
+    store=${TMPDIR:-/tmp}/ites-synthetic-$poses.h5
+    [ -f "$store" ] || step "synthetic poses" 240 "$PYTHON" -m ites prepare synthetic \
+        --poses "$poses" --test-subjects 0 --out "$store"
+    [ "${RESUME:-}" ] && mkdir -p "$run" && cat "$RESUME"/run.tar.part* | tar -x -C "$OUT"
+    if [ -f "$run/settings.toml" ]; then
+        step train $((LIMIT - SECONDS)) "$PYTHON" -m ites train both --resume "$run" --data "$store"
+    else
+        step train $((LIMIT - SECONDS)) "$PYTHON" -m ites train both --data "$store" --out "$run" \
+            "${options[@]}"
+    fi
+    [ -d "$run" ] && tar -c -C "$OUT" run | split -b 15M - "$OUT/run.tar.part" && rm -r "$run"
+    sed -n '/^teacher: /p; /^student: /p; /^continue /p' "$log" | tee -a "$summary"
+}
+
+mkdir -p "$OUT"
+: >"$log"
+: >"$summary"
+say "$part, $(date -u '+%Y-%m-%d %H:%M') UTC, commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
+[ "$dry" ] || say "$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader)"
+case $part in
+ops) ops ;;
+steps) steps ;;
+schedule) schedule ;;
+esac
+say "$failures failed, $SECONDS s; log $log"
+exit "$failures"
