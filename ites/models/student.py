@@ -81,7 +81,7 @@ class Student(nn.Module):
 
     def fold(self) -> list[tuple[Folded, Folded]]:
         """The weights of all blocks; see `GraphLayer.fold`."""
-        return [block.fold() for block in self.blocks]
+        return [block.fold() for block in self.blocks]  # type: ignore[operator]
 
     def forward(self, points: Tensor, folded: list[tuple[Folded, Folded]] | None = None) -> Tensor:
         """Depths (B, J, 1) of root-relative 2D poses (B, J, 2), network units.

@@ -130,7 +130,7 @@ class Training:
         device: where the steps are taken.
         evaluator: what to measure on the way, or None.
         console: where progress is shown.
-        ranks: which process this is of those that train together.
+        ranks: which process this is of those that train together; None: the only one.
         stream: whether the data come in chunks from main memory.
 
     Raises:
@@ -144,11 +144,12 @@ class Training:
         device: torch.device,
         evaluator: Evaluator | None,
         console: Console,
-        ranks: Ranks = Ranks(),  # noqa: B008 - immutable
+        ranks: Ranks | None = None,
         stream: bool = False,
     ) -> None:
         self.stage, self.scale, self.device = stage, scale, device
-        self.evaluator, self.console, self.ranks = evaluator, console, ranks
+        self.evaluator, self.console = evaluator, console
+        self.ranks = ranks = ranks or Ranks()
         self.settings = settings = stage.settings
         self.run_folder = Path(settings.out)
         self.learning_rate = settings.learning_rate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -84,9 +84,8 @@ class Step:
             for module in stage.modules():
                 if isinstance(module, BatchNormReLU):
                     module.synchronised = settings.batch_statistics == "global"
-            self.losses = DistributedDataParallel(
-                stage, gradient_as_bucket_view=True, **{_SYNC_BUFFERS: False}
-            )
+            options: dict[str, Any] = {"gradient_as_bucket_view": True, _SYNC_BUFFERS: False}
+            self.losses = DistributedDataParallel(stage, **options)
 
     def __call__(self, kind: Kind) -> None:
         """Take a step."""
