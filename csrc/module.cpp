@@ -17,8 +17,8 @@ namespace {
 py::dict build_info() {
   py::dict info;
   info["torch"] = TORCH_VERSION;
-  info["stable_abi"] = py::str("{}.{}").format(TORCH_TARGET_VERSION >> 56,
-                                              (TORCH_TARGET_VERSION >> 48) & 0xFF);
+  info["stable_abi"] =
+      py::str("{}.{}").format(TORCH_TARGET_VERSION >> 56, (TORCH_TARGET_VERSION >> 48) & 0xFF);
   info["compiler"] = __VERSION__;
   info["cxx_standard"] = static_cast<long>(__cplusplus);
   info["simd"] = ites::simd_name();

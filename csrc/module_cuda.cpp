@@ -10,8 +10,8 @@ namespace {
 py::dict build_info() {
   py::dict info;
   info["torch"] = TORCH_VERSION;
-  info["stable_abi"] = py::str("{}.{}").format(TORCH_TARGET_VERSION >> 56,
-                                              (TORCH_TARGET_VERSION >> 48) & 0xFF);
+  info["stable_abi"] =
+      py::str("{}.{}").format(TORCH_TARGET_VERSION >> 56, (TORCH_TARGET_VERSION >> 48) & 0xFF);
   info["compiler"] = __VERSION__;
   info["cuda"] = py::str("{}.{}").format(CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
   info["architectures"] = ITES_ARCHITECTURES;

@@ -1,5 +1,5 @@
-// The ops' schemas, the same under ites_cpp (CPU) and ites_cuda. Inputs are contiguous, outputs new.
-// `rotations` is either matrices (n B, 3, 3) or an int64 counter (3,) to draw them from.
+// The ops' schemas, the same under ites_cpp (CPU) and ites_cuda. Inputs are contiguous, outputs
+// new. `rotations` is either matrices (n B, 3, 3) or an int64 counter (3,) to draw them from.
 #pragma once
 
 namespace ites {

@@ -12,7 +12,8 @@ struct Reprojection {
   Projection<T> projection;
   T dx, dy, error;
 
-  ITES_FN Reprojection(const Vec3<T>& canonical, const Mat3<T>& R, T target_x, T target_y, T distance)
+  ITES_FN Reprojection(const Vec3<T>& canonical, const Mat3<T>& R, T target_x, T target_y,
+                       T distance)
       : camera(rotate(canonical, R)), projection(camera, distance) {
     dx = projection.x - target_x;
     dy = projection.y - target_y;

@@ -30,14 +30,14 @@ struct DictionaryReprojectionBackward {
   Dictionary<T> dictionary;
   int64_t poses;
   T distance;
-  const T* grad_error;        // (B,) or null
-  const T* grad_canonical;    // (B, J, 3) or null
-  const T* grad_camera;       // (B, J, 3) or null
-  const T* coefficients;      // (B, K)
-  const T* rotation_vector;   // (B, 3)
-  const T* target;            // (B, J, 2)
-  T* grad_coefficients;       // (B, K)
-  T* grad_rotation_vector;    // (B, 3)
+  const T* grad_error;       // (B,) or null
+  const T* grad_canonical;   // (B, J, 3) or null
+  const T* grad_camera;      // (B, J, 3) or null
+  const T* coefficients;     // (B, K)
+  const T* rotation_vector;  // (B, 3)
+  const T* target;           // (B, J, 2)
+  T* grad_coefficients;      // (B, K)
+  T* grad_rotation_vector;   // (B, 3)
 };
 
 template <class T>
@@ -55,11 +55,11 @@ struct InvarianceDistanceBackward {
   Dictionary<T> dictionary;
   int64_t poses;
   int samples;
-  const T* grad;         // (n B,)
-  const T* coefficients; // (n B, K)
-  const T* canonical;    // (B, J, 3)
-  T* grad_coefficients;  // (n B, K)
-  T* grad_canonical;     // (B, J, 3)
+  const T* grad;          // (n B,)
+  const T* coefficients;  // (n B, K)
+  const T* canonical;     // (B, J, 3)
+  T* grad_coefficients;   // (n B, K)
+  T* grad_canonical;      // (B, J, 3)
 };
 
 }  // namespace ites

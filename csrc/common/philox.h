@@ -31,7 +31,8 @@ struct Stream {
 };
 
 ITES_FN Stream stream_at(const int64_t* counter) {
-  const uint64_t seed = static_cast<uint64_t>(counter[0]), offset = static_cast<uint64_t>(counter[1]);
+  const uint64_t seed = static_cast<uint64_t>(counter[0]),
+                 offset = static_cast<uint64_t>(counter[1]);
   return {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32),
           static_cast<uint32_t>(offset), static_cast<uint32_t>(offset >> 32),
           static_cast<uint32_t>(counter[2])};

@@ -39,9 +39,10 @@ ITES_FN double exponential(double x) { return exp(x); }
 template <class T>
 ITES_FN void sincos_near_zero(T r, T& sine, T& cosine) {
   const T r2 = r * r;
-  sine = r + r * r2 * (T(-1.6666654611e-1f) + r2 * (T(8.3321608736e-3f) + r2 * T(-1.9515295891e-4f)));
-  cosine = T(1.0f) - T(0.5f) * r2 +
-      r2 * r2 * (T(4.166664568298827e-2f) + r2 * (T(-1.388731625493765e-3f) + r2 * T(2.443315711809948e-5f)));
+  const T s = T(8.3321608736e-3f) + r2 * T(-1.9515295891e-4f);
+  const T c = T(-1.388731625493765e-3f) + r2 * T(2.443315711809948e-5f);
+  sine = r + r * r2 * (T(-1.6666654611e-1f) + r2 * s);
+  cosine = T(1.0f) - T(0.5f) * r2 + r2 * r2 * (T(4.166664568298827e-2f) + r2 * c);
 }
 
 // The quadrant's sign and exchange: sin and cos of r + quadrant * pi/2.

@@ -8,19 +8,16 @@
 #include <memory>
 #include <new>
 
-ITES_SIMD_DECLARE(
-    template <class T>
-    void dictionary_reprojection(const DictionaryReprojection<T>&, T*, int64_t, int64_t))
-ITES_SIMD_DECLARE(
-    template <class T>
-    void dictionary_reprojection_backward(const DictionaryReprojectionBackward<T>&, T*, T*, int64_t,
-                                          int64_t))
-ITES_SIMD_DECLARE(
-    template <class T>
-    void invariance_distance(const InvarianceDistance<T>&, T*, int64_t, int64_t))
-ITES_SIMD_DECLARE(
-    template <class T>
-    void invariance_distance_backward(const InvarianceDistanceBackward<T>&, T*, T*, int64_t, int64_t))
+ITES_SIMD_DECLARE(template <class T> void dictionary_reprojection(const DictionaryReprojection<T>&,
+                                                                  T*, int64_t, int64_t))
+ITES_SIMD_DECLARE(template <class T>
+                  void dictionary_reprojection_backward(const DictionaryReprojectionBackward<T>&,
+                                                        T*, T*, int64_t, int64_t))
+ITES_SIMD_DECLARE(template <class T>
+                  void invariance_distance(const InvarianceDistance<T>&, T*, int64_t, int64_t))
+ITES_SIMD_DECLARE(template <class T>
+                  void invariance_distance_backward(const InvarianceDistanceBackward<T>&, T*, T*,
+                                                    int64_t, int64_t))
 
 namespace ites {
 namespace {
@@ -80,12 +77,15 @@ std::tuple<Tensor, Tensor, Tensor> dictionary_reprojection_op(
   const Tensor camera = empty(target, {B, J, 3});
   with_floating(target, [&](auto zero) {
     using T = decltype(zero);
-    const DictionaryReprojection<T> arguments = {
-        dictionary_of<T>(dictionary, mean), B,
-        static_cast<T>(distance),           data<T>(coefficients),
-        data<T>(rotation_vector),           data<T>(target),
-        mutable_data<T>(error),             mutable_data<T>(canonical),
-        mutable_data<T>(camera)};
+    const DictionaryReprojection<T> arguments = {dictionary_of<T>(dictionary, mean),
+                                                 B,
+                                                 static_cast<T>(distance),
+                                                 data<T>(coefficients),
+                                                 data<T>(rotation_vector),
+                                                 data<T>(target),
+                                                 mutable_data<T>(error),
+                                                 mutable_data<T>(canonical),
+                                                 mutable_data<T>(camera)};
     over_poses(B, LEAST_POSES, [&](int64_t begin, int64_t end) {
       const auto scratch = make_scratch(arguments.dictionary, false);
       ITES_SIMD_CALL(dictionary_reprojection, arguments, scratch.get(), begin, end);
@@ -105,23 +105,23 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> dictionary_reprojection_backward_op(
   const Tensor grad_rotation_vector = empty(target, {B, 3});
   with_floating(target, [&](auto zero) {
     using T = decltype(zero);
-    const DictionaryReprojectionBackward<T> arguments = {
-        dictionary_of<T>(dictionary, mean),
-        B,
-        static_cast<T>(distance),
-        data<T>(grad_error),
-        data<T>(grad_canonical),
-        data<T>(grad_camera),
-        data<T>(coefficients),
-        data<T>(rotation_vector),
-        data<T>(target),
-        mutable_data<T>(grad_coefficients),
-        mutable_data<T>(grad_rotation_vector)};
+    const DictionaryReprojectionBackward<T> arguments = {dictionary_of<T>(dictionary, mean),
+                                                         B,
+                                                         static_cast<T>(distance),
+                                                         data<T>(grad_error),
+                                                         data<T>(grad_canonical),
+                                                         data<T>(grad_camera),
+                                                         data<T>(coefficients),
+                                                         data<T>(rotation_vector),
+                                                         data<T>(target),
+                                                         mutable_data<T>(grad_coefficients),
+                                                         mutable_data<T>(grad_rotation_vector)};
     sum_over_poses(B, arguments.dictionary, mutable_data<T>(grad_dictionary),
                    mutable_data<T>(grad_mean), [&](T* partial, int64_t begin, int64_t end) {
-      const auto scratch = make_scratch(arguments.dictionary, true);
-      ITES_SIMD_CALL(dictionary_reprojection_backward, arguments, scratch.get(), partial, begin, end);
-    });
+                     const auto scratch = make_scratch(arguments.dictionary, true);
+                     ITES_SIMD_CALL(dictionary_reprojection_backward, arguments, scratch.get(),
+                                    partial, begin, end);
+                   });
   });
   return {grad_coefficients, grad_dictionary, grad_mean, grad_rotation_vector};
 }
@@ -132,9 +132,12 @@ Tensor invariance_distance_op(const Tensor& coefficients, const Tensor& dictiona
   const Tensor out = empty(coefficients, {rows});
   with_floating(coefficients, [&](auto zero) {
     using T = decltype(zero);
-    const InvarianceDistance<T> arguments = {
-        dictionary_of<T>(dictionary, mean), B, static_cast<int>(B ? rows / B : 0),
-        data<T>(coefficients), data<T>(canonical), mutable_data<T>(out)};
+    const InvarianceDistance<T> arguments = {dictionary_of<T>(dictionary, mean),
+                                             B,
+                                             static_cast<int>(B ? rows / B : 0),
+                                             data<T>(coefficients),
+                                             data<T>(canonical),
+                                             mutable_data<T>(out)};
     over_poses(B, LEAST_POSES, [&](int64_t begin, int64_t end) {
       const auto scratch = make_scratch(arguments.dictionary, false);
       ITES_SIMD_CALL(invariance_distance, arguments, scratch.get(), begin, end);
@@ -154,15 +157,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> invariance_distance_backward_op(
   const Tensor grad_canonical = empty(coefficients, {B, columns / 3, 3});
   with_floating(coefficients, [&](auto zero) {
     using T = decltype(zero);
-    const InvarianceDistanceBackward<T> arguments = {
-        dictionary_of<T>(dictionary, mean), B, static_cast<int>(B ? rows / B : 0),
-        data<T>(grad), data<T>(coefficients), data<T>(canonical),
-        mutable_data<T>(grad_coefficients), mutable_data<T>(grad_canonical)};
+    const InvarianceDistanceBackward<T> arguments = {dictionary_of<T>(dictionary, mean),
+                                                     B,
+                                                     static_cast<int>(B ? rows / B : 0),
+                                                     data<T>(grad),
+                                                     data<T>(coefficients),
+                                                     data<T>(canonical),
+                                                     mutable_data<T>(grad_coefficients),
+                                                     mutable_data<T>(grad_canonical)};
     sum_over_poses(B, arguments.dictionary, mutable_data<T>(grad_dictionary),
                    mutable_data<T>(grad_mean), [&](T* partial, int64_t begin, int64_t end) {
-      const auto scratch = make_scratch(arguments.dictionary, true);
-      ITES_SIMD_CALL(invariance_distance_backward, arguments, scratch.get(), partial, begin, end);
-    });
+                     const auto scratch = make_scratch(arguments.dictionary, true);
+                     ITES_SIMD_CALL(invariance_distance_backward, arguments, scratch.get(), partial,
+                                    begin, end);
+                   });
   });
   return {grad_coefficients, grad_dictionary, grad_mean, grad_canonical};
 }

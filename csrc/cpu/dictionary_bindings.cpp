@@ -52,6 +52,7 @@ void bind_dictionary(py::module_& parent) {
   m.def("reprojection", &reprojection,
         "(canonical joint, R, target, distance) -> (error, camera-frame joint).");
   m.def("reprojection_vjp", &reprojection_vjp,
-        "(g, canonical joint, R, target, distance) -> gradient of g error to the camera-frame joint.");
+        "(g, canonical joint, R, target, distance) -> gradient of g error to the camera-frame "
+        "joint.");
   m.def("add_outer", &add_outer_product, "(G, x, g) -> G + x^T g.");
 }

@@ -1,6 +1,7 @@
 // Loops of the dictionary family over poses, a group of lanes at a time: lane l is pose b + l.
 // `scratch` holds a group's rows transposed; see scratch_lanes. The gradients of the dictionary and
-// the mean are kept lane by lane for a range of poses, then summed into that range's partial result.
+// the mean are kept lane by lane for a range of poses, then summed into that range's partial
+// result.
 #pragma once
 
 #include "common/dictionary_arguments.h"
@@ -214,12 +215,13 @@ void invariance_distance_backward(const InvarianceDistanceBackward<T>& a, T* scr
   sum_lanes(a.dictionary, at.gradients, partial);
 }
 
-#define ITES_INSTANTIATE(T)                                                                        \
-  template void dictionary_reprojection<T>(const DictionaryReprojection<T>&, T*, int64_t, int64_t); \
-  template void dictionary_reprojection_backward<T>(const DictionaryReprojectionBackward<T>&, T*,  \
-                                                    T*, int64_t, int64_t);                         \
-  template void invariance_distance<T>(const InvarianceDistance<T>&, T*, int64_t, int64_t);        \
-  template void invariance_distance_backward<T>(const InvarianceDistanceBackward<T>&, T*, T*,      \
+#define ITES_INSTANTIATE(T)                                                                       \
+  template void dictionary_reprojection<T>(const DictionaryReprojection<T>&, T*, int64_t,         \
+                                           int64_t);                                              \
+  template void dictionary_reprojection_backward<T>(const DictionaryReprojectionBackward<T>&, T*, \
+                                                    T*, int64_t, int64_t);                        \
+  template void invariance_distance<T>(const InvarianceDistance<T>&, T*, int64_t, int64_t);       \
+  template void invariance_distance_backward<T>(const InvarianceDistanceBackward<T>&, T*, T*,     \
                                                 int64_t, int64_t);
 ITES_INSTANTIATE(float)
 ITES_INSTANTIATE(double)

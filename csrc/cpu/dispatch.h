@@ -14,17 +14,32 @@ const char* simd_name();
 }  // namespace ites
 
 #if defined(__x86_64__) && defined(__GNUC__)
-#define ITES_SIMD_DECLARE(...)                                  \
-  namespace ites { namespace baseline { __VA_ARGS__; } }        \
-  namespace ites { namespace avx2 { __VA_ARGS__; } }            \
-  namespace ites { namespace avx512 { __VA_ARGS__; } }
-#define ITES_SIMD_CALL(FUNCTION, ...)                           \
-  (::ites::simd() == ::ites::Simd::avx512                       \
-       ? ::ites::avx512::FUNCTION(__VA_ARGS__)                  \
-       : ::ites::simd() == ::ites::Simd::avx2                   \
-             ? ::ites::avx2::FUNCTION(__VA_ARGS__)              \
-             : ::ites::baseline::FUNCTION(__VA_ARGS__))
+#define ITES_SIMD_DECLARE(...) \
+  namespace ites {             \
+  namespace baseline {         \
+  __VA_ARGS__;                 \
+  }                            \
+  }                            \
+  namespace ites {             \
+  namespace avx2 {             \
+  __VA_ARGS__;                 \
+  }                            \
+  }                            \
+  namespace ites {             \
+  namespace avx512 {           \
+  __VA_ARGS__;                 \
+  }                            \
+  }
+#define ITES_SIMD_CALL(FUNCTION, ...)                                             \
+  (::ites::simd() == ::ites::Simd::avx512 ? ::ites::avx512::FUNCTION(__VA_ARGS__) \
+   : ::ites::simd() == ::ites::Simd::avx2 ? ::ites::avx2::FUNCTION(__VA_ARGS__)   \
+                                          : ::ites::baseline::FUNCTION(__VA_ARGS__))
 #else
-#define ITES_SIMD_DECLARE(...) namespace ites { namespace baseline { __VA_ARGS__; } }
+#define ITES_SIMD_DECLARE(...) \
+  namespace ites {             \
+  namespace baseline {         \
+  __VA_ARGS__;                 \
+  }                            \
+  }
 #define ITES_SIMD_CALL(FUNCTION, ...) ::ites::baseline::FUNCTION(__VA_ARGS__)
 #endif

@@ -55,15 +55,15 @@ struct LanesOf<double> {
 template <class T>
 using lanes_of = typename LanesOf<T>::type;
 
-#define ITES_LANES_OPERATOR(OP)                                                                 \
-  template <class T, int N>                                                                     \
-  ITES_FN Lanes<T, N> operator OP(Lanes<T, N> a, Lanes<T, N> b) {                               \
-    return Lanes<T, N>(vector_of<T, N>(a.v OP b.v));                               \
-  }                                                                                             \
-  template <class T, int N>                                                                     \
-  ITES_FN Lanes<T, N>& operator OP##=(Lanes<T, N>& a, Lanes<T, N> b) {                          \
-    a.v = a.v OP b.v;                                                                           \
-    return a;                                                                                   \
+#define ITES_LANES_OPERATOR(OP)                                        \
+  template <class T, int N>                                            \
+  ITES_FN Lanes<T, N> operator OP(Lanes<T, N> a, Lanes<T, N> b) {      \
+    return Lanes<T, N>(vector_of<T, N>(a.v OP b.v));                   \
+  }                                                                    \
+  template <class T, int N>                                            \
+  ITES_FN Lanes<T, N>& operator OP##=(Lanes<T, N>& a, Lanes<T, N> b) { \
+    a.v = a.v OP b.v;                                                  \
+    return a;                                                          \
   }
 ITES_LANES_OPERATOR(+)
 ITES_LANES_OPERATOR(-)
@@ -177,7 +177,8 @@ struct Block<double> {
 
 // Copies the block at `from`, rows `from_stride` apart, transposed, to `to`.
 template <class T>
-ITES_FN void copy_transposed(const T* const (&from)[Block<T>::size], T* const (&to)[Block<T>::size]) {
+ITES_FN void copy_transposed(const T* const (&from)[Block<T>::size],
+                             T* const (&to)[Block<T>::size]) {
   constexpr int M = Block<T>::size;
   typename Block<T>::Vector v[M];
   for (int i = 0; i < M; ++i) std::memcpy(&v[i], from[i], sizeof v[i]);

@@ -10,10 +10,10 @@ namespace ites {
 template <class Loop>
 void over_poses(int64_t poses, int64_t least, const Loop& loop) {
   constexpr int64_t group = 16;
-  torch::stable::parallel_for(
-      0, (poses + group - 1) / group, (least + group - 1) / group, [&](int64_t begin, int64_t end) {
-        loop(begin * group, end * group < poses ? end * group : poses);
-      });
+  torch::stable::parallel_for(0, (poses + group - 1) / group, (least + group - 1) / group,
+                              [&](int64_t begin, int64_t end) {
+                                loop(begin * group, end * group < poses ? end * group : poses);
+                              });
 }
 
 }  // namespace ites

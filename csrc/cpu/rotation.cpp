@@ -1,4 +1,5 @@
-// The rotation family on a CPU: arguments, threads, registration. The loops are in rotation_loops.h.
+// The rotation family on a CPU: arguments, threads, registration. The loops are in
+// rotation_loops.h.
 #include "common/rotation_arguments.h"
 #include "cpu/dispatch.h"
 #include "cpu/over_poses.h"
@@ -6,18 +7,24 @@
 #include "tensor.h"
 
 ITES_SIMD_DECLARE(template <class T> void so3_exp(const T*, T*, int64_t, int64_t))
-ITES_SIMD_DECLARE(template <class T> void so3_exp_backward(const T*, const T*, T*, int64_t, int64_t))
-ITES_SIMD_DECLARE(template <class T> void draw_rotations(const RotationSource<T>&, T*, int64_t, int64_t))
+ITES_SIMD_DECLARE(template <class T>
+                  void so3_exp_backward(const T*, const T*, T*, int64_t, int64_t))
+ITES_SIMD_DECLARE(template <class T>
+                  void draw_rotations(const RotationSource<T>&, T*, int64_t, int64_t))
 ITES_SIMD_DECLARE(template <class T> void rotate_project(const RotateProject<T>&, int64_t, int64_t))
-ITES_SIMD_DECLARE(template <class T> void rotate_project_backward(const RotateProjectBackward<T>&, int64_t, int64_t))
-ITES_SIMD_DECLARE(template <class T> void equivariance_distance(const EquivarianceDistance<T>&, int64_t, int64_t))
-ITES_SIMD_DECLARE(template <class T> void equivariance_distance_backward(const EquivarianceDistanceBackward<T>&, int64_t, int64_t))
+ITES_SIMD_DECLARE(template <class T>
+                  void rotate_project_backward(const RotateProjectBackward<T>&, int64_t, int64_t))
+ITES_SIMD_DECLARE(template <class T>
+                  void equivariance_distance(const EquivarianceDistance<T>&, int64_t, int64_t))
+ITES_SIMD_DECLARE(template <class T>
+                  void equivariance_distance_backward(const EquivarianceDistanceBackward<T>&,
+                                                      int64_t, int64_t))
 
 namespace ites {
 namespace {
 
-constexpr int64_t LEAST_POSES = 512;      // a thread's worth of poses with their samples
-constexpr int64_t LEAST_ROTATIONS = 4096; // of single rotations
+constexpr int64_t LEAST_POSES = 512;       // a thread's worth of poses with their samples
+constexpr int64_t LEAST_ROTATIONS = 4096;  // of single rotations
 
 template <class T>
 RotationSource<T> rotation_source(const Tensor& rotations, int64_t poses, int64_t samples,
@@ -39,7 +46,7 @@ Tensor so3_exp_op(const Tensor& w) {
   with_floating(w, [&](auto zero) {
     using T = decltype(zero);
     over_poses(w.size(0), LEAST_ROTATIONS, [&](int64_t begin, int64_t end) {
-    ITES_SIMD_CALL(so3_exp, data<T>(w), mutable_data<T>(out), begin, end);
+      ITES_SIMD_CALL(so3_exp, data<T>(w), mutable_data<T>(out), begin, end);
     });
   });
   return out;
@@ -50,8 +57,7 @@ Tensor so3_exp_backward_op(const Tensor& grad, const Tensor& w) {
   with_floating(w, [&](auto zero) {
     using T = decltype(zero);
     over_poses(w.size(0), LEAST_ROTATIONS, [&](int64_t begin, int64_t end) {
-    ITES_SIMD_CALL(so3_exp_backward, data<T>(grad), data<T>(w),
-                   mutable_data<T>(out), begin, end);
+      ITES_SIMD_CALL(so3_exp_backward, data<T>(grad), data<T>(w), mutable_data<T>(out), begin, end);
     });
   });
   return out;
@@ -92,13 +98,12 @@ std::tuple<Tensor, Tensor> rotate_project_op(const Tensor& joints, const Tensor&
   const Tensor rotated = with_rotated ? empty(joints, {samples * B, J, 3}) : empty(joints, {0});
   with_floating(joints, [&](auto zero) {
     using T = decltype(zero);
-    const RotateProject<T> arguments = {
-        rotation_source<T>(rotations, B, samples, axes, max_angle),
-        static_cast<int>(J),
-        static_cast<T>(distance),
-        data<T>(joints),
-        mutable_data<T>(points),
-        with_rotated ? mutable_data<T>(rotated) : nullptr};
+    const RotateProject<T> arguments = {rotation_source<T>(rotations, B, samples, axes, max_angle),
+                                        static_cast<int>(J),
+                                        static_cast<T>(distance),
+                                        data<T>(joints),
+                                        mutable_data<T>(points),
+                                        with_rotated ? mutable_data<T>(rotated) : nullptr};
     over_poses(B, LEAST_POSES, [&](int64_t begin, int64_t end) {
       ITES_SIMD_CALL(rotate_project, arguments, begin, end);
     });
@@ -106,9 +111,10 @@ std::tuple<Tensor, Tensor> rotate_project_op(const Tensor& joints, const Tensor&
   return {points, rotated};
 }
 
-Tensor rotate_project_backward_op(const Tensor& grad_points, const std::optional<Tensor>& grad_rotated,
-                                  const Tensor& joints, const Tensor& rotations, int64_t samples,
-                                  int64_t axes, double max_angle, double distance) {
+Tensor rotate_project_backward_op(const Tensor& grad_points,
+                                  const std::optional<Tensor>& grad_rotated, const Tensor& joints,
+                                  const Tensor& rotations, int64_t samples, int64_t axes,
+                                  double max_angle, double distance) {
   const int64_t B = joints.size(0), J = joints.size(1);
   const Tensor grad_joints = empty(joints, {B, J, 3});
   with_floating(joints, [&](auto zero) {

@@ -67,31 +67,38 @@ void bind_rotation(py::module_& parent) {
   m.def("random_rotation", &rotation_of_words, "(4 words, axes mask, max_angle) -> R.");
   m.def("sine_cosine", &sine_cosine_of, "The single precision sin and cos of all backends.");
   m.def("so3_exp", [](const Three& w) { return array(so3_exp(vec3(w))); }, "w -> R.");
-  m.def("so3_exp_vjp",
-        [](const Nine& G, const Three& w) { return array(so3_exp_vjp(mat3(G), vec3(w))); },
-        "(gradient to R, w) -> gradient to w.");
-  m.def("rotate", [](const Three& v, const Nine& R) { return array(rotate(vec3(v), mat3(R))); },
-        "(v, R) -> v @ R.");
-  m.def("rotate_back",
-        [](const Three& g, const Nine& R) { return array(rotate_back(vec3(g), mat3(R))); },
-        "(g, R) -> g @ R^T, the gradient of v @ R to v.");
-  m.def("norm_vjp",
-        [](double g, const Three& v) { return array(norm_vjp(g, vec3(v), norm(vec3(v)))); },
-        "(g, v) -> gradient of g |v| to v.");
+  m.def(
+      "so3_exp_vjp",
+      [](const Nine& G, const Three& w) { return array(so3_exp_vjp(mat3(G), vec3(w))); },
+      "(gradient to R, w) -> gradient to w.");
+  m.def(
+      "rotate", [](const Three& v, const Nine& R) { return array(rotate(vec3(v), mat3(R))); },
+      "(v, R) -> v @ R.");
+  m.def(
+      "rotate_back",
+      [](const Three& g, const Nine& R) { return array(rotate_back(vec3(g), mat3(R))); },
+      "(g, R) -> g @ R^T, the gradient of v @ R to v.");
+  m.def(
+      "norm_vjp",
+      [](double g, const Three& v) { return array(norm_vjp(g, vec3(v), norm(vec3(v)))); },
+      "(g, v) -> gradient of g |v| to v.");
   m.def("project", &project, "(v, distance) -> its projection.");
-  m.def("project_vjp",
-        [](const Two& g, const Three& v, double distance) {
-          return array(Projection<double>(vec3(v), distance).vjp(g[0], g[1]));
-        },
-        "(gradient to the projection, v, distance) -> gradient to v.");
-  m.def("backproject",
-        [](const Two& p, double depth, double distance) {
-          return array(backproject(p[0], p[1], depth, distance));
-        },
-        "(projection, depth, distance) -> the point.");
-  m.def("backproject_vjp",
-        [](const Three& g, const Two& p, double depth, double distance) {
-          return array(backproject_vjp(vec3(g), p[0], p[1], depth, distance));
-        },
-        "(gradient to the point, projection, depth, distance) -> to projection and depth.");
+  m.def(
+      "project_vjp",
+      [](const Two& g, const Three& v, double distance) {
+        return array(Projection<double>(vec3(v), distance).vjp(g[0], g[1]));
+      },
+      "(gradient to the projection, v, distance) -> gradient to v.");
+  m.def(
+      "backproject",
+      [](const Two& p, double depth, double distance) {
+        return array(backproject(p[0], p[1], depth, distance));
+      },
+      "(projection, depth, distance) -> the point.");
+  m.def(
+      "backproject_vjp",
+      [](const Three& g, const Two& p, double depth, double distance) {
+        return array(backproject_vjp(vec3(g), p[0], p[1], depth, distance));
+      },
+      "(gradient to the point, projection, depth, distance) -> to projection and depth.");
 }

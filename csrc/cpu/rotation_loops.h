@@ -31,7 +31,8 @@ ITES_FN void for_each_tile(int64_t begin, int64_t end, int joints, const Body& b
   constexpr int N = lanes_of<T>::count;
   for (int64_t b = begin; b < end; b += N) {
     const int rows = end - b < N ? static_cast<int>(end - b) : N;
-    for (int j = 0; j < joints; j += JOINTS) body(b, rows, j, joints - j < JOINTS ? joints - j : JOINTS);
+    for (int j = 0; j < joints; j += JOINTS)
+      body(b, rows, j, joints - j < JOINTS ? joints - j : JOINTS);
   }
 }
 
@@ -126,7 +127,8 @@ void rotate_project_backward(const RotateProjectBackward<T>& a, int64_t begin, i
         put(grad + 3 * j, add(vec3(grad + 3 * j), rotate_back(g, R)));
       }
     }
-    store_rows(grad, a.grad_joints + (b * a.joint_count + j0) * 3, a.joint_count * 3, rows, joints * 3);
+    store_rows(grad, a.grad_joints + (b * a.joint_count + j0) * 3, a.joint_count * 3, rows,
+               joints * 3);
   });
 }
 
@@ -192,19 +194,20 @@ void equivariance_distance_backward(const EquivarianceDistanceBackward<T>& a, in
       store_rows(points, a.grad_points + row * 2, a.joint_count * 2, rows, joints * 2);
       store_rows(depth, a.grad_depth + row, a.joint_count, rows, joints);
     }
-    store_rows(grad, a.grad_joints + (b * a.joint_count + j0) * 3, a.joint_count * 3, rows, joints * 3);
+    store_rows(grad, a.grad_joints + (b * a.joint_count + j0) * 3, a.joint_count * 3, rows,
+               joints * 3);
   });
 }
 
-#define ITES_INSTANTIATE(T)                                                                      \
-  template void so3_exp<T>(const T*, T*, int64_t, int64_t);                                      \
-  template void so3_exp_backward<T>(const T*, const T*, T*, int64_t, int64_t);                   \
-  template void draw_rotations<T>(const RotationSource<T>&, T*, int64_t, int64_t);               \
-  template void rotate_project<T>(const RotateProject<T>&, int64_t, int64_t);                    \
-  template void rotate_project_backward<T>(const RotateProjectBackward<T>&, int64_t, int64_t);   \
-  template void equivariance_distance<T>(const EquivarianceDistance<T>&, int64_t, int64_t);      \
-  template void equivariance_distance_backward<T>(const EquivarianceDistanceBackward<T>&,        \
-                                                  int64_t, int64_t);
+#define ITES_INSTANTIATE(T)                                                                        \
+  template void so3_exp<T>(const T*, T*, int64_t, int64_t);                                        \
+  template void so3_exp_backward<T>(const T*, const T*, T*, int64_t, int64_t);                     \
+  template void draw_rotations<T>(const RotationSource<T>&, T*, int64_t, int64_t);                 \
+  template void rotate_project<T>(const RotateProject<T>&, int64_t, int64_t);                      \
+  template void rotate_project_backward<T>(const RotateProjectBackward<T>&, int64_t, int64_t);     \
+  template void equivariance_distance<T>(const EquivarianceDistance<T>&, int64_t, int64_t);        \
+  template void equivariance_distance_backward<T>(const EquivarianceDistanceBackward<T>&, int64_t, \
+                                                  int64_t);
 ITES_INSTANTIATE(float)
 ITES_INSTANTIATE(double)
 #undef ITES_INSTANTIATE

@@ -10,16 +10,18 @@
 namespace ites {
 namespace {
 
-constexpr int THREADS = 272;      // 16 pairs of poses of 17 joints
-constexpr int MOST_POSES = 32;     // of a tile
-constexpr int SAMPLES = 4;         // views of a pose compared at a time
-constexpr int ROTATION = 12;       // floats between rotations in shared memory: three float4
+constexpr int THREADS = 272;    // 16 pairs of poses of 17 joints
+constexpr int MOST_POSES = 32;  // of a tile
+constexpr int FEW_POSES = 8;    // of a tile of a batch below SMALL_BATCH: more blocks for it
+constexpr int SMALL_BATCH = 4096;
+constexpr int SAMPLES = 4;    // views of a pose compared at a time
+constexpr int ROTATION = 12;  // floats between rotations in shared memory: three float4
 
 // How a launch cuts its work, and where things lie in shared memory, in floats.
 struct Tile {
-  int poses;          // an even number: the pairs are pose p and p + poses / 2
-  int padded_atoms;   // K in whole float4s
-  int pose_floats;    // a tile of poses, three coordinates a joint, in whole float4s
+  int poses;         // an even number: the pairs are pose p and p + poses / 2
+  int padded_atoms;  // K in whole float4s
+  int pose_floats;   // a tile of poses, three coordinates a joint, in whole float4s
   int64_t shared_bytes, blocks;
 };
 
@@ -53,8 +55,10 @@ struct Sizes {
   int joints, atoms, padded, columns;
 
   __device__ __forceinline__ explicit Sizes(const Dictionary<float>& d)
-      : joints(JOINTS ? JOINTS : d.joint_count), atoms(ATOMS ? ATOMS : d.atoms),
-        padded(in_float4s(atoms)), columns(3 * joints) {}
+      : joints(JOINTS ? JOINTS : d.joint_count),
+        atoms(ATOMS ? ATOMS : d.atoms),
+        padded(in_float4s(atoms)),
+        columns(3 * joints) {}
 };
 
 // The dictionary as (3 J, padded K), then the mean (3 J,).
@@ -132,7 +136,7 @@ __device__ void store_means(const float* numbers, int runs, int joints, float* o
 
 template <int JOINTS, int ATOMS>
 __global__ void __launch_bounds__(THREADS)
-dictionary_reprojection_kernel(const DictionaryReprojection<float> a, const Tile tile) {
+    dictionary_reprojection_kernel(const DictionaryReprojection<float> a, const Tile tile) {
   const Sizes<JOINTS, ATOMS> size(a.dictionary);
   float* const dictionary = shared_floats();
   float* const coefficients = dictionary + in_float4s(size.columns * (size.padded + 1));
@@ -160,8 +164,7 @@ dictionary_reprojection_kernel(const DictionaryReprojection<float> a, const Tile
         const int at = i + k * half * size.joints;
         const float2 target =
             reinterpret_cast<const float2*>(a.target)[part.first * size.joints + at];
-        const Reprojection<float> r(pose[k],
-                                    staged_rotation(rotations + (p + k * half) * ROTATION),
+        const Reprojection<float> r(pose[k], staged_rotation(rotations + (p + k * half) * ROTATION),
                                     target.x, target.y, a.distance);
         put(canonical, at, pose[k]);
         put(camera, at, r.camera);
@@ -287,8 +290,8 @@ __device__ void store_coefficient_gradient(const float* dictionary, const S& siz
 
 template <int JOINTS, int ATOMS>
 __global__ void __launch_bounds__(THREADS, JOINTS ? 3 : 2)
-dictionary_reprojection_backward_kernel(const DictionaryReprojectionBackward<float> a,
-                                        const Tile tile, float* partial) {
+    dictionary_reprojection_backward_kernel(const DictionaryReprojectionBackward<float> a,
+                                            const Tile tile, float* partial) {
   const Sizes<JOINTS, ATOMS> size(a.dictionary);
   float* const dictionary = shared_floats();
   float* const coefficients = dictionary + in_float4s(size.columns * (size.padded + 1));
@@ -363,12 +366,13 @@ dictionary_reprojection_backward_kernel(const DictionaryReprojectionBackward<flo
     }
     __syncthreads();
   }
-  gradient.store(size, partial + blockIdx.x * (size.atoms + 1) * size.columns);
+  gradient.store(size,
+                 partial + static_cast<int64_t>(blockIdx.x) * (size.atoms + 1) * size.columns);
 }
 
 template <int JOINTS, int ATOMS>
 __global__ void __launch_bounds__(THREADS)
-invariance_distance_kernel(const InvarianceDistance<float> a, const Tile tile) {
+    invariance_distance_kernel(const InvarianceDistance<float> a, const Tile tile) {
   const Sizes<JOINTS, ATOMS> size(a.dictionary);
   float* const dictionary = shared_floats();
   float* const canonical = dictionary + in_float4s(size.columns * (size.padded + 1));
@@ -382,9 +386,8 @@ invariance_distance_kernel(const InvarianceDistance<float> a, const Tile tile) {
     for (int s0 = 0; s0 < a.samples; s0 += SAMPLES) {
       const int samples = min(SAMPLES, a.samples - s0);
       for (int s = 0; s < samples; ++s)
-        stage_coefficients(
-            a.coefficients + ((s0 + s) * a.poses + part.first) * size.atoms, size, part.poses,
-            tile.poses, coefficients + s * tile.poses * size.padded);
+        stage_coefficients(a.coefficients + ((s0 + s) * a.poses + part.first) * size.atoms, size,
+                           part.poses, tile.poses, coefficients + s * tile.poses * size.padded);
       __syncthreads();
       for (int i = threadIdx.x; i < samples * half * size.joints; i += blockDim.x) {
         const int s = i / (half * size.joints), at = i - s * half * size.joints;
@@ -410,8 +413,8 @@ invariance_distance_kernel(const InvarianceDistance<float> a, const Tile tile) {
 
 template <int JOINTS, int ATOMS>
 __global__ void __launch_bounds__(THREADS, JOINTS ? 3 : 2)
-invariance_distance_backward_kernel(const InvarianceDistanceBackward<float> a, const Tile tile,
-                                    float* partial) {
+    invariance_distance_backward_kernel(const InvarianceDistanceBackward<float> a, const Tile tile,
+                                        float* partial) {
   const Sizes<JOINTS, ATOMS> size(a.dictionary);
   float* const dictionary = shared_floats();
   float* const coefficients = dictionary + in_float4s(size.columns * (size.padded + 1));
@@ -456,15 +459,16 @@ invariance_distance_backward_kernel(const InvarianceDistanceBackward<float> a, c
                part.poses * size.columns);
     __syncthreads();
   }
-  gradient.store(size, partial + blockIdx.x * (size.atoms + 1) * size.columns);
+  gradient.store(size,
+                 partial + static_cast<int64_t>(blockIdx.x) * (size.atoms + 1) * size.columns);
 }
 
 constexpr int SLICES = 16;  // of the blocks' partial sums, added side by side
 
 // Sums the blocks' results, 32 elements a block: first within slices, then over the slices.
 __global__ void __launch_bounds__(32 * SLICES)
-sum_partials_kernel(const float* partial, int parts, int count, int columns, float* grad_dictionary,
-                    float* grad_mean) {
+    sum_partials_kernel(const float* partial, int parts, int count, int columns,
+                        float* grad_dictionary, float* grad_mean) {
   __shared__ float sums[SLICES][32];
   const int lane = threadIdx.x % 32, slice = threadIdx.x / 32;
   const int i = blockIdx.x * 32 + lane;
@@ -495,7 +499,8 @@ Tile tile_for(const OnDevice& device, Kernel kernel, const Dictionary<float>& d,
               const FloatsFor& floats_for) {
   Tile tile{};
   tile.padded_atoms = in_float4s(d.atoms);
-  for (tile.poses = MOST_POSES; tile.poses >= 2; tile.poses /= 2) {
+  for (tile.poses = poses < SMALL_BATCH ? FEW_POSES : MOST_POSES; tile.poses >= 2;
+       tile.poses /= 2) {
     tile.pose_floats = in_float4s(tile.poses * 3 * d.joint_count);
     tile.shared_bytes = static_cast<int64_t>(floats_for(tile)) * sizeof(float);
     if (tile.shared_bytes <= device.most_shared()) break;
@@ -579,10 +584,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> dictionary_reprojection_backward_op(
   const Dictionary<float>& d = arguments.dictionary;
   const auto floats = [&](const Tile& tile) {
     return common_floats(d, tile) + tile.poses * ROTATION + 3 * tile.pose_floats +
-        gradient_floats(d);
+           gradient_floats(d);
   };
-  const auto kernel =
-      usual(d) ? dictionary_reprojection_backward_kernel<17, 12> : dictionary_reprojection_backward_kernel<0, 0>;
+  const auto kernel = usual(d) ? dictionary_reprojection_backward_kernel<17, 12>
+                               : dictionary_reprojection_backward_kernel<0, 0>;
   const Tile tile = tile_for(device, kernel, d, B, floats);
   const Tensor partial = empty(target, {tile.blocks, (K + 1) * columns});
   device.launch(kernel, tile.blocks, THREADS, tile.shared_bytes, arguments, tile,
@@ -596,13 +601,16 @@ Tensor invariance_distance_op(const Tensor& coefficients, const Tensor& dictiona
   const OnDevice device(coefficients);
   const int64_t B = canonical.size(0), rows = coefficients.size(0), J = mean.size(0) / 3;
   const Tensor out = empty(coefficients, {rows});
-  const InvarianceDistance<float> arguments = {
-      dictionary_of(dictionary, mean), B, static_cast<int>(B ? rows / B : 0),
-      data<float>(coefficients), data<float>(canonical), mutable_data<float>(out)};
+  const InvarianceDistance<float> arguments = {dictionary_of(dictionary, mean),
+                                               B,
+                                               static_cast<int>(B ? rows / B : 0),
+                                               data<float>(coefficients),
+                                               data<float>(canonical),
+                                               mutable_data<float>(out)};
   const Dictionary<float>& d = arguments.dictionary;
   const auto floats = [&](const Tile& tile) {
     return common_floats(d, tile) + (SAMPLES - 1) * tile.poses * tile.padded_atoms +
-        tile.pose_floats + SAMPLES * tile.poses * J;
+           tile.pose_floats + SAMPLES * tile.poses * J;
   };
   const auto kernel =
       usual(d) ? invariance_distance_kernel<17, 12> : invariance_distance_kernel<0, 0>;
@@ -621,16 +629,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> invariance_distance_backward_op(
   const Tensor grad_dictionary = empty(coefficients, {K, columns});
   const Tensor grad_mean = empty(coefficients, {columns});
   const Tensor grad_canonical = empty(coefficients, {B, columns / 3, 3});
-  const InvarianceDistanceBackward<float> arguments = {
-      dictionary_of(dictionary, mean), B, static_cast<int>(B ? rows / B : 0),
-      data<float>(grad), data<float>(coefficients), data<float>(canonical),
-      mutable_data<float>(grad_coefficients), mutable_data<float>(grad_canonical)};
+  const InvarianceDistanceBackward<float> arguments = {dictionary_of(dictionary, mean),
+                                                       B,
+                                                       static_cast<int>(B ? rows / B : 0),
+                                                       data<float>(grad),
+                                                       data<float>(coefficients),
+                                                       data<float>(canonical),
+                                                       mutable_data<float>(grad_coefficients),
+                                                       mutable_data<float>(grad_canonical)};
   const Dictionary<float>& d = arguments.dictionary;
   const auto floats = [&](const Tile& tile) {
     return common_floats(d, tile) + 3 * tile.pose_floats + gradient_floats(d);
   };
-  const auto kernel =
-      usual(d) ? invariance_distance_backward_kernel<17, 12> : invariance_distance_backward_kernel<0, 0>;
+  const auto kernel = usual(d) ? invariance_distance_backward_kernel<17, 12>
+                               : invariance_distance_backward_kernel<0, 0>;
   const Tile tile = tile_for(device, kernel, d, B, floats);
   const Tensor partial = empty(coefficients, {tile.blocks, (K + 1) * columns});
   device.launch(kernel, tile.blocks, THREADS, tile.shared_bytes, arguments, tile,

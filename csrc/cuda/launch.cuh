@@ -32,8 +32,7 @@ class OnDevice {
   // The most shared memory that a block may have, in bytes.
   int64_t most_shared() const {
     int bytes = 0;
-    STD_CUDA_CHECK(
-        cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, index_));
+    STD_CUDA_CHECK(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, index_));
     return bytes;
   }
 

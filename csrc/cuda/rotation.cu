@@ -9,8 +9,10 @@
 namespace ites {
 namespace {
 
-constexpr int SAMPLES = 8;         // rotations of a pose held in shared memory at a time
-constexpr int MOST_POSES = 32;     // of a tile
+constexpr int SAMPLES = 8;      // rotations of a pose held in shared memory at a time
+constexpr int MOST_POSES = 32;  // of a tile
+constexpr int FEW_POSES = 8;    // of a tile of a batch below SMALL_BATCH: more blocks for it
+constexpr int SMALL_BATCH = 4096;
 constexpr int MOST_THREADS = 272;  // 16 poses of 17 joints
 constexpr int ROTATION = 12;       // floats between rotations in shared memory: three float4
 
@@ -25,7 +27,8 @@ Tile tile_for(int64_t poses, int64_t joint_count) {
                   joint_count);
   const int J = static_cast<int>(joint_count < 1 ? 1 : joint_count);
   int P = 2 * MOST_THREADS / J;
-  P = P < 1 ? 1 : P > MOST_POSES ? MOST_POSES : P;
+  const int most = poses < SMALL_BATCH ? FEW_POSES : MOST_POSES;
+  P = P < 1 ? 1 : P > most ? most : P;
   const int threads = (P * J + 31) / 32 * 32;
   return {P, threads < MOST_THREADS ? threads : MOST_THREADS, (poses + P - 1) / P,
           static_cast<size_t>((P * J * 3 + 3) / 4 * 4)};
@@ -123,15 +126,14 @@ __global__ void philox_kernel(const int64_t* counter, int64_t poses, int64_t cou
 __global__ void draw_rotations_kernel(const RotationSource<float> source, float* R, int64_t count) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= count) return;
-  const Mat3<float> out =
-      rotation_of(source, static_cast<int>(i / source.poses), i % source.poses);
+  const Mat3<float> out = rotation_of(source, static_cast<int>(i / source.poses), i % source.poses);
 #pragma unroll
   for (int k = 0; k < 9; ++k) R[9 * i + k] = out.m[k];
 }
 
 template <int JOINTS>
 __global__ void __launch_bounds__(MOST_THREADS)
-rotate_project_kernel(const RotateProject<float> a, const Tile tile) {
+    rotate_project_kernel(const RotateProject<float> a, const Tile tile) {
   const Part part(a.source.poses, JOINTS ? JOINTS : a.joint_count, tile);
   float* const pose = shared_floats();
   float* const rotated = pose + tile.joint_floats;
@@ -162,7 +164,7 @@ rotate_project_kernel(const RotateProject<float> a, const Tile tile) {
 
 template <int JOINTS>
 __global__ void __launch_bounds__(MOST_THREADS)
-rotate_project_backward_kernel(const RotateProjectBackward<float> a, const Tile tile) {
+    rotate_project_backward_kernel(const RotateProjectBackward<float> a, const Tile tile) {
   const Part part(a.source.poses, JOINTS ? JOINTS : a.joint_count, tile);
   float* const pose = shared_floats();
   float* const grad = pose + tile.joint_floats;
@@ -195,7 +197,7 @@ rotate_project_backward_kernel(const RotateProjectBackward<float> a, const Tile 
 
 template <int JOINTS>
 __global__ void __launch_bounds__(MOST_THREADS)
-equivariance_distance_kernel(const EquivarianceDistance<float> a, const Tile tile) {
+    equivariance_distance_kernel(const EquivarianceDistance<float> a, const Tile tile) {
   const Part part(a.source.poses, JOINTS ? JOINTS : a.joint_count, tile);
   float* const pose = shared_floats();
   float* const rotations = pose + tile.joint_floats;
@@ -229,8 +231,8 @@ equivariance_distance_kernel(const EquivarianceDistance<float> a, const Tile til
 
 template <int JOINTS>
 __global__ void __launch_bounds__(MOST_THREADS)
-equivariance_distance_backward_kernel(const EquivarianceDistanceBackward<float> a,
-                                      const Tile tile) {
+    equivariance_distance_backward_kernel(const EquivarianceDistanceBackward<float> a,
+                                          const Tile tile) {
   const Part part(a.source.poses, JOINTS ? JOINTS : a.joint_count, tile);
   float* const pose = shared_floats();
   float* const grad = pose + tile.joint_floats;
@@ -317,8 +319,8 @@ Tensor draw_rotations_op(const Tensor& like, const Tensor& counter, int64_t pose
   const int64_t count = poses * samples;
   const Tensor out = empty(like, {count, 3, 3});
   device.launch(draw_rotations_kernel, blocks_for(count), THREADS, 0,
-                rotation_source(counter, poses, samples, axes, max_angle),
-                mutable_data<float>(out), count);
+                rotation_source(counter, poses, samples, axes, max_angle), mutable_data<float>(out),
+                count);
   return out;
 }
 
@@ -329,16 +331,15 @@ std::tuple<Tensor, Tensor> rotate_project_op(const Tensor& joints, const Tensor&
   const int64_t B = joints.size(0), J = joints.size(1);
   const Tensor points = empty(joints, {samples * B, J, 2});
   const Tensor rotated = with_rotated ? empty(joints, {samples * B, J, 3}) : empty(joints, {0});
-  const RotateProject<float> arguments = {
-      rotation_source(rotations, B, samples, axes, max_angle),
-      static_cast<int>(J),
-      static_cast<float>(distance),
-      data<float>(joints),
-      mutable_data<float>(points),
-      with_rotated ? mutable_data<float>(rotated) : nullptr};
+  const RotateProject<float> arguments = {rotation_source(rotations, B, samples, axes, max_angle),
+                                          static_cast<int>(J),
+                                          static_cast<float>(distance),
+                                          data<float>(joints),
+                                          mutable_data<float>(points),
+                                          with_rotated ? mutable_data<float>(rotated) : nullptr};
   const Tile tile = tile_for(B, J);
-  const size_t floats = tile.joint_floats * (with_rotated ? 2 : 1) +
-      rotation_floats(tile, arguments.source.samples);
+  const size_t floats =
+      tile.joint_floats * (with_rotated ? 2 : 1) + rotation_floats(tile, arguments.source.samples);
   device.launch(J == 17 ? rotate_project_kernel<17> : rotate_project_kernel<0>, tile.blocks,
                 tile.threads, floats * sizeof(float), arguments, tile);
   return {points, rotated};
@@ -360,8 +361,7 @@ Tensor rotate_project_backward_op(const Tensor& grad_points,
       data<float>(joints),
       mutable_data<float>(grad_joints)};
   const Tile tile = tile_for(B, J);
-  const size_t floats =
-      tile.joint_floats * 2 + rotation_floats(tile, arguments.source.samples);
+  const size_t floats = tile.joint_floats * 2 + rotation_floats(tile, arguments.source.samples);
   device.launch(J == 17 ? rotate_project_backward_kernel<17> : rotate_project_backward_kernel<0>,
                 tile.blocks, tile.threads, floats * sizeof(float), arguments, tile);
   return grad_joints;
@@ -383,8 +383,8 @@ Tensor equivariance_distance_op(const Tensor& joints, const Tensor& points, cons
       mutable_data<float>(out)};
   const Tile tile = tile_for(B, J);
   const int held = arguments.source.samples < SAMPLES ? arguments.source.samples : SAMPLES;
-  const size_t floats = tile.joint_floats + rotation_floats(tile, held) +
-      static_cast<size_t>(held) * tile.poses * J;
+  const size_t floats =
+      tile.joint_floats + rotation_floats(tile, held) + static_cast<size_t>(held) * tile.poses * J;
   device.launch(J == 17 ? equivariance_distance_kernel<17> : equivariance_distance_kernel<0>,
                 tile.blocks, tile.threads, floats * sizeof(float), arguments, tile);
   return out;
@@ -410,11 +410,10 @@ std::tuple<Tensor, Tensor, Tensor> equivariance_distance_backward_op(
       mutable_data<float>(grad_points),
       mutable_data<float>(grad_depth)};
   const Tile tile = tile_for(B, J);
-  const size_t floats =
-      tile.joint_floats * 2 + rotation_floats(tile, arguments.source.samples);
-  device.launch(
-      J == 17 ? equivariance_distance_backward_kernel<17> : equivariance_distance_backward_kernel<0>,
-      tile.blocks, tile.threads, floats * sizeof(float), arguments, tile);
+  const size_t floats = tile.joint_floats * 2 + rotation_floats(tile, arguments.source.samples);
+  device.launch(J == 17 ? equivariance_distance_backward_kernel<17>
+                        : equivariance_distance_backward_kernel<0>,
+                tile.blocks, tile.threads, floats * sizeof(float), arguments, tile);
   return {grad_joints, grad_points, grad_depth};
 }
 

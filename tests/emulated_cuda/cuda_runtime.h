@@ -25,8 +25,12 @@
 using std::max;
 using std::min;
 
-struct float2 { float x, y; };
-struct alignas(16) float4 { float x, y, z, w; };
+struct float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
