@@ -163,7 +163,7 @@ def draw_rotations(
     if chosen == "reference":
         return _draw_reference(draw, poses, like)
     return _draw_rotations(
-        like, draw.counter, poses, draw.samples, draw.mask, draw.max_angle, chosen
+        like.detach(), draw.counter, poses, draw.samples, draw.mask, draw.max_angle, chosen
     )
 
 
