@@ -91,23 +91,18 @@ def cases() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "float32", lambda: rotation.so3_exp_backward(matrices, w)
     yield "float32", lambda: rotation.philox(counter, POSES, SAMPLES)
     yield "sphere", lambda: rotation.draw_rotations(w, counter, POSES, SAMPLES, 7, 3.0)
-    for label, poses, drawn, axes in (
-        ("sphere, large", POSES, True, 7),
-        ("y axis, batch 128", 128, True, 2),
-        ("matrices, large", POSES, False, 0),
-    ):
-        yield from _rotation_cases(label, poses, counter if drawn else None, axes)
+    yield from _rotation_cases("sphere, large", POSES, counter, 7)
+    yield from _rotation_cases("y axis, batch 128", 128, counter, 2)
+    yield from _rotation_cases("matrices, large", POSES, None, 0)
     atoms = _float(ATOMS, 3 * JOINTS)
     mean, target = _float(3 * JOINTS), _float(POSES, JOINTS, 2)
     poses, many = _float(POSES, JOINTS, 3), _float(POSES * SAMPLES, ATOMS)
     inputs = (_float(POSES, ATOMS), atoms, mean, w, target, 5.0)
+    backward = dictionary.dictionary_reprojection_backward
     yield "float32", lambda: dictionary.dictionary_reprojection(*inputs)
-    for label, grads in (
-        ("error alone", (w[:, 0], None, None)),
-        ("error and canonical", (w[:, 0], poses, None)),
-        ("every output", (w[:, 0], poses, poses)),
-    ):
-        yield label, lambda g=grads: dictionary.dictionary_reprojection_backward(*g, *inputs)
+    yield "error alone", lambda: backward(w[:, 0], None, None, *inputs)
+    yield "error and canonical", lambda: backward(w[:, 0], poses, None, *inputs)
+    yield "every output", lambda: backward(w[:, 0], poses, poses, *inputs)
     yield "float32", lambda: dictionary.invariance_distance(many, atoms, mean, poses)
     yield (
         "float32",
@@ -170,6 +165,11 @@ def _rotation_cases(
         yield label, lambda: rotation.rotate_project_backward(points, rotated, joints, *source)
 
 
+def name_of(kernel: JITFunction) -> str:
+    """A kernel's name in the table: `mix` for `_mix_kernel`."""
+    return kernel.__name__.strip("_").removesuffix("_kernel")
+
+
 def compiled(launch: Launch, architecture: int) -> dict[str, Any]:
     """The row of a launch compiled for an architecture."""
     kernel, names = launch.kernel, launch.kernel.arg_names
@@ -193,7 +193,7 @@ def compiled(launch: Launch, architecture: int) -> dict[str, Any]:
     result = triton.compile(source, target=target, options=launch.options)
     registers, local = _usage(result.asm["cubin"])
     return {
-        "kernel": kernel.__name__.strip("_").removesuffix("_kernel"),
+        "kernel": name_of(kernel),
         "case": launch.case,
         "sm": architecture,
         "registers": registers,
@@ -223,9 +223,10 @@ def differences(rows: list[dict[str, Any]], table: Path) -> list[str]:
         texts = [{name: str(row[name]) for name in COLUMNS} for row in many]
         return {(row["kernel"], row["case"], row["sm"]): row for row in texts}
 
-    with table.open(newline="") as file:
-        committed = keyed(csv.DictReader(file))
     made = keyed(rows)
+    compiled_for = {row["sm"] for row in made.values()}
+    with table.open(newline="") as file:
+        committed = keyed(row for row in csv.DictReader(file) if row["sm"] in compiled_for)
     if {row["triton"] for row in committed.values()} != {triton.__version__}:
         return []
     return [

@@ -72,7 +72,7 @@ def _mix_kernel(
     start = tl.load(row_start + joint)
     degree = tl.load(row_start + joint + 1) - start
     largest, total = _softmax(logits, start, degree)
-    at = (pose * JOINTS + joint)[:, None] * CHANNELS + channel
+    at = ((pose * JOINTS + joint) * CHANNELS)[:, None] + channel
     sums = tl.load(bias + channel, mask=channel < CHANNELS, other=0.0)[None, :]
     sums = tl.zeros([ROWS, BLOCK], tl.float32) + sums
     if residual is not None:
@@ -86,7 +86,8 @@ def _mix_kernel(
         weight = tl.where(edge, tl.exp(logit - largest) / total, 0.0)
         first = (pose * JOINTS + other) * STRIDE + tl.where(other == joint, 0, CHANNELS)
         sources = h + first[:, None] + channel
-        value = tl.load(sources, mask=wanted & edge[:, None], other=0.0).to(tl.float32)
+        passed = (live & edge)[:, None] & (channel < CHANNELS)[None, :]
+        value = tl.load(sources, mask=passed, other=0.0).to(tl.float32)
         sums += weight[:, None] * value
         d += 1
     tl.store(y + at, sums.to(y.dtype.element_ty), mask=wanted)
@@ -400,10 +401,14 @@ def _attend_backward_kernel(
     tl.store(to + ATTENDED + 1, v_sums, mask=inside)
 
 
-def _mix_sizes(joints: int, stride: int, channels: int) -> dict[str, int]:
-    """A tile of at most 64 channels and 256 rows: three poses of 17 joints at 64 channels."""
-    block = min(64, triton.next_power_of_2(channels))
-    rows = max(triton.next_power_of_2(joints), min(4096 // block, 256))
+def _mix_sizes(joints: int, stride: int, channels: int, entries: int) -> dict[str, int]:
+    """A tile of so many entries, at most 32 channels and 256 rows.
+
+    With 4096 entries that is seven poses of 17 joints; backward takes 2048, three poses, which
+    leaves registers for the sums.
+    """
+    block = min(32, triton.next_power_of_2(channels))
+    rows = max(triton.next_power_of_2(joints), min(entries // block, 256))
     sizes = dict(JOINTS=joints, STRIDE=stride, CHANNELS=channels, ROWS=rows, BLOCK=block)
     return sizes | dict(num_warps=8)
 
@@ -437,7 +442,7 @@ def graph_mix(
     y, t = h.new_empty(poses, joints, channels), h.new_empty(poses, joints, attended)
     with torch.cuda.device_of(h):
         if y.numel():
-            sizes = _mix_sizes(joints, stride, channels)
+            sizes = _mix_sizes(joints, stride, channels, 4096)
             grid = _mix_grid(poses, sizes)
             _mix_kernel[grid](h, logits, bias, residual, row_start, cols, y, poses, **sizes)
         if t.numel():
@@ -468,17 +473,15 @@ def graph_mix_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients to features, logits, bias and v; a None gradient is 0."""
     attended = v.shape[0]
-    mixed = grad_y is not None and grad_y.numel() > 0
-    attends = grad_t is not None and grad_t.numel() > 0
     grad_h, grad_bias = torch.empty_like(h), torch.zeros_like(bias)
     with torch.cuda.device_of(h):
-        if mixed:
+        if grad_y is not None and grad_y.numel():
             grad_logits, to_bias = _mix_backward(grad_y, grad_h, h, logits, row_start, cols)
             grad_bias[:channels] = to_bias
         else:
             grad_logits = torch.zeros_like(logits)
             grad_h[..., : 2 * channels] = 0
-        if attends:
+        if grad_t is not None and grad_t.numel():
             sums = _attend_backward(grad_t, grad_h, h, bias, v, pairs, channels)
             grad_bias[channels:] = sums[: attended + 1]
             grad_v = sums[attended + 1 :].clone()
@@ -509,7 +512,7 @@ def _mix_backward(
         LANES=lanes,
         BLOCK=triton.next_power_of_2(edges),
     )
-    sizes = _mix_sizes(joints, stride, grad_y.shape[2])
+    sizes = _mix_sizes(joints, stride, grad_y.shape[2], 2048)
     tiles, blocks = _mix_grid(poses, sizes)
     programs = min(tiles, triton.cdiv(PROGRAMS, blocks))
     edge_partials = logits.new_empty(programs * blocks * (sizes["ROWS"] // joints), edges)
