@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 from test_train import rows, student_settings, teacher_settings, write_store
 
@@ -24,7 +27,8 @@ from ites.train.feed import Feed, epoch_order
 from ites.train.log import quiet_console
 
 
-def torchrun(settings: list[Settings], *extra: str) -> subprocess.Popen[str]:
+@contextmanager
+def torchrun(settings: list[Settings]) -> Iterator[subprocess.Popen[str]]:
     """Two processes on this machine that train these stages, which share most settings."""
     what = settings[0].stage if len(settings) == 1 else "both"
     options: dict[str, Any] = {}
@@ -35,30 +39,37 @@ def torchrun(settings: list[Settings], *extra: str) -> subprocess.Popen[str]:
                 options[name if shared or what != "both" else f"{stage.stage}_{name}"] = value
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "ites", "train", what, *arguments, *extra]
+    command += ["--nproc-per-node", "2", "-m", "ites", "train", what, *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
+needs_gloo = pytest.mark.skipif(not dist.is_gloo_available(), reason="PyTorch without gloo")
+
+
+@needs_gloo
 def test_two_ranks_give_the_numbers_of_one(tmp_path: Path) -> None:
     """Both stages, the short last batch of seven poses included, shared unevenly."""
     store = write_store(tmp_path / "store.h5")
     given: dict[str, Any] = {"steps": 7, "learning_rate": 0.02, "precision": "float64"}
     alone, together = tmp_path / "alone", tmp_path / "together"
-    for run, train_them in ((together, True), (alone, False)):
-        settings = [
-            teacher_settings(store, run, centre_epochs=1, **given),
-            student_settings(store, run, "", **given),
-        ]
-        if train_them:
-            process = torchrun(settings)
-            output, errors = process.communicate(timeout=200)
-            assert process.returncode == 0, errors
-            assert output.count("teacher: trained after 7 of 7 steps") == 1  # rank 0's
-        else:
-            for stage in settings:
-                train(stage, console=quiet_console())
+
+    def both(run: Path) -> list[Settings]:
+        teacher = teacher_settings(store, run, centre_epochs=1, **given)
+        return [teacher, student_settings(store, run, "", **given)]
+
+    for settings in both(alone):
+        train(settings, console=quiet_console())
+    with torchrun(both(together)) as process:
+        output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert output.count("teacher: trained after 7 of 7 steps") == 1  # rank 0's
     for stage in ("teacher", "student"):
         expected, got = (load_file(state_file(run, stage)) for run in (alone, together))
         assert expected.keys() == got.keys()
@@ -70,16 +81,19 @@ def test_two_ranks_give_the_numbers_of_one(tmp_path: Path) -> None:
                 assert float(left[name]) == pytest.approx(float(right[name]), rel=1e-10)
 
 
+@needs_gloo
 def test_the_death_of_a_rank_stops_the_others(tmp_path: Path) -> None:
     store = write_store(tmp_path / "store.h5")
     given: dict[str, Any] = {"epochs": 100_000, "checkpoint_every": 3}
     settings = teacher_settings(store, tmp_path / "run", **given)
-    process = torchrun([settings])
-    while not state_file(settings.out, "teacher").is_file():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
-    os.kill(rank_of(process.pid, 1), signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
+    end = time.monotonic() + 300
+    with torchrun([settings]) as process:
+        while not state_file(settings.out, "teacher").is_file():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        os.kill(rank_of(process.pid, 1), signal.SIGKILL)
+        _, errors = process.communicate(timeout=100)
     assert process.returncode == 1
     assert "ites: rank 0 of 2 lost another rank, which died or was stopped" in errors
     _, metadata = load_model(settings.out)

@@ -127,7 +127,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        grad = grad.contiguous()
+        grad = grad.clone()
         dist.all_reduce(grad)
         return grad[dist.get_rank()]
 
