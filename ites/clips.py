@@ -11,16 +11,18 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ites.data.store import CHUNK, PoseStore, Sequence
 from ites.data.store import FORMAT as STORE_FORMAT
-from ites.data.store import PoseStore
 from ites.errors import ItesError
 from ites.files import replacing
 from ites.skeleton import HUMAN36M, LAYOUTS, Skeleton, to_human36m
@@ -129,38 +131,80 @@ def read_keypoints(
     Raises:
         ItesError: the file is none of these, or its arrays do not fit together.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ItesError(f"{path}: no such file")
-    if h5py.is_hdf5(path):
-        return _read_store(path, split)
-    if split is not None:
-        raise ItesError(f"{path}: only a pose store has splits, got split {split!r}")
-    return _read_array(path, skeleton, layout)
+    with KeypointReader(path, skeleton, split, layout) as reader:
+        return reader.read()
 
 
-def _read_store(path: Path, split: str | None) -> Clips:
-    with PoseStore(path) as store:
-        if split is None and "test" in store.splits:
-            split = "test"
-        keypoints, confidence = store.keypoints(split), store.confidence(split)
-        positions = store.positions(split)
-        truth = None if positions is None else root_relative(positions, store.skeleton)
-        clips = []
-        for sequence in store.sequences_of(split):
-            camera, rows = store.cameras[sequence.camera], sequence.rows
-            clips.append(
-                Clip(
-                    name=str(sequence),
-                    keypoints=keypoints[rows],
-                    fps=sequence.fps,
-                    confidence=None if confidence is None else confidence[rows],
-                    truth=None if truth is None else truth[rows],
-                    focal_length=camera.focal_length,
-                    image_size=(camera.width, camera.height) if camera.width else None,
-                )
+class KeypointReader:
+    """Clips of a file of keypoints, read a few at a time; a context manager.
+
+    Args:
+        path, skeleton, split, layout: see `read_keypoints`.
+
+    Raises:
+        ItesError: as `read_keypoints`.
+
+    Attributes: `skeleton`; `lengths`, the frames of each clip.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        skeleton: Skeleton = HUMAN36M,
+        split: str | None = None,
+        layout: str | None = None,
+    ) -> None:
+        path = Path(path)
+        if not path.is_file():
+            raise ItesError(f"{path}: no such file")
+        self._store: PoseStore | None = None
+        if h5py.is_hdf5(path):
+            self._store = PoseStore(path)
+            self.skeleton = self._store.skeleton
+            if split is None and "test" in self._store.splits:
+                split = "test"
+            self._rows = [s for s in self._store.sequences if split in (None, s.split)]
+            self.lengths = [sequence.length for sequence in self._store.sequences_of(split)]
+            return
+        if split is not None:
+            raise ItesError(f"{path}: only a pose store has splits, got split {split!r}")
+        self._clips = _read_array(path, skeleton, layout)
+        self.skeleton = self._clips.skeleton
+        self.lengths = [len(clip) for clip in self._clips.clips]
+
+    def __enter__(self) -> KeypointReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._store is not None:
+            self._store.close()
+
+    def read(self, chosen: slice = slice(None)) -> Clips:  # noqa: B008 - immutable
+        """The clips of a slice, all by default; of a store no others are read."""
+        if self._store is None:
+            return replace(self._clips, clips=self._clips.clips[chosen])
+        return _read_store(self._store, self._rows[chosen])
+
+
+def _read_store(store: PoseStore, rows: list[Sequence]) -> Clips:
+    keypoints, confidence = store.keypoints(rows), store.confidence(rows)
+    positions = store.positions(rows)
+    truth = None if positions is None else root_relative(positions, store.skeleton)
+    clips = []
+    for sequence in store.sequences_of(rows):
+        camera, own = store.cameras[sequence.camera], sequence.rows
+        clips.append(
+            Clip(
+                name=str(sequence),
+                keypoints=keypoints[own],
+                fps=sequence.fps,
+                confidence=None if confidence is None else confidence[own],
+                truth=None if truth is None else truth[own],
+                focal_length=camera.focal_length,
+                image_size=(camera.width, camera.height) if camera.width else None,
             )
-        return Clips(store.skeleton, clips, store.title, store.acknowledgement)
+        )
+    return Clips(store.skeleton, clips, store.title, store.acknowledgement)
 
 
 def _read_array(path: Path, skeleton: Skeleton, layout: str | None) -> Clips:
@@ -254,23 +298,98 @@ def write_clips(path: str | os.PathLike[str], clips: Clips) -> None:
     Raises:
         ItesError: the ending is neither.
     """
-    path = Path(path)
-    if path.suffix not in (".npz", ".h5"):
-        raise ItesError(f"{path}: the output's name must end in .npz or .h5")
-    arrays, texts = _to_arrays(clips)
-    with replacing(path) as temporary:
-        if path.suffix == ".npz":
-            members: dict[str, Any] = {**arrays, **texts}
-            with temporary.open("wb") as stream:
-                np.savez(stream, **members)
+    with ClipsWriter(path) as writer:
+        writer.add(clips)
+        writer.settings = clips.settings
+
+
+class ClipsWriter:
+    """Write lifted clips a few at a time; a context manager.
+
+    The file appears under its name when the block ends without an error, never half written. An
+    .h5 file is written as the clips come, an .npz at the end.
+
+    Args:
+        path: the .npz or .h5 file to write, replaced if it exists.
+
+    Raises:
+        ItesError: the ending is neither.
+
+    Attributes: `settings`, what the file shall say of how the clips were lifted.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if self.path.suffix not in (".npz", ".h5"):
+            raise ItesError(f"{path}: the output's name must end in .npz or .h5")
+        self.settings: dict[str, Any] = {}
+        self._clips: Clips | None = None
+        self._frames = 0
+        self._stack = ExitStack()
+
+    def __enter__(self) -> ClipsWriter:
+        self._temporary = self._stack.enter_context(replacing(self.path))
+        if self.path.suffix == ".h5":
+            self._file = self._stack.enter_context(h5py.File(self._temporary, "w"))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._stack.__exit__(kind, error, traceback)
             return
-        with h5py.File(temporary, "w") as file:
-            file.attrs.update(texts)
-            for key, value in arrays.items():
-                file[key] = value.tolist() if value.dtype.kind == "U" else value
+        with self._stack:
+            self._finish()
+
+    def add(self, clips: Clips) -> None:
+        """Append clips, at least one, each with `positions`; all of one skeleton."""
+        if self.path.suffix == ".h5":
+            arrays = _to_arrays(clips)
+            arrays["sequence_start"] += self._frames
+            self._append(arrays, sum(len(clip) for clip in clips.clips))
+            clips = replace(clips, clips=[])
+        if self._clips is not None:
+            clips = replace(clips, clips=self._clips.clips + clips.clips)
+        self._clips = clips
+
+    def _append(self, arrays: dict[str, NDArray[Any]], frames: int) -> None:
+        before = {True: self._frames, False: len(self._file.get("sequence_name", ()))}
+        self._frames += frames
+        for key in PER_FRAME:  # what these clips lack and others have is nan
+            if key in self._file:
+                self._file[key].resize(self._frames, axis=0)
+        for key, value in arrays.items():
+            start = before[key in PER_FRAME]
+            if key not in self._file:
+                self._file.create_dataset(
+                    key,
+                    shape=(start, *value.shape[1:]),
+                    maxshape=(None, *value.shape[1:]),
+                    chunks=(CHUNK, *value.shape[1:]),
+                    dtype=h5py.string_dtype() if value.dtype.kind == "U" else value.dtype,
+                    fillvalue=np.nan if key in PER_FRAME else None,
+                )
+            data = self._file[key]
+            data.resize(start + len(value), axis=0)
+            data[start:] = value.tolist() if value.dtype.kind == "U" else value
+
+    def _finish(self) -> None:
+        if self._clips is None:
+            raise ItesError(f"{self.path}: nothing to write: no clip was added")
+        texts = _to_texts(replace(self._clips, settings=self.settings))
+        if self.path.suffix == ".h5":
+            self._file.attrs.update(texts)
+            return
+        members: dict[str, Any] = {**_to_arrays(self._clips), **texts}
+        with self._temporary.open("wb") as stream:
+            np.savez(stream, **members)
 
 
-def _to_arrays(clips: Clips) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+def _to_arrays(clips: Clips) -> dict[str, NDArray[Any]]:
     items = clips.clips
     lengths = np.array([len(clip) for clip in items])
     arrays: dict[str, NDArray[Any]] = {
@@ -290,7 +409,11 @@ def _to_arrays(clips: Clips) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
                 for clip, value in zip(items, values, strict=True)
             ]
             arrays[key] = np.concatenate(rows).astype(np.float32, copy=False)
-    texts = {
+    return arrays
+
+
+def _to_texts(clips: Clips) -> dict[str, str]:
+    return {
         "format": FORMAT,
         "version": str(VERSION),
         "frame": FRAME,
@@ -300,7 +423,6 @@ def _to_arrays(clips: Clips) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         "acknowledgement": clips.acknowledgement,
         "settings": json.dumps(clips.settings),
     }
-    return arrays, texts
 
 
 def read_clips(path: str | os.PathLike[str]) -> Clips:
@@ -336,7 +458,8 @@ def _plain(dataset: h5py.Dataset) -> NDArray[Any]:
 
 
 def _measured(path: Path) -> Clips:
-    store = _read_store(path, None)
+    with KeypointReader(path) as reader:
+        store = reader.read()
     filled = [fill_missing(clip, store.skeleton)[0] for clip in store.clips]
     return replace(store, clips=[replace(c, positions=c.truth, truth=None) for c in filled])
 

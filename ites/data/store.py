@@ -65,6 +65,9 @@ class Sequence:
         return f"{self.subject}/{self.action}/{self.camera}"
 
 
+Split = str | list[Sequence] | None
+
+
 class PoseStore:
     """Read a pose store; a context manager.
 
@@ -77,7 +80,8 @@ class PoseStore:
     Attributes: `path`, `title`, `acknowledgement`, `skeleton`, `cameras` (key to Camera),
     `sequences` (all of them, in the order of the rows).
 
-    Arrays are read when asked for, each read a copy of its own. `split=None` means all poses.
+    Arrays are read when asked for, each read a copy of its own. `split` is the name of one, None
+    for all poses, or a list of some of `sequences`, in their order.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -205,7 +209,7 @@ class PoseStore:
         """Whether the store holds 3D positions."""
         return "poses/positions" in self._file
 
-    def sequences_of(self, split: str | None = None) -> list[Sequence]:
+    def sequences_of(self, split: Split = None) -> list[Sequence]:
         """The sequences of one split, `start` counted in the rows of that split's arrays."""
         chosen, row = [], 0
         for sequence in self._of(split):
@@ -213,7 +217,7 @@ class PoseStore:
             row += sequence.length
         return chosen
 
-    def keypoints(self, split: str | None = None) -> Floats:
+    def keypoints(self, split: Split = None) -> Floats:
         """Read the 2D joints.
 
         Args:
@@ -230,7 +234,7 @@ class PoseStore:
         self._refuse("keypoints", bad if confidence is None else bad & (confidence > 0), split)
         return keypoints
 
-    def confidence(self, split: str | None = None) -> Floats | None:
+    def confidence(self, split: Split = None) -> Floats | None:
         """Read the detector's confidence: (N, J) float32, 0 for a missing joint; or None."""
         if "poses/confidence" not in self._file:
             return None
@@ -238,7 +242,7 @@ class PoseStore:
         self._refuse("confidence", ~np.isfinite(confidence), split)
         return confidence
 
-    def positions(self, split: str | None = None) -> Floats | None:
+    def positions(self, split: Split = None) -> Floats | None:
         """Read the 3D joints: (N, J, 3) float32, metres, camera frame, absolute; or None."""
         if not self.has_positions:
             return None
@@ -246,7 +250,7 @@ class PoseStore:
         self._refuse("positions", _not_finite(positions), split)
         return positions
 
-    def complete(self, split: str | None = None) -> NDArray[np.bool_]:
+    def complete(self, split: Split = None) -> NDArray[np.bool_]:
         """Which poses have all their joints: (N,) bool."""
         confidence = self.confidence(split)
         if confidence is None:
@@ -254,7 +258,7 @@ class PoseStore:
         return np.all(confidence > 0, axis=1)
 
     def points(
-        self, split: str | None, scale: float | None = None, missing: str = "error"
+        self, split: Split, scale: float | None = None, missing: str = "error"
     ) -> tuple[Floats, float]:
         """Read the networks' input.
 
@@ -320,13 +324,13 @@ class PoseStore:
             "acknowledgement": self.acknowledgement,
         }
 
-    def _focal_lengths(self, split: str | None) -> Floats:
+    def _focal_lengths(self, split: Split) -> Floats:
         sequences = self._of(split)
         focal = [self.cameras[sequence.camera].focal_length for sequence in sequences]
         lengths = [sequence.length for sequence in sequences]
         return np.repeat(np.asarray(focal, np.float32).reshape(-1, 2), lengths, axis=0)
 
-    def _interpolate(self, keypoints: Floats, split: str | None) -> None:
+    def _interpolate(self, keypoints: Floats, split: Split) -> None:
         """Fill missing joints of (N, J, 2) in place, sequence by sequence."""
         confidence = self.confidence(split)
         if confidence is None:
@@ -346,7 +350,9 @@ class PoseStore:
                         frames[~there], frames[there], clip[there, joint, axis]
                     )
 
-    def _of(self, split: str | None) -> list[Sequence]:
+    def _of(self, split: Split) -> list[Sequence]:
+        if isinstance(split, list):
+            return split
         chosen = [s for s in self.sequences if split is None or s.split == split]
         if not chosen:
             raise ItesError(
@@ -354,10 +360,10 @@ class PoseStore:
             )
         return chosen
 
-    def _count(self, split: str | None) -> int:
+    def _count(self, split: Split) -> int:
         return sum(sequence.length for sequence in self._of(split))
 
-    def _read(self, name: str, split: str | None) -> Floats:
+    def _read(self, name: str, split: Split) -> Floats:
         data = self._file[f"poses/{name}"]
         out = np.empty((self._count(split), *data.shape[1:]), np.float32)
         row = 0
@@ -366,7 +372,7 @@ class PoseStore:
             row += stop - start
         return out
 
-    def _refuse(self, name: str, bad: NDArray[np.bool_], split: str | None) -> None:
+    def _refuse(self, name: str, bad: NDArray[np.bool_], split: Split) -> None:
         """Raise, naming the first pose with a bad joint (N, J), if there is one."""
         if not bad.any():
             return
