@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch  # noqa: F401  (its libraries, which the extension needs)
 
 _C = pytest.importorskip("ites._C")
 

@@ -1,6 +1,8 @@
 // Loops of the norm family over rows, eight at a time.
 #pragma once
 
+#include <type_traits>
+
 #include "cpu/channels.h"
 #include "cpu/norm_arguments.h"
 

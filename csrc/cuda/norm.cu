@@ -4,6 +4,8 @@
 // that each direction is two launches and reads its input twice.
 #include "common/norm.h"
 
+#include <type_traits>
+
 #include "cuda/channels.cuh"
 #include "schemas.h"
 
