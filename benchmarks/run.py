@@ -27,7 +27,7 @@ BATCHES = {
     "cpu": (1, 8, 64, 512, 4096, 16384, 65536),
     "cuda": (1, 128, 4096, 65536, 1048576),
 }
-COMPILED = {"cpu": (1, 4096), "cuda": (128, 65536, 1048576)}
+COMPILED = {"cpu": (4096,), "cuda": (128, 65536, 1048576)}
 QUICK = (1, 4096)
 COLUMNS = (
     "case", "op", "dtype", "mode", "batch", "provider", "seconds", "rounds", "bytes", "flop",
