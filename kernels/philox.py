@@ -10,11 +10,11 @@ def philox4x32(c0, c1, c2, c3, k0, k1):
     for _ in tl.static_range(10):
         high0 = tl.umulhi(c0, tl.full([], 0xD2511F53, tl.uint32))
         high1 = tl.umulhi(c2, tl.full([], 0xCD9E8D57, tl.uint32))
-        low0 = tl.mul(c0, tl.full([], 0xD2511F53, tl.uint32), sanitize_overflow=False)
-        low1 = tl.mul(c2, tl.full([], 0xCD9E8D57, tl.uint32), sanitize_overflow=False)
+        low0 = tl.core.mul(c0, tl.full([], 0xD2511F53, tl.uint32), sanitize_overflow=False)
+        low1 = tl.core.mul(c2, tl.full([], 0xCD9E8D57, tl.uint32), sanitize_overflow=False)
         c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0 = tl.add(k0, tl.full([], 0x9E3779B9, tl.uint32), sanitize_overflow=False)
-        k1 = tl.add(k1, tl.full([], 0xBB67AE85, tl.uint32), sanitize_overflow=False)
+        k0 = tl.core.add(k0, tl.full([], 0x9E3779B9, tl.uint32), sanitize_overflow=False)
+        k1 = tl.core.add(k1, tl.full([], 0xBB67AE85, tl.uint32), sanitize_overflow=False)
     return c0, c1, c2, c3
 
 
