@@ -29,7 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # Compiled graphs must keep their buffers: the backward pass alone is timed over and over.
     torch._functorch.config.donated_buffer = False
     torch._dynamo.config.recompile_limit = 256
-    torch.set_float32_matmul_precision("high")  # TF32 on a GPU, for every provider
+    if machine.pick_device(config.getoption("--device")).type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 for every provider
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -159,12 +159,20 @@ def copy_bandwidth(device: torch.device) -> float:
     return 2 * size / _best(lambda: target.copy_(source))
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
-    """Floating-point operations a second of a large matrix product on random numbers."""
+def matrix_product(
+    device: torch.device, dtype: torch.dtype = torch.float32
+) -> tuple[Function, float]:
+    """A large matrix product on random numbers, and the FLOP it takes."""
     size = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
-    return 2 * size**3 / _best(lambda: torch.mm(a, b, out=out))
+    return lambda: torch.mm(a, b, out=out), 2.0 * size**3
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """Floating-point operations a second of a large matrix product."""
+    product, flop = matrix_product(device, dtype)
+    return flop / _best(product)
 
 
 def rates(device: torch.device) -> dict[str, float]:

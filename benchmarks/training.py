@@ -108,9 +108,20 @@ def contenders(device: torch.device, compiled: bool) -> dict[str, Callable[[str]
     return racing
 
 
-def race(
-    stage: str, device: torch.device, rounds: int, compiled: bool, rates: dict[str, float]
-) -> dict[str, Any]:
+def matrix_product(device: torch.device) -> tuple[Counted, float]:
+    """A large matrix product to take turns with the steps, in TF32 on a GPU, and its FLOP."""
+    product, flop = machine.matrix_product(device)
+    precision = "high" if device.type == "cuda" else "highest"
+
+    def step() -> int:
+        with machine.matmul_precision(precision):
+            product()
+        return 1
+
+    return step, flop
+
+
+def race(stage: str, device: torch.device, rounds: int, compiled: bool) -> dict[str, Any]:
     """Medians of a stage's contenders; those of ites are its first that can run."""
     steps: dict[str, Counted] = {}
     failed = {}
@@ -123,9 +134,16 @@ def race(
             failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         else:
             steps[name] = step
-    seconds = machine.interleaved(steps, rounds, calls=10 if device.type == "cuda" else 1)
-    rate = rates["tf32" if device.type == "cuda" else "float32"]
-    result: dict[str, Any] = {"device": machine.device_name(device), "rounds": rounds}
+    product, flop = matrix_product(device)
+    product()
+    calls = 10 if device.type == "cuda" else 1
+    seconds = machine.interleaved({**steps, "product": product}, rounds, calls)
+    rate = flop / seconds.pop("product")
+    result: dict[str, Any] = {
+        "device": machine.device_name(device),
+        "rounds": rounds,
+        "matrix_flops_per_second": rate,
+    }
     for key in ("baseline", "ites"):
         first = next((name for name in seconds if name.startswith(key)), None)
         if first is not None:
@@ -152,13 +170,13 @@ def main(argv: list[str] | None = None) -> int:
     device = machine.pick_device(options.device)
     compiled = device.type == "cuda" if options.compile is None else options.compile
     results: dict[str, Any] = {"machine": machine.describe(device), "batch": BATCH}
-    results["rates"] = rates = machine.rates(device)
     for stage in FLOP:
-        results[stage] = race(stage, device, options.rounds, compiled, rates)
+        results[stage] = race(stage, device, options.rounds, compiled)
         print(f"{stage}, batch {BATCH}, {results[stage]['device']}")
         for name, seconds in results[stage]["seconds"].items():
             ratio = results[stage]["seconds"].get("baseline", float("nan")) / seconds
-            print(f"  {name:40} {1e3 * seconds:10.3f} ms {ratio:8.2f} x")
+            share = FLOP[stage] / seconds / results[stage]["matrix_flops_per_second"]
+            print(f"  {name:40} {1e3 * seconds:10.3f} ms {ratio:8.2f} x {100 * share:6.1f}% matrix")
         for name, reason in results[stage]["failed"].items():
             print(f"  {name:40} failed: {reason}")
     path = options.json or machine.results_folder(device) / "steps.json"
