@@ -14,7 +14,7 @@ ITES_SIMD_DECLARE(template <class T> void graph_mix_backward(const GraphMixBackw
 namespace ites {
 namespace {
 
-constexpr int64_t LEAST_POSES = 8;  // a thread's worth
+constexpr int64_t LEAST_POSES = 32;  // a thread's worth
 
 // The skeleton as the loops want it, and the softmax of its logits.
 template <class T>
@@ -96,7 +96,7 @@ std::vector<double> mix_backward(GraphMixBackward<T> arguments) {
   const int64_t size = arguments.partial_size();
   std::vector<T> partial(units * size);
   arguments.partial = partial.data();
-  torch::stable::parallel_for(0, units, 1, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, units, LEAST_POSES / arguments.unit, [&](int64_t begin, int64_t end) {
     Scratch<T> scratch(arguments.scratch_size());
     ITES_SIMD_CALL(graph_mix_backward, arguments, scratch.data(), begin, end);
   });
