@@ -7,15 +7,20 @@ import triton.language as tl
 @triton.jit
 def philox4x32(c0, c1, c2, c3, k0, k1):
     """The four words that counter (c0, c1, c2, c3) and key (k0, k1), all uint32, give."""
-    for _ in tl.static_range(10):
-        high0 = tl.umulhi(c0, tl.full([], 0xD2511F53, tl.uint32))
-        high1 = tl.umulhi(c2, tl.full([], 0xCD9E8D57, tl.uint32))
-        low0 = tl.core.mul(c0, tl.full([], 0xD2511F53, tl.uint32), sanitize_overflow=False)
-        low1 = tl.core.mul(c2, tl.full([], 0xCD9E8D57, tl.uint32), sanitize_overflow=False)
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0 = tl.core.add(k0, tl.full([], 0x9E3779B9, tl.uint32), sanitize_overflow=False)
-        k1 = tl.core.add(k1, tl.full([], 0xBB67AE85, tl.uint32), sanitize_overflow=False)
+    for i in tl.static_range(10):
+        high0, low0 = _multiply(c0, 0xD2511F53)
+        high1, low1 = _multiply(c2, 0xCD9E8D57)
+        key0 = (k0.to(tl.uint64) + i * 0x9E3779B9).to(tl.uint32)
+        key1 = (k1.to(tl.uint64) + i * 0xBB67AE85).to(tl.uint32)
+        c0, c1, c2, c3 = high1 ^ c1 ^ key0, low1, high0 ^ c3 ^ key1, low0
     return c0, c1, c2, c3
+
+
+@triton.jit
+def _multiply(a, b: tl.constexpr):
+    """Upper and lower words of the product of two uint32: one wide multiplication."""
+    product = a.to(tl.uint64) * b
+    return (product >> 32).to(tl.uint32), product.to(tl.uint32)
 
 
 @triton.jit
