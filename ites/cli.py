@@ -285,8 +285,16 @@ def lift(
     body_size: Annotated[
         float | None, typer.Option(help="Metres from pelvis to head that a clip is given.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Poses at a time.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Poses at a time; what suits the device by default.")
+    ] = None,
     device: Device = None,
+    precision: Annotated[
+        Literal["float32", "tf32", "bf16"], typer.Option(help="Of matrix products.")
+    ] = "float32",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Do what an interrupted lifting left undone.")
+    ] = False,
 ) -> None:
     """Lift 2D keypoints to 3D.
 
@@ -308,8 +316,12 @@ def lift(
         fps=fps,
         scale=scale,
         device=device or "auto",
+        precision=precision,
+        resume=resume,
         **{name: value for name, value in given.items() if value is not None},
     )
+    if not summary:  # another rank tells
+        return
     for note in summary["notes"]:
         say(note)
     say(

@@ -453,6 +453,19 @@ def read_clips(path: str | os.PathLike[str]) -> Clips:
         raise ItesError(f"{path}: a lifted file needs {error}, which is not there") from None
 
 
+def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """How a lifted file was lifted; nothing where it is no such file."""
+    path = Path(path)
+    text = "{}"
+    if h5py.is_hdf5(path):
+        with h5py.File(path, "r") as file:
+            text = str(file.attrs.get("settings", text))
+    elif zipfile.is_zipfile(path):
+        with np.load(path, allow_pickle=False) as arrays:
+            text = str(arrays["settings"]) if "settings" in arrays.files else text
+    return dict(json.loads(text))
+
+
 def _plain(dataset: h5py.Dataset) -> NDArray[Any]:
     return dataset.asstr()[:] if h5py.check_string_dtype(dataset.dtype) else dataset[()]
 

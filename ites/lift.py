@@ -1,12 +1,20 @@
-"""Lift 2D keypoints to 3D with a trained model. Files, frames and units: `docs/lifting.md`."""
+"""Lift 2D keypoints to 3D with a trained model. Files, frames and units: `docs/lifting.md`.
+
+`lift` cuts the clips into portions of whole clips. While one portion is lifted the next is read and
+the one before is written, so that memory does not grow with their number. A portion's result is a
+part, a file of its own, until all are there: see `ites.parts`.
+"""
 
 from __future__ import annotations
 
-import math
+import hashlib
+import json
 import os
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,21 +22,32 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ites.camera import normalise, scale_for
-from ites.checkpoint import load_model
-from ites.clips import Clips, fill_missing, read_keypoints, root_relative, write_clips
+from ites.assume import BODY_SIZE, Assumed, assume_camera, metres_per_unit, prepare
+from ites.checkpoint import Model, load_model
+from ites.clips import (
+    Clips,
+    ClipsWriter,
+    KeypointReader,
+    read_clips,
+    read_settings,
+    root_relative,
+    write_clips,
+)
 from ites.errors import ItesError
+from ites.models import fold_norms
+from ites.overlap import overlap
+from ites.parts import Parts
+from ites.ranks import Ranks, pick_device
 from ites.skeleton import Skeleton
 
-BODY_SIZE = 0.72
-"""Assumed distance from pelvis to crown, metres: the mean of 17 subjects of the CMU database."""
-FIELD_OF_VIEW = 55.0
-"""Assumed horizontal field of view, degrees: about that of a phone or a webcam."""
-FPS = 25.0
-"""Assumed frames a second."""
-BATCH_SIZE = 4096
-"""Poses lifted at a time."""
-SCALES = ("auto", "checkpoint", "clip")
+PORTION = 1 << 16
+"""Poses that are read, lifted and written together, but for a clip's end."""
+ROWS = {"cpu": 1 << 11, "cuda": 1 << 20}
+"""Joints that are lifted at a time: on a CPU what stays in its cache, on a GPU what fills it."""
+PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
+
+Pose = Callable[[Tensor], Tensor]
+"""A model's `pose`: points (B, J, 2) float32 to (B, J, 3), network units."""
 
 
 def lift(
@@ -45,10 +64,14 @@ def lift(
     fps: float | None = None,
     scale: str = "auto",
     body_size: float = BODY_SIZE,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     device: str | None = None,
+    precision: str = "float32",
+    resume: bool = False,
 ) -> dict[str, Any]:
     """Lift the keypoints of a file and write the 3D poses.
+
+    Processes that `torchrun` started share the work; rank 0 joins what they wrote.
 
     Args:
         run: a run folder or a checkpoint.
@@ -67,12 +90,15 @@ def lift(
             root-to-head distance is 1/5, which needs no camera; "auto": "checkpoint" where the
             camera is known, else "clip".
         body_size: mean distance from root to head that a lifted clip is given, metres.
-        batch_size: poses lifted at a time.
+        batch_size: poses lifted at a time; None: what suits the device.
         device: "cpu", "cuda", ...; None or "auto": a GPU where there is one.
+        precision: of matrix products: "float32", "tf32" (on a GPU) or "bf16".
+        resume: keep what an interrupted lifting of the same kind has written, and do the rest.
 
     Returns:
-        A summary: poses, clips, seconds and poses_per_second (of the lifting alone), model, device,
-        out, and notes: what was assumed, a line each.
+        A summary: poses, clips, seconds and poses_per_second (of reading, lifting and writing
+        together, joining aside, in this call), model, device, out, and notes: what was assumed, a
+        line each. Empty on all ranks but 0.
 
     Raises:
         ItesError: a file is not what it should be, or an argument is out of range.
@@ -85,103 +111,209 @@ def lift(
     ):
         if value is not None and not value > 0:
             raise ItesError(f"lift: {name} must be positive, got {value}")
-    if device in (None, "auto"):
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, metadata = load_model(run, stage, device)
-    model.float()
-    clips = read_keypoints(keypoints, model.skeleton, split, layout)
-    if clips.skeleton.parents != model.skeleton.parents:
+    if precision not in PRECISIONS:
         raise ItesError(
-            f"{keypoints}: the model lifts {model.skeleton.name} ({model.skeleton.num_joints} "
-            f"joints), got {clips.skeleton.name} ({clips.skeleton.num_joints} joints)"
+            f"lift: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
         )
-    clips, notes = assume_camera(clips, focal_length, field_of_view, image_size, fps)
-    start = time.perf_counter()
-    clips, more = lift_clips(
-        model.pose, clips, metadata.scale, scale=scale, body_size=body_size,
-        batch_size=batch_size, device=device,
-    )  # fmt: skip
-    seconds = time.perf_counter() - start
-    summary = {
-        "poses": len(clips),
-        "clips": len(clips.clips),
-        "seconds": seconds,
-        "poses_per_second": len(clips) / seconds,
-        "model": metadata.kind,
-        "run": str(run),
-        "keypoints": str(keypoints),
-        "device": device,
-        "notes": notes + more,
+    ClipsWriter(out)  # refuses a name that it could not write
+    camera = {
+        "focal_length": focal_length,
+        "field_of_view": field_of_view,
+        "image_size": image_size,
+        "fps": fps,
     }
-    write_clips(out, replace(clips, settings=summary))
-    return {**summary, "out": str(out)}
+    ranks = Ranks.here()
+    where = pick_device(device or "auto", ranks)
+    model, metadata = load_model(run, stage, where)
+    batch_size = batch_size or batch_size_for(where, model.skeleton)
+    with (
+        arithmetic(precision),
+        ranks.joined(where),
+        KeypointReader(keypoints, model.skeleton, split, layout) as reader,
+    ):
+        if reader.skeleton.parents != model.skeleton.parents:
+            raise ItesError(
+                f"{keypoints}: the model lifts {model.skeleton.name} "
+                f"({model.skeleton.num_joints} joints), got {reader.skeleton.name} "
+                f"({reader.skeleton.num_joints} joints)"
+            )
+        file = Path(keypoints).stat()
+        request = {
+            "keypoints": [str(keypoints), file.st_size, file.st_mtime_ns],
+            "split": split,
+            "layout": layout,
+            **camera,
+            "model": f"{metadata.kind} {_digest(model)}",
+            "scale": scale,
+            "body_size": body_size,
+            "batch_size": batch_size,
+            "precision": precision,
+            "portion": PORTION,
+        }
+        portions = cut(reader.lengths, PORTION)
+        parts = Parts(out, json.loads(json.dumps(request)), len(portions))
+        if resume and _is_done(out, parts):
+            summary = read_settings(out)
+        else:
+            lifting = _Lifting(
+                reader, portions, parts, camera, metadata.scale, scale, body_size,
+                fold_norms(model.float(), PRECISIONS[precision]).pose, batch_size, where,
+            )  # fmt: skip
+            poses, seconds = lifting.run(ranks, resume)
+            summary = {
+                "poses": sum(reader.lengths),
+                "clips": len(reader.lengths),
+                "seconds": seconds,
+                "poses_per_second": poses / seconds,
+                "model": metadata.kind,
+                "run": str(run),
+                "keypoints": str(keypoints),
+                "device": str(where),
+                "precision": precision,
+                "processes": ranks.count,
+                "request": parts.request,
+            }
+            if ranks.main:
+                summary = lifting.join(out, summary)
+    ranks.part()
+    return {**summary, "out": str(out)} if ranks.main else {}
 
 
-def assume_camera(
-    clips: Clips,
-    focal_length: float | None = None,
-    field_of_view: float | None = None,
-    image_size: tuple[int, int] | None = None,
-    fps: float | None = None,
-) -> tuple[Clips, list[str]]:
-    """Put the caller's camera in place of the file's.
+@dataclass(frozen=True)
+class _Portion:
+    """Clips on their way through, with the network's input, then with its output."""
 
-    `focal_length = width / (2 tan(field_of_view / 2))`; a width that nobody gave is taken to reach
-    from 0 to the rightmost keypoint.
-
-    Args:
-        clips: as read.
-        focal_length: pixels; None keeps the clip's own.
-        field_of_view: horizontal, degrees; in place of `focal_length`.
-        image_size: (width, height) in pixels; None keeps the clip's own.
-        fps: frames a second; None keeps the clip's own, or else 25.
-
-    Returns:
-        The clips, and what was assumed, a line each.
-
-    Raises:
-        ItesError: both a focal length and a field of view, or one out of range.
-    """
-    if focal_length is not None and field_of_view is not None:
-        raise ItesError("lift: give a focal length or a field of view, not both")
-    if field_of_view is not None and not 0 < field_of_view < 180:
-        raise ItesError(f"lift: field_of_view must lie between 0 and 180, got {field_of_view}")
-    given, notes = [], []
-    for clip in clips.clips:
-        size = image_size or clip.image_size
-        focal = (focal_length, focal_length) if focal_length else clip.focal_length
-        if field_of_view is not None:
-            focal, width = _from_field_of_view(field_of_view, size, clip.keypoints)
-            notes.append(f"focal length {focal[0]:.0f} px: {field_of_view:g} degrees over {width}")
-        rate = fps or clip.fps
-        if not rate > 0:
-            rate = FPS
-            notes.append(f"{FPS:g} frames a second, assumed (--fps)")
-        given.append(replace(clip, focal_length=focal, image_size=size, fps=rate))
-    return replace(clips, clips=given), list(dict.fromkeys(notes))
+    index: int
+    clips: Clips
+    assumed: Assumed
+    points: NDArray[np.float32]
 
 
-def _from_field_of_view(
-    degrees: float, image_size: tuple[int, int] | None, keypoints: NDArray[np.floating]
-) -> tuple[tuple[float, float], str]:
-    """(fx, fy) in pixels, and in words the width that it was taken from."""
-    if image_size is not None:
-        width, words = image_size[0], f"{image_size[0]} px of image"
-    else:
-        width = max(1, math.ceil(keypoints[..., 0].max()))
-        words = f"{width} px, the keypoints' extent (--image-size)"
-    focal = width / (2 * math.tan(math.radians(degrees) / 2))
-    return (focal, focal), words
+@dataclass(frozen=True)
+class _Lifting:
+    """What one call of `lift` works with; see there."""
+
+    reader: KeypointReader
+    portions: list[slice]
+    parts: Parts
+    camera: dict[str, Any]
+    training_scale: float
+    scale: str
+    body_size: float
+    pose: Pose
+    batch_size: int
+    device: torch.device
+
+    def run(self, ranks: Ranks, resume: bool) -> tuple[int, float]:
+        """Write the parts that are missing, this rank its share.
+
+        Returns:
+            How many poses all ranks lifted, in how many seconds.
+        """
+        if ranks.main:
+            self.parts.begin(resume)
+        ranks.any(False, self.device)
+        todo = self.parts.missing()
+        ranks.any(False, self.device)  # none writes before all have looked
+        start = time.perf_counter()
+        try:
+            overlap(map(self.read, todo[ranks.share(len(todo))]), self.compute, self.write)
+        except BaseException:
+            if not ranks.several and len(self.parts.missing()) == self.parts.count:
+                self.parts.remove()
+            raise
+        ranks.any(False, self.device)
+        poses = sum(sum(self.reader.lengths[self.portions[index]]) for index in todo)
+        return poses, time.perf_counter() - start
+
+    def read(self, index: int) -> _Portion:
+        """A portion with the network's input."""
+        clips, notes = assume_camera(self.reader.read(self.portions[index]), **self.camera)
+        clips, points, assumed = prepare(clips, self.training_scale, self.scale)
+        assumed.notes = notes + assumed.notes
+        return _Portion(index, clips, assumed, points)
+
+    def compute(self, portion: _Portion) -> tuple[_Portion, NDArray[np.float32]]:
+        """The portion and its poses, network units."""
+        skeleton = self.reader.skeleton
+        return portion, lift_points(
+            self.pose, portion.points, skeleton, self.batch_size, self.device
+        )
+
+    def write(self, done: tuple[_Portion, NDArray[np.float32]]) -> None:
+        """Write a part."""
+        portion, lifted = done
+        clips = in_metres(portion.clips, lifted, self.body_size)
+        settings = asdict(portion.assumed)
+        write_clips(self.parts.path(portion.index), replace(clips, settings=settings))
+
+    def join(self, out: str | os.PathLike[str], summary: dict[str, Any]) -> dict[str, Any]:
+        """Write the output from the parts; the summary with its notes."""
+        assumed = Assumed()
+        with ClipsWriter(out) as writer:
+            for index in range(self.parts.count):
+                clips = read_clips(self.parts.path(index))
+                assumed.add(Assumed(**clips.settings))
+                writer.add(clips)
+            writer.settings = {**summary, "notes": [*assumed.lines(), _metres(self.body_size)]}
+        self.parts.remove()
+        return writer.settings
+
+
+def _digest(model: Model) -> str:
+    """Names the weights."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _is_done(out: str | os.PathLike[str], parts: Parts) -> bool:
+    """Whether the output is there, of the same request."""
+    if not Path(out).is_file() or parts.folder.is_dir():
+        return False
+    return read_settings(out).get("request") == parts.request
+
+
+def _metres(body_size: float) -> str:
+    return f"metres by a mean of {body_size:g} m from root to head, assumed (--body-size)"
+
+
+def cut(lengths: Sequence[int], size: int) -> list[slice]:
+    """Cut clips into portions of whole clips, each the shortest of at least `size` frames."""
+    portions, start, frames = [], 0, 0
+    for clip, length in enumerate(lengths, 1):
+        frames += length
+        if frames >= size or clip == len(lengths):
+            portions.append(slice(start, clip))
+            start, frames = clip, 0
+    return portions
+
+
+def batch_size_for(device: torch.device | str, skeleton: Skeleton) -> int:
+    """Poses to lift at a time on a device."""
+    return max(1, ROWS.get(torch.device(device).type, ROWS["cuda"]) // skeleton.num_joints)
+
+
+@contextmanager
+def arithmetic(precision: str) -> Iterator[None]:
+    """TF32 in matrix products where "tf32" asks for it, and nowhere else."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def lift_clips(
-    pose: Callable[[Tensor], Tensor],
+    pose: Pose,
     clips: Clips,
     training_scale: float,
     *,
     scale: str = "auto",
     body_size: float = BODY_SIZE,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     device: str = "cpu",
 ) -> tuple[Clips, list[str]]:
     """Lift clips in memory.
@@ -190,7 +322,7 @@ def lift_clips(
     root-relative, times `metres_per_unit`. Missing joints are filled before.
 
     Args:
-        pose: a model's `pose`: points (B, J, 2) float32 to (B, J, 3), network units.
+        pose: see `Pose`.
         clips: each with a positive `fps`; `focal_length` where it is known.
         training_scale: the factor stored in the checkpoint.
         scale, body_size, batch_size, device: see `lift`.
@@ -202,64 +334,26 @@ def lift_clips(
     Raises:
         ItesError: `scale` is none of `SCALES`, or a joint is missing in a whole clip.
     """
-    if scale not in SCALES:
-        raise ItesError(f"lift: scale must be one of {', '.join(SCALES)}, got {scale!r}")
-    notes, ready, points, sizes, filled = [], [], [], [], 0
-    for clip in clips.clips:
-        clip, missing = fill_missing(clip, clips.skeleton)
-        filled += missing
-        own = scale == "clip" or (scale == "auto" and clip.focal_length is None)
-        if clip.focal_length is None:
-            focal, width = _from_field_of_view(FIELD_OF_VIEW, clip.image_size, clip.keypoints)
-            clip = replace(clip, focal_length=focal)
-            notes.append(
-                f"focal length {focal[0]:.0f} px, assumed: {FIELD_OF_VIEW:g} degrees over {width} "
-                "(--focal-length or --field-of-view)"
-            )
-        focal_length = np.asarray(clip.focal_length, np.float32)
-        flat = normalise(clip.keypoints, focal_length, root=clips.skeleton.root)
-        unit = scale_for(flat, clips.skeleton)
-        if own:
-            notes.append("size by each clip's own mean root-to-head distance (--scale)")
-        else:
-            notes.append(f"size by the training split's scale, {training_scale:.4g} (--scale)")
-            sizes.append(training_scale / unit)
-        ready.append(clip)
-        points.append(flat * np.float32(unit if own else training_scale))
-    if filled:
-        notes.append(f"{filled} missing joints filled in, linearly in time")
-    if sizes and not 2 / 3 < np.median(sizes) < 3 / 2:
-        notes.append(
-            f"people look {np.median(sizes):.2g} times as large as those trained on: "
-            "--scale clip may serve better"
-        )
-    notes.append(f"metres by a mean of {body_size:g} m from root to head, assumed (--body-size)")
-    lifted = lift_points(pose, np.concatenate(points), clips.skeleton, batch_size, device)
-    done, row = [], 0
-    for clip in ready:
-        positions = lifted[row : row + len(clip)]
-        row += len(clip)
-        metres = metres_per_unit(positions, clips.skeleton, body_size)
-        positions = positions * metres[:, None, None]
-        done.append(replace(clip, positions=positions, metres_per_unit=metres))
-    return replace(clips, clips=done), list(dict.fromkeys(notes))
+    clips, points, assumed = prepare(clips, training_scale, scale)
+    lifted = lift_points(pose, points, clips.skeleton, batch_size, device)
+    return in_metres(clips, lifted, body_size), [*assumed.lines(), _metres(body_size)]
 
 
 @torch.inference_mode()
 def lift_points(
-    pose: Callable[[Tensor], Tensor],
+    pose: Pose,
     points: NDArray[np.float32],
     skeleton: Skeleton,
-    batch_size: int = BATCH_SIZE,
-    device: str = "cpu",
+    batch_size: int | None = None,
+    device: torch.device | str = "cpu",
 ) -> NDArray[np.float32]:
     """Lift normalised 2D poses.
 
     Args:
-        pose: see `lift_clips`.
+        pose: see `Pose`.
         points: (N, J, 2) float32, network units, root at the origin.
         skeleton: its root is what the result is relative to.
-        batch_size: poses at a time.
+        batch_size: poses at a time; None: what suits the device.
         device: where `pose` runs.
 
     Returns:
@@ -268,35 +362,25 @@ def lift_points(
     Raises:
         ItesError: a lifted pose is not finite.
     """
+    on_gpu = torch.device(device).type == "cuda"
     source = torch.from_numpy(points)
-    lifted = np.empty((*points.shape[:2], 3), np.float32)
-    for start in range(0, len(points), batch_size):
-        rows = slice(start, start + batch_size)
-        lifted[rows] = pose(source[rows].to(device)).float().cpu().numpy()
-    if not np.isfinite(lifted).all():
+    source = source.pin_memory() if on_gpu else source
+    lifted = torch.empty(*points.shape[:2], 3, pin_memory=on_gpu)
+    size = batch_size or batch_size_for(device, skeleton)
+    for batch, result in zip(source.split(size), lifted.split(size), strict=True):
+        result.copy_(pose(batch.to(device, non_blocking=True)))
+    if not lifted.isfinite().all():
         raise ItesError("lift: the model's output is not finite; was its training sound?")
-    return root_relative(lifted, skeleton)
+    return root_relative(lifted.numpy(), skeleton)
 
 
-def metres_per_unit(
-    positions: NDArray[np.float32], skeleton: Skeleton, body_size: float = BODY_SIZE
-) -> NDArray[np.float32]:
-    """The factor from network units to metres, a pose.
-
-    2D cannot tell a small person near by from a tall one far off, and the networks put everyone at
-    the same distance: who walks up to the camera grows. So the factors give all poses of a clip the
-    same summed length of bones, and the clip a mean root-to-head distance of `body_size`.
-
-    Args:
-        positions: (T, J, 3), network units, root-relative, one clip.
-        skeleton: whose bones they are.
-        body_size: metres.
-
-    Returns:
-        (T,) float32.
-    """
-    parents, joints = np.array(skeleton.bones).T
-    bones = np.linalg.norm(positions[:, joints] - positions[:, parents], axis=-1).sum(-1)
-    factors = 1 / np.maximum(bones, 1e-6)
-    heads = np.linalg.norm(positions[:, skeleton.head], axis=-1)
-    return factors * np.float32(body_size / max(float(np.mean(heads * factors)), 1e-6))
+def in_metres(clips: Clips, lifted: NDArray[np.float32], body_size: float) -> Clips:
+    """The clips with their rows of `lifted` (N, J, 3), network units, as `positions` in metres."""
+    done, row = [], 0
+    for clip in clips.clips:
+        positions = lifted[row : row + len(clip)]
+        row += len(clip)
+        metres = metres_per_unit(positions, clips.skeleton, body_size)
+        positions = positions * metres[:, None, None]
+        done.append(replace(clip, positions=positions, metres_per_unit=metres))
+    return replace(clips, clips=done)

@@ -1,5 +1,8 @@
 """ites.lift and ites.clips: what is read, assumed, lifted and written."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import h5py
@@ -7,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from ites.assume import assume_camera, metres_per_unit
 from ites.camera import human36m_cameras
-from ites.checkpoint import Metadata, save_model
+from ites.checkpoint import Metadata, load_model, save_model
 from ites.clips import Clip, Clips, fill_missing, read_clips, read_keypoints, write_clips
 from ites.data.store import PoseStoreWriter
 from ites.errors import ItesError
-from ites.lift import assume_camera, lift, lift_clips, lift_points, metres_per_unit
-from ites.models import Student, Teacher
+from ites.lift import batch_size_for, cut, lift, lift_clips, lift_points
+from ites.models import Student, Teacher, fold_norms
 from ites.skeleton import HUMAN36M, Skeleton
 
 RNG = np.random.default_rng(3)
@@ -239,8 +243,6 @@ def test_an_array_is_lifted_to_a_file(run, tmp_path, stage, ending):
     heads = np.linalg.norm(clip.positions[:, 10], axis=-1)
     assert heads.mean() == pytest.approx(0.72, rel=1e-4)
 
-    from ites.checkpoint import load_model
-
     model, _ = load_model(run, stage)
     points = keypoints()
     with torch.no_grad():
@@ -291,6 +293,136 @@ def test_arguments_out_of_range_are_refused(run, tmp_path, wrong):
     np.save(tmp_path / "a.npy", keypoints())
     with pytest.raises(ItesError, match=f"{next(iter(wrong))} must be positive"):
         lift(run, tmp_path / "a.npy", tmp_path / "out.npz", **wrong)
+
+
+# Many clips
+
+
+def many(path, clips=6, focal=1000.0):
+    """A store of clips of 4, 5, ... frames."""
+    camera = human36m_cameras("S9")[0]
+    with PoseStoreWriter(path, HUMAN36M, "title") as writer:
+        writer.add_camera("c", camera)
+        for i in range(clips):
+            joints = motion(4 + i, i)
+            writer.add(
+                camera.project(joints), camera="c", subject="S1", action=f"walk {i}",
+                split="test" if i % 3 else "train", fps=20.0, positions=joints,
+            )  # fmt: skip
+    return path
+
+
+def same(one, other):
+    for before, after in zip(one.clips, other.clips, strict=True):
+        assert (before.name, before.fps, before.focal_length) == (
+            after.name, after.fps, after.focal_length,
+        )  # fmt: skip
+        for key in ("keypoints", "positions", "truth", "confidence", "metres_per_unit"):
+            np.testing.assert_array_equal(getattr(before, key), getattr(after, key))
+
+
+def test_portions_are_whole_clips():
+    assert cut([3, 3, 3], 5) == [slice(0, 2), slice(2, 3)]
+    assert cut([9, 1, 4, 2, 2], 5) == [slice(0, 1), slice(1, 3), slice(3, 5)]
+    assert cut([3], 100) == [slice(0, 1)]
+    assert batch_size_for("cpu", HUMAN36M) == 2048 // 17
+
+
+def test_portions_give_what_one_piece_gives(run, tmp_path, monkeypatch):
+    store = many(tmp_path / "s.h5")
+    model, _ = load_model(run)
+    simple, notes = lift_clips(fold_norms(model).pose, read_keypoints(store), 1.5, batch_size=1)
+    for size in (1, 12, 1000):
+        monkeypatch.setattr("ites.lift.PORTION", size)
+        for ending in ("h5", "npz"):
+            out = tmp_path / f"out.{ending}"
+            summary = lift(run, store, out, device="cpu", batch_size=1)
+            assert (summary["poses"], summary["clips"]) == (28, 4)
+            assert summary["notes"] == notes
+            same(read_clips(out), simple)
+    assert {p.name for p in tmp_path.iterdir()} == {"s.h5", "out.h5", "out.npz"}
+
+
+def test_a_lifting_resumes_where_it_stopped(run, tmp_path, monkeypatch):
+    store, out, parts = many(tmp_path / "s.h5"), tmp_path / "o.h5", tmp_path / "o.h5.parts"
+    monkeypatch.setattr("ites.lift.PORTION", 1)
+    lift(run, store, out, device="cpu")
+    whole = read_clips(out)
+    out.unlink()
+    written = []
+
+    def write_two(path, clips):
+        if len(written) == 2:
+            raise OSError("disk full")
+        write_clips(path, clips)
+        written.append(path.name)
+
+    monkeypatch.setattr("ites.lift.write_clips", write_two)
+    with pytest.raises(OSError, match="disk full"):
+        lift(run, store, out, device="cpu")
+    assert written == ["000000.h5", "000001.h5"] and not out.exists()
+    assert {p.name for p in parts.glob("*")} == {"request.json", *written}
+    with pytest.raises(ItesError, match="begun with body_size 0.72, now 1"):
+        lift(run, store, out, device="cpu", resume=True, body_size=1)
+    monkeypatch.setattr(
+        "ites.lift.write_clips",
+        lambda path, clips: (written.append(path.name), write_clips(path, clips)),
+    )
+    summary = lift(run, store, out, device="cpu", resume=True)
+    assert written[2:] == ["000002.h5", "000003.h5"] and not parts.exists()
+    assert summary["poses"] == 28
+    same(read_clips(out), whole)
+    again = lift(run, store, out, device="cpu", resume=True)
+    assert again == summary and len(written) == 4
+    lift(run, store, out, device="cpu", resume=True, scale="clip")
+    assert len(written) == 8
+
+
+def test_a_lifting_that_fails_at_once_leaves_nothing(run, tmp_path):
+    model, metadata = load_model(run)
+    model.output.bias.data.fill_(float("nan"))
+    bad = tmp_path / "bad.safetensors"
+    save_model(bad, model, metadata)
+    np.save(tmp_path / "a.npy", keypoints())
+    with pytest.raises(ItesError, match="not finite"):
+        lift(bad, tmp_path / "a.npy", tmp_path / "out.h5", device="cpu")
+    with pytest.raises(ItesError, match=r"must end in .npz or .h5"):
+        lift(run, tmp_path / "a.npy", tmp_path / "out.txt", device="cpu")
+    with pytest.raises(ItesError, match="precision must be one of float32, tf32, bf16"):
+        lift(run, tmp_path / "a.npy", tmp_path / "out.h5", precision="half")
+    assert {p.name for p in tmp_path.iterdir()} == {"a.npy", "bad.safetensors"}
+
+
+def test_half_precision_is_near(run, tmp_path):
+    np.savez(tmp_path / "in.npz", keypoints=keypoints(), focal_length=1000, fps=30)
+    clips = []
+    for precision in ("float32", "bf16"):
+        out = tmp_path / f"{precision}.npz"
+        assert lift(run, tmp_path / "in.npz", out, precision=precision)["precision"] == precision
+        clips.append(read_clips(out).clips[0].positions)
+    assert 0 < np.abs(clips[0] - clips[1]).mean() < 0.01 * np.abs(clips[0]).mean()
+
+
+def test_two_processes_share_the_work(run, tmp_path, monkeypatch):
+    store, out, alone = many(tmp_path / "s.h5"), tmp_path / "two.h5", tmp_path / "one.h5"
+    script = tmp_path / "lift_it.py"
+    script.write_text(
+        "import sys, ites.lift\n"
+        "ites.lift.PORTION = 1\n"
+        "print(ites.lift.lift(*sys.argv[1:], device='cpu').get('processes', 'silent'))\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", str(script), str(run), str(store), str(out)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=200,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split()) == ["2", "silent"]
+    monkeypatch.setattr("ites.lift.PORTION", 1)
+    lift(run, store, alone, device="cpu")
+    same(read_clips(out), read_clips(alone))
+    assert not (tmp_path / "two.h5.parts").exists()
 
 
 # Writing
