@@ -3,7 +3,7 @@
 The contract of every op (`op_contract`) covers this backend wherever it can run. Triton decides
 when it is imported whether to interpret, so `test_under_the_interpreter` runs the quicker part of
 those cases, and the ones below, in a process of its own. All of them:
-`TRITON_INTERPRET=1 python -m pytest -k triton`.
+`TRITON_INTERPRET=1 python -m pytest -k "triton and not bf16"`.
 """
 
 from __future__ import annotations
