@@ -242,6 +242,7 @@ def evaluate(
     """
     from ites.evaluate import NoTruthError
     from ites.evaluate import evaluate as run_evaluation
+    from ites.ranks import Ranks
 
     try:
         evaluation = run_evaluation(
@@ -257,7 +258,8 @@ def evaluate(
     except NoTruthError as error:
         say(f"{error}")
         return
-    evaluation.show()
+    if Ranks.here().main:
+        evaluation.show()
 
 
 @app.command()

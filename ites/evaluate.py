@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -32,10 +33,11 @@ from ites.files import replacing
 from ites.geometry import DISTANCE
 from ites.lift import lift_points
 from ites.metrics import pose_errors
+from ites.models import fold_norms
+from ites.ranks import Ranks, pick_device
 from ites.skeleton import Skeleton
 
 SCALES = ("checkpoint", "split")
-BATCH_SIZE = 4096
 
 Lifter = Callable[[Tensor], Tensor]
 """Network input (B, J, 2) to poses (B, J, 3) in network units; `Teacher.pose`, `Student.pose`."""
@@ -207,11 +209,13 @@ def evaluate(
     scale: str = "checkpoint",
     unit: float = 1.0,
     missing: str = "error",
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     device: str = "auto",
     save: bool = True,
 ) -> Evaluation:
     """Lift a split of a store and compare with its 3D.
+
+    Processes that `torchrun` started share the work; all return the result, rank 0 writes it.
 
     Args:
         run: a run folder or a checkpoint.
@@ -222,7 +226,7 @@ def evaluate(
             split's mean root-to-head distance is 1/5, as in the paper.
         unit: metres in one network unit, for MPJPE alone: the other figures find their own scale.
         missing: what to do with poses that lack a joint: "error", "drop" or "interpolate".
-        batch_size: poses lifted at a time.
+        batch_size: poses lifted at a time; None: what suits the device.
         device: "cpu", "cuda", ...; "auto": a GPU where there is one.
         save: write the result into the run folder; see `Evaluation.save`.
 
@@ -237,11 +241,11 @@ def evaluate(
     if scale not in SCALES:
         raise ItesError(f"evaluate: scale must be {' or '.join(SCALES)}, got {scale!r}")
     for name, value in (("unit", unit), ("batch_size", batch_size)):
-        if not 0 < value < float("inf"):
+        if value is not None and not 0 < value < float("inf"):
             raise ItesError(f"evaluate: {name} must be positive and finite, got {value}")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, metadata = load_model(run, stage, device)
+    ranks = Ranks.here()
+    where = pick_device(device, ranks)
+    model, metadata = load_model(run, stage, where)
     with PoseStore(data) as store:
         if store.skeleton.parents != metadata.skeleton.parents:
             raise ItesError(
@@ -264,12 +268,15 @@ def evaluate(
         "scaled_as": "as in training" if given else "by this split itself",
         "unit": unit,
         "missing": missing,
-        "device": device,
+        "device": str(where),
     }
-    evaluation = compare(
-        model.float().pose, points, positions, actions, metadata.skeleton, settings, batch_size
-    )
-    if save:
+    pose = fold_norms(model.float()).pose
+    with ranks.joined(where):
+        evaluation = compare(
+            pose, points, positions, actions, metadata.skeleton, settings, batch_size, ranks
+        )
+    ranks.part()
+    if save and ranks.main:
         evaluation.save(run if Path(run).is_dir() else Path(run).parent)
     return evaluation
 
@@ -281,7 +288,8 @@ def compare(
     actions: Sequence[str] | NDArray[np.str_],
     skeleton: Skeleton,
     settings: dict[str, Any],
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
+    ranks: Ranks = Ranks(),  # noqa: B008 - immutable
 ) -> Evaluation:
     """Lift poses in memory and compare with the truth, beside depth 0 for every joint.
 
@@ -292,7 +300,8 @@ def compare(
         actions: of each pose (N).
         skeleton: of the poses.
         settings: "device", "unit", and what the result's `settings` shall hold besides.
-        batch_size: poses lifted at a time.
+        batch_size: poses lifted at a time; None: what suits the device.
+        ranks: who shares the work; all of them call this with the same arguments.
 
     Returns:
         An `Evaluation`; the seconds spent are added to its settings.
@@ -300,18 +309,29 @@ def compare(
     Raises:
         ItesError: the lifter's output is not finite.
     """
+    unit, own = settings["unit"], ranks.share(len(points))
     start = time.perf_counter()
-    pose = lift_points(lifter, points, skeleton, batch_size, settings["device"])
+    pose = lift_points(lifter, points[own], skeleton, batch_size, settings["device"])
     lifted = time.perf_counter()
-    errors = _errors(pose, positions, skeleton, settings["unit"])
+    errors = _gather(_errors(pose, positions[own], skeleton, unit), ranks)
     seconds = {
         "lifting_seconds": lifted - start,
         "metrics_seconds": time.perf_counter() - lifted,
     }
     rows, over_actions, over_poses = _rows(errors, actions)
-    flat = _errors(depth_zero(points, skeleton), positions, skeleton, settings["unit"])
-    _, *baseline = _rows(flat, actions, "depth 0, ")
+    flat = depth_zero(points[own], skeleton)
+    flat_errors = _gather(_errors(flat, positions[own], skeleton, unit), ranks)
+    _, *baseline = _rows(flat_errors, actions, "depth 0, ")
     return Evaluation({**settings, **seconds}, rows, over_actions, over_poses, baseline)
+
+
+def _gather(errors: dict[str, NDArray[np.float64]], ranks: Ranks) -> dict[str, NDArray[np.float64]]:
+    """The errors of all poses, on every rank, from each rank's own."""
+    if not ranks.several:
+        return errors
+    parts: list[Any] = [None] * ranks.count
+    dist.all_gather_object(parts, errors)
+    return {name: np.concatenate([part[name] for part in parts]) for name in errors}
 
 
 def figures(
@@ -321,7 +341,7 @@ def figures(
     skeleton: Skeleton,
     *,
     unit: float = 1.0,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     device: str = "cpu",
 ) -> dict[str, float]:
     """All figures averaged over poses, by column name, in mm and %: for a training's log.

@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -152,6 +155,26 @@ def test_saved_files_say_the_same(tmp_path):
         assert row[0] == saved["name"] and int(row[1]) == saved["poses"]
         assert [float(v) for v in row[2:]] == [saved["figures"][name] for name in names]
     assert sorted(p.name for p in table.parent.iterdir()) == [table.name, document.name]
+
+
+def test_two_processes_share_the_work(tmp_path, run):
+    data = write_store(tmp_path / "data.h5")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "ites", "evaluate", str(run), "--data", str(data), "--device", "cpu"]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("33 poses") == 1  # rank 0's
+    together = json.loads((run / "evaluation-student-data-test.json").read_text())
+    alone = evaluate(run, data, device="cpu", save=False)
+    for row, mean in zip(alone.means, together["means"], strict=True):
+        assert (row.name, row.poses) == (mean["name"], mean["poses"])
+        assert mean["figures"] == pytest.approx(row.figures, rel=1e-6)
 
 
 @pytest.mark.parametrize("stage", ["teacher", "student"])
