@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "HUMAN36M": "skeleton",
     "ItesError": "errors",
+    "Lifter": "lifter",
     "PoseStore": "data.store",
     "PoseStoreWriter": "data.store",
     "RotationDraw": "ops",
