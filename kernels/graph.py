@@ -285,6 +285,18 @@ def _softmax_backward_kernel(
 
 
 @triton.jit
+def _relu(x):
+    """max(x, 0) that keeps a NaN, which `tl.maximum` would hide."""
+    return tl.where(x < 0.0, 0.0, x)
+
+
+@triton.jit
+def _larger(first, second):
+    """The larger of two; the first at a tie."""
+    return tl.where(first >= second, first, second)
+
+
+@triton.jit
 def _load_row(pointer, at, mask):
     return tl.load(pointer + at, mask=mask, other=0.0).to(tl.float32)
 
@@ -316,11 +328,11 @@ def _attend_kernel(
     for p in range(PAIRS):
         left = pose + tl.load(pairs + 2 * p) * STRIDE
         right = pose + tl.load(pairs + 2 * p + 1) * STRIDE
-        g = tl.maximum(_load_row(left, m, inside), _load_row(right, m, inside)) + g_bias
-        phi = tl.maximum(
+        g = _larger(_load_row(left, m, inside), _load_row(right, m, inside)) + g_bias
+        phi = _larger(
             _load_row(left + ATTENDED, m, inside), _load_row(right + ATTENDED, m, inside)
         )
-        affinity = tl.maximum(theta + tl.sum(direction * phi), 0.0) / PAIRS
+        affinity = _relu(theta + tl.sum(direction * phi)) / PAIRS
         sums += affinity[:, None] * g[None, :]
     to = t + tl.program_id(0).to(tl.int64) * (JOINTS * ATTENDED)
     to += joint[:, None] * ATTENDED + m
@@ -374,8 +386,8 @@ def _attend_backward_kernel(
             phi_other = _load_row(there + ATTENDED, m, inside)
             g_source = tl.where(g >= g_other, left, right)
             phi_source = tl.where(phi >= phi_other, left, right)
-            g, phi = tl.maximum(g, g_other) + g_bias, tl.maximum(phi, phi_other)
-            affinity = tl.maximum(theta + tl.sum(direction * phi), 0.0) / PAIRS
+            g, phi = _larger(g, g_other) + g_bias, _larger(phi, phi_other)
+            affinity = _relu(theta + tl.sum(direction * phi)) / PAIRS
             slope = tl.where(affinity > 0.0, tl.sum(grad * g[None, :], 1) / PAIRS, 0.0)
             to_pooled = tl.sum(grad * affinity[:, None], 0)
             to_score = tl.sum(slope)

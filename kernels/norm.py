@@ -117,7 +117,7 @@ def _apply_kernel(
     if skip is not None and not SKIP_AFTER:
         value += _load(skip, at, mask)
     if RELU:
-        value = tl.maximum(value, 0.0)
+        value = tl.where(value < 0.0, 0.0, value)  # keeps a NaN
     if skip is not None and SKIP_AFTER:
         value += _load(skip, at, mask)
     tl.store(out + at, value.to(out.dtype.element_ty), mask=mask)

@@ -31,12 +31,31 @@ def define(family: str, schema: str, fake: Callable[..., Any]) -> Callable[..., 
     _library.define(f"{name}({arguments}, str backend) ->{returns}", tags=_TAGS)
 
     def run(*operands: Any) -> Any:
-        return _kernel(family, name, operands[-1])(*operands[:-1])
+        *inputs, backend = operands
+        return _kernel(family, name, backend)(*_ready(name, inputs, backend))
 
     for device in ("CPU", "CUDA"):
         _library.impl(name, run, device)
     torch.library.register_fake(f"ites::{name}", lambda *a: fake(*a[:-1]), lib=_library)
     return getattr(torch.ops.ites, name).default
+
+
+def _ready(name: str, inputs: list[Any], backend: str) -> list[Any]:
+    """The inputs of a kernel, all tensors on one device and, for CUDA's wide loads, aligned.
+
+    Raises:
+        ValueError: a tensor is on another device, where a kernel would follow a foreign pointer.
+    """
+    tensors = [value for value in inputs if isinstance(value, Tensor)]
+    device = tensors[0].device
+    for tensor in tensors:
+        if tensor.device != device:
+            raise ValueError(
+                f"{name}: all tensors must be on one device, got {device} and {tensor.device}"
+            )
+    if backend != "cuda":
+        return inputs
+    return [v.clone() if isinstance(v, Tensor) and v.data_ptr() % 16 else v for v in inputs]
 
 
 @cache
@@ -109,6 +128,17 @@ def expect_alike(op: str, **tensors: Tensor) -> None:
                 f"{op}: {name} must be {lead.dtype} on {lead.device} like {first}, "
                 f"got {tensor.dtype} on {tensor.device}"
             )
+
+
+def expect_multiple(op: str, argument: str, tensor: Tensor, poses: int) -> None:
+    """Check that a tensor has n rows a pose, n at least 1; no rows where there are no poses.
+
+    Raises:
+        ValueError: it has another number of rows.
+    """
+    rows = tensor.shape[0]
+    if (rows == 0 or rows % poses) if poses else rows:
+        raise ValueError(f"{op}: {argument} must hold a multiple of the {poses} poses, got {rows}")
 
 
 def full_precision(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -7,7 +7,14 @@ from torch import Tensor
 
 from ites import geometry
 from ites.backends import choose
-from ites.ops._registry import define, differentiate, expect, expect_alike, full_precision
+from ites.ops._registry import (
+    define,
+    differentiate,
+    expect,
+    expect_alike,
+    expect_multiple,
+    full_precision,
+)
 
 
 def _reconstruct(coefficients: Tensor, dictionary: Tensor, mean: Tensor) -> Tensor:
@@ -158,10 +165,7 @@ def invariance_distance(
         op, coefficients=coefficients, dictionary=dictionary, mean=mean, canonical=canonical
     )
     poses = len(canonical)
-    if (len(coefficients) % poses if poses else len(coefficients)) != 0:
-        raise ValueError(
-            f"{op}: coefficients must hold a multiple of the {poses} poses, got {len(coefficients)}"
-        )
+    expect_multiple(op, "coefficients", coefficients, poses)
     chosen = choose(op, coefficients.device.type, coefficients.dtype, backend)
     if chosen == "reference":
         again = _reconstruct(coefficients, dictionary, mean)

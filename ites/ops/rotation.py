@@ -13,7 +13,14 @@ from torch import Tensor
 
 from ites import geometry
 from ites.backends import choose
-from ites.ops._registry import define, differentiate, expect, expect_alike, full_precision
+from ites.ops._registry import (
+    define,
+    differentiate,
+    expect,
+    expect_alike,
+    expect_multiple,
+    full_precision,
+)
 
 _AXES = {"x": 1, "y": 2, "z": 4}
 
@@ -253,11 +260,7 @@ def _matrices(op: str, rotations: Rotations, joints: Tensor) -> Tensor:
 def _expect_matrices(op: str, matrices: Tensor, joints: Tensor) -> None:
     expect(op, "rotations", matrices, "n * B", 3, 3)
     expect_alike(op, joints=joints, rotations=matrices)
-    poses = len(joints)
-    if (len(matrices) % poses if poses else len(matrices)) != 0:
-        raise ValueError(
-            f"{op}: rotations must hold a multiple of the {poses} poses, got {len(matrices)}"
-        )
+    expect_multiple(op, "rotations", matrices, len(joints))
     if matrices.requires_grad:
         raise ValueError(f"{op}: rotations are constants and take no gradient; detach them")
 
