@@ -116,7 +116,7 @@ def extensions() -> tuple[list[Extension], dict]:
         cpp_extension.CUDA_HOME = str(home)  # unset under a CPU build of torch
         arch_flags, arch_names = architecture_flags()
         cuda_macros = [*macros, ("USE_CUDA", None), ("ITES_ARCHITECTURES", f'"{arch_names}"')]
-        nvcc_flags = ["-O3", "-lineinfo", "-Xcompiler=-fvisibility=hidden", *arch_flags]
+        nvcc_flags = ["-O3", "-Xcompiler=-fvisibility=hidden", *arch_flags]
         built.append(
             Extension(
                 "ites._C_cuda",

@@ -121,8 +121,13 @@ def differences(rows: list[dict[str, Any]], table: Path) -> list[str]:
     made = keyed(rows)
     if {row["nvcc"] for row in committed.values()} != {row["nvcc"] for row in made.values()}:
         return []
+
+    def use(row: dict[str, str] | None) -> str:
+        return "absent" if row is None else ", ".join(f"{c} {row[c]}" for c in COLUMNS[2:5])
+
     return [
-        f"{kernel} sm_{sm}: committed {committed.get((kernel, sm))}, now {made.get((kernel, sm))}"
+        f"{kernel} sm_{sm}: committed {use(committed.get((kernel, sm)))}; "
+        f"now {use(made.get((kernel, sm)))}"
         for kernel, sm in sorted(committed.keys() | made.keys())
         if committed.get((kernel, sm)) != made.get((kernel, sm))
     ]

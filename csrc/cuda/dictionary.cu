@@ -289,7 +289,7 @@ __device__ void store_coefficient_gradient(const float* dictionary, const S& siz
 }
 
 template <int JOINTS, int ATOMS>
-__global__ void __launch_bounds__(THREADS, JOINTS ? 3 : 2)
+__global__ void __launch_bounds__(THREADS, JOINTS ? 3 : 1)
     dictionary_reprojection_backward_kernel(const DictionaryReprojectionBackward<float> a,
                                             const Tile tile, float* partial) {
   const Sizes<JOINTS, ATOMS> size(a.dictionary);
@@ -412,7 +412,7 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 template <int JOINTS, int ATOMS>
-__global__ void __launch_bounds__(THREADS, JOINTS ? 3 : 2)
+__global__ void __launch_bounds__(THREADS, JOINTS ? 3 : 1)
     invariance_distance_backward_kernel(const InvarianceDistanceBackward<float> a, const Tile tile,
                                         float* partial) {
   const Sizes<JOINTS, ATOMS> size(a.dictionary);
