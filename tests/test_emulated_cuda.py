@@ -25,19 +25,14 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
 
 
-@pytest.mark.parametrize(
-    ("order", "chosen"),
-    [
-        ("forward", "cuda"),
-        ("reverse", "cuda and (matches or skeletons or numbers or many)"),
-    ],
-)
-def test_ops_on_emulated_cuda(environment, order, chosen):
+@pytest.mark.parametrize("order", ("forward", "reverse"))
+def test_ops_on_emulated_cuda(environment, order):
     """Threads that run in the reverse order give the same: no barrier is missing."""
     if order == "reverse":
         environment = {**environment, "ITES_EMULATE_REVERSE": "1"}
+    chosen = "cuda and not 257 and not opcheck and not compiles"  # what takes long and adds little
+    command = [sys.executable, "-m", "pytest", "-p", "emulated_cuda.plugin", "-k", chosen]
     files = [str(TESTS / f"test_{family}.py") for family in FAMILIES]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "emulated_cuda.plugin", "-k", chosen]
     done = subprocess.run(
         [*command, "-p", "no:cacheprovider", *files],
         env=environment,
