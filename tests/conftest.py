@@ -1,4 +1,4 @@
-"""Fixtures of every test."""
+"""Fixtures of every test, and one thread for each: small tensors gain nothing from more."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ites import lift
-from ites.data import PoseStore, keypoints
+from ites.data import PoseStore
 from ites.data.keypoints import prepare_keypoints
 from ites.errors import ItesError
 from ites.skeleton import to_human36m
@@ -52,10 +51,6 @@ def test_options_come_before_the_file(tmp_path, out):
         camera = store.cameras[sequence.camera]
         assert (sequence.fps, camera.focal_length) == (10, (500, 500))
         assert (camera.width, camera.height) == (800, 600)
-
-
-def test_assumptions_are_those_of_lifting():
-    assert (keypoints.FIELD_OF_VIEW, keypoints.FPS) == (lift.FIELD_OF_VIEW, lift.FPS)
 
 
 def test_little_confidence_is_missing(tmp_path, out):

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ites.assume import FIELD_OF_VIEW, FPS
 from ites.camera import Camera
 from ites.clips import Clip, read_keypoints
 from ites.data.store import PoseStore, PoseStoreWriter
@@ -29,10 +30,6 @@ from ites.errors import ItesError
 from ites.skeleton import HUMAN36M, to_human36m
 
 SUFFIXES = (".npz", ".npy", ".json")
-FIELD_OF_VIEW = 55.0
-"""Assumed horizontal field of view, degrees: about that of a phone or a webcam."""
-FPS = 25.0
-"""Assumed frames a second."""
 
 
 def prepare_keypoints(
