@@ -2,8 +2,9 @@
 
     python -m benchmarks.lifting --json FILE
 
-Both networks at the paper's sizes in evaluation mode, against the released order of operations in
-eager PyTorch. On a GPU a single pose is lifted by a captured graph, its copy in and out included.
+Both networks at the paper's sizes, BatchNorm folded, against the released order of operations in
+eager PyTorch in evaluation mode. Points lie on the device; ours go through in batches as `ites
+lift` cuts them. Latency is `ites.Lifter`'s: from a pose in main memory to its joints there.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,36 +21,48 @@ import torch
 from torch import Tensor
 
 from benchmarks import baseline, machine
+from ites.checkpoint import Metadata, save_model, weights_file
 from ites.files import replacing
-from ites.models import Student, Teacher
+from ites.lift import PRECISIONS, arithmetic, batch_size_for
+from ites.lifter import Lifter
+from ites.models import Student, Teacher, fold_norms
 from ites.skeleton import HUMAN36M
 
 FLOP = {"teacher": 7.18e6, "student": 18.0e6}
+"""Of a pose; the student's with theta as the paper has it."""
 BATCH = {"cpu": 1024, "cuda": 65536}
+SMALLER = (4096, 16384)
+"""Batches that are tried on a GPU beside the default: what they read again may be in its cache."""
 OURS = {"teacher": Teacher, "student": Student}
 THEIRS = {"teacher": baseline.Teacher, "student": baseline.Student}
 
 Lift = Callable[[Tensor], Any]
 
 
+def ours(stage: str, device: torch.device, precision: str, size: int) -> Lift:
+    """Our lifter of a stage, so many poses at a time."""
+    pose = fold_norms(OURS[stage]().to(device).eval(), PRECISIONS[precision]).pose
+
+    def lift(points: Tensor) -> list[Tensor]:
+        with arithmetic(precision):
+            return [pose(batch) for batch in points.split(size)]
+
+    return lift
+
+
 def lifters(stage: str, device: torch.device) -> dict[str, tuple[str, Lift]]:
     """By name: the precision that a lifter's share is counted in, and the lifter."""
-    ours = OURS[stage]().to(device).eval()
-    theirs = THEIRS[stage]().to(device).eval()
-
-    def rounded(precision: str) -> Lift:
-        def lift(points: Tensor) -> Tensor:
-            with (
-                machine.matmul_precision("high" if precision == "tf32" else "highest"),
-                torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
-            ):
-                return ours.pose(points)
-
-        return lift
-
-    precisions = ("float32", "tf32", "bf16") if device.type == "cuda" else ("float32",)
-    made: dict[str, tuple[str, Lift]] = {"baseline": ("float32", theirs)}
-    return made | {f"ites {name}": (name, rounded(name)) for name in precisions}
+    made: dict[str, tuple[str, Lift]] = {
+        "baseline": ("float32", THEIRS[stage]().to(device).eval()),
+        "unfolded": ("float32", OURS[stage]().to(device).eval().pose),
+    }
+    size = batch_size_for(device, HUMAN36M)
+    for precision in PRECISIONS if device.type == "cuda" else ("float32",):
+        made[f"ites {precision}"] = precision, ours(stage, device, precision, size)
+        for smaller in SMALLER if device.type == "cuda" else ():
+            name = f"ites {precision}, {smaller} at a time"
+            made[name] = precision, ours(stage, device, precision, smaller)
+    return made
 
 
 @torch.inference_mode()
@@ -59,30 +72,31 @@ def throughput(
     """Poses a second of each lifter at the batch of this kind of device."""
     batch = BATCH[device.type]
     points = 0.1 * torch.randn(batch, HUMAN36M.num_joints, 2, device=device)
-    lifting, failed = {}, {}
+    precisions, calls, failed = {}, {}, {}
+
+    def counted(lift: Lift) -> Callable[[], int]:
+        return lambda: (lift(points), 1)[1]
+
     for name, (precision, lift) in lifters(stage, device).items():
         try:
             lift(points), lift(points)
-        except Exception as error:
+        except Exception as error:  # a lifter that cannot run leaves the others their turn
             failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         else:
-            lifting[name] = (precision, lift)
-
-    def one(lift: Lift) -> Callable[[], int]:
-        def call() -> int:
-            lift(points)
-            return 1
-
-        return call
-
-    seconds = machine.interleaved({name: one(lift) for name, (_, lift) in lifting.items()}, rounds)
+            precisions[name], calls[name] = precision, counted(lift)
+    product, flop = machine.matrix_product(device)
+    seconds = machine.interleaved({**calls, "product": lambda: (product(), 1)[1]}, rounds)
+    rate = flop / seconds.pop("product")
+    if device.type == "cpu":  # on a GPU other precisions have other rates, measured once
+        rates = {"float32": rate}
     return {
         "batch": batch,
         "failed": failed,
+        "matrix_flops_per_second": rate,
         "lifters": {
             name: {
                 "poses_per_second": batch / spent,
-                "matrix_share": FLOP[stage] * batch / spent / rates[lifting[name][0]],
+                "matrix_share": FLOP[stage] * batch / spent / rates[precisions[name]],
                 "times_baseline": seconds.get("baseline", float("nan")) / spent,
             }
             for name, spent in seconds.items()
@@ -90,43 +104,14 @@ def throughput(
     }
 
 
-@torch.inference_mode()
 def latency(stage: str, device: torch.device, calls: int = 500) -> dict[str, float]:
-    """Percentiles of the seconds that one pose takes, from its points to its joints on the host."""
-    model = OURS[stage]().to(device).eval()
-    source = torch.zeros(1, HUMAN36M.num_joints, 2)
-    points = source.to(device)
-    replay: Callable[[], Tensor] = lambda: model.pose(points)  # noqa: E731
-    if device.type == "cuda":
-        replay = captured(model.pose, points)
-    times = []
-    for number in range(calls + 20):
-        source.uniform_(-0.1, 0.1)
-        start = time.perf_counter()
-        points.copy_(source)
-        replay().cpu()
-        if number >= 20:
-            times.append(time.perf_counter() - start)
-    percentiles = torch.tensor(times).quantile(torch.tensor([0.5, 0.9, 0.99]))
-    return dict(zip(("p50", "p90", "p99"), percentiles.tolist(), strict=True))
-
-
-def captured(function: Lift, points: Tensor) -> Callable[[], Tensor]:
-    """The function as a CUDA graph that reads `points` where they lie."""
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            function(points)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = function(points)
-
-    def replay() -> Tensor:
-        graph.replay()
-        return result
-
-    return replay
+    """Percentiles of the milliseconds that one pose takes, from main memory and back."""
+    with tempfile.TemporaryDirectory() as run:
+        save_model(weights_file(run, stage), OURS[stage](), Metadata(stage, HUMAN36M, 1.0))
+        lifter = Lifter(run, focal_length=1.0, device=str(device))
+    for frame in 0.1 * torch.randn(calls, HUMAN36M.num_joints, 2):
+        lifter.lift(frame)
+    return lifter.latency()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -144,14 +129,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{stage}, batch {measured['batch']}, {results['machine']['device']}")
         for name, entry in measured["lifters"].items():
             print(
-                f"  {name:14} {entry['poses_per_second']:14,.0f} poses/s "
+                f"  {name:30} {entry['poses_per_second']:14,.0f} poses/s "
                 f"{entry['times_baseline']:8.2f} x {100 * entry['matrix_share']:6.1f}% of the "
                 "matrix rate"
             )
         for name, reason in measured["failed"].items():
-            print(f"  {name:14} failed: {reason}")
-        measured["latency_seconds"] = spent = latency(stage, device)
-        print("  one pose: " + ", ".join(f"{k} {1e3 * v:.3f} ms" for k, v in spent.items()))
+            print(f"  {name:30} failed: {reason}")
+        measured["latency_ms"] = spent = latency(stage, device)
+        percentiles = ", ".join(f"{name} {spent[name]:.3f}" for name in ("p50", "p90", "p99"))
+        print(f"  one pose: {percentiles} ms")
     path = options.json or machine.results_folder(device) / "lifting.json"
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(results, indent=1) + "\n")

@@ -42,7 +42,7 @@ from ites.skeleton import Skeleton
 
 PORTION = 1 << 16
 """Poses that are read, lifted and written together, but for a clip's end."""
-ROWS = {"cpu": 1 << 11, "cuda": 1 << 20}
+ROWS = {"cpu": 17 << 9, "cuda": 17 << 16}
 """Joints that are lifted at a time: on a CPU what stays in its cache, on a GPU what fills it."""
 PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 

@@ -325,7 +325,7 @@ def test_portions_are_whole_clips():
     assert cut([3, 3, 3], 5) == [slice(0, 2), slice(2, 3)]
     assert cut([9, 1, 4, 2, 2], 5) == [slice(0, 1), slice(1, 3), slice(3, 5)]
     assert cut([3], 100) == [slice(0, 1)]
-    assert batch_size_for("cpu", HUMAN36M) == 2048 // 17
+    assert batch_size_for("cpu", HUMAN36M) == 512
 
 
 def test_portions_give_what_one_piece_gives(run, tmp_path, monkeypatch):
