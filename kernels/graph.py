@@ -329,9 +329,7 @@ def _attend_kernel(
         left = pose + tl.load(pairs + 2 * p) * STRIDE
         right = pose + tl.load(pairs + 2 * p + 1) * STRIDE
         g = _larger(_load_row(left, m, inside), _load_row(right, m, inside)) + g_bias
-        phi = _larger(
-            _load_row(left + ATTENDED, m, inside), _load_row(right + ATTENDED, m, inside)
-        )
+        phi = _larger(_load_row(left + ATTENDED, m, inside), _load_row(right + ATTENDED, m, inside))
         affinity = _relu(theta + tl.sum(direction * phi)) / PAIRS
         sums += affinity[:, None] * g[None, :]
     to = t + tl.program_id(0).to(tl.int64) * (JOINTS * ATTENDED)
