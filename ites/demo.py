@@ -16,10 +16,10 @@ from ites.train.engine import train
 
 POSES = 60_000
 FPS = 10.0
-STEPS = {"teacher": 1000, "student": 500}
+STEPS = {"teacher": 1000, "student": 1500}
 SIZES = {
     "teacher": {"width": 512, "blocks": 4, "centre_steps": 300},
-    "student": {"width": 64, "blocks": 2},
+    "student": {"width": 64, "blocks": 2, "halve_every": 1},
 }
 
 
