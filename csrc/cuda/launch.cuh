@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/macros.h>
 
 #include "tensor.h"
 
@@ -13,8 +14,9 @@ namespace ites {
 class OnDevice {
  public:
   explicit OnDevice(const Tensor& tensor) : index_(tensor.get_device_index()), guard_(index_) {
+    STD_CUDA_CHECK(cudaSetDevice(index_));  // the guard speaks to torch's own CUDA runtime
     void* stream = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream));
     stream_ = static_cast<cudaStream_t>(stream);
   }
 
