@@ -176,7 +176,8 @@ def _kilobytes(name: str) -> float:
 
 def _alone(function: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
     """The result of a function, called in a process of its own."""
-    context = multiprocessing.get_context("fork")
+    # A process with CUDA cannot be forked; elsewhere a fork saves the imports.
+    context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
     with ProcessPoolExecutor(1, mp_context=context) as process:
         return process.submit(function, *arguments).result()
 
