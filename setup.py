@@ -12,6 +12,7 @@ Environment:
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -75,6 +76,10 @@ def architecture_flags() -> tuple[list[str], str]:
     return flags, names
 
 
+def digest(files: list[str]) -> str:
+    return hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in files)).hexdigest()[:16]
+
+
 def default_jobs() -> int:
     """As many compilations as there are cores, but at most one for each 2 GB of free memory."""
     cores = len(os.sched_getaffinity(0))
@@ -115,7 +120,13 @@ def extensions() -> tuple[list[Extension], dict]:
     if cuda_wanted(home):
         cpp_extension.CUDA_HOME = str(home)  # unset under a CPU build of torch
         arch_flags, arch_names = architecture_flags()
-        cuda_macros = [*macros, ("USE_CUDA", None), ("ITES_ARCHITECTURES", f'"{arch_names}"')]
+        cuda_macros = [
+            *macros,
+            ("USE_CUDA", None),
+            ("ITES_ARCHITECTURES", f'"{arch_names}"'),
+            # Under a CPU build of torch ninja does not know which headers a .cu file includes.
+            ("ITES_HEADERS", digest(common["depends"])),
+        ]
         nvcc_flags = ["-O3", "-Xcompiler=-fvisibility=hidden", *arch_flags]
         built.append(
             Extension(
