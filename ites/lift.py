@@ -24,16 +24,9 @@ from torch import Tensor
 
 from ites.assume import BODY_SIZE, Assumed, assume_camera, metres_per_unit, prepare
 from ites.checkpoint import Model, load_model
-from ites.clips import (
-    Clips,
-    ClipsWriter,
-    KeypointReader,
-    read_clips,
-    read_settings,
-    root_relative,
-    write_clips,
-)
+from ites.clips import Clips, KeypointReader, root_relative
 from ites.errors import ItesError
+from ites.lifted import ClipsWriter, read_clips, read_settings, write_clips
 from ites.models import fold_norms
 from ites.overlap import overlap
 from ites.parts import Parts

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ites.checkpoint import weights_file
-from ites.clips import read_clips
 from ites.config import STAGES, read_toml
 from ites.errors import ItesError
 from ites.files import replacing
+from ites.lifted import read_clips
 from ites.train.log import clock
 from ites.train.run import settings_file
 from ites.view import choose, line_graph, page, plotly_script, viewer

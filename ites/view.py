@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ites import __version__
-from ites.clips import PER_FRAME, Clip, Clips, read_clips
+from ites.clips import Clip, Clips
 from ites.errors import ItesError
 from ites.files import replacing
+from ites.lifted import PER_FRAME, read_clips
 from ites.skeleton import Skeleton
 
 COLOURS = {"right": "#d55e00", "middle": "#3e4c59", "left": "#0072b2", "truth": "#9aa5b1"}

@@ -1,4 +1,4 @@
-"""ites.lift and ites.clips: what is read, assumed, lifted and written."""
+"""ites.lift, ites.clips and ites.lifted: what is read, assumed, lifted and written."""
 
 import os
 import subprocess
@@ -13,10 +13,11 @@ import torch
 from ites.assume import assume_camera, metres_per_unit
 from ites.camera import human36m_cameras
 from ites.checkpoint import Metadata, load_model, save_model
-from ites.clips import Clip, Clips, fill_missing, read_clips, read_keypoints, write_clips
+from ites.clips import Clip, Clips, fill_missing, read_keypoints
 from ites.data.store import PoseStoreWriter
 from ites.errors import ItesError
 from ites.lift import batch_size_for, cut, lift, lift_clips, lift_points
+from ites.lifted import read_clips, write_clips
 from ites.models import Student, Teacher, fold_norms
 from ites.skeleton import HUMAN36M, Skeleton
 

@@ -8,9 +8,10 @@ import pytest
 from browser import browse
 
 from ites.checkpoint import Metadata, save_model
-from ites.clips import Clip, Clips, write_clips
+from ites.clips import Clip, Clips
 from ites.config import make_settings, write_toml
 from ites.errors import ItesError
+from ites.lifted import write_clips
 from ites.models import Student, Teacher
 from ites.report import read_csv, write_report
 from ites.skeleton import HUMAN36M

@@ -10,9 +10,10 @@ import pytest
 from browser import browse
 
 from ites.camera import Camera
-from ites.clips import Clip, Clips, write_clips
+from ites.clips import Clip, Clips
 from ites.data.store import PoseStoreWriter
 from ites.errors import ItesError
+from ites.lifted import write_clips
 from ites.skeleton import HUMAN36M
 from ites.view import bones_by_side, box, choose, pack, to_truth, view, window
 
