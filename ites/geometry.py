@@ -14,8 +14,8 @@ DISTANCE = 5.0
 """c, the subject's distance from the networks' camera (METHOD: Data)."""
 
 
-def _hat(w: Tensor) -> Tensor:
-    """[w]x of (..., 3) vectors: (..., 3, 3)."""
+def hat(w: Tensor) -> Tensor:
+    """The matrices [w]x (..., 3, 3) of vectors w (..., 3)."""
     x, y, z = w.unbind(-1)
     zero = torch.zeros_like(x)
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
@@ -37,9 +37,9 @@ def so3_exp(rotation_vector: Tensor) -> Tensor:
     """
     angle = torch.linalg.vector_norm(rotation_vector, dim=-1)[..., None, None]
     f = 1 / (angle + 1e-4)
-    hat = _hat(rotation_vector)
-    eye = torch.eye(3, dtype=hat.dtype, device=hat.device)
-    return eye + f * angle.sin() * hat + f.square() * (1 - angle.cos()) * (hat @ hat)
+    w = hat(rotation_vector)
+    eye = torch.eye(3, dtype=w.dtype, device=w.device)
+    return eye + f * angle.sin() * w + f.square() * (1 - angle.cos()) * (w @ w)
 
 
 def so3_log(rotation: Tensor) -> Tensor:

@@ -165,7 +165,7 @@ class TestDrawRotations(OpContract):
     def sample(self, batch, skeleton):
         return {"draw": DRAW, "poses": batch, "like": torch.zeros(1, dtype=torch.float64)}
 
-    @pytest.mark.parametrize("backend", KERNELS)
+    @pytest.mark.parametrize("backend", ("reference", *KERNELS))
     @pytest.mark.parametrize("axes", ("x", "y", "z", "xy", "xz", "yz", "xyz"))
     def test_axes(self, backend, axes):
         """Each axis mask, absolutely: a draw is the same on every backend to 1e-6."""
@@ -259,3 +259,28 @@ def test_one_pose_by_hand():
     expected = rotated[:, :2] / np.maximum(5 + rotated[:, 2:], 1)
     ours, _ = ops.rotate_project(torch.from_numpy(joints)[None], torch.from_numpy(rotation)[None])
     assert relative_error(ours[0], torch.from_numpy(expected)) < 1e-12
+
+
+def test_gradient_by_the_exact_exponential():
+    """rotate_project's gradient with rotations by PyTorch3D's formula for so3_exp_map.
+
+    R = I + sin(a) / a [w]x + (1 - cos a) / a^2 [w]x^2, which the paper's meets to 1e-4.
+    """
+    joints = poses(6).requires_grad_()
+    w = poses(6, 1, seed=2)[:, 0]
+    angle = w.norm(dim=-1)[:, None, None]
+    hat = torch.zeros(6, 3, 3, dtype=torch.float64)
+    hat[:, 0, 1], hat[:, 0, 2], hat[:, 1, 2] = -w[:, 2], w[:, 1], -w[:, 0]
+    hat = hat - hat.mT
+    turn = angle.sin() / angle * hat + (1 - angle.cos()) / angle**2 * hat @ hat
+    exact = torch.eye(3, dtype=torch.float64) + turn
+    assert (ops.so3_exp(w, "reference") - exact).abs().max() < 3e-4
+    rotated = joints @ exact
+    expected = rotated[..., :2] / (rotated[..., 2:] + 5).clamp(min=1)
+    grad = poses(6, seed=3)[..., :2]
+    (wanted,) = torch.autograd.grad(expected, joints, grad)
+    for backend in ("reference", "cpp"):
+        require(backend, "rotate_project", torch.float64)
+        ours, _ = ops.rotate_project(joints, exact, backend=backend)
+        torch.testing.assert_close(ours, expected)
+        torch.testing.assert_close(torch.autograd.grad(ours, joints, grad)[0], wanted)

@@ -182,15 +182,24 @@ def _draw_reference(draw: RotationDraw, poses: int, like: Tensor) -> Tensor:
     axis = uniform.new_zeros(len(words), 3)
     if len(which) == 3:
         height = 2 * uniform[:, 1] - 1
-        turn = 2 * torch.pi * uniform[:, 2]
-        radius = (1 - height.square()).sqrt()
+        turn = _radians(uniform[:, 2])
+        radius = 2 * (uniform[:, 1] * (1 - uniform[:, 1])).sqrt()  # keeps its digits near the poles
         axis[:, 0], axis[:, 1], axis[:, 2] = radius * turn.cos(), radius * turn.sin(), height
     elif len(which) == 2:
-        turn = 2 * torch.pi * uniform[:, 1]
+        turn = _radians(uniform[:, 1])
         axis[:, which[0]], axis[:, which[1]] = turn.cos(), turn.sin()
     else:
         axis[:, which[0]] = 1 - 2 * (words[:, 1] >> 31).to(like.dtype)
-    return geometry.so3_exp(axis * angle[:, None])
+    # so3_exp(angle * axis), its angle known.
+    hat, angle = geometry.hat(axis), angle[:, None, None]
+    f = angle / (angle + 1e-4)
+    eye = torch.eye(3, dtype=hat.dtype, device=hat.device)
+    return eye + f * angle.sin() * hat + f.square() * (1 - angle.cos()) * (hat @ hat)
+
+
+def _radians(turns: Tensor) -> Tensor:
+    """Turns in [0, 1) as radians in [-pi, pi), which round half as much."""
+    return 2 * torch.pi * (turns - (turns >= 0.5).to(turns.dtype))
 
 
 _draw_rotations = define(
