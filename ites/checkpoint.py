@@ -18,17 +18,22 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from ites.errors import ItesError
 from ites.files import replacing
-from ites.models import Student, Teacher
+from ites.models import Prior, Student, Teacher
 from ites.skeleton import Skeleton
 
-MODELS: dict[str, type[Teacher] | type[Student]] = {"teacher": Teacher, "student": Student}
+MODELS: dict[str, type[Teacher] | type[Student] | type[Prior]] = {
+    "prior": Prior,
+    "teacher": Teacher,
+    "student": Student,
+}
 MODEL_FORMAT, STATE_FORMAT, VERSION = "ites-model", "ites-training-state", 1
 
 Model = Teacher | Student
+"""What lifts."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def state_file(run: str | os.PathLike[str], stage: str) -> Path:
     return Path(run) / f"{stage}.state.safetensors"
 
 
-def save_model(path: str | os.PathLike[str], model: Model, metadata: Metadata) -> None:
+def save_model(path: str | os.PathLike[str], model: nn.Module, metadata: Metadata) -> None:
     """Write a model's weights and metadata; the file appears wholly or not at all.
 
     Args:
@@ -102,11 +107,30 @@ def load_model(
         ItesError: the file is absent, damaged, no ITES checkpoint, of another kind or a newer
             version; the message names the file, what was expected and what is there.
     """
-    path = _find(path, stage)
+    model, metadata = _load(path, ("student", "teacher") if stage is None else (stage,), backend)
+    assert isinstance(model, Model)
+    return model.to(device).eval(), metadata
+
+
+def load_prior(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Prior:
+    """Read a density of 2D poses, in evaluation mode, from a checkpoint or a run folder.
+
+    Raises:
+        ItesError: see `load_model`.
+    """
+    model, _ = _load(path, ("prior",), None)
+    assert isinstance(model, Prior)
+    return model.to(device).eval()
+
+
+def _load(
+    path: str | os.PathLike[str], kinds: tuple[str, ...], backend: str | None
+) -> tuple[nn.Module, Metadata]:
+    path = _find(path, kinds)
     tensors, text = _read(path, MODEL_FORMAT)
     kind = text.get("kind", "")
-    if kind not in MODELS or stage not in (None, kind):
-        raise ItesError(f"{path}: expected a {stage or 'teacher or student'}, got {kind!r}")
+    if kind not in kinds:
+        raise ItesError(f"{path}: expected a {' or '.join(sorted(kinds, reverse=True))}, got {kind!r}")
     try:
         skeleton = Skeleton.from_json(text["skeleton"])
         metadata = Metadata(
@@ -120,10 +144,10 @@ def load_model(
     except (KeyError, TypeError, ValueError) as error:
         raise ItesError(f"{path}: damaged metadata of a checkpoint: {error!r}") from None
     assign(path, model, tensors)
-    return model.to(device).eval(), metadata
+    return model, metadata
 
 
-def assign(path: str | os.PathLike[str], model: Model, tensors: Mapping[str, Tensor]) -> None:
+def assign(path: str | os.PathLike[str], model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Give a model the tensors of a file, in the file's floating dtype, after checking them.
 
     Raises:
@@ -139,10 +163,19 @@ def assign(path: str | os.PathLike[str], model: Model, tensors: Mapping[str, Ten
     model.to(floating.dtype).load_state_dict(dict(tensors))
 
 
+# What an optimiser keeps of a parameter, and its name in the file.
+_BUFFERS = {
+    "momentum_buffer": "momentum",
+    "exp_avg": "mean",
+    "exp_avg_sq": "square",
+    "step": "step",
+}
+
+
 def save_state(
     path: str | os.PathLike[str],
-    model: Model,
-    optimiser: torch.optim.SGD,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
     losses: Tensor,
     counters: Mapping[str, Any],
 ) -> None:
@@ -151,21 +184,22 @@ def save_state(
     Args:
         path: a safetensors file; replaced if it exists.
         model: the model in training.
-        optimiser: its SGD with momentum.
+        optimiser: its SGD with momentum, or Adam.
         losses: (steps since the last log, losses) the losses not logged yet.
         counters: plain numbers and texts, such as the step.
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
-        momentum = optimiser.state[parameter].get("momentum_buffer")
-        if momentum is not None:
-            tensors[f"momentum.{name}"] = momentum
+        for buffer, group in _BUFFERS.items():
+            value = optimiser.state[parameter].get(buffer)
+            if value is not None:
+                tensors[f"{group}.{name}"] = value
     text = {"format": STATE_FORMAT, "version": str(VERSION), "counters": json.dumps(dict(counters))}
     _write(path, tensors | {"losses": losses}, text)
 
 
 def load_state(
-    path: str | os.PathLike[str], model: Model, optimiser: torch.optim.SGD
+    path: str | os.PathLike[str], model: nn.Module, optimiser: torch.optim.Optimizer
 ) -> tuple[Tensor, dict[str, Any]]:
     """Put a training's state back into its model and optimiser, on the model's device.
 
@@ -176,7 +210,8 @@ def load_state(
         ItesError: the file is absent, damaged, no training state, or of another model.
     """
     tensors, text = _read(Path(path), STATE_FORMAT)
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "losses": {}}
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "losses": {}}
+    groups |= {group: {} for group in _BUFFERS.values()}
     for name, tensor in tensors.items():
         group, _, rest = name.partition(".")
         groups.setdefault(group, {})[rest] = tensor
@@ -186,20 +221,20 @@ def load_state(
         raise ItesError(f"{path}: damaged training state: {error!r}") from None
     assign(path, model, groups["model"])
     for name, parameter in model.named_parameters():
-        if name in groups["momentum"]:
-            buffer = groups["momentum"][name].to(parameter.device)
-            optimiser.state[parameter]["momentum_buffer"] = buffer
+        for buffer, group in _BUFFERS.items():
+            if name in groups[group]:
+                value = groups[group][name].to(parameter.device)
+                optimiser.state[parameter][buffer] = value
     return losses, counters
 
 
-def _find(path: str | os.PathLike[str], stage: str | None) -> Path:
+def _find(path: str | os.PathLike[str], kinds: tuple[str, ...]) -> Path:
     path = Path(path)
     if path.is_dir():
-        stages = ("student", "teacher") if stage is None else (stage,)
-        for candidate in stages:
+        for candidate in kinds:
             if weights_file(path, candidate).is_file():
                 return weights_file(path, candidate)
-        names = " or ".join(f"{candidate}.safetensors" for candidate in stages)
+        names = " or ".join(f"{candidate}.safetensors" for candidate in kinds)
         raise ItesError(f"{path}: expected a run folder with {names}; there is none")
     if not path.is_file():
         raise ItesError(f"{path}: no such checkpoint or run folder")

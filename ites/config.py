@@ -34,6 +34,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+RECIPES = ("paper", "upright")
 PRECISIONS = ("float32", "float64", "tf32", "bf16")
 AXES = ("x", "y", "z", "xy", "xz", "yz", "xyz")
 
@@ -81,12 +82,25 @@ class Settings:
     )
     out: str = _setting("run", "Folder for checkpoints and logs.", shared=True, free=True)
 
+    recipe: str = _setting(
+        "paper",
+        "paper: the published method; upright: turns about the true vertical and a density of 2D "
+        "poses, which tell the depth's sign. Other defaults follow it.",
+        choices=RECIPES,
+        shared=True,
+    )
     epochs: int = _setting(50, "Passes over the data.", least=1, free=True)
     steps: int = _setting(0, "Stop after this many steps; 0: after the epochs.", least=0, free=True)
     batch: int = _setting(128, "Poses a step.", least=2, shared=True)
     learning_rate: float = _setting(1e-3, "Learning rate at the start.", least=0)
     halve_every: int = _setting(15, "Halve the learning rate every N epochs; 0: never.", least=0)
-    momentum: float = _setting(0.9, "Momentum of SGD.", least=0)
+    decay: str = _setting(
+        "halve",
+        "How the learning rate falls: halve, as halve_every says; cosine, to zero at the end.",
+        choices=("halve", "cosine"),
+    )
+    optimiser: str = _setting("sgd", "sgd or adam.", choices=("sgd", "adam"))
+    momentum: float = _setting(0.9, "Momentum of SGD, first decay rate of Adam.", least=0)
     weight_decay: float = _setting(5e-4, "Weight decay, on every parameter.", least=0)
     samples: int = _setting(4, "Random rotations of each pose.", least=1)
     axes: str = _setting("xyz", "Axes that a random rotation's axis is drawn from.", choices=AXES)
@@ -181,6 +195,19 @@ class TeacherSettings(Settings):
 
     atoms: int = _setting(12, "Poses in the dictionary.", least=1)
     reprojection_weight: float = _setting(5.0, "Weight of the reprojection loss.", least=0)
+    turn_weight: float = _setting(
+        5.0, "Recipe upright: weight of the distance between a turned pose and its lift.", least=0
+    )
+    prior_weight: float = _setting(
+        0.05, "Recipe upright: weight of the turned views' negative log density.", least=0
+    )
+    prior: str = _setting(
+        "", "Recipe upright: the prior's run folder or checkpoint; default: the run's own.",
+        free=True,
+    )
+    level_steps: int = _setting(
+        1000, "Recipe upright: the camera starts level and tilts freely after N steps.", least=1
+    )
     centre_epochs: int = _setting(
         15, "Centre the canonical pose in the cycle during the first N epochs.", least=0
     )
@@ -201,13 +228,61 @@ class StudentSettings(Settings):
     width: int = _setting(128, "Features of a joint.", least=2)
     blocks: int = _setting(4, "Residual blocks of two graph layers.", least=0)
     distillation_weight: float = _setting(5.0, "Weight of the distillation loss.", least=0)
+    turn_weight: float = _setting(
+        1.0, "Recipe upright: weight of the distance between a turned pose and its lift.", least=0
+    )
+    prior_weight: float = _setting(
+        0.05, "Recipe upright: weight of the turned views' negative log density.", least=0
+    )
+    prior: str = _setting(
+        "", "Recipe upright: the prior's run folder or checkpoint; default: the run's own.",
+        free=True,
+    )
     teacher: str = _setting(
         "", "Teacher's run folder or checkpoint; default: the run's own.", free=True
     )
 
 
-STAGES: dict[str, type[Settings]] = {"teacher": TeacherSettings, "student": StudentSettings}
+@dataclass(kw_only=True)
+class PriorSettings(Settings):
+    """Settings of the training of the density of 2D poses, which recipe "upright" uses."""
+
+    stage: ClassVar[str] = "prior"
+
+    recipe: str = _setting(
+        "upright", "The recipe that it serves.", choices=("upright",), shared=True
+    )
+    epochs: int = _setting(20, "Passes over the data.", least=1, free=True)
+    batch: int = _setting(512, "Poses a step.", least=2, shared=True)
+    decay: str = _setting("cosine", "As of the other stages.", choices=("halve", "cosine"))
+    optimiser: str = _setting("adam", "sgd or adam.", choices=("sgd", "adam"))
+    weight_decay: float = _setting(0.0, "Weight decay, on every parameter.", least=0)
+    width: int = _setting(256, "Features of a layer of a coupling's network.", least=1)
+    blocks: int = _setting(6, "Couplings.", least=0)
+    components: int = _setting(26, "Principal components of the 2D poses.", least=2)
+
+
+STAGES: dict[str, type[Settings]] = {
+    "prior": PriorSettings,
+    "teacher": TeacherSettings,
+    "student": StudentSettings,
+}
 """The settings of each stage, in the order in which the stages are trained."""
+
+UPRIGHT: dict[str, dict[str, int | float | str]] = {
+    "prior": {},
+    "teacher": {
+        "batch": 256, "samples": 1, "optimiser": "adam", "decay": "cosine", "weight_decay": 0.0,
+        "width": 512, "blocks": 3, "atoms": 30,
+    },
+    "student": {"samples": 1, "optimiser": "adam", "decay": "cosine", "weight_decay": 0.0},
+}  # fmt: skip
+"""What recipe "upright" sets otherwise than the paper's, where nothing else is said."""
+
+
+def stages_of(recipe: str) -> tuple[str, ...]:
+    """The stages of a recipe, in order."""
+    return tuple(STAGES) if recipe == "upright" else ("teacher", "student")
 
 
 def make_settings(
@@ -238,7 +313,9 @@ def make_settings(
     given = {name: value for name, value in (options or {}).items() if value is not None}
     for name in given:
         _known(name, kind.names(), "settings")
-    return kind(**(chosen | given))
+    chosen |= given
+    defaults = UPRIGHT[stage] if chosen.get("recipe") == "upright" else {}
+    return kind(**(defaults | chosen))
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:

@@ -35,6 +35,7 @@ class FoldedTeacher(nn.Module):
         super().__init__()
         self.skeleton, self.distance = teacher.skeleton, teacher.distance
         self.backend, self.dtype = teacher.backend, dtype
+        self.root = teacher.skeleton.root if teacher.upright else None
         wide = torch.promote_types(dtype, torch.float32)
         self.input = _Linear(teacher.input, teacher.input_norm, wide)
         self.blocks = nn.ModuleList(_TeacherBlock(block, dtype) for block in teacher.blocks)
@@ -72,7 +73,8 @@ class FoldedTeacher(nn.Module):
             self.distance,
             self.backend,
         )
-        return camera_pose[..., 2:]
+        depth = camera_pose[..., 2:]
+        return depth if self.root is None else depth - depth[:, self.root : self.root + 1]
 
 
 class FoldedStudent(nn.Module):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ites import geometry, ops
 from ites.models.layers import BatchNormReLU, Folded, GraphLayer, SemGraphConv, update_running
+from ites.models.teacher import limited, spread_of
 from ites.skeleton import HUMAN36M, Skeleton
 
 
@@ -104,6 +105,27 @@ class Student(nn.Module):
         """3D poses P (B, J, 3): `concat(points * max(d + distance, 1), d)`, network units."""
         return geometry.backproject(points, self(points), self.distance)
 
+    def turn_losses(
+        self,
+        points: Tensor,
+        teacher_depth: Tensor,
+        elevation: Tensor,
+        counter: Tensor,
+        samples: int,
+        prior: nn.Module,
+    ) -> tuple[StudentLosses, Tensor]:
+        """The losses of one step of recipe "upright": those of the paper, and the prior's.
+
+        Args:
+            points, teacher_depth: see `losses`.
+            elevation: (B,), radians, the teacher's of the same poses.
+            counter, samples: see `ites.ops.TurnDraw`.
+            prior: gives the negative log density of the views; see `ites.models.Prior`.
+        """
+        turns = ops.TurnDraw(counter, elevation, spread_of(elevation), samples)
+        losses, views = self._losses(points, teacher_depth, turns)
+        return losses, limited(prior(views)).mean()
+
     def losses(
         self, points: Tensor, teacher_depth: Tensor, rotations: ops.Rotations
     ) -> StudentLosses:
@@ -114,6 +136,12 @@ class Student(nn.Module):
             teacher_depth: (B, J, 1), the teacher's depths of the same poses.
             rotations: n rotations a pose; see `ites.ops.rotate_project`.
         """
+        return self._losses(points, teacher_depth, rotations)[0]
+
+    def _losses(
+        self, points: Tensor, teacher_depth: Tensor, rotations: ops.Rotations
+    ) -> tuple[StudentLosses, Tensor]:
+        """The losses, and the rotated views."""
         folded = self.fold()
         depth = self(points, folded)
         pose = geometry.backproject(points, depth, self.distance)
@@ -122,4 +150,4 @@ class Student(nn.Module):
             pose, views, self(views, folded), rotations, self.distance, self.backend
         ).mean()
         distillation = (depth - teacher_depth).abs().mean()
-        return StudentLosses(distillation, equivariance)
+        return StudentLosses(distillation, equivariance), views

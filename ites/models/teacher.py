@@ -36,6 +36,14 @@ class TeacherLosses(NamedTuple):
         return reprojection_weight * self.reprojection + self.cycle
 
 
+class TurnLosses(NamedTuple):
+    """The losses of one step of recipe "upright", scalars."""
+
+    reprojection: Tensor
+    turn: Tensor
+    prior: Tensor
+
+
 class Block(nn.Module):
     """W -> W/4 -> W/4 -> W, linear and batch-normalised; ReLU closes the sum with the input."""
 
@@ -53,6 +61,21 @@ class Block(nn.Module):
         return self.norm3(self.linear3(y), skip=x)
 
 
+ELEVATION_LIMIT = 1.0  # radians; no camera is believed to look further up or down
+DENSITY_LIMIT = 100.0  # nats: what is less likely is as bad
+
+
+def limited(density: Tensor) -> Tensor:
+    """Negative log densities that level off towards `DENSITY_LIMIT`, so that none outweighs all."""
+    return DENSITY_LIMIT * torch.tanh(density / DENSITY_LIMIT)
+
+
+def spread_of(elevation: Tensor) -> Tensor:
+    """Mean and standard deviation (2,) of elevations (B,), constants."""
+    elevation = elevation.detach()
+    return torch.stack([elevation.mean(), elevation.std(correction=0)])
+
+
 class Teacher(nn.Module):
     """Lifts 2D poses to a learned dictionary of 3D poses and a camera rotation.
 
@@ -62,6 +85,8 @@ class Teacher(nn.Module):
         blocks: L, residual blocks.
         atoms: K, dictionary atoms.
         distance: c, the subject's distance from the networks' camera.
+        upright: whether it also says how far the camera looks down, and its poses are relative to
+            the root in depth too: recipe "upright".
         backend: of the ops; None chooses the fastest.
 
     Source: paper, section "Invariant Teacher"; METHOD, "Teacher".
@@ -76,6 +101,7 @@ class Teacher(nn.Module):
         blocks: int = 6,
         atoms: int = 12,
         distance: float = geometry.DISTANCE,
+        upright: bool = False,
         backend: str | None = None,
     ) -> None:
         super().__init__()
@@ -86,6 +112,7 @@ class Teacher(nn.Module):
         self.blocks = nn.ModuleList(Block(width, backend) for _ in range(blocks))
         self.coefficients = nn.Linear(width, atoms)
         self.rotation_vector = nn.Linear(width, 3)
+        self.elevation_angle = nn.Linear(width, 1) if upright else None
         self.dictionary = nn.Parameter(torch.empty(atoms, 3 * joints))
         self.mean_pose = nn.Parameter(torch.empty(3 * joints))
         self.norms = [module for module in self.modules() if isinstance(module, BatchNormReLU)]
@@ -110,7 +137,13 @@ class Teacher(nn.Module):
             "blocks": len(self.blocks),
             "atoms": len(self.dictionary),
             "distance": self.distance,
+            "upright": self.upright,
         }
+
+    @property
+    def upright(self) -> bool:
+        """Whether it says the camera's elevation."""
+        return self.elevation_angle is not None
 
     def trunk(self, points: Tensor) -> Tensor:
         """Features (B, W) of 2D poses (B, J, 2).
@@ -130,7 +163,11 @@ class Teacher(nn.Module):
 
     def depth(self, points: Tensor) -> Tensor:
         """Camera-frame depths (B, J, 1) of 2D poses (B, J, 2): the student's labels."""
-        return self(points).camera_pose[..., 2:]
+        return self._depth(self(points).camera_pose)
+
+    def elevation(self, points: Tensor) -> Tensor:
+        """How far the camera of each 2D pose (B, J, 2) looks down: (B,), radians."""
+        return self._elevation(self.trunk(self._centre(points)))
 
     def pose(self, points: Tensor) -> Tensor:
         """3D poses (B, J, 3) as they are evaluated: the centred points at the teacher's depths.
@@ -161,12 +198,54 @@ class Teacher(nn.Module):
         ).mean()
         return TeacherLosses(error.mean(), cycle)
 
+    def turn_losses(
+        self, points: Tensor, counter: Tensor, samples: int, prior: nn.Module, tilt: Tensor
+    ) -> TurnLosses:
+        """The losses of one step of recipe "upright", in two passes through the network.
+
+        Each pose is turned about the true vertical, seen by another camera of the batch's
+        elevations, projected and lifted again: the lift must be the turned pose, and the view one
+        that people are seen in.
+
+        Args:
+            points: (B, J, 2), a batch of 2D poses.
+            counter, samples: see `ites.ops.TurnDraw`.
+            prior: gives the negative log density of the views; see `ites.models.Prior`.
+            tilt: scalar, the share of its elevation that a camera has. From 0 to 1 early on, it
+                keeps the lift from settling on cameras far above or below.
+
+        Source: ElePose, CVPR 2022, section 3; METHOD, "Student", losses.
+        """
+        points = self._centre(points)
+        features = self.trunk(points)
+        output, error = self._pose_of(features, points)
+        elevation = tilt * self._elevation(features)
+        pose = geometry.backproject(points, self._depth(output.camera_pose), self.distance)
+        turns = ops.TurnDraw(counter, elevation, spread_of(elevation), samples)
+        views, _ = ops.rotate_project(pose, turns, self.distance, backend=self.backend)
+        again, view_error = self._pose_of(self.trunk(views), views.detach())
+        turn = ops.equivariance_distance(
+            pose, views, self._depth(again.camera_pose), turns, self.distance, self.backend
+        ).mean()
+        return TurnLosses(error.mean() + view_error.mean(), turn, limited(prior(views)).mean())
+
+    def _elevation(self, features: Tensor) -> Tensor:
+        assert self.elevation_angle is not None
+        return ELEVATION_LIMIT * torch.tanh(self.elevation_angle(features).squeeze(-1))
+
+    def _depth(self, camera_pose: Tensor) -> Tensor:
+        depth = camera_pose[..., 2:]
+        root = self.skeleton.root
+        return depth - depth[:, root : root + 1] if self.upright else depth
+
     def _centre(self, points: Tensor) -> Tensor:
         root = self.skeleton.root
         return points - points[:, root : root + 1]
 
     def _lift(self, points: Tensor) -> tuple[TeacherOutput, Tensor]:
-        features = self.trunk(points)
+        return self._pose_of(self.trunk(points), points)
+
+    def _pose_of(self, features: Tensor, points: Tensor) -> tuple[TeacherOutput, Tensor]:
         coefficients, w = self.coefficients(features), self.rotation_vector(features)
         error, canonical, camera_pose = ops.dictionary_reprojection(
             coefficients,

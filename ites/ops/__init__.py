@@ -17,6 +17,7 @@ from ites.ops.norm import batch_norm_relu
 from ites.ops.rotation import (
     RotationDraw,
     Rotations,
+    TurnDraw,
     draw_rotations,
     equivariance_distance,
     philox,
@@ -28,6 +29,7 @@ __all__ = [
     "Graph",
     "RotationDraw",
     "Rotations",
+    "TurnDraw",
     "batch_norm_relu",
     "dictionary_reprojection",
     "draw_rotations",

@@ -1,4 +1,4 @@
-"""`ites train teacher`, `ites train student`, `ites train both`.
+"""`ites train prior`, `ites train teacher`, `ites train student`, `ites train both`.
 
 PyTorch is imported by the commands, not by their help.
 """
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
-from ites.config import STAGES, make_settings
+from ites.config import STAGES, make_settings, stages_of
 from ites.errors import ItesError
 
 if TYPE_CHECKING:
     from ites.train.engine import Result
 
-app = typer.Typer(no_args_is_help=True, help="Train the teacher, the student, or both.")
+app = typer.Typer(no_args_is_help=True, help="Train the prior, the teacher, the student, or all that a recipe needs.")
 
 Option = tuple[str, str]  # stage or "" for both, name of a setting
 
@@ -53,6 +53,8 @@ def run_stages(
 
     ranks = Ranks.here()
     stages, console = list(stages), Console() if ranks.main else quiet_console()
+    if len(stages) > 1:
+        stages = _of_recipe(config, resume, options)
     if resume is None:
         chosen = [make_settings(stage, config, options[stage]) for stage in stages]
         for settings in chosen:
@@ -76,11 +78,26 @@ def run_stages(
             return results
     ranks.part()
     last = chosen[-1]
-    if stages == ["teacher"]:
-        _say(console, f"next: ites train student --data {last.data} --out {last.out}")
+    if stages == ["prior"]:
+        follow = f"--recipe upright --data {last.data} --out {last.out}"
+        _say(console, f"next: ites train teacher {follow}")
+    elif stages == ["teacher"]:
+        recipe = "" if last.recipe == "paper" else f"--recipe {last.recipe} "
+        _say(console, f"next: ites train student {recipe}--data {last.data} --out {last.out}")
     else:
         _say(console, f"next: ites evaluate {last.out} --data {last.data}")
     return results
+
+
+def _of_recipe(
+    config: Path | None, resume: Path | None, options: dict[str, dict[str, Any]]
+) -> list[str]:
+    """The stages of the recipe that is asked for."""
+    from ites.train.run import settings_file
+
+    file = config if resume is None else settings_file(resume)
+    wanted = make_settings("teacher", file, options["teacher"])
+    return list(stages_of(wanted.recipe))
 
 
 def _tell(result: Result, console: Console) -> None:
@@ -125,7 +142,7 @@ def _command(stages: tuple[str, ...]) -> Callable[..., None]:
         for item in fields(STAGES[stage]):
             own = several and not item.metadata["shared"]
             name = f"{stage}_{item.name}" if own else item.name
-            if name in targets or (several and item.name == "teacher"):
+            if name in targets or (several and item.name in ("teacher", "prior")):
                 continue
             targets[name] = (stage if own else "", item.name)
             option = typer.Option(
@@ -165,6 +182,12 @@ def _parameter(name: str, kind: type, option: Any) -> inspect.Parameter:
 
 for _name, _stages, _text in (
     (
+        "prior",
+        ("prior",),
+        "Learn how likely 2D poses are, for recipe upright.\n\n"
+        "Example: ites train prior --data cmu.h5 --out runs/cmu",
+    ),
+    (
         "teacher",
         ("teacher",),
         "Train the teacher from 2D poses.\n\n"
@@ -178,9 +201,10 @@ for _name, _stages, _text in (
     ),
     (
         "both",
-        ("teacher", "student"),
-        "Train the teacher, then the student, into one run folder.\n\n"
-        "Example: ites train both --data cmu.h5 --out runs/cmu --teacher-steps 4000",
+        ("prior", "teacher", "student"),
+        "Train the teacher, then the student, into one run folder; the prior first, for recipe "
+        "upright.\n\n"
+        "Example: ites train both --data cmu.h5 --out runs/cmu --recipe upright",
     ),
 ):
     app.command(_name, help=_text)(_command(_stages))

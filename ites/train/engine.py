@@ -44,6 +44,9 @@ from ites.train.stages import Stage, make_stage
 from ites.train.step import Captured, Clock, Kind, Step, Steps, one_by_one
 
 
+RATE_STEPS = 20  # between changes of a learning rate that falls by a cosine
+
+
 @dataclass(frozen=True)
 class Result:
     """What a training did.
@@ -102,9 +105,10 @@ def train(settings: Settings, *, resume: bool = False, console: Console | None =
     ranks, console = Ranks.here(), console or Console()
     device = pick_device(settings.device, ranks)
     with _arithmetic(settings), ranks.joined(device):
+        lifts = ranks.main and settings.stage != "prior"
         with PoseStore(settings.data) as store:
             array, scale = store.points(settings.split, missing=settings.missing)
-            evaluator = Evaluator.of(store, settings, scale, device) if ranks.main else None
+            evaluator = Evaluator.of(store, settings, scale, device) if lifts else None
             skeleton = store.skeleton
         dtype = torch.float64 if settings.precision == "float64" else torch.float32
         points = torch.as_tensor(array).to(dtype)
@@ -156,13 +160,7 @@ class Training:
         # On the device, where a captured step reads it; of the type that the fused kernels take.
         wide = torch.float32 if device.type == "cuda" else torch.float64
         self._rate = torch.tensor(self.learning_rate, dtype=wide, device=device)
-        self.optimiser = torch.optim.SGD(
-            stage.model.parameters(),
-            lr=self._rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            fused=device.type in ("cpu", "cuda"),
-        )
+        self.optimiser = self._optimiser()
         self.poses = len(stage.data[0])
         full, left = divmod(self.poses, settings.batch)
         self.batches = full + (left >= stage.least_batch)  # steps an epoch
@@ -197,6 +195,16 @@ class Training:
         )
         step = Step(stage, self.feed, self.optimiser, self.clock, self.recent, ranks)
         self._take = self._steps(step)
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        settings, parameters = self.settings, self.stage.model.parameters()
+        fused = self.device.type in ("cpu", "cuda")
+        decay, momentum = settings.weight_decay, settings.momentum
+        if settings.optimiser == "adam":
+            return torch.optim.Adam(
+                parameters, self._rate, (momentum, 0.999), weight_decay=decay, fused=fused
+            )
+        return torch.optim.SGD(parameters, self._rate, momentum, weight_decay=decay, fused=fused)
 
     def run(self) -> None:
         """Train to the end of the schedule, or until interrupted."""
@@ -236,6 +244,8 @@ class Training:
         """Steps that differ in what the device holds alone, before the host has something to do."""
         settings, step = self.settings, self.step
         every = [settings.log_every, settings.checkpoint_every]
+        if settings.decay == "cosine":
+            every.append(RATE_STEPS)
         if self.evaluator is not None:
             every.append(settings.evaluate_every)
         room = [period - step % period for period in every if period]
@@ -407,8 +417,12 @@ class Training:
 
     def _set_learning_rate(self, epoch: int) -> None:
         settings = self.settings
-        halvings = epoch // settings.halve_every if settings.halve_every else 0
-        rate = settings.learning_rate * 0.5**halvings
+        if settings.decay == "cosine":
+            done = self.step // RATE_STEPS * RATE_STEPS / self.steps
+            rate = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+        else:
+            halvings = epoch // settings.halve_every if settings.halve_every else 0
+            rate = settings.learning_rate * 0.5**halvings
         if rate != self.learning_rate:
             self.learning_rate = rate
             self._rate.fill_(rate)

@@ -1,4 +1,4 @@
-"""The two stages: which model, which tensors, which losses."""
+"""The stages: which model, which tensors, which losses."""
 
 from __future__ import annotations
 
@@ -7,23 +7,45 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ites.checkpoint import load_model, weights_file
-from ites.config import Settings, StudentSettings, TeacherSettings
+from ites.checkpoint import load_model, load_prior, weights_file
+from ites.config import PriorSettings, Settings, StudentSettings, TeacherSettings
 from ites.errors import ItesError
-from ites.models import Student, Teacher
+from ites.models import Prior, Student, Teacher
 from ites.ops import RotationDraw
 from ites.skeleton import Skeleton
 
 Losses = tuple[Tensor, ...]
 
 
+class PriorStage(nn.Module):
+    """Learn how likely a 2D pose is, for recipe "upright"."""
+
+    names = ("total",)
+    least_batch = 1
+
+    def __init__(self, settings: PriorSettings, skeleton: Skeleton, points: Tensor) -> None:
+        super().__init__()
+        self.settings = settings
+        self.model = Prior(skeleton, settings.width, settings.blocks, settings.components)
+        self.model.fit(points)
+        self.data = (points,)  # [N, J, 2]
+
+    def early_steps(self, batches: int) -> int:
+        """None."""
+        return 0
+
+    def forward(self, batch: tuple[Tensor, ...], rotations: RotationDraw, early: bool) -> Losses:
+        """The mean negative log density; see `TeacherStage.forward`."""
+        return (self.model(batch[0]).mean(),)
+
+
 class TeacherStage(nn.Module):
     """Learn a dictionary of poses from 2D alone.
 
-    `reprojection_weight * reprojection + cycle`; METHOD, "Teacher".
+    Recipe "paper": `reprojection_weight * reprojection + cycle`; METHOD, "Teacher". Recipe
+    "upright": `reprojection_weight * reprojection + turn_weight * turn + prior_weight * prior`.
     """
 
-    names = ("total", "reprojection", "cycle")
     least_batch = 2  # BatchNorm has no variance of a single pose
 
     def __init__(self, settings: TeacherSettings, skeleton: Skeleton, points: Tensor) -> None:
@@ -35,8 +57,12 @@ class TeacherStage(nn.Module):
             blocks=settings.blocks,
             atoms=settings.atoms,
             distance=settings.distance,
+            upright=settings.recipe == "upright",
             backend=chosen_backend(settings),
         )
+        self.prior = prior_of(settings, skeleton)
+        last = ("turn", "prior") if self.prior else ("cycle",)
+        self.names = ("total", "reprojection", *last)
         self.data = (points,)  # [N, J, 2]
 
     def early_steps(self, batches: int) -> int:
@@ -52,6 +78,17 @@ class TeacherStage(nn.Module):
             early: whether this is one of the `early_steps`.
         """
         (points,) = batch
+        if self.prior is not None:
+            settings = self.settings
+            counter, samples = rotations.counter, rotations.samples
+            tilt = (counter[1] / settings.level_steps).clamp(max=1).to(points)
+            parts = self.model.turn_losses(points, counter, samples, self.prior, tilt)
+            total = (
+                settings.reprojection_weight * parts.reprojection
+                + settings.turn_weight * parts.turn
+                + settings.prior_weight * parts.prior
+            )
+            return total, *parts
         losses = self.model.losses(points, rotations, centre_cycle=early)
         return losses.total(self.settings.reprojection_weight), *losses
 
@@ -59,10 +96,10 @@ class TeacherStage(nn.Module):
 class StudentStage(nn.Module):
     """Learn depth joint by joint from the teacher's, and from rotations about the vertical.
 
-    `distillation_weight * distillation + equivariance`; METHOD, "Student".
+    Recipe "paper": `distillation_weight * distillation + equivariance`; METHOD, "Student". Recipe
+    "upright": `distillation_weight * distillation + turn_weight * turn + prior_weight * prior`.
     """
 
-    names = ("total", "distillation", "equivariance")
     least_batch = 1  # its BatchNorm counts joints too
 
     def __init__(
@@ -81,8 +118,11 @@ class StudentStage(nn.Module):
             distance=settings.distance,
             backend=chosen_backend(settings),
         )
-        depth = teacher_depth(settings, skeleton, points, device)
-        self.data = (points, depth)  # [N, J, 2], [N, J, 1]
+        self.prior = prior_of(settings, skeleton)
+        labels = teacher_labels(settings, skeleton, points, device)
+        last = ("turn", "prior") if self.prior else ("equivariance",)
+        self.names = ("total", "distillation", *last)
+        self.data = (points, *labels)  # [N, J, 2], [N, J, 1], recipe "upright" [N]
 
     def early_steps(self, batches: int) -> int:
         """None: the student's losses stay the same."""
@@ -90,6 +130,18 @@ class StudentStage(nn.Module):
 
     def forward(self, batch: tuple[Tensor, ...], rotations: RotationDraw, early: bool) -> Losses:
         """The losses of one batch, the one to minimise first; see `TeacherStage.forward`."""
+        if self.prior is not None:
+            points, depth, elevation = batch
+            settings = self.settings
+            parts, prior = self.model.turn_losses(
+                points, depth, elevation, rotations.counter, rotations.samples, self.prior
+            )
+            total = (
+                settings.distillation_weight * parts.distillation
+                + settings.turn_weight * parts.equivariance
+                + settings.prior_weight * prior
+            )
+            return total, *parts, prior
         points, depth = batch
         losses = self.model.losses(points, depth, rotations)
         return losses.total(self.settings.distillation_weight), *losses
@@ -100,7 +152,7 @@ def chosen_backend(settings: Settings) -> str | None:
     return None if settings.backend == "auto" else settings.backend
 
 
-Stage = TeacherStage | StudentStage
+Stage = PriorStage | TeacherStage | StudentStage
 
 
 def make_stage(
@@ -123,6 +175,8 @@ def make_stage(
             stage = TeacherStage(settings, skeleton, points)
         elif isinstance(settings, StudentSettings):
             stage = StudentStage(settings, skeleton, points, device)
+        elif isinstance(settings, PriorSettings):
+            stage = PriorStage(settings, skeleton, points)
         else:
             raise TypeError(f"make_stage: expected a stage's settings, got {settings!r}")
     stage.to(device=device, dtype=points.dtype).train()
@@ -130,12 +184,13 @@ def make_stage(
 
 
 @torch.no_grad()
-def teacher_depth(
+def teacher_labels(
     settings: StudentSettings, skeleton: Skeleton, points: Tensor, device: torch.device
-) -> Tensor:
-    """The trained teacher's depths of all poses, in evaluation mode: (N, J, 1), beside `points`.
+) -> tuple[Tensor, ...]:
+    """What the trained teacher says of all poses, in evaluation mode, beside `points`.
 
-    They are computed on `device`.
+    Depths (N, J, 1); in recipe "upright" the camera's elevations (N,) too. They are computed on
+    `device`.
     """
     path = Path(settings.teacher or weights_file(settings.out, "teacher"))
     if not path.exists():
@@ -148,5 +203,27 @@ def teacher_depth(
         )
     assert isinstance(teacher, Teacher)
     teacher.to(points.dtype)
-    parts = (teacher.depth(part.to(device)).to(points.device) for part in points.split(8192))
-    return torch.cat(list(parts))
+    upright = settings.recipe == "upright"
+    if teacher.upright != upright:
+        raise ItesError(f"{path}: expected a teacher of recipe {settings.recipe!r}, got the other's")
+    ask = (teacher.depth, teacher.elevation) if upright else (teacher.depth,)
+    return tuple(
+        torch.cat([say(part.to(device)).to(points.device) for part in points.split(8192)])
+        for say in ask
+    )
+
+
+def prior_of(settings: TeacherSettings | StudentSettings, skeleton: Skeleton) -> Prior | None:
+    """The trained prior that recipe "upright" needs, constant; None for the paper's."""
+    if settings.recipe != "upright":
+        return None
+    path = Path(settings.prior or weights_file(settings.out, "prior"))
+    if not path.exists():
+        raise ItesError(f"{path}: expected a trained prior; name another by --prior RUN")
+    prior = load_prior(path)
+    if prior.skeleton != skeleton:
+        raise ItesError(
+            f"{path}: the prior's skeleton {prior.skeleton.name!r} differs from "
+            f"{skeleton.name!r}, that of {settings.data}"
+        )
+    return prior.requires_grad_(False)
