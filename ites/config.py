@@ -102,6 +102,9 @@ class Settings:
     optimiser: str = _setting("sgd", "sgd or adam.", choices=("sgd", "adam"))
     momentum: float = _setting(0.9, "Momentum of SGD, first decay rate of Adam.", least=0)
     weight_decay: float = _setting(5e-4, "Weight decay, on every parameter.", least=0)
+    clip: float = _setting(
+        0.0, "Largest norm of the gradient, shortened to it otherwise; 0: any.", least=0
+    )
     samples: int = _setting(4, "Random rotations of each pose.", least=1)
     axes: str = _setting("xyz", "Axes that a random rotation's axis is drawn from.", choices=AXES)
     max_angle: float = _setting(math.pi, "Largest angle of a random rotation, radians.", least=0)
@@ -273,9 +276,11 @@ UPRIGHT: dict[str, dict[str, int | float | str]] = {
     "prior": {},
     "teacher": {
         "batch": 256, "samples": 1, "optimiser": "adam", "decay": "cosine", "weight_decay": 0.0,
-        "width": 512, "blocks": 3, "atoms": 30,
+        "clip": 1.0, "width": 512, "blocks": 3, "atoms": 30,
     },
-    "student": {"samples": 1, "optimiser": "adam", "decay": "cosine", "weight_decay": 0.0},
+    "student": {
+        "samples": 1, "optimiser": "adam", "decay": "cosine", "weight_decay": 0.0, "clip": 1.0,
+    },
 }  # fmt: skip
 """What recipe "upright" sets otherwise than the paper's, where nothing else is said."""
 

@@ -1,4 +1,4 @@
-"""The whole method in minutes: synthetic motion, both stages, evaluation, a lifted clip, a page."""
+"""The method in minutes: synthetic motion, all stages of recipe "upright", evaluation, a lifted clip, a page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ites.config import STAGES, make_settings
+from ites.config import make_settings, stages_of
 from ites.data.synthetic import prepare_synthetic
 from ites.errors import ItesError
 from ites.evaluate import Evaluation, evaluate
@@ -16,11 +16,9 @@ from ites.train.engine import train
 
 POSES = 60_000
 FPS = 10.0
-STEPS = {"teacher": 1000, "student": 1500}
-SIZES = {
-    "teacher": {"width": 512, "blocks": 4, "centre_steps": 300},
-    "student": {"width": 64, "blocks": 2, "halve_every": 1},
-}
+RECIPE = "upright"
+STEPS = {"prior": 1000, "teacher": 1500, "student": 1000}
+SIZES = {"prior": {}, "teacher": {}, "student": {"width": 64, "blocks": 2}}
 
 
 def demo(
@@ -53,29 +51,31 @@ def demo(
         times[what], start = now - start, now
 
     data = out / "synthetic.h5"
-    say(f"1/5  Making {POSES:,} poses of synthetic motion: {data}")
+    say(f"1/6  Making {POSES:,} poses of synthetic motion: {data}")
     prepare_synthetic(data, poses=POSES, seed=seed, fps=FPS)
     done("data")
     results = {}
-    for number, stage in enumerate(STAGES, 2):
-        say(f"{number}/5  Training the {stage} from 2D keypoints alone")
+    for number, stage in enumerate(stages_of(RECIPE), 2):
+        say(f"{number}/6  Training the {stage} from 2D keypoints alone")
         options = {
             "data": str(data),
             "out": str(out),
             "seed": seed,
+            "recipe": RECIPE,
             "steps": STEPS[stage],
             "device": device or "auto",
             **SIZES[stage],
         }
         results[stage] = train(make_settings(stage, options=options))
         done(f"training the {stage}")
-    say("4/5  Comparing with the 3D truth, which training never saw")
+    say("5/6  Comparing with the 3D truth, which training never saw")
     evaluations = {
-        stage: evaluate(out, data, stage=stage, device=device or "auto") for stage in STAGES
+        stage: evaluate(out, data, stage=stage, device=device or "auto")
+        for stage in ("teacher", "student")
     }
     done("evaluation")
     clip, page = out / "lifted.npz", out / "report.html"
-    say("5/5  Lifting the test clips and writing the page")
+    say("6/6  Lifting the test clips and writing the page")
     lifted = lift(out, data, clip, split="test", device=device)
     done("lifting")
     summary = list(_summary(evaluations, results["student"].backend, results["student"].device))

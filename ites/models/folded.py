@@ -90,7 +90,7 @@ class FoldedStudent(nn.Module):
     def __init__(self, student: Student, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.skeleton, self.distance = student.skeleton, student.distance
-        self.dtype = dtype
+        self.dtype, self.root = dtype, student.skeleton.root if student.upright else None
         wide = torch.promote_types(dtype, torch.float32)
         self.input = _GraphConv(student.input, student.input_norm, wide)
         self.blocks = nn.ModuleList(_StudentBlock(block, dtype) for block in student.blocks)
@@ -101,7 +101,8 @@ class FoldedStudent(nn.Module):
         x = self.input(points).relu_().to(self.dtype)
         for block in self.blocks:
             x = block(x)
-        return self.output(x.to(points.dtype))
+        depth = self.output(x.to(points.dtype))
+        return depth if self.root is None else depth - depth[:, self.root : self.root + 1]
 
     forward = depth
 

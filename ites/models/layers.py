@@ -85,20 +85,29 @@ class BatchNormReLU(nn.Module):
 
 
 @torch.no_grad()
-def update_running(norms: Iterable[BatchNormReLU], momentum: float = 0.1) -> None:
+def update_running(
+    norms: Iterable[BatchNormReLU], track: bool = True, momentum: float = 0.1
+) -> None:
     """Move the running statistics of all layers towards those of the pass, in few launches.
+
+    Without `track` the pass is forgotten.
 
     `running = (1 - momentum) * running + momentum * statistic`, the variance's unbiased.
     """
     norms = [norm for norm in norms if norm.batch]
     if not norms:  # a pass over no rows
         return
+    if track:
+        _move(norms, momentum)
+    for norm in norms:
+        norm.batch = None
+
+
+def _move(norms: list[BatchNormReLU], momentum: float) -> None:
     means, variances, unbiased = zip(*(norm.batch for norm in norms if norm.batch), strict=True)
     running = [norm.running_mean for norm in norms] + [norm.running_var for norm in norms]
     statistics = [*means, *torch._foreach_mul(variances, unbiased)]
     torch._foreach_lerp_(running, statistics, momentum)
-    for norm in norms:
-        norm.batch = None
 
 
 def _statistics_of_all_ranks(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -49,6 +49,7 @@ class Student(nn.Module):
         width: C, channels.
         blocks: residual blocks of two graph layers.
         distance: c, the subject's distance from the networks' camera.
+        upright: whether its depths are relative to the root's: recipe "upright".
         backend: of the ops; None chooses the fastest.
 
     Source: paper, section "Equivariant Student"; METHOD, "Student".
@@ -62,10 +63,12 @@ class Student(nn.Module):
         width: int = 128,
         blocks: int = 4,
         distance: float = geometry.DISTANCE,
+        upright: bool = False,
         backend: str | None = None,
     ) -> None:
         super().__init__()
         self.skeleton, self.distance, self.backend = skeleton, distance, backend
+        self.upright = upright
         self.input = SemGraphConv(skeleton, 2, width, backend)
         self.input_norm = BatchNormReLU(width, backend=backend)
         self.blocks = nn.ModuleList(Block(skeleton, width, backend) for _ in range(blocks))
@@ -78,24 +81,33 @@ class Student(nn.Module):
             "width": self.input.bias.numel(),
             "blocks": len(self.blocks),
             "distance": self.distance,
+            "upright": self.upright,
         }
 
     def fold(self) -> list[tuple[Folded, Folded]]:
         """The weights of all blocks; see `GraphLayer.fold`."""
         return [block.fold() for block in self.blocks]  # type: ignore[operator]
 
-    def forward(self, points: Tensor, folded: list[tuple[Folded, Folded]] | None = None) -> Tensor:
+    def forward(
+        self,
+        points: Tensor,
+        folded: list[tuple[Folded, Folded]] | None = None,
+        track: bool = True,
+    ) -> Tensor:
         """Depths (B, J, 1) of root-relative 2D poses (B, J, 2), network units.
 
-        In training this is a pass: it has its own batch statistics and updates the running ones.
+        In training this is a pass: it has its own batch statistics and, to `track` them, updates
+        the running ones.
         `folded` is what `fold` gives, where it is at hand.
         """
         x = self.input_norm(self.input(points))
         for block, weights in zip(self.blocks, folded or self.fold(), strict=True):
             x = block(x, weights)
         if self.training:
-            update_running(self.norms)
-        return self.output(x)
+            update_running(self.norms, track)
+        depth = self.output(x)
+        root = self.skeleton.root
+        return depth - depth[:, root : root + 1] if self.upright else depth
 
     def depth(self, points: Tensor) -> Tensor:
         """The same as calling the student."""
@@ -123,7 +135,7 @@ class Student(nn.Module):
             prior: gives the negative log density of the views; see `ites.models.Prior`.
         """
         turns = ops.TurnDraw(counter, elevation, spread_of(elevation), samples)
-        losses, views = self._losses(points, teacher_depth, turns)
+        losses, views = self._losses(points, teacher_depth, turns, track_views=False)
         return losses, limited(prior(views)).mean()
 
     def losses(
@@ -136,10 +148,10 @@ class Student(nn.Module):
             teacher_depth: (B, J, 1), the teacher's depths of the same poses.
             rotations: n rotations a pose; see `ites.ops.rotate_project`.
         """
-        return self._losses(points, teacher_depth, rotations)[0]
+        return self._losses(points, teacher_depth, rotations, track_views=True)[0]
 
     def _losses(
-        self, points: Tensor, teacher_depth: Tensor, rotations: ops.Rotations
+        self, points: Tensor, teacher_depth: Tensor, rotations: ops.Rotations, track_views: bool
     ) -> tuple[StudentLosses, Tensor]:
         """The losses, and the rotated views."""
         folded = self.fold()
@@ -147,7 +159,7 @@ class Student(nn.Module):
         pose = geometry.backproject(points, depth, self.distance)
         views, _ = ops.rotate_project(pose, rotations, self.distance, backend=self.backend)
         equivariance = ops.equivariance_distance(
-            pose, views, self(views, folded), rotations, self.distance, self.backend
+            pose, views, self(views, folded, track_views), rotations, self.distance, self.backend
         ).mean()
         distillation = (depth - teacher_depth).abs().mean()
         return StudentLosses(distillation, equivariance), views

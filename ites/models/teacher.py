@@ -145,16 +145,17 @@ class Teacher(nn.Module):
         """Whether it says the camera's elevation."""
         return self.elevation_angle is not None
 
-    def trunk(self, points: Tensor) -> Tensor:
+    def trunk(self, points: Tensor, track: bool = True) -> Tensor:
         """Features (B, W) of 2D poses (B, J, 2).
 
-        In training this is a pass: it has its own batch statistics and updates the running ones.
+        In training this is a pass: it has its own batch statistics and, to `track` them, updates
+        the running ones.
         """
         x = self.input_norm(self.input(points.flatten(1)))
         for block in self.blocks:
             x = block(x)
         if self.training:
-            update_running(self.norms)
+            update_running(self.norms, track)
         return x
 
     def forward(self, points: Tensor) -> TeacherOutput:
@@ -223,7 +224,7 @@ class Teacher(nn.Module):
         pose = geometry.backproject(points, self._depth(output.camera_pose), self.distance)
         turns = ops.TurnDraw(counter, elevation, spread_of(elevation), samples)
         views, _ = ops.rotate_project(pose, turns, self.distance, backend=self.backend)
-        again, view_error = self._pose_of(self.trunk(views), views.detach())
+        again, view_error = self._pose_of(self.trunk(views, track=False), views.detach())
         turn = ops.equivariance_distance(
             pose, views, self._depth(again.camera_pose), turns, self.distance, self.backend
         ).mean()

@@ -116,6 +116,7 @@ class StudentStage(nn.Module):
             width=settings.width,
             blocks=settings.blocks,
             distance=settings.distance,
+            upright=settings.recipe == "upright",
             backend=chosen_backend(settings),
         )
         self.prior = prior_of(settings, skeleton)

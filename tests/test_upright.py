@@ -1,0 +1,218 @@
+"""Recipe "upright": the prior, the turns, the training of its three stages."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from ites.checkpoint import load_model, load_prior, state_file
+from ites.config import make_settings, stages_of
+from ites.data.synthetic import prepare_synthetic
+from ites.errors import ItesError
+from ites.evaluate import evaluate
+from ites.models import Prior, Student, Teacher, fold_norms
+from ites.models.teacher import DENSITY_LIMIT, limited, spread_of
+from ites.skeleton import HUMAN36M
+from ites.train.cli import app
+from ites.train.engine import train
+from ites.train.log import Log, quiet_console
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("upright") / "synthetic.h5"
+    prepare_synthetic(path, poses=6000, seed=3, fps=10.0)
+    return path
+
+
+SMALL = {
+    "prior": {"steps": 300, "width": 64},
+    "teacher": {"steps": 400, "width": 128, "blocks": 2, "level_steps": 100},
+    "student": {"steps": 30, "width": 32, "blocks": 1},
+}
+
+
+def settings(stage: str, store: Path, run: Path, **given: Any) -> Any:
+    """Of a small model."""
+    plain = {"data": str(store), "out": str(run), "recipe": "upright", "device": "cpu"}
+    return make_settings(stage, options={**plain, **SMALL[stage], **given})
+
+
+@pytest.fixture(scope="module")
+def run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    for stage in stages_of("upright"):
+        train(settings(stage, store, folder), console=quiet_console())
+    return folder
+
+
+def poses(count: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.randn(count, 17, 2, generator=generator, dtype=torch.float64)
+    return 0.1 * (points - points[:, :1])
+
+
+def test_the_prior_starts_as_the_gaussian_of_the_poses() -> None:
+    points = poses(400)
+    prior = Prior(width=16, blocks=3, components=32).double()
+    prior.fit(points)
+    rows = points[:, 1:].flatten(1)
+    gaussian = torch.distributions.MultivariateNormal(rows.mean(0), rows.T.cov())
+    # Whitening changes the volume by the root of the covariance's determinant.
+    volume = 0.5 * torch.linalg.slogdet(rows.T.cov())[1]
+    torch.testing.assert_close(prior(points), -gaussian.log_prob(rows) - volume)
+
+
+def test_the_priors_density_is_that_of_its_change_of_variables() -> None:
+    torch.manual_seed(0)
+    prior = Prior(width=16, blocks=4, components=6).double()
+    points = poses(50)
+    prior.fit(points)
+    for parameter in prior.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+
+    def latent(z: torch.Tensor) -> torch.Tensor:
+        for coupling, order in zip(prior.couplings, prior.order, strict=True):
+            z, _ = coupling(z[None, order])
+            z = z[0]
+        return z
+
+    rows = (points[:, 1:].flatten(1) - prior.centre) @ prior.whiten
+    for z, given in zip(rows[:5], prior(points[:5]), strict=True):
+        jacobian = torch.autograd.functional.jacobian(latent, z)
+        normal = torch.distributions.Normal(0.0, 1.0).log_prob(latent(z)).sum()
+        torch.testing.assert_close(given, -normal - torch.linalg.slogdet(jacobian)[1])
+
+
+def test_the_prior_refuses_what_has_no_spread() -> None:
+    with pytest.raises(ValueError, match="at least 2 poses, got 1"):
+        Prior().fit(torch.zeros(1, 17, 2))
+    with pytest.raises(ValueError, match="all poses are the same"):
+        Prior().fit(torch.ones(4, 17, 2))
+
+
+def test_a_density_is_limited_without_losing_its_gradient() -> None:
+    density = torch.tensor([-50.0, 0.0, 1e4], requires_grad=True)
+    limited(density).sum().backward()
+    assert limited(density)[2].item() == pytest.approx(DENSITY_LIMIT)
+    assert density.grad is not None and density.grad[1] == 1
+
+
+def test_turns_teach_the_elevation_and_views_move_no_statistics() -> None:
+    torch.manual_seed(0)
+    model = Teacher(width=32, blocks=1, upright=True).double().train()
+    prior = Prior(width=16, blocks=2).double()
+    points, counter = poses(12), torch.tensor([1, 2, 0])
+    prior.fit(poses(200))
+    parts = model.turn_losses(points, counter, 2, prior, torch.ones(()).double())
+    assert [part.shape for part in parts] == [torch.Size()] * 3
+    assert model.elevation_angle is not None
+    gradient = torch.autograd.grad(parts.turn + parts.prior, model.elevation_angle.weight)[0]
+    assert gradient.abs().max() > 1e-6
+    once = Teacher(width=32, blocks=1, upright=True).double().train()
+    once.load_state_dict(model.state_dict())
+    for norm in once.norms:
+        norm.running_mean.zero_(), norm.running_var.fill_(1)
+    once(points)  # one pass, as from the start
+    for norm, other in zip(model.norms, once.norms, strict=True):
+        torch.testing.assert_close(norm.running_mean, other.running_mean)
+        torch.testing.assert_close(norm.running_var, other.running_var)
+
+
+def test_upright_depths_are_relative_to_the_root() -> None:
+    model = Teacher(width=32, blocks=1, upright=True).eval()
+    assert (model.depth(poses(5).float())[:, 0] == 0).all()
+    assert model.elevation(poses(5).float()).shape == (5,)
+    spread = spread_of(torch.tensor([0.1, 0.3]))
+    torch.testing.assert_close(spread, torch.tensor([0.2, 0.1]))
+
+
+def test_the_recipe_changes_defaults_and_nothing_that_is_said() -> None:
+    paper, upright = make_settings("teacher"), make_settings("teacher", None, {"recipe": "upright"})
+    assert (paper.optimiser, paper.batch, paper.samples) == ("sgd", 128, 4)
+    assert (upright.optimiser, upright.batch, upright.samples) == ("adam", 256, 1)
+    assert make_settings("teacher", None, {"recipe": "upright", "batch": 64}).batch == 64
+    assert stages_of("paper") == ("teacher", "student")
+    assert stages_of("upright") == ("prior", "teacher", "student")
+
+
+def test_the_depths_sign_is_right_without_any_3d(run: Path, store: Path) -> None:
+    result = evaluate(run, store, stage="teacher", save=False)
+    ours, flat = result.over_poses.figures, result.baseline[-1].figures
+    assert ours["wrong_sign"] < 15
+    assert ours["p_mpjpe"] < 0.85 * flat["p_mpjpe"]
+
+
+def test_models_of_a_run_know_their_recipe(run: Path) -> None:
+    teacher, metadata = load_model(run, "teacher")
+    student, _ = load_model(run)
+    assert isinstance(teacher, Teacher) and teacher.upright and isinstance(student, Student)
+    assert metadata.settings["recipe"] == "upright"
+    assert load_prior(run).skeleton == HUMAN36M
+    with pytest.raises(ItesError, match="expected a prior, got 'teacher'"):
+        load_prior(run / "teacher.safetensors")
+
+
+@pytest.mark.parametrize("stage", ["prior", "teacher", "student"])
+def test_resume_is_bit_for_bit(
+    stage: str, store: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chosen(name: str) -> Any:
+        others = {} if stage == "prior" else {"prior": str(run)}
+        others |= {"teacher": str(run)} if stage == "student" else {}
+        return settings(stage, store, tmp_path / name, steps=50, log_every=10, **others)
+
+    train(chosen("whole"), console=quiet_console())
+    advance = Log.advance
+
+    def interrupt(log: Log, step: int) -> None:
+        advance(log, step)
+        if step == 27:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "advance", interrupt)
+        assert train(chosen("cut"), console=quiet_console()).step == 27
+    assert train(chosen("cut"), resume=True, console=quiet_console()).step == 50
+    whole, cut = (tmp_path / name / f"{stage}.safetensors" for name in ("whole", "cut"))
+    ours, theirs = ((load_prior if stage == "prior" else _model)(path) for path in (whole, cut))
+    for name, tensor in ours.state_dict().items():
+        assert torch.equal(tensor, theirs.state_dict()[name]), name
+
+
+def _model(path: Path) -> Any:
+    return load_model(path)[0]
+
+
+def test_a_teacher_of_the_other_recipe_is_refused(run: Path, store: Path, tmp_path: Path) -> None:
+    given = {"teacher": str(run), "steps": 1, "recipe": "paper"}
+    with pytest.raises(ItesError, match="expected a teacher of recipe 'paper'"):
+        train(settings("student", store, tmp_path, **given), console=quiet_console())
+    with pytest.raises(ItesError, match="expected a trained prior; name another by --prior RUN"):
+        train(settings("teacher", store, tmp_path, steps=1), console=quiet_console())
+
+
+def test_one_command_trains_all_stages(store: Path, tmp_path: Path) -> None:
+    arguments = ["both", "--recipe", "upright", "--data", str(store), "--out", str(tmp_path)]
+    for stage in stages_of("upright"):
+        arguments += [f"--{stage}-steps", "2", f"--{stage}-width", "8", f"--{stage}-blocks", "1"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    for stage in stages_of("upright"):
+        assert f"{stage}: trained after 2 of 2 steps" in result.output
+        assert (tmp_path / f"{stage}.safetensors").is_file()
+    assert state_file(tmp_path, "prior").is_file()
+
+
+def test_folded_models_lift_the_same(run: Path) -> None:
+    points = poses(9).float()
+    for stage in ("teacher", "student"):
+        model, _ = load_model(run, stage)
+        torch.testing.assert_close(fold_norms(model).pose(points), model.pose(points))
+        assert (fold_norms(model).depth(points)[:, 0] == 0).all()
