@@ -3,6 +3,7 @@
 | family | ops |
 |---|---|
 | rotation | `so3_exp`, `draw_rotations`, `rotate_project`, `equivariance_distance` |
+| | `return_distance` |
 | dictionary | `dictionary_reprojection`, `invariance_distance` |
 | graph | `graph_mix`, `semantic_graph_conv`, `non_local` |
 | norm | `batch_norm_relu` |
@@ -17,9 +18,11 @@ from ites.ops.norm import batch_norm_relu
 from ites.ops.rotation import (
     RotationDraw,
     Rotations,
+    TurnDraw,
     draw_rotations,
     equivariance_distance,
     philox,
+    return_distance,
     rotate_project,
     so3_exp,
 )
@@ -28,6 +31,7 @@ __all__ = [
     "Graph",
     "RotationDraw",
     "Rotations",
+    "TurnDraw",
     "batch_norm_relu",
     "dictionary_reprojection",
     "draw_rotations",
@@ -37,6 +41,7 @@ __all__ = [
     "invariance_distance",
     "non_local",
     "philox",
+    "return_distance",
     "rotate_project",
     "semantic_graph_conv",
     "so3_exp",
