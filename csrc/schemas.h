@@ -1,5 +1,6 @@
 // The ops' schemas, the same under ites_cpp (CPU) and ites_cuda. Inputs are contiguous, outputs
-// new. `rotations` is either matrices (n B, 3, 3) or an int64 counter (3,) to draw them from.
+// new. `rotations` is either matrices (n B, 3, 3) or an int64 counter (3,) to draw them from:
+// turns where there are an elevation (B,) and a spread (2,), which come together.
 #pragma once
 
 namespace ites {
@@ -8,17 +9,26 @@ constexpr const char* rotation_schemas[] = {
     "so3_exp(Tensor w) -> Tensor",
     "so3_exp_backward(Tensor grad, Tensor w) -> Tensor",
     "philox(Tensor counter, int poses, int samples) -> Tensor",
-    "draw_rotations(Tensor like, Tensor counter, int poses, int samples, int axes, "
-    "float max_angle) -> Tensor",
-    "rotate_project(Tensor joints, Tensor rotations, int samples, int axes, float max_angle, "
-    "float distance, bool with_rotated) -> (Tensor, Tensor)",
+    "draw_rotations(Tensor like, Tensor counter, Tensor? elevation, Tensor? spread, int poses, "
+    "int samples, int axes, float max_angle) -> Tensor",
+    "rotate_project(Tensor joints, Tensor rotations, Tensor? elevation, Tensor? spread, "
+    "int samples, int axes, float max_angle, float distance, bool with_rotated) "
+    "-> (Tensor, Tensor)",
     "rotate_project_backward(Tensor grad_points, Tensor? grad_rotated, Tensor joints, "
-    "Tensor rotations, int samples, int axes, float max_angle, float distance) -> Tensor",
+    "Tensor rotations, Tensor? elevation, Tensor? spread, int samples, int axes, "
+    "float max_angle, float distance) -> (Tensor, Tensor)",
     "equivariance_distance(Tensor joints, Tensor points, Tensor depth, Tensor rotations, "
-    "int samples, int axes, float max_angle, float distance) -> Tensor",
+    "Tensor? elevation, Tensor? spread, int samples, int axes, float max_angle, "
+    "float distance) -> Tensor",
     "equivariance_distance_backward(Tensor grad, Tensor joints, Tensor points, Tensor depth, "
-    "Tensor rotations, int samples, int axes, float max_angle, float distance) "
-    "-> (Tensor, Tensor, Tensor)",
+    "Tensor rotations, Tensor? elevation, Tensor? spread, int samples, int axes, "
+    "float max_angle, float distance) -> (Tensor, Tensor, Tensor, Tensor)",
+    "return_distance(Tensor points, Tensor depth, Tensor target, Tensor rotations, "
+    "Tensor? elevation, Tensor? spread, int samples, int axes, float max_angle, "
+    "float distance) -> Tensor",
+    "return_distance_backward(Tensor grad, Tensor points, Tensor depth, Tensor target, "
+    "Tensor rotations, Tensor? elevation, Tensor? spread, int samples, int axes, "
+    "float max_angle, float distance) -> (Tensor, Tensor, Tensor)",
 };
 
 constexpr const char* dictionary_schemas[] = {

@@ -130,6 +130,64 @@ def test_random_rotation(axes):
     np.testing.assert_allclose(given, exact, atol=2e-15)
 
 
+def exact_axis_rotation(axis, angle):
+    """Rx or Ry digit by digit, by the exact exponential of [angle * axis]x."""
+    x, y = (angle, mpmath.mpf(0)) if axis == "x" else (mpmath.mpf(0), angle)
+    return mpmath.expm(mpmath.matrix([[0, 0, y], [0, 0, -x], [-y, x, 0]]))
+
+
+@pytest.mark.parametrize("elevation", (0.0, 0.4, -2.9))
+def test_random_turn(elevation):
+    words = [0x9E3779B9, 0xC2B2AE35, 0x27D4EB2F, 0]
+    mean, deviation = -0.15, 0.3
+    with mpmath.workdps(40):
+        u = [mpmath.mpf(word >> 8) / 2**24 for word in words]
+        normal = mpmath.sqrt(-2 * mpmath.log(1 - u[1])) * mpmath.cos(2 * mpmath.pi * u[2])
+        new = mpmath.mpf(mean) + mpmath.mpf(deviation) * normal
+        azimuth = 2 * mpmath.pi * u[0]
+        turn = exact_axis_rotation("x", mpmath.mpf(elevation)) * exact_axis_rotation("y", azimuth)
+        exact = as_array(turn * exact_axis_rotation("x", -new))
+    given = np.reshape(_C.rotation.random_turn(words, elevation, [mean, deviation]), (3, 3))
+    np.testing.assert_allclose(given, exact, atol=2e-15)
+
+
+def test_random_turn_at_the_ends_of_its_words():
+    """The farthest elevation that 24 bits give, 5.8 deviations, and none."""
+    farthest = _C.rotation.random_turn([0, 2**32 - 1, 0, 0], 0.0, [0.1, 0.2])
+    expected = _C.rotation.turn_seen(0.0, 0.0, 0.1 + 0.2 * np.sqrt(48 * np.log(2)))
+    np.testing.assert_allclose(farthest, expected, atol=2e-15)
+    assert _C.rotation.random_turn([0, 0, 0, 0], 0.3, [0.1, 0.2]) == _C.rotation.turn_seen(
+        0.3, 0.0, 0.1
+    )
+
+
+def test_elevation_vjp():
+    g, v, u = RNG.normal(size=(3, 3))
+
+    def there(e):
+        return g @ _C.rotation.rotate(v, _C.rotation.turn_seen(e[0], 1.1, -0.2))
+
+    def back(e):
+        return g @ _C.rotation.rotate_back(u, _C.rotation.turn_seen(e[0], 1.1, -0.2))
+
+    R = _C.rotation.turn_seen(0.7, 1.1, -0.2)
+    given = _C.rotation.elevation_vjp(_C.rotation.rotate_back(g, R), v)
+    np.testing.assert_allclose(given, slope(there, [0.7])[0], atol=1e-9)
+    given = -_C.rotation.elevation_vjp(g, _C.rotation.rotate_back(u, R))
+    np.testing.assert_allclose(given, slope(back, [0.7])[0], atol=1e-9)
+
+
+def test_single_precision_logarithm():
+    """Within 1e-7 of the truth, relative: near 1 as well, where Box and Muller need it."""
+    wide = 10 ** RNG.uniform(-37, 38, 4000)
+    near = 1 - RNG.integers(1, 2**12, 2000) / 2**24
+    numbers = np.concatenate([wide, near, RNG.uniform(0.5, 2, 2000)]).astype(np.float32)
+    given = np.array([_C.rotation.logarithm(float(x)) for x in numbers])
+    exact = np.log(numbers.astype(float))
+    assert (np.abs(given - exact) <= 1e-7 * np.abs(exact)).all()
+    assert _C.rotation.logarithm(1.0) == 0.0
+
+
 def test_single_precision_sine_and_cosine():
     """Within 1e-7 of the truth up to 8192, within 1e-6 up to 1e9."""
     near = RNG.uniform(-8192, 8192, 4000)

@@ -5,11 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from op_contract import KERNELS, Arguments, OpContract, device_of, relative_error, require
+from op_contract import (
+    KERNELS,
+    Arguments,
+    OpContract,
+    cast,
+    device_of,
+    relative_error,
+    require,
+)
 from scipy import stats
 
 from ites import geometry, ops
-from ites.ops import RotationDraw
+from ites.ops import RotationDraw, TurnDraw
 from ites.skeleton import HUMAN36M
 
 DRAW = RotationDraw(torch.tensor([2**40 + 5, 7, 3]), 4, "xyz", torch.pi)
@@ -18,6 +26,28 @@ DRAW = RotationDraw(torch.tensor([2**40 + 5, 7, 3]), 4, "xyz", torch.pi)
 def poses(batch, joints=17, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(batch, joints, 3, generator=generator, dtype=torch.float64)
+
+
+def turn(batch):
+    """The arguments of a `TurnDraw`: some cameras look up, one stands on its head."""
+    elevation = 0.2 + 0.5 * poses(batch, 1, 9)[:, 0, 0]
+    if batch > 4:
+        elevation[:3] = torch.tensor([0.0, torch.pi / 2, -3.0])
+    return {
+        "counter": DRAW.counter,
+        "elevation": elevation.requires_grad_(),
+        "spread": torch.tensor([-0.15, 0.3], dtype=torch.float64),
+    }
+
+
+def drawn(arguments: Arguments) -> Arguments:
+    """The arguments with rotations: those of a `TurnDraw`, if any, made one."""
+    if "rotations" in arguments:
+        return arguments
+    rest = dict(arguments)
+    parts = [rest.pop(name) for name in ("counter", "elevation", "spread")]
+    samples = rest.pop("samples", 4)
+    return {**rest, "rotations": TurnDraw(*parts, samples)}
 
 
 class TestSo3Exp(OpContract):
@@ -153,6 +183,140 @@ class TestEquivarianceDistance(OpContract):
         assert all(torch.equal(t.grad, torch.zeros_like(t)) for t in tensors)
 
 
+class TestRotateProjectTurn(OpContract):
+    op = "rotate_project"
+
+    @staticmethod
+    def call(arguments: Arguments, backend: str):
+        return ops.rotate_project(**drawn(arguments), with_rotated=True, backend=backend)
+
+    def sample(self, batch, skeleton):
+        joints = TestRotateProject().sample(batch, skeleton)["joints"]
+        return {"joints": joints, **turn(batch)}
+
+    @pytest.mark.parametrize("backend", KERNELS)
+    def test_more_joints_and_samples_than_a_tile(self, backend):
+        require(backend, self.op)
+        arguments = {"joints": poses(11, 70).requires_grad_(), **turn(11), "samples": 9}
+        self.compare(arguments, backend, torch.float32)
+
+    @pytest.mark.parametrize("backend", ("reference", *KERNELS))
+    def test_agrees_with_its_own_matrices(self, backend):
+        require(backend, self.op)
+        arguments = cast(self.sample(6, HUMAN36M), torch.float32, device_of(backend))
+        joints, draw = arguments["joints"], drawn(arguments)["rotations"]
+        matrices = ops.draw_rotations(draw, 6, joints, backend)
+        assert not matrices.requires_grad
+        ours, _ = ops.rotate_project(joints, draw, backend=backend)
+        given, _ = ops.rotate_project(joints, matrices, backend=backend)
+        assert relative_error(ours, given) < 1e-5
+
+    def test_refusals(self):
+        arguments = self.sample(4, HUMAN36M)
+        joints, elevation, spread = (arguments[n] for n in ("joints", "elevation", "spread"))
+        counter = DRAW.counter
+        with pytest.raises(ValueError, match=r"elevation must have shape \(4\), got \(3,\)"):
+            ops.rotate_project(joints, TurnDraw(counter, elevation[:3], spread))
+        with pytest.raises(TypeError, match="spread must be torch.float64"):
+            ops.rotate_project(joints, TurnDraw(counter, elevation, spread.float()))
+        with pytest.raises(ValueError, match="spread is a constant"):
+            TurnDraw(counter, elevation, spread.clone().requires_grad_())
+        with pytest.raises(ValueError, match=r"elevation must be \(B,\) and spread \(2,\)"):
+            TurnDraw(counter, elevation[:, None], spread)
+        with pytest.raises(TypeError, match="TurnDraw: counter must be int64"):
+            TurnDraw(counter.float(), elevation, spread)
+
+
+class TestEquivarianceDistanceTurn(OpContract):
+    op = "equivariance_distance"
+
+    @staticmethod
+    def call(arguments: Arguments, backend: str):
+        return (ops.equivariance_distance(**drawn(arguments), backend=backend),)
+
+    def sample(self, batch, skeleton):
+        joints, turns = poses(batch, skeleton.num_joints), turn(batch)
+        draw = drawn(turns)["rotations"]
+        points, rotated = ops.rotate_project(joints, draw, with_rotated=True, backend="reference")
+        offset = poses(4 * batch, skeleton.num_joints, 3)[..., :1]
+        depth = rotated[..., 2:] + offset + 0.1 * offset.sign()
+        return {
+            "joints": joints.requires_grad_(),
+            "points": points.detach().requires_grad_(),
+            "depth": depth.detach().requires_grad_(),
+            **turns,
+        }
+
+
+class TestReturnDistance(OpContract):
+    op = "return_distance"
+
+    @staticmethod
+    def call(arguments: Arguments, backend: str):
+        return (ops.return_distance(**drawn(arguments), backend=backend),)
+
+    def lifted(self, batch, joints, samples=4):
+        return {
+            "points": 0.2 * poses(samples * batch, joints, 3)[..., :2],
+            "depth": poses(samples * batch, joints, 4)[..., :1],
+            "target": 0.2 * poses(batch, joints, 5)[..., :2],
+        }
+
+    def sample(self, batch, skeleton):
+        arguments = self.lifted(batch, skeleton.num_joints)
+        if batch > 4:
+            arguments["depth"][0] -= 9  # behind the clamp
+            arguments["depth"][1] += 9  # and, once turned, far to either side of it
+        arguments["points"].requires_grad_()
+        arguments["depth"].requires_grad_()
+        return {**arguments, **turn(batch)}
+
+    @pytest.mark.parametrize("backend", KERNELS)
+    @pytest.mark.parametrize("kind", ("matrices", "draw"))
+    def test_other_rotations(self, backend, kind, batch=13):
+        require(backend, self.op)
+        sample = self.sample(batch, HUMAN36M)
+        rotations = torch.linalg.qr(poses(4 * batch, 3, 5))[0] if kind == "matrices" else DRAW
+        arguments = {name: sample[name] for name in ("points", "depth", "target")}
+        self.compare({**arguments, "rotations": rotations}, backend, torch.float32)
+
+    @pytest.mark.parametrize("backend", KERNELS)
+    def test_more_joints_and_samples_than_a_tile(self, backend):
+        require(backend, self.op)
+        arguments = {**self.lifted(11, 70, 9), **turn(11), "samples": 9}
+        arguments["points"].requires_grad_()
+        self.compare(arguments, backend, torch.float32)
+
+    @pytest.mark.parametrize("backend", ("reference", *KERNELS))
+    def test_true_lifts_return(self, backend):
+        """A pose turned, projected and put at its own depth returns to where it was seen."""
+        require(backend, self.op)
+        draw = drawn(cast(turn(6), torch.float32, device_of(backend)))["rotations"]
+        joints = poses(6).float().to(device_of(backend)).clamp(-2, 2)
+        points, rotated = ops.rotate_project(joints, draw, with_rotated=True, backend=backend)
+        target = geometry.project(joints)
+        error = ops.return_distance(points, rotated[..., 2:], target, draw, backend=backend)
+        assert error.max() < 1e-5
+
+    @pytest.mark.parametrize("backend", KERNELS)
+    def test_gradient_is_finite_where_lifts_return(self, backend):
+        require(backend, self.op)
+        zeros = torch.zeros(3, 5, 3, device=device_of(backend))
+        points, depth = (part.clone().requires_grad_() for part in zeros.split((2, 1), dim=-1))
+        eye = torch.eye(3, device=zeros.device).repeat(3, 1, 1)
+        ops.return_distance(points, depth, zeros[..., :2], eye, backend=backend).sum().backward()
+        assert all(torch.equal(t.grad, torch.zeros_like(t)) for t in (points, depth))
+
+    def test_refusals(self):
+        points, depth, target, draw = drawn(self.sample(4, HUMAN36M)).values()
+        with pytest.raises(ValueError, match="target is a constant"):
+            ops.return_distance(points, depth, target.clone().requires_grad_(), draw)
+        with pytest.raises(ValueError, match="points must hold 4 x 4 poses, got 8"):
+            ops.return_distance(points[:8], depth[:8], target, draw)
+        with pytest.raises(ValueError, match=r"target must have shape \(B, J, 2\)"):
+            ops.return_distance(points, depth, target[0], draw)
+
+
 class TestDrawRotations(OpContract):
     op = "draw_rotations"
 
@@ -176,6 +340,21 @@ class TestDrawRotations(OpContract):
         ours = ops.draw_rotations(moved, 999, like, backend).cpu().double()
         reference = ops.draw_rotations(draw, 999, like.cpu().double(), "reference")
         assert (ours - reference).abs().max() < 1e-6
+
+    @pytest.mark.parametrize("backend", ("reference", *KERNELS))
+    def test_turns(self, backend):
+        """Absolutely, and orthonormal: the turn's rotations are exact."""
+        require(backend, self.op)
+        arguments = cast(turn(999), torch.float32, device_of(backend))
+        exact = drawn(cast(arguments, torch.float64, torch.device("cpu")))["rotations"]
+        reference = ops.draw_rotations(exact, 999, exact.spread, "reference")
+        ours = ops.draw_rotations(
+            drawn(arguments)["rotations"], 999, arguments["spread"], backend
+        ).cpu()
+        assert (ours - reference).abs().max() < 1e-6
+        eye = torch.eye(3, dtype=torch.float64)
+        assert (reference @ reference.mT - eye).abs().max() < 1e-14
+        assert (torch.linalg.det(reference) - 1).abs().max() < 1e-14
 
 
 class TestPhilox:
@@ -205,6 +384,17 @@ class TestPhilox:
         ]
         words = torch.cat(seen)
         assert len(torch.unique(words, dim=0)) == len(words)
+
+    def test_turns_do_not_share_draws(self):
+        """Counters that differ turn by other azimuths, and see from other elevations."""
+        spread = torch.tensor([0.1, 0.2], dtype=torch.float64)
+        level = torch.zeros(500, dtype=torch.float64)
+        seen = [
+            ops.draw_rotations(TurnDraw(torch.tensor(counter), level, spread), 500, level)
+            for counter in ([0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 500])
+        ]
+        matrices = torch.cat(seen).flatten(1)
+        assert len(torch.unique(matrices, dim=0)) == len(matrices)
 
     def test_a_share_of_the_batch_draws_its_part_of_the_whole(self):
         whole = ops.philox(torch.tensor([3, 4, 0]), 10, 2, "reference").view(2, 10, 4)
@@ -245,6 +435,49 @@ class TestDistribution:
         assert np.abs(vectors[:, [0, 2]]).max() < 1e-3
         turn = vectors[:, 1]
         assert stats.kstest(turn, stats.uniform(-np.pi, 2 * np.pi).cdf).pvalue > 1e-3
+
+    def test_turn(self):
+        """Azimuth uniform on the circle, new elevation normal, the two independent."""
+        level = torch.zeros(self.count, dtype=torch.float64)
+        spread = torch.tensor([-0.2, 0.25], dtype=torch.float64)
+        draw = TurnDraw(torch.tensor([11, 0, 0]), level, spread, 1)
+        R = ops.draw_rotations(draw, self.count, level).numpy()
+        # Row 1 of Rx(0) Ry(a) Rx(-f) is (0, cos f, sin f), column 0 (cos a, 0, -sin a).
+        azimuth, elevation = np.arctan2(-R[:, 2, 0], R[:, 0, 0]), np.arctan2(R[:, 1, 2], R[:, 1, 1])
+        assert stats.kstest(azimuth, stats.uniform(-np.pi, 2 * np.pi).cdf).pvalue > 1e-3
+        assert stats.kstest(elevation, stats.norm(-0.2, 0.25).cdf).pvalue > 1e-3
+        both = np.stack([azimuth, np.abs(azimuth), elevation, np.abs(elevation + 0.2)])
+        correlation = np.corrcoef(both)[:2, 2:]
+        assert np.abs(correlation).max() < 5 / np.sqrt(self.count)
+
+
+def test_a_camera_that_looks_down():
+    """Of positive elevation: R turns what it sees about the vertical, for a camera of another."""
+
+    def seen(person, elevation):
+        """World axes x, y down, z -> those of a camera 5 from the origin that looks down to it."""
+        forward = np.array([0.0, np.sin(elevation), np.cos(elevation)])
+        right = np.array([1.0, 0.0, 0.0])
+        axes = np.stack([right, np.cross(forward, right), forward], axis=1)
+        return (person + 5 * forward) @ axes - [0, 0, 5]
+
+    height = np.linspace(0, 1.7, 5)
+    person = np.stack([0.3 * height**2, -height, 0.1 * height], axis=1)  # upright: up is -y
+    camera = seen(person, 0.4)
+    assert camera[-1, 2] < camera[0, 2]  # the head is nearer than the feet
+
+    def turned(mean):
+        elevation = torch.tensor([0.4], dtype=torch.float64)
+        spread = torch.tensor([mean, 0.0], dtype=torch.float64)
+        draw = TurnDraw(torch.tensor([3, 1, 0]), elevation, spread, 1)
+        return camera @ ops.draw_rotations(draw, 1, spread).numpy()[0]
+
+    level = turned(0.0)
+    np.testing.assert_allclose(level[:, 1], person[:, 1], atol=1e-12)
+    radius = np.hypot(person[:, 0], person[:, 2])
+    np.testing.assert_allclose(np.hypot(level[:, 0], level[:, 2]), radius, atol=1e-12)
+    assert np.abs(level - person).max() > 0.1  # it did turn
+    np.testing.assert_allclose(turned(0.25), seen(level, 0.25), atol=1e-12)
 
 
 def test_one_pose_by_hand():

@@ -127,10 +127,17 @@ struct FromWord {
   static ITES_FN T sign(uint32_t word) { return word >> 31 ? T(-1) : T(1); }
 };
 
+// Turns u in [0, 1) as radians in [-pi, pi): half the rounding of [0, 2 pi).
+template <class T>
+ITES_FN T radians(T u) {
+  const T turn(scalar_of<T>(6.283185307179586));
+  return turn * (u - select(u >= T(0.5f), T(1.0f), T(0.0f)));
+}
+
 // A direction from two uniform numbers; `sign` is +1 or -1.
 template <class T>
 ITES_FN Vec3<T> random_axis(int axes, T u1, T u2, T sign) {
-  const T zero(0.0f), one(1.0f), two(2.0f), turn(scalar_of<T>(6.283185307179586));
+  const T zero(0.0f), one(1.0f), two(2.0f);
   T sine, cosine;
   switch (axes) {
     case 1: return {sign, zero, zero};
@@ -138,9 +145,7 @@ ITES_FN Vec3<T> random_axis(int axes, T u1, T u2, T sign) {
     case 4: return {zero, zero, sign};
     default: break;
   }
-  // Turns in [-1/2, 1/2): half the rounding of [0, 1) once in radians.
-  const T u = axes == 7 ? u2 : u1;
-  sine_cosine(turn * (u - select(u >= T(0.5f), one, zero)), sine, cosine);
+  sine_cosine(radians(axes == 7 ? u2 : u1), sine, cosine);
   switch (axes) {
     case 3: return {cosine, sine, zero};
     case 5: return {cosine, zero, sine};
@@ -161,6 +166,38 @@ ITES_FN Mat3<T> random_rotation(const W (&words)[4], const Draw<scalar_of<T>>& d
       draw.axes, From::uniform(words[1]), From::uniform(words[2]), From::sign(words[1]));
   const Coefficients<T> c(angle);  // so3_exp(angle * axis), |axis| = 1
   return rodrigues(axis, angle * c.s(), angle * angle * c.t());
+}
+
+// Rx(e) @ Ry(a) @ Rx(-f), exact rotations: a turn by a about the vertical of a camera of elevation
+// e, seen by one of elevation f. Positive elevations look down: y points down, z forward.
+template <class T>
+ITES_FN Mat3<T> turn_seen(T e, T a, T f) {
+  T se, ce, sa, ca, sf, cf;
+  sine_cosine(e, se, ce);
+  sine_cosine(a, sa, ca);
+  sine_cosine(f, sf, cf);
+  return {{ca, -(sa * sf), sa * cf,
+           se * sa, ce * cf + se * ca * sf, ce * sf - se * ca * cf,
+           -(ce * sa), se * cf - ce * ca * sf, se * sf + ce * ca * cf}};
+}
+
+// A random turn from Philox's words: uniform azimuth, normal elevation of the new camera (Box and
+// Muller; 1 - u is exact and at least 2^-24).
+template <class T, class W>
+ITES_FN Mat3<T> random_turn(const W (&words)[4], T elevation, T mean, T deviation) {
+  using From = FromWord<T>;
+  const T radius = square_root(T(-2.0f) * logarithm(T(1.0f) - From::uniform(words[1])));
+  T sine, cosine;
+  sine_cosine(radians(From::uniform(words[2])), sine, cosine);
+  return turn_seen(elevation, radians(From::uniform(words[0])),
+                   mean + deviation * (radius * cosine));
+}
+
+// Gradient of v @ turn_seen(e, a, f) to e, given that to v: d Rx(e) / de = [x]x Rx(e). For the way
+// back, v = u @ turn_seen(e, a, f)^T, it is the negative, given that to v.
+template <class T>
+ITES_FN T elevation_vjp(const Vec3<T>& g, const Vec3<T>& v) {
+  return g.y * v.z - g.z * v.y;
 }
 
 // Perspective at unit focal length, the subject `distance` away: (x, y) / max(distance + z, 1).

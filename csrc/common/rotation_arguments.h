@@ -11,6 +11,8 @@ template <class T>
 struct RotationSource {
   const T* matrices;       // null: draw
   const int64_t* counter;  // (3,), see stream_at
+  const T* elevation;      // (B,), and spread (2,) of the drawn one: draw turns; null: by `draw`
+  const T* spread;
   Draw<T> draw;
   int samples;
   int64_t poses;
@@ -35,6 +37,7 @@ struct RotateProjectBackward {
   const T* grad_rotated;  // (n B, J, 3) or null
   const T* joints;        // (B, J, 3)
   T* grad_joints;         // (B, J, 3)
+  T* grad_elevation;      // (B,), of turns
 };
 
 template <class T>
@@ -53,13 +56,39 @@ struct EquivarianceDistanceBackward {
   RotationSource<T> source;
   int joint_count;
   T distance;
-  const T* grad;    // (n B,)
-  const T* joints;  // (B, J, 3)
+  const T* grad;      // (n B,)
+  const T* joints;    // (B, J, 3)
+  const T* points;    // (n B, J, 2)
+  const T* depth;     // (n B, J)
+  T* grad_joints;     // (B, J, 3)
+  T* grad_points;     // (n B, J, 2)
+  T* grad_depth;      // (n B, J)
+  T* grad_elevation;  // (B,), of turns
+};
+
+template <class T>
+struct ReturnDistance {
+  RotationSource<T> source;
+  int joint_count;
+  T distance;
   const T* points;  // (n B, J, 2)
   const T* depth;   // (n B, J)
-  T* grad_joints;   // (B, J, 3)
-  T* grad_points;   // (n B, J, 2)
-  T* grad_depth;    // (n B, J)
+  const T* target;  // (B, J, 2)
+  T* out;           // (n B,)
+};
+
+template <class T>
+struct ReturnDistanceBackward {
+  RotationSource<T> source;
+  int joint_count;
+  T distance;
+  const T* grad;      // (n B,)
+  const T* points;    // (n B, J, 2)
+  const T* depth;     // (n B, J)
+  const T* target;    // (B, J, 2)
+  T* grad_points;     // (n B, J, 2)
+  T* grad_depth;      // (n B, J)
+  T* grad_elevation;  // (B,), of turns
 };
 
 }  // namespace ites

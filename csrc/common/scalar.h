@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #ifdef __CUDACC__
 #define ITES_FN __host__ __device__ __forceinline__
@@ -74,5 +75,36 @@ ITES_FN void sine_cosine(double angle, double& sine, double& cosine) {
   sine = sin(angle);
   cosine = cos(angle);
 }
+
+// log(mantissa * 2^exponent), the mantissa in [sqrt(1/2), sqrt(2)) (Cephes' single precision
+// polynomial, error below 1 ulp of the result).
+template <class T>
+ITES_FN T log_of_parts(T mantissa, T exponent) {
+  const T r = mantissa - T(1.0f), r2 = r * r;
+  T p = T(-1.1514610310e-1f) + r * T(7.0376836292e-2f);
+  p = T(1.1676998740e-1f) + r * p;
+  p = T(-1.2420140846e-1f) + r * p;
+  p = T(1.4249322787e-1f) + r * p;
+  p = T(-1.6668057665e-1f) + r * p;
+  p = T(2.0000714765e-1f) + r * p;
+  p = T(-2.4999993993e-1f) + r * p;
+  p = T(3.3333331174e-1f) + r * p;
+  return (r + (r * r2 * p - exponent * T(2.12194440e-4f) - T(0.5f) * r2)) +
+      exponent * T(0.693359375f);
+}
+
+constexpr int32_t HALF_ROOT_BITS = 0x3F3504F3;  // sqrt(1/2) as a float
+
+// The natural logarithm of a normal number above 0, as accurate near 1 as anywhere.
+ITES_FN float logarithm(float x) {
+  int32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  const int32_t exponent = (bits - HALF_ROOT_BITS) >> 23;
+  bits -= exponent * (1 << 23);
+  float mantissa;
+  std::memcpy(&mantissa, &bits, sizeof bits);
+  return log_of_parts(mantissa, static_cast<float>(exponent));
+}
+ITES_FN double logarithm(double x) { return log(x); }
 
 }  // namespace ites

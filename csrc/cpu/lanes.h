@@ -138,6 +138,21 @@ ITES_FN void sine_cosine(Lanes<double, N> angle, Lanes<double, N>& sine, Lanes<d
   }
 }
 
+template <int N>
+ITES_FN Lanes<float, N> logarithm(Lanes<float, N> x) {
+  using V = Lanes<float, N>;
+  using Ints = vector_of<int32_t, N>;
+  const Ints bits = (Ints)x.v;
+  const Ints exponent = (bits - HALF_ROOT_BITS) >> 23;
+  return log_of_parts(V((typename V::Vector)(bits - exponent * (1 << 23))),
+                      V(__builtin_convertvector(exponent, typename V::Vector)));
+}
+template <int N>
+ITES_FN Lanes<double, N> logarithm(Lanes<double, N> x) {
+  for (int lane = 0; lane < N; ++lane) x.v[lane] = log(x.v[lane]);
+  return x;
+}
+
 // The numbers 0, 1, 2, ...
 template <int N>
 ITES_FN Words<N> lane_numbers() {

@@ -19,6 +19,10 @@ ITES_SIMD_DECLARE(template <class T>
 ITES_SIMD_DECLARE(template <class T>
                   void equivariance_distance_backward(const EquivarianceDistanceBackward<T>&,
                                                       int64_t, int64_t))
+ITES_SIMD_DECLARE(template <class T>
+                  void return_distance(const ReturnDistance<T>&, int64_t, int64_t))
+ITES_SIMD_DECLARE(template <class T>
+                  void return_distance_backward(const ReturnDistanceBackward<T>&, int64_t, int64_t))
 
 namespace ites {
 namespace {
@@ -27,13 +31,16 @@ constexpr int64_t LEAST_POSES = 512;       // a thread's worth of poses with the
 constexpr int64_t LEAST_ROTATIONS = 4096;  // of single rotations
 
 template <class T>
-RotationSource<T> rotation_source(const Tensor& rotations, int64_t poses, int64_t samples,
-                                  int64_t axes, double max_angle) {
+RotationSource<T> rotation_source(const Tensor& rotations, const std::optional<Tensor>& elevation,
+                                  const std::optional<Tensor>& spread, int64_t poses,
+                                  int64_t samples, int64_t axes, double max_angle) {
   RotationSource<T> source{};
   source.samples = static_cast<int>(samples);
   source.poses = poses;
   if (rotations.scalar_type() == ScalarType::Long) {
     source.counter = data<int64_t>(rotations);
+    source.elevation = data<T>(elevation);
+    source.spread = data<T>(spread);
     source.draw = {static_cast<int>(axes), static_cast<T>(max_angle)};
   } else {
     source.matrices = data<T>(rotations);
@@ -77,12 +84,14 @@ Tensor philox_op(const Tensor& counter, int64_t poses, int64_t samples) {
   return out;
 }
 
-Tensor draw_rotations_op(const Tensor& like, const Tensor& counter, int64_t poses, int64_t samples,
+Tensor draw_rotations_op(const Tensor& like, const Tensor& counter,
+                         const std::optional<Tensor>& elevation,
+                         const std::optional<Tensor>& spread, int64_t poses, int64_t samples,
                          int64_t axes, double max_angle) {
   const Tensor out = empty(like, {samples * poses, 3, 3});
   with_floating(like, [&](auto zero) {
     using T = decltype(zero);
-    const auto source = rotation_source<T>(counter, poses, samples, axes, max_angle);
+    const auto source = rotation_source<T>(counter, elevation, spread, poses, samples, axes, max_angle);
     over_poses(poses, LEAST_POSES, [&](int64_t begin, int64_t end) {
       ITES_SIMD_CALL(draw_rotations, source, mutable_data<T>(out), begin, end);
     });
@@ -91,19 +100,22 @@ Tensor draw_rotations_op(const Tensor& like, const Tensor& counter, int64_t pose
 }
 
 std::tuple<Tensor, Tensor> rotate_project_op(const Tensor& joints, const Tensor& rotations,
-                                             int64_t samples, int64_t axes, double max_angle,
-                                             double distance, bool with_rotated) {
+                                             const std::optional<Tensor>& elevation,
+                                             const std::optional<Tensor>& spread, int64_t samples,
+                                             int64_t axes, double max_angle, double distance,
+                                             bool with_rotated) {
   const int64_t B = joints.size(0), J = joints.size(1);
   const Tensor points = empty(joints, {samples * B, J, 2});
   const Tensor rotated = with_rotated ? empty(joints, {samples * B, J, 3}) : empty(joints, {0});
   with_floating(joints, [&](auto zero) {
     using T = decltype(zero);
-    const RotateProject<T> arguments = {rotation_source<T>(rotations, B, samples, axes, max_angle),
-                                        static_cast<int>(J),
-                                        static_cast<T>(distance),
-                                        data<T>(joints),
-                                        mutable_data<T>(points),
-                                        with_rotated ? mutable_data<T>(rotated) : nullptr};
+    const RotateProject<T> arguments = {
+        rotation_source<T>(rotations, elevation, spread, B, samples, axes, max_angle),
+        static_cast<int>(J),
+        static_cast<T>(distance),
+        data<T>(joints),
+        mutable_data<T>(points),
+        with_rotated ? mutable_data<T>(rotated) : nullptr};
     over_poses(B, LEAST_POSES, [&](int64_t begin, int64_t end) {
       ITES_SIMD_CALL(rotate_project, arguments, begin, end);
     });
@@ -111,38 +123,42 @@ std::tuple<Tensor, Tensor> rotate_project_op(const Tensor& joints, const Tensor&
   return {points, rotated};
 }
 
-Tensor rotate_project_backward_op(const Tensor& grad_points,
-                                  const std::optional<Tensor>& grad_rotated, const Tensor& joints,
-                                  const Tensor& rotations, int64_t samples, int64_t axes,
-                                  double max_angle, double distance) {
+std::tuple<Tensor, Tensor> rotate_project_backward_op(
+    const Tensor& grad_points, const std::optional<Tensor>& grad_rotated, const Tensor& joints,
+    const Tensor& rotations, const std::optional<Tensor>& elevation,
+    const std::optional<Tensor>& spread, int64_t samples, int64_t axes, double max_angle,
+    double distance) {
   const int64_t B = joints.size(0), J = joints.size(1);
   const Tensor grad_joints = empty(joints, {B, J, 3});
+  const Tensor grad_elevation = empty(joints, {elevation ? B : 0});
   with_floating(joints, [&](auto zero) {
     using T = decltype(zero);
     const RotateProjectBackward<T> arguments = {
-        rotation_source<T>(rotations, B, samples, axes, max_angle),
+        rotation_source<T>(rotations, elevation, spread, B, samples, axes, max_angle),
         static_cast<int>(J),
         static_cast<T>(distance),
         data<T>(grad_points),
         data<T>(grad_rotated),
         data<T>(joints),
-        mutable_data<T>(grad_joints)};
+        mutable_data<T>(grad_joints),
+        mutable_data<T>(grad_elevation)};
     over_poses(B, LEAST_POSES, [&](int64_t begin, int64_t end) {
       ITES_SIMD_CALL(rotate_project_backward, arguments, begin, end);
     });
   });
-  return grad_joints;
+  return {grad_joints, grad_elevation};
 }
 
 Tensor equivariance_distance_op(const Tensor& joints, const Tensor& points, const Tensor& depth,
-                                const Tensor& rotations, int64_t samples, int64_t axes,
+                                const Tensor& rotations, const std::optional<Tensor>& elevation,
+                                const std::optional<Tensor>& spread, int64_t samples, int64_t axes,
                                 double max_angle, double distance) {
   const int64_t B = joints.size(0), J = joints.size(1);
   const Tensor out = empty(points, {samples * B});
   with_floating(joints, [&](auto zero) {
     using T = decltype(zero);
     const EquivarianceDistance<T> arguments = {
-        rotation_source<T>(rotations, B, samples, axes, max_angle),
+        rotation_source<T>(rotations, elevation, spread, B, samples, axes, max_angle),
         static_cast<int>(J),
         static_cast<T>(distance),
         data<T>(joints),
@@ -156,17 +172,20 @@ Tensor equivariance_distance_op(const Tensor& joints, const Tensor& points, cons
   return out;
 }
 
-std::tuple<Tensor, Tensor, Tensor> equivariance_distance_backward_op(
+std::tuple<Tensor, Tensor, Tensor, Tensor> equivariance_distance_backward_op(
     const Tensor& grad, const Tensor& joints, const Tensor& points, const Tensor& depth,
-    const Tensor& rotations, int64_t samples, int64_t axes, double max_angle, double distance) {
+    const Tensor& rotations, const std::optional<Tensor>& elevation,
+    const std::optional<Tensor>& spread, int64_t samples, int64_t axes, double max_angle,
+    double distance) {
   const int64_t B = joints.size(0), J = joints.size(1);
   const Tensor grad_joints = empty(joints, {B, J, 3});
   const Tensor grad_points = empty(joints, {samples * B, J, 2});
   const Tensor grad_depth = empty(joints, {samples * B, J});
+  const Tensor grad_elevation = empty(joints, {elevation ? B : 0});
   with_floating(joints, [&](auto zero) {
     using T = decltype(zero);
     const EquivarianceDistanceBackward<T> arguments = {
-        rotation_source<T>(rotations, B, samples, axes, max_angle),
+        rotation_source<T>(rotations, elevation, spread, B, samples, axes, max_angle),
         static_cast<int>(J),
         static_cast<T>(distance),
         data<T>(grad),
@@ -175,12 +194,65 @@ std::tuple<Tensor, Tensor, Tensor> equivariance_distance_backward_op(
         data<T>(depth),
         mutable_data<T>(grad_joints),
         mutable_data<T>(grad_points),
-        mutable_data<T>(grad_depth)};
+        mutable_data<T>(grad_depth),
+        mutable_data<T>(grad_elevation)};
     over_poses(B, LEAST_POSES, [&](int64_t begin, int64_t end) {
       ITES_SIMD_CALL(equivariance_distance_backward, arguments, begin, end);
     });
   });
-  return {grad_joints, grad_points, grad_depth};
+  return {grad_joints, grad_points, grad_depth, grad_elevation};
+}
+
+Tensor return_distance_op(const Tensor& points, const Tensor& depth, const Tensor& target,
+                          const Tensor& rotations, const std::optional<Tensor>& elevation,
+                          const std::optional<Tensor>& spread, int64_t samples, int64_t axes,
+                          double max_angle, double distance) {
+  const int64_t B = target.size(0), J = target.size(1);
+  const Tensor out = empty(points, {samples * B});
+  with_floating(points, [&](auto zero) {
+    using T = decltype(zero);
+    const ReturnDistance<T> arguments = {
+        rotation_source<T>(rotations, elevation, spread, B, samples, axes, max_angle),
+        static_cast<int>(J),
+        static_cast<T>(distance),
+        data<T>(points),
+        data<T>(depth),
+        data<T>(target),
+        mutable_data<T>(out)};
+    over_poses(B, LEAST_POSES, [&](int64_t begin, int64_t end) {
+      ITES_SIMD_CALL(return_distance, arguments, begin, end);
+    });
+  });
+  return out;
+}
+
+std::tuple<Tensor, Tensor, Tensor> return_distance_backward_op(
+    const Tensor& grad, const Tensor& points, const Tensor& depth, const Tensor& target,
+    const Tensor& rotations, const std::optional<Tensor>& elevation,
+    const std::optional<Tensor>& spread, int64_t samples, int64_t axes, double max_angle,
+    double distance) {
+  const int64_t B = target.size(0), J = target.size(1);
+  const Tensor grad_points = empty(points, {samples * B, J, 2});
+  const Tensor grad_depth = empty(points, {samples * B, J});
+  const Tensor grad_elevation = empty(points, {elevation ? B : 0});
+  with_floating(points, [&](auto zero) {
+    using T = decltype(zero);
+    const ReturnDistanceBackward<T> arguments = {
+        rotation_source<T>(rotations, elevation, spread, B, samples, axes, max_angle),
+        static_cast<int>(J),
+        static_cast<T>(distance),
+        data<T>(grad),
+        data<T>(points),
+        data<T>(depth),
+        data<T>(target),
+        mutable_data<T>(grad_points),
+        mutable_data<T>(grad_depth),
+        mutable_data<T>(grad_elevation)};
+    over_poses(B, LEAST_POSES, [&](int64_t begin, int64_t end) {
+      ITES_SIMD_CALL(return_distance_backward, arguments, begin, end);
+    });
+  });
+  return {grad_points, grad_depth, grad_elevation};
 }
 
 }  // namespace
@@ -198,6 +270,8 @@ STABLE_TORCH_LIBRARY_IMPL(ites_cpp, CPU, m) {
   m.impl("rotate_project_backward", TORCH_BOX(&rotate_project_backward_op));
   m.impl("equivariance_distance", TORCH_BOX(&equivariance_distance_op));
   m.impl("equivariance_distance_backward", TORCH_BOX(&equivariance_distance_backward_op));
+  m.impl("return_distance", TORCH_BOX(&return_distance_op));
+  m.impl("return_distance_backward", TORCH_BOX(&return_distance_backward_op));
 }
 
 }  // namespace ites

@@ -46,6 +46,11 @@ Nine rotation_of_words(const FourWords& words, int axes, double max_angle) {
   return array(random_rotation<double>(w, Draw<double>{axes, max_angle}));
 }
 
+Nine turn_of_words(const FourWords& words, double elevation, const Two& spread) {
+  const uint32_t w[4] = {words[0], words[1], words[2], words[3]};
+  return array(random_turn<double>(w, elevation, spread[0], spread[1]));
+}
+
 std::array<float, 2> sine_cosine_of(float angle) {
   float sine, cosine;
   sine_cosine(angle, sine, cosine);
@@ -65,6 +70,17 @@ void bind_rotation(py::module_& parent) {
   m.def("philox", &philox_words, "Philox 4x32-10: (counter of 4 words, key of 2) -> 4 words.");
   m.def("random_words", &draw_words, "((seed, offset, first pose), pose, sample) -> 4 words.");
   m.def("random_rotation", &rotation_of_words, "(4 words, axes mask, max_angle) -> R.");
+  m.def("random_turn", &turn_of_words, "(4 words, elevation, (mean, deviation)) -> R.");
+  m.def(
+      "turn_seen", [](double e, double a, double f) { return array(turn_seen(e, a, f)); },
+      "(elevation, azimuth, new elevation) -> R.");
+  m.def(
+      "elevation_vjp",
+      [](const Three& g, const Three& v) { return elevation_vjp(vec3(g), vec3(v)); },
+      "(gradient to v, v) -> gradient of v @ turn_seen(e, a, f) to e.");
+  m.def(
+      "logarithm", [](float x) { return logarithm(x); },
+      "The single precision logarithm of C++ and CUDA.");
   m.def("sine_cosine", &sine_cosine_of, "The single precision sin and cos of all backends.");
   m.def("so3_exp", [](const Three& w) { return array(so3_exp(vec3(w))); }, "w -> R.");
   m.def(

@@ -10,6 +10,17 @@ namespace ITES_SIMD {
 
 constexpr int JOINTS = 32;
 
+template <class V>
+ITES_FN Vec3<V> vec3(const V* v) {
+  return {v[0], v[1], v[2]};
+}
+template <class V>
+ITES_FN void put(V* to, const Vec3<V>& v) {
+  to[0] = v.x;
+  to[1] = v.y;
+  to[2] = v.z;
+}
+
 // Rotations of sample `sample` of poses b, b + 1, ...; `rows` of them exist.
 template <class T, class V = lanes_of<T>>
 ITES_FN Mat3<V> rotations_at(const RotationSource<T>& source, int sample, int64_t b, int rows) {
@@ -22,7 +33,32 @@ ITES_FN Mat3<V> rotations_at(const RotationSource<T>& source, int sample, int64_
   W words[4];
   random_words(stream_at(source.counter), W(static_cast<uint32_t>(b)) + lane_numbers<V::count>(),
                static_cast<uint32_t>(sample), words);
+  if (source.elevation) {
+    V elevation;
+    load_rows(&elevation, source.elevation + b, 1, rows, 1);
+    return random_turn<V>(words, elevation, V(source.spread[0]), V(source.spread[1]));
+  }
   return random_rotation<V>(words, source.draw);
+}
+
+// Sums over joints that come a tile at a time: adds to what stands for poses b, b + 1, ...
+template <class T, class V = lanes_of<T>>
+ITES_FN void add_rows(V sum, T* to, bool first, int rows) {
+  if (!first) {
+    V before;
+    load_rows(&before, to, 1, rows, 1);
+    sum += before;
+  }
+  store_rows(&sum, to, 1, rows, 1);
+}
+
+// The gradient to the elevations of poses b, b + 1, ... from those to their joints.
+template <class T, class V = lanes_of<T>>
+ITES_FN void add_elevation_vjp(const V* grad, const V* pose, int joints, T* to, bool first,
+                               int rows) {
+  V sum(T(0));
+  for (int j = 0; j < joints; ++j) sum += elevation_vjp(vec3(grad + 3 * j), vec3(pose + 3 * j));
+  add_rows(sum, to, first, rows);
 }
 
 // Calls body(b, rows, j, joints) for each group of poses in [begin, end) and chunk of joints.
@@ -34,17 +70,6 @@ ITES_FN void for_each_tile(int64_t begin, int64_t end, int joints, const Body& b
     for (int j = 0; j < joints; j += JOINTS)
       body(b, rows, j, joints - j < JOINTS ? joints - j : JOINTS);
   }
-}
-
-template <class V>
-ITES_FN Vec3<V> vec3(const V* v) {
-  return {v[0], v[1], v[2]};
-}
-template <class V>
-ITES_FN void put(V* to, const Vec3<V>& v) {
-  to[0] = v.x;
-  to[1] = v.y;
-  to[2] = v.z;
 }
 
 template <class T>
@@ -129,6 +154,8 @@ void rotate_project_backward(const RotateProjectBackward<T>& a, int64_t begin, i
     }
     store_rows(grad, a.grad_joints + (b * a.joint_count + j0) * 3, a.joint_count * 3, rows,
                joints * 3);
+    if (a.source.elevation)
+      add_elevation_vjp(grad, pose, joints, a.grad_elevation + b, j0 == 0, rows);
   });
 }
 
@@ -151,14 +178,7 @@ void equivariance_distance(const EquivarianceDistance<T>& a, int64_t begin, int6
             backproject(points[2 * j], points[2 * j + 1], depth[j], V(a.distance));
         sum += norm(subtract(lifted, turned));
       }
-      T* out = a.out + s * a.source.poses + b;
-      if (j0) {
-        V before;
-        load_rows(&before, out, 1, rows, 1);
-        sum += before;
-      }
-      if (j0 + joints == a.joint_count) sum = sum * scale;
-      store_rows(&sum, out, 1, rows, 1);
+      add_rows(sum * scale, a.out + s * a.source.poses + b, j0 == 0, rows);
     }
   });
 }
@@ -196,6 +216,68 @@ void equivariance_distance_backward(const EquivarianceDistanceBackward<T>& a, in
     }
     store_rows(grad, a.grad_joints + (b * a.joint_count + j0) * 3, a.joint_count * 3, rows,
                joints * 3);
+    if (a.source.elevation)
+      add_elevation_vjp(grad, pose, joints, a.grad_elevation + b, j0 == 0, rows);
+  });
+}
+
+template <class T>
+void return_distance(const ReturnDistance<T>& a, int64_t begin, int64_t end) {
+  using V = lanes_of<T>;
+  const V scale(T(1) / T(a.joint_count));
+  for_each_tile<T>(begin, end, a.joint_count, [&](int64_t b, int rows, int j0, int joints) {
+    V target[JOINTS * 2], points[JOINTS * 2], depth[JOINTS];
+    load_rows(target, a.target + (b * a.joint_count + j0) * 2, a.joint_count * 2, rows, joints * 2);
+    for (int s = 0; s < a.source.samples; ++s) {
+      const Mat3<V> R = rotations_at(a.source, s, b, rows);
+      const int64_t row = (s * a.source.poses + b) * a.joint_count + j0;
+      load_rows(points, a.points + row * 2, a.joint_count * 2, rows, joints * 2);
+      load_rows(depth, a.depth + row, a.joint_count, rows, joints);
+      V sum(T(0));
+      for (int j = 0; j < joints; ++j) {
+        const Vec3<V> lifted =
+            backproject(points[2 * j], points[2 * j + 1], depth[j], V(a.distance));
+        const Projection<V> p(rotate_back(lifted, R), V(a.distance));
+        const V x = p.x - target[2 * j], y = p.y - target[2 * j + 1];
+        sum += square_root(x * x + y * y);
+      }
+      add_rows(sum * scale, a.out + s * a.source.poses + b, j0 == 0, rows);
+    }
+  });
+}
+
+template <class T>
+void return_distance_backward(const ReturnDistanceBackward<T>& a, int64_t begin, int64_t end) {
+  using V = lanes_of<T>;
+  const V scale(T(1) / T(a.joint_count));
+  for_each_tile<T>(begin, end, a.joint_count, [&](int64_t b, int rows, int j0, int joints) {
+    V target[JOINTS * 2], points[JOINTS * 2], depth[JOINTS], to_elevation(T(0));
+    load_rows(target, a.target + (b * a.joint_count + j0) * 2, a.joint_count * 2, rows, joints * 2);
+    for (int s = 0; s < a.source.samples; ++s) {
+      const Mat3<V> R = rotations_at(a.source, s, b, rows);
+      const int64_t row = (s * a.source.poses + b) * a.joint_count + j0;
+      load_rows(points, a.points + row * 2, a.joint_count * 2, rows, joints * 2);
+      load_rows(depth, a.depth + row, a.joint_count, rows, joints);
+      V g;
+      load_rows(&g, a.grad + s * a.source.poses + b, 1, rows, 1);
+      g = g * scale;
+      for (int j = 0; j < joints; ++j) {
+        const V px = points[2 * j], py = points[2 * j + 1], d = depth[j];
+        const Vec3<V> back = rotate_back(backproject(px, py, d, V(a.distance)), R);
+        const Projection<V> p(back, V(a.distance));
+        const Vec3<V> offset = {p.x - target[2 * j], p.y - target[2 * j + 1], V(T(0))};
+        const Vec3<V> go = norm_vjp(g, offset, norm(offset));
+        const Vec3<V> gb = p.vjp(go.x, go.y);
+        to_elevation -= elevation_vjp(gb, back);
+        const Vec3<V> gp = backproject_vjp(rotate(gb, R), px, py, d, V(a.distance));
+        points[2 * j] = gp.x;
+        points[2 * j + 1] = gp.y;
+        depth[j] = gp.z;
+      }
+      store_rows(points, a.grad_points + row * 2, a.joint_count * 2, rows, joints * 2);
+      store_rows(depth, a.grad_depth + row, a.joint_count, rows, joints);
+    }
+    if (a.source.elevation) add_rows(to_elevation, a.grad_elevation + b, j0 == 0, rows);
   });
 }
 
@@ -207,7 +289,9 @@ void equivariance_distance_backward(const EquivarianceDistanceBackward<T>& a, in
   template void rotate_project_backward<T>(const RotateProjectBackward<T>&, int64_t, int64_t);     \
   template void equivariance_distance<T>(const EquivarianceDistance<T>&, int64_t, int64_t);        \
   template void equivariance_distance_backward<T>(const EquivarianceDistanceBackward<T>&, int64_t, \
-                                                  int64_t);
+                                                  int64_t);                                        \
+  template void return_distance<T>(const ReturnDistance<T>&, int64_t, int64_t);                    \
+  template void return_distance_backward<T>(const ReturnDistanceBackward<T>&, int64_t, int64_t);
 ITES_INSTANTIATE(float)
 ITES_INSTANTIATE(double)
 #undef ITES_INSTANTIATE

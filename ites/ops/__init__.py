@@ -3,6 +3,7 @@
 | family | ops |
 |---|---|
 | rotation | `so3_exp`, `draw_rotations`, `rotate_project`, `equivariance_distance` |
+| | `return_distance` |
 | dictionary | `dictionary_reprojection`, `invariance_distance` |
 | graph | `graph_mix`, `semantic_graph_conv`, `non_local` |
 | norm | `batch_norm_relu` |
@@ -21,6 +22,7 @@ from ites.ops.rotation import (
     draw_rotations,
     equivariance_distance,
     philox,
+    return_distance,
     rotate_project,
     so3_exp,
 )
@@ -39,6 +41,7 @@ __all__ = [
     "invariance_distance",
     "non_local",
     "philox",
+    "return_distance",
     "rotate_project",
     "semantic_graph_conv",
     "so3_exp",

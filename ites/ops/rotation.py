@@ -48,15 +48,9 @@ class RotationDraw:
     max_angle: float = torch.pi
 
     def __post_init__(self) -> None:
-        if self.counter.dtype != torch.int64 or tuple(self.counter.shape) != (3,):
-            raise TypeError(
-                "RotationDraw: counter must be int64 of shape (3,), "
-                f"got {self.counter.dtype} {tuple(self.counter.shape)}"
-            )
+        _expect_draw("RotationDraw", self.counter, self.samples)
         if not self.axes or set(self.axes) - set(_AXES) or len(set(self.axes)) < len(self.axes):
             raise ValueError(f"RotationDraw: axes must be a subset of 'xyz', got {self.axes!r}")
-        if self.samples < 1:
-            raise ValueError(f"RotationDraw: samples must be at least 1, got {self.samples}")
 
     @property
     def mask(self) -> int:
@@ -64,7 +58,51 @@ class RotationDraw:
         return sum(_AXES[axis] for axis in self.axes)
 
 
-Rotations = Tensor | RotationDraw
+@dataclass(frozen=True)
+class TurnDraw:
+    """Random turns about the true vertical, each seen by a camera of another elevation.
+
+    `R = Rx(e) @ Ry(a) @ Rx(-f)`: e the elevation of the camera that gave the pose, the azimuth
+    a ~ U(-pi, pi), f ~ N(mean, std) the new camera's elevation. Rx and Ry are exact rotations.
+    A positive elevation is a camera that looks down: `X_camera @ Rx(e)` stands upright, up being
+    -y. Drawn as a `RotationDraw` is, and like it not stored; the gradient goes to e.
+
+    Args:
+        counter: int64 (3,), as of `RotationDraw`.
+        elevation: (B,), e, radians.
+        spread: (2,), mean and standard deviation of f, radians: a constant on the device.
+        samples: n, rotations a pose.
+
+    Source: Box and Muller, 1958 (f); Salmon et al., SC 2011 (Philox).
+    """
+
+    counter: Tensor
+    elevation: Tensor
+    spread: Tensor
+    samples: int = 4
+
+    def __post_init__(self) -> None:
+        _expect_draw("TurnDraw", self.counter, self.samples)
+        if self.elevation.ndim != 1 or tuple(self.spread.shape) != (2,):
+            raise ValueError(
+                "TurnDraw: elevation must be (B,) and spread (2,), "
+                f"got {tuple(self.elevation.shape)} and {tuple(self.spread.shape)}"
+            )
+        if self.spread.requires_grad:
+            raise ValueError("TurnDraw: spread is a constant and takes no gradient; detach it")
+
+
+def _expect_draw(what: str, counter: Tensor, samples: int) -> None:
+    if counter.dtype != torch.int64 or tuple(counter.shape) != (3,):
+        raise TypeError(
+            f"{what}: counter must be int64 of shape (3,), "
+            f"got {counter.dtype} {tuple(counter.shape)}"
+        )
+    if samples < 1:
+        raise ValueError(f"{what}: samples must be at least 1, got {samples}")
+
+
+Rotations = Tensor | RotationDraw | TurnDraw
 """Rotations for an op: matrices (n * B, 3, 3), constants, or a draw."""
 
 
@@ -153,9 +191,9 @@ _philox = define(
 
 
 def draw_rotations(
-    draw: RotationDraw, poses: int, like: Tensor, backend: str | None = None
+    draw: RotationDraw | TurnDraw, poses: int, like: Tensor, backend: str | None = None
 ) -> Tensor:
-    """The rotation matrices of a draw.
+    """The rotation matrices of a draw, as constants.
 
     Args:
         draw: what to draw.
@@ -165,18 +203,48 @@ def draw_rotations(
 
     Returns:
         (samples * B, 3, 3), sample-major.
+
+    Raises:
+        ValueError, TypeError: a `TurnDraw`'s elevation or spread does not fit.
     """
+    like = like.detach()
     chosen = choose("draw_rotations", like.device.type, like.dtype, backend)
+    counter, elevation, spread, *kind = _drawn("draw_rotations", draw, poses, like)
     if chosen == "reference":
-        return _draw_reference(draw, poses, like)
-    return _draw_rotations(
-        like.detach(), draw.counter, poses, draw.samples, draw.mask, draw.max_angle, chosen
+        return _draw_reference(draw, poses, like).detach()
+    elevation = None if elevation is None else elevation.detach()
+    return _draw_rotations(like, counter, elevation, spread, poses, *kind, chosen)
+
+
+def _drawn(
+    op: str, draw: RotationDraw | TurnDraw, poses: int, like: Tensor
+) -> tuple[Tensor, Tensor | None, Tensor | None, int, int, float]:
+    """(counter, elevation, spread, samples, axes, max_angle), as the kernels take a draw."""
+    if isinstance(draw, RotationDraw):
+        return draw.counter, None, None, draw.samples, draw.mask, draw.max_angle
+    elevation, spread = full_precision(draw.elevation, draw.spread)
+    expect(op, "elevation", elevation, poses)
+    expect_alike(op, poses=like, elevation=elevation, spread=spread)
+    return (
+        draw.counter,
+        elevation.contiguous(),
+        spread.contiguous(),
+        draw.samples,
+        _AXES["y"],
+        torch.pi,
     )
 
 
-def _draw_reference(draw: RotationDraw, poses: int, like: Tensor) -> Tensor:
+def _draw_reference(draw: RotationDraw | TurnDraw, poses: int, like: Tensor) -> Tensor:
     words = philox(draw.counter, poses, draw.samples, "reference")
     uniform = (words >> 8).to(like.dtype) * 2.0**-24  # [nB, 4] in [0, 1)
+    if isinstance(draw, TurnDraw):
+        elevation, spread = full_precision(draw.elevation, draw.spread)
+        normal = (-2 * (-uniform[:, 1]).log1p()).sqrt() * _radians(uniform[:, 2]).cos()
+        drawn = spread[0] + spread[1] * normal
+        tilted = _axis_rotation("x", elevation.repeat(draw.samples))
+        turned = tilted @ _axis_rotation("y", _radians(uniform[:, 0]))
+        return turned @ _axis_rotation("x", -drawn)
     angle = draw.max_angle * uniform[:, 0]
     which = ["xyz".index(axis) for axis in sorted(draw.axes)]
     axis = uniform.new_zeros(len(words), 3)
@@ -197,6 +265,17 @@ def _draw_reference(draw: RotationDraw, poses: int, like: Tensor) -> Tensor:
     return eye + f * angle.sin() * hat + f.square() * (1 - angle.cos()) * (hat @ hat)
 
 
+def _axis_rotation(axis: str, angle: Tensor) -> Tensor:
+    """Exact rotations (N, 3, 3) by angles (N,) about x or y, as `so3_exp` has their sense."""
+    sine, cosine = angle.sin(), angle.cos()
+    zero, one = torch.zeros_like(sine), torch.ones_like(sine)
+    if axis == "x":
+        entries = [one, zero, zero, zero, cosine, -sine, zero, sine, cosine]
+    else:
+        entries = [cosine, zero, sine, zero, one, zero, -sine, zero, cosine]
+    return torch.stack(entries, dim=-1).unflatten(-1, (3, 3))
+
+
 def _radians(turns: Tensor) -> Tensor:
     """Turns in [0, 1) as radians in [-pi, pi), which round half as much."""
     return 2 * torch.pi * (turns - (turns >= 0.5).to(turns.dtype))
@@ -204,9 +283,11 @@ def _radians(turns: Tensor) -> Tensor:
 
 _draw_rotations = define(
     "rotation",
-    "draw_rotations(Tensor like, Tensor counter, int poses, int samples, int axes, "
-    "float max_angle) -> Tensor",
-    lambda like, counter, poses, samples, *_: like.new_empty(samples * poses, 3, 3),
+    "draw_rotations(Tensor like, Tensor counter, Tensor? elevation, Tensor? spread, int poses, "
+    "int samples, int axes, float max_angle) -> Tensor",
+    lambda like, counter, elevation, spread, poses, samples, *_: like.new_empty(
+        samples * poses, 3, 3
+    ),
 )
 
 
@@ -219,12 +300,12 @@ def rotate_project(
 ) -> tuple[Tensor, Tensor | None]:
     """Rotate every pose n times and project: `project(joints @ R)`, in one pass.
 
-    A draw is made anew in the backward pass, so no rotation is stored. Rotations are constants:
-    the gradient goes to the joints.
+    A draw is made anew in the backward pass, so no rotation is stored. The gradient goes to the
+    joints and to a `TurnDraw`'s elevation; other rotations are constants.
 
     Args:
         joints: (B, J, 3), network units, relative to the root.
-        rotations: matrices (n * B, 3, 3), sample-major, or a `RotationDraw`.
+        rotations: matrices (n * B, 3, 3), sample-major, a `RotationDraw` or a `TurnDraw`.
         distance: c of `ites.geometry.project`.
         with_rotated: also return the rotated joints.
         backend: see `ites.backends`.
@@ -259,37 +340,47 @@ def _rotate(joints: Tensor, matrices: Tensor) -> Tensor:
     return joints.repeat(len(matrices) // max(len(joints), 1), 1, 1) @ matrices  # [nB, J, 3]
 
 
-def _matrices(op: str, rotations: Rotations, joints: Tensor) -> Tensor:
-    if isinstance(rotations, RotationDraw):
-        return _draw_reference(rotations, len(joints), joints)
-    _expect_matrices(op, rotations, joints)
-    return rotations
+def _matrices(op: str, rotations: Rotations, poses: Tensor) -> Tensor:
+    if isinstance(rotations, Tensor):
+        _expect_matrices(op, rotations, poses)
+        return rotations
+    _drawn(op, rotations, len(poses), poses)
+    return _draw_reference(rotations, len(poses), poses)
 
 
-def _expect_matrices(op: str, matrices: Tensor, joints: Tensor) -> None:
+def _expect_matrices(op: str, matrices: Tensor, poses: Tensor) -> None:
     expect(op, "rotations", matrices, "n * B", 3, 3)
-    expect_alike(op, joints=joints, rotations=matrices)
-    expect_multiple(op, "rotations", matrices, len(joints))
+    expect_alike(op, poses=poses, rotations=matrices)
+    expect_multiple(op, "rotations", matrices, len(poses))
     if matrices.requires_grad:
         raise ValueError(f"{op}: rotations are constants and take no gradient; detach them")
 
 
 def _rotation_arguments(
-    op: str, rotations: Rotations, joints: Tensor
-) -> tuple[Tensor, int, int, float]:
-    """(matrices or counter, samples, axes, max_angle), as the kernels take them."""
-    if isinstance(rotations, RotationDraw):
-        return rotations.counter, rotations.samples, rotations.mask, rotations.max_angle
-    _expect_matrices(op, rotations, joints)
-    samples = len(rotations) // len(joints) if len(joints) else 1
-    return rotations.contiguous(), samples, 0, 0.0
+    op: str, rotations: Rotations, poses: Tensor
+) -> tuple[Tensor, Tensor | None, Tensor | None, int, int, float]:
+    """(matrices or counter, elevation, spread, samples, axes, max_angle), as the kernels take them.
+
+    Matrices have axes 0; an elevation and a spread make the draw a turn.
+    """
+    if not isinstance(rotations, Tensor):
+        return _drawn(op, rotations, len(poses), poses)
+    _expect_matrices(op, rotations, poses)
+    samples = len(rotations) // len(poses) if len(poses) else 1
+    return rotations.contiguous(), None, None, samples, 0, 0.0
+
+
+def _elevation_gradient(elevation: Tensor | None, other: Tensor) -> Tensor:
+    """An output for the gradient to the elevation, empty where there is none."""
+    return other.new_empty(0 if elevation is None else elevation.shape[0])
 
 
 _rotate_project = define(
     "rotation",
-    "rotate_project(Tensor joints, Tensor rotations, int samples, int axes, float max_angle, "
-    "float distance, bool with_rotated) -> (Tensor, Tensor)",
-    lambda joints, rotations, samples, axes, max_angle, distance, with_rotated: (
+    "rotate_project(Tensor joints, Tensor rotations, Tensor? elevation, Tensor? spread, "
+    "int samples, int axes, float max_angle, float distance, bool with_rotated) "
+    "-> (Tensor, Tensor)",
+    lambda joints, rotations, elevation, spread, samples, axes, angle, distance, with_rotated: (
         joints.new_empty(samples * joints.shape[0], joints.shape[1], 2),
         joints.new_empty(samples * joints.shape[0], joints.shape[1], 3)
         if with_rotated
@@ -299,27 +390,31 @@ _rotate_project = define(
 _rotate_project_backward = define(
     "rotation",
     "rotate_project_backward(Tensor grad_points, Tensor? grad_rotated, Tensor joints, "
-    "Tensor rotations, int samples, int axes, float max_angle, float distance) -> Tensor",
-    lambda grad_points, grad_rotated, joints, *_: joints.new_empty(joints.shape),
+    "Tensor rotations, Tensor? elevation, Tensor? spread, int samples, int axes, "
+    "float max_angle, float distance) -> (Tensor, Tensor)",
+    lambda grad_points, grad_rotated, joints, rotations, elevation, *_: (
+        joints.new_empty(joints.shape),
+        _elevation_gradient(elevation, joints),
+    ),
 )
 
 
 def _rotate_project_vjp(saved, constants, grad_points, grad_rotated):
-    joints, rotations = saved
+    joints, _, elevation, _ = saved
     *source, distance, with_rotated, backend = constants
     if grad_points is None:
         rows = constants[0] * joints.shape[0]
         grad_points = joints.new_zeros(rows, joints.shape[1], 2)
     if grad_rotated is not None:
         grad_rotated = grad_rotated.contiguous() if with_rotated else None
-    grad = _rotate_project_backward(
-        grad_points.contiguous(), grad_rotated, joints, rotations, *source, distance, backend
+    to_joints, to_elevation = _rotate_project_backward(
+        grad_points.contiguous(), grad_rotated, *saved, *source, distance, backend
     )
-    return grad, None, None, None, None, None, None
+    return to_joints, None, None if elevation is None else to_elevation, *(None,) * 6
 
 
 differentiate(
-    "rotate_project", lambda inputs, output: (list(inputs[:2]), inputs[2:]), _rotate_project_vjp
+    "rotate_project", lambda inputs, output: (list(inputs[:4]), inputs[4:]), _rotate_project_vjp
 )
 
 
@@ -363,11 +458,7 @@ def equivariance_distance(
         lifted = geometry.backproject(points, depth, distance)
         return torch.linalg.vector_norm(lifted - rotated, dim=-1).mean(-1)
     arguments = _rotation_arguments("equivariance_distance", rotations, joints)
-    if len(points) != arguments[1] * len(joints):
-        raise ValueError(
-            f"equivariance_distance: points must hold {arguments[1]} x {len(joints)} poses, "
-            f"got {len(points)}"
-        )
+    _expect_views("equivariance_distance", points, arguments[3], len(joints))
     return _equivariance_distance(
         joints.contiguous(),
         points.contiguous(),
@@ -378,28 +469,125 @@ def equivariance_distance(
     )
 
 
+def _expect_views(op: str, points: Tensor, samples: int, poses: int) -> None:
+    if len(points) != samples * poses:
+        raise ValueError(f"{op}: points must hold {samples} x {poses} poses, got {len(points)}")
+
+
 _equivariance_distance = define(
     "rotation",
     "equivariance_distance(Tensor joints, Tensor points, Tensor depth, Tensor rotations, "
-    "int samples, int axes, float max_angle, float distance) -> Tensor",
+    "Tensor? elevation, Tensor? spread, int samples, int axes, float max_angle, "
+    "float distance) -> Tensor",
     lambda joints, points, *_: points.new_empty(points.shape[0]),
 )
 _equivariance_distance_backward = define(
     "rotation",
     "equivariance_distance_backward(Tensor grad, Tensor joints, Tensor points, Tensor depth, "
-    "Tensor rotations, int samples, int axes, float max_angle, float distance) "
-    "-> (Tensor, Tensor, Tensor)",
-    lambda grad, joints, points, depth, *_: (
+    "Tensor rotations, Tensor? elevation, Tensor? spread, int samples, int axes, "
+    "float max_angle, float distance) -> (Tensor, Tensor, Tensor, Tensor)",
+    lambda grad, joints, points, depth, rotations, elevation, *_: (
         joints.new_empty(joints.shape),
         points.new_empty(points.shape),
         depth.new_empty(depth.shape),
+        _elevation_gradient(elevation, joints),
     ),
 )
+
+
+def _equivariance_distance_vjp(saved, constants, grad):
+    *grads, to_elevation = _equivariance_distance_backward(grad.contiguous(), *saved, *constants)
+    return *grads, None, None if saved[4] is None else to_elevation, *(None,) * 5
+
+
 differentiate(
     "equivariance_distance",
-    lambda inputs, output: (list(inputs[:4]), inputs[4:]),
-    lambda saved, constants, grad: (
-        *_equivariance_distance_backward(grad.contiguous(), *saved, *constants),
-        *(None,) * 5,
+    lambda inputs, output: (list(inputs[:6]), inputs[6:]),
+    _equivariance_distance_vjp,
+)
+
+
+def return_distance(
+    points: Tensor,
+    depth: Tensor,
+    target: Tensor,
+    rotations: Rotations,
+    distance: float = geometry.DISTANCE,
+    backend: str | None = None,
+) -> Tensor:
+    """How far lifted views, turned back and projected, are from the points they were made of.
+
+    `mean over joints of |project(backproject(points, depth) @ R^T) - target|`, the poses never
+    written to memory; a draw is made anew. The gradient goes to points, depth and a `TurnDraw`'s
+    elevation.
+
+    Args:
+        points: (n * B, J, 2), projections of rotated poses.
+        depth: (n * B, J, 1), their lifted depths, network units.
+        target: (B, J, 2), the 2D input before rotation; a constant.
+        rotations: as given to `rotate_project`.
+        distance: c.
+        backend: see `ites.backends`.
+
+    Returns:
+        (n * B,), on the image plane at unit focal length. Its mean is a reprojection loss.
+
+    Raises:
+        ValueError, TypeError: a shape or dtype does not fit, or the target wants a gradient.
+    """
+    op = "return_distance"
+    points, depth, target = full_precision(points, depth, target)
+    expect(op, "target", target, "B", "J", 2)
+    expect(op, "points", points, "n * B", target.shape[1], 2)
+    expect(op, "depth", depth, len(points), target.shape[1], 1)
+    expect_alike(op, points=points, depth=depth, target=target)
+    if target.requires_grad:
+        raise ValueError(f"{op}: target is a constant and takes no gradient; detach it")
+    chosen = choose(op, points.device.type, points.dtype, backend)
+    arguments = _rotation_arguments(op, rotations, target)
+    _expect_views(op, points, arguments[3], len(target))
+    if chosen == "reference":
+        back = _matrices(op, rotations, target).mT
+        returned = geometry.project(geometry.backproject(points, depth, distance) @ back, distance)
+        offset = returned - target.repeat(arguments[3], 1, 1)
+        return torch.linalg.vector_norm(offset, dim=-1).mean(-1)
+    return _return_distance(
+        points.contiguous(),
+        depth.squeeze(-1).contiguous(),
+        target.contiguous(),
+        *arguments,
+        distance,
+        chosen,
+    )
+
+
+_return_distance = define(
+    "rotation",
+    "return_distance(Tensor points, Tensor depth, Tensor target, Tensor rotations, "
+    "Tensor? elevation, Tensor? spread, int samples, int axes, float max_angle, "
+    "float distance) -> Tensor",
+    lambda points, *_: points.new_empty(points.shape[0]),
+)
+_return_distance_backward = define(
+    "rotation",
+    "return_distance_backward(Tensor grad, Tensor points, Tensor depth, Tensor target, "
+    "Tensor rotations, Tensor? elevation, Tensor? spread, int samples, int axes, "
+    "float max_angle, float distance) -> (Tensor, Tensor, Tensor)",
+    lambda grad, points, depth, target, rotations, elevation, *_: (
+        points.new_empty(points.shape),
+        depth.new_empty(depth.shape),
+        _elevation_gradient(elevation, points),
     ),
+)
+
+
+def _return_distance_vjp(saved, constants, grad):
+    *grads, to_elevation = _return_distance_backward(grad.contiguous(), *saved, *constants)
+    return *grads, None, None, None if saved[4] is None else to_elevation, *(None,) * 5
+
+
+differentiate(
+    "return_distance",
+    lambda inputs, output: (list(inputs[:6]), inputs[6:]),
+    _return_distance_vjp,
 )
