@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from ites.checkpoint import load_model, load_prior, state_file
 from ites.config import make_settings, stages_of
+from ites.data.store import PoseStore
 from ites.data.synthetic import prepare_synthetic
 from ites.errors import ItesError
 from ites.evaluate import evaluate
@@ -216,3 +217,28 @@ def test_folded_models_lift_the_same(run: Path) -> None:
         model, _ = load_model(run, stage)
         torch.testing.assert_close(fold_norms(model).pose(points), model.pose(points))
         assert (fold_norms(model).depth(points)[:, 0] == 0).all()
+
+
+def test_a_flipped_teacher_says_the_opposite_and_can_be_flipped_back() -> None:
+    torch.manual_seed(0)
+    model = Teacher(width=32, blocks=1, upright=True).double().eval()
+    points = poses(7)
+    depth, elevation = model.depth(points), model.elevation(points)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.flip()
+    torch.testing.assert_close(model.depth(points), -depth)
+    torch.testing.assert_close(model.elevation(points), -elevation)
+    model.flip()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_perspective_tells_the_sign_of_all_depths(run: Path, store: Path) -> None:
+    model, _ = load_model(run, "teacher")
+    prior = load_prior(run)
+    assert isinstance(model, Teacher)
+    with PoseStore(store) as poses_store:
+        points = torch.from_numpy(poses_store.points("train", None)[0][::5])
+    assert not model.flip_helps(points, prior)
+    model.flip()
+    assert model.flip_helps(points, prior)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -229,6 +230,55 @@ class Teacher(nn.Module):
             pose, views, self._depth(again.camera_pose), turns, self.distance, self.backend
         ).mean()
         return TurnLosses(error.mean() + view_error.mean(), turn, limited(prior(views)).mean())
+
+    @torch.no_grad()
+    def flip(self, momenta: Callable[[nn.Parameter], Iterable[Tensor]] = lambda _: ()) -> None:
+        """Become the teacher of the opposite depths and elevations, exactly.
+
+        Args:
+            momenta: what an optimiser keeps of a parameter that has the gradient's sign.
+        """
+        assert self.elevation_angle is not None
+        depths = slice(2, None, 3)
+        turned = slice(0, 2)  # a rotation vector is mirrored as an axis of turning
+        for parameter, place in (
+            (self.dictionary, (slice(None), depths)),
+            (self.mean_pose, depths),
+            (self.rotation_vector.weight, turned),
+            (self.rotation_vector.bias, turned),
+            (self.elevation_angle.weight, slice(None)),
+            (self.elevation_angle.bias, slice(None)),
+        ):
+            for tensor in (parameter, *momenta(parameter)):
+                tensor[place].neg_()  # type: ignore[index]
+
+    @torch.no_grad()
+    def flip_helps(self, points: Tensor, prior: nn.Module, tilt: float = 1.0) -> bool:
+        """Whether turned views of the lifted poses are likelier with all depths opposite.
+
+        Turned about the vertical, a pose and its depth-flipped twin show nearly the same views if
+        the camera is taken to look up instead of down: for all poses at once the two differ by
+        perspective alone, which makes what is near large. That decides.
+
+        Args:
+            points: (B, J, 2), a sample of the training's poses.
+            prior, tilt: see `turn_losses`.
+        """
+        training = self.training
+        self.eval()
+        points = self._centre(points)
+        features = self.trunk(points)
+        depth = self._depth(self._pose_of(features, points)[0].camera_pose)
+        elevation = tilt * self._elevation(features)
+        self.train(training)
+        counter = torch.zeros(3, dtype=torch.int64, device=points.device)
+        unlikely = []
+        for sign in (1, -1):
+            pose = geometry.backproject(points, sign * depth, self.distance)
+            turns = ops.TurnDraw(counter, sign * elevation, sign * spread_of(elevation), 4)
+            views, _ = ops.rotate_project(pose, turns, self.distance, backend=self.backend)
+            unlikely.append(limited(prior(views)).mean())
+        return bool(unlikely[1] < unlikely[0])
 
     def _elevation(self, features: Tensor) -> Tensor:
         assert self.elevation_angle is not None

@@ -40,7 +40,7 @@ from ites.train.run import (
     write_settings,
     write_versions,
 )
-from ites.train.stages import Stage, make_stage
+from ites.train.stages import Stage, TeacherStage, make_stage
 from ites.train.step import Captured, Clock, Kind, Step, Steps, one_by_one
 
 
@@ -234,11 +234,16 @@ class Training:
         """Take the next steps of the schedule: one, or where they are captured a graph's."""
         settings = self.settings
         epoch, index = divmod(self.step, self.batches)
+        if isinstance(self.stage, TeacherStage) and self._is_due(self.stage.period):
+            self.stage.settle(self.step, self.optimiser)
         self.feed.seek(epoch, index)
         self._set_learning_rate(epoch)
         size = min(settings.batch, self.poses - index * settings.batch)
         kind = Kind(size, early=self.step < self._early)
         self.step += self._take(kind, self._room(index))
+
+    def _is_due(self, period: int) -> bool:
+        return period > 0 and self.step % period == 0
 
     def _room(self, index: int) -> int:
         """Steps that differ in what the device holds alone, before the host has something to do."""
@@ -246,6 +251,8 @@ class Training:
         every = [settings.log_every, settings.checkpoint_every]
         if settings.decay == "cosine":
             every.append(RATE_STEPS)
+        if isinstance(self.stage, TeacherStage):
+            every.append(self.stage.period)
         if self.evaluator is not None:
             every.append(settings.evaluate_every)
         room = [period - step % period for period in every if period]

@@ -17,6 +17,10 @@ from ites.skeleton import Skeleton
 Losses = tuple[Tensor, ...]
 
 
+SETTLES = 10  # times that the sign of all depths is looked at while the camera is held level
+SAMPLE = 1024  # poses that decide it
+
+
 class PriorStage(nn.Module):
     """Learn how likely a 2D pose is, for recipe "upright"."""
 
@@ -63,11 +67,23 @@ class TeacherStage(nn.Module):
         self.prior = prior_of(settings, skeleton)
         last = ("turn", "prior") if self.prior else ("cycle",)
         self.names = ("total", "reprojection", *last)
+        self.period = max(1, settings.level_steps // SETTLES) if self.prior else 0
         self.data = (points,)  # [N, J, 2]
 
     def early_steps(self, batches: int) -> int:
         """Steps at the start in which the cycle is centred, with so many steps an epoch."""
         return self.settings.centre_steps or self.settings.centre_epochs * batches
+
+    def settle(self, step: int, optimiser: torch.optim.Optimizer) -> None:
+        """Before a step of `period`: let perspective decide the sign of all depths at once."""
+        if self.prior is None or not 0 < step <= self.settings.level_steps:
+            return
+        points = self.data[0][:: max(1, len(self.data[0]) // SAMPLE)]
+        points = points.to(self.model.mean_pose.device)
+        tilt = step / self.settings.level_steps
+        if self.model.flip_helps(points, self.prior, tilt):
+            state = optimiser.state
+            self.model.flip(lambda p: [state[p][name] for name in _SIGNED if name in state[p]])
 
     def forward(self, batch: tuple[Tensor, ...], rotations: RotationDraw, early: bool) -> Losses:
         """The losses of one batch, the one to minimise first.
@@ -152,6 +168,8 @@ def chosen_backend(settings: Settings) -> str | None:
     """The backend that the settings name, None for the fastest."""
     return None if settings.backend == "auto" else settings.backend
 
+
+_SIGNED = ("exp_avg", "momentum_buffer")  # what optimisers keep that has the gradient's sign
 
 Stage = PriorStage | TeacherStage | StudentStage
 
