@@ -130,7 +130,9 @@ def _load(
     tensors, text = _read(path, MODEL_FORMAT)
     kind = text.get("kind", "")
     if kind not in kinds:
-        raise ItesError(f"{path}: expected a {' or '.join(sorted(kinds, reverse=True))}, got {kind!r}")
+        raise ItesError(
+            f"{path}: expected a {' or '.join(sorted(kinds, reverse=True))}, got {kind!r}"
+        )
     try:
         skeleton = Skeleton.from_json(text["skeleton"])
         metadata = Metadata(

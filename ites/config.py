@@ -205,7 +205,8 @@ class TeacherSettings(Settings):
         0.05, "Recipe upright: weight of the turned views' negative log density.", least=0
     )
     prior: str = _setting(
-        "", "Recipe upright: the prior's run folder or checkpoint; default: the run's own.",
+        "",
+        "Recipe upright: the prior's run folder or checkpoint; default: the run's own.",
         free=True,
     )
     level_steps: int = _setting(
@@ -238,7 +239,8 @@ class StudentSettings(Settings):
         0.05, "Recipe upright: weight of the turned views' negative log density.", least=0
     )
     prior: str = _setting(
-        "", "Recipe upright: the prior's run folder or checkpoint; default: the run's own.",
+        "",
+        "Recipe upright: the prior's run folder or checkpoint; default: the run's own.",
         free=True,
     )
     teacher: str = _setting(

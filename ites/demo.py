@@ -1,4 +1,4 @@
-"""The method in minutes: synthetic motion, all stages of recipe "upright", evaluation, a lifted clip, a page."""
+"""The method in minutes: synthetic motion, training, evaluation, a lifted clip, a page."""
 
 from __future__ import annotations
 

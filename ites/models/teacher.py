@@ -232,7 +232,7 @@ class Teacher(nn.Module):
         return TurnLosses(error.mean() + view_error.mean(), turn, limited(prior(views)).mean())
 
     @torch.no_grad()
-    def flip(self, momenta: Callable[[nn.Parameter], Iterable[Tensor]] = lambda _: ()) -> None:
+    def flip(self, momenta: Callable[[Tensor], Iterable[Tensor]] = lambda _: ()) -> None:
         """Become the teacher of the opposite depths and elevations, exactly.
 
         Args:

@@ -20,7 +20,10 @@ from ites.errors import ItesError
 if TYPE_CHECKING:
     from ites.train.engine import Result
 
-app = typer.Typer(no_args_is_help=True, help="Train the prior, the teacher, the student, or all that a recipe needs.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Train the prior, the teacher, the student, or all that a recipe needs.",
+)
 
 Option = tuple[str, str]  # stage or "" for both, name of a setting
 

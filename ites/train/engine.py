@@ -29,6 +29,7 @@ from ites.checkpoint import (
 from ites.config import Settings
 from ites.data.store import PoseStore
 from ites.errors import ItesError
+from ites.models import Prior
 from ites.ranks import Ranks, pick_device
 from ites.train.evaluation import Evaluator
 from ites.train.feed import CHUNK, Feed, device_budget
@@ -42,7 +43,6 @@ from ites.train.run import (
 )
 from ites.train.stages import Stage, TeacherStage, make_stage
 from ites.train.step import Captured, Clock, Kind, Step, Steps, one_by_one
-
 
 RATE_STEPS = 20  # between changes of a learning rate that falls by a cosine
 
@@ -386,6 +386,7 @@ class Training:
         """Measure and log; the time it takes is not the training's."""
         self._check()
         start = time.perf_counter()
+        assert not isinstance(self.stage.model, Prior)
         log.evaluation(self.step, evaluator(self.stage.model))
         spent = time.perf_counter() - start
         self._started += spent

@@ -224,7 +224,9 @@ def teacher_labels(
     teacher.to(points.dtype)
     upright = settings.recipe == "upright"
     if teacher.upright != upright:
-        raise ItesError(f"{path}: expected a teacher of recipe {settings.recipe!r}, got the other's")
+        raise ItesError(
+            f"{path}: expected a teacher of recipe {settings.recipe!r}, got the other's"
+        )
     ask = (teacher.depth, teacher.elevation) if upright else (teacher.depth,)
     return tuple(
         torch.cat([say(part.to(device)).to(points.device) for part in points.split(8192)])
