@@ -209,8 +209,11 @@ class TeacherSettings(Settings):
         "Recipe upright: the prior's run folder or checkpoint; default: the run's own.",
         free=True,
     )
+    level_weight: float = _setting(
+        5.0, "Recipe upright: weight of the camera's squared elevation at the start.", least=0
+    )
     level_steps: int = _setting(
-        1000, "Recipe upright: the camera starts level and tilts freely after N steps.", least=1
+        1000, "Recipe upright: that weight falls to 0 in the first N steps.", least=1
     )
     centre_epochs: int = _setting(
         15, "Centre the canonical pose in the cycle during the first N epochs.", least=0

@@ -111,8 +111,8 @@ def test_turns_teach_the_elevation_and_views_move_no_statistics() -> None:
     prior = Prior(width=16, blocks=2).double()
     points, counter = poses(12), torch.tensor([1, 2, 0])
     prior.fit(poses(200))
-    parts = model.turn_losses(points, counter, 2, prior, torch.ones(()).double())
-    assert [part.shape for part in parts] == [torch.Size()] * 3
+    parts = model.turn_losses(points, counter, 2, prior)
+    assert [part.shape for part in parts] == [torch.Size()] * 4
     assert model.elevation_angle is not None
     gradient = torch.autograd.grad(parts.turn + parts.prior, model.elevation_angle.weight)[0]
     assert gradient.abs().max() > 1e-6

@@ -43,6 +43,7 @@ class TurnLosses(NamedTuple):
     reprojection: Tensor
     turn: Tensor
     prior: Tensor
+    level: Tensor
 
 
 class Block(nn.Module):
@@ -201,7 +202,7 @@ class Teacher(nn.Module):
         return TeacherLosses(error.mean(), cycle)
 
     def turn_losses(
-        self, points: Tensor, counter: Tensor, samples: int, prior: nn.Module, tilt: Tensor
+        self, points: Tensor, counter: Tensor, samples: int, prior: nn.Module
     ) -> TurnLosses:
         """The losses of one step of recipe "upright", in two passes through the network.
 
@@ -213,15 +214,13 @@ class Teacher(nn.Module):
             points: (B, J, 2), a batch of 2D poses.
             counter, samples: see `ites.ops.TurnDraw`.
             prior: gives the negative log density of the views; see `ites.models.Prior`.
-            tilt: scalar, the share of its elevation that a camera has. From 0 to 1 early on, it
-                keeps the lift from settling on cameras far above or below.
 
         Source: ElePose, CVPR 2022, section 3; METHOD, "Student", losses.
         """
         points = self._centre(points)
         features = self.trunk(points)
         output, error = self._pose_of(features, points)
-        elevation = tilt * self._elevation(features)
+        elevation = self._elevation(features)
         pose = geometry.backproject(points, self._depth(output.camera_pose), self.distance)
         turns = ops.TurnDraw(counter, elevation, spread_of(elevation), samples)
         views, _ = ops.rotate_project(pose, turns, self.distance, backend=self.backend)
@@ -229,7 +228,8 @@ class Teacher(nn.Module):
         turn = ops.equivariance_distance(
             pose, views, self._depth(again.camera_pose), turns, self.distance, self.backend
         ).mean()
-        return TurnLosses(error.mean() + view_error.mean(), turn, limited(prior(views)).mean())
+        reprojection, unlikely = error.mean() + view_error.mean(), limited(prior(views)).mean()
+        return TurnLosses(reprojection, turn, unlikely, elevation.square().mean())
 
     @torch.no_grad()
     def flip(self, momenta: Callable[[Tensor], Iterable[Tensor]] = lambda _: ()) -> None:
@@ -253,7 +253,7 @@ class Teacher(nn.Module):
                 tensor[place].neg_()  # type: ignore[index]
 
     @torch.no_grad()
-    def flip_helps(self, points: Tensor, prior: nn.Module, tilt: float = 1.0) -> bool:
+    def flip_helps(self, points: Tensor, prior: nn.Module) -> bool:
         """Whether turned views of the lifted poses are likelier with all depths opposite.
 
         Turned about the vertical, a pose and its depth-flipped twin show nearly the same views if
@@ -262,14 +262,14 @@ class Teacher(nn.Module):
 
         Args:
             points: (B, J, 2), a sample of the training's poses.
-            prior, tilt: see `turn_losses`.
+            prior: see `turn_losses`.
         """
         training = self.training
         self.eval()
         points = self._centre(points)
         features = self.trunk(points)
         depth = self._depth(self._pose_of(features, points)[0].camera_pose)
-        elevation = tilt * self._elevation(features)
+        elevation = self._elevation(features)
         self.train(training)
         counter = torch.zeros(3, dtype=torch.int64, device=points.device)
         unlikely = []

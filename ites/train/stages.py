@@ -47,7 +47,8 @@ class TeacherStage(nn.Module):
     """Learn a dictionary of poses from 2D alone.
 
     Recipe "paper": `reprojection_weight * reprojection + cycle`; METHOD, "Teacher". Recipe
-    "upright": `reprojection_weight * reprojection + turn_weight * turn + prior_weight * prior`.
+    "upright": `reprojection_weight * reprojection + turn_weight * turn + prior_weight * prior`, and
+    at first `level_weight * level`, which holds the camera level until the poses stand.
     """
 
     least_batch = 2  # BatchNorm has no variance of a single pose
@@ -65,7 +66,7 @@ class TeacherStage(nn.Module):
             backend=chosen_backend(settings),
         )
         self.prior = prior_of(settings, skeleton)
-        last = ("turn", "prior") if self.prior else ("cycle",)
+        last = ("turn", "prior", "level") if self.prior else ("cycle",)
         self.names = ("total", "reprojection", *last)
         self.period = max(1, settings.level_steps // SETTLES) if self.prior else 0
         self.data = (points,)  # [N, J, 2]
@@ -80,8 +81,7 @@ class TeacherStage(nn.Module):
             return
         points = self.data[0][:: max(1, len(self.data[0]) // SAMPLE)]
         points = points.to(self.model.mean_pose.device)
-        tilt = step / self.settings.level_steps
-        if self.model.flip_helps(points, self.prior, tilt):
+        if self.model.flip_helps(points, self.prior):
             state = optimiser.state
             self.model.flip(lambda p: [state[p][name] for name in _SIGNED if name in state[p]])
 
@@ -97,12 +97,13 @@ class TeacherStage(nn.Module):
         if self.prior is not None:
             settings = self.settings
             counter, samples = rotations.counter, rotations.samples
-            tilt = (counter[1] / settings.level_steps).clamp(max=1).to(points)
-            parts = self.model.turn_losses(points, counter, samples, self.prior, tilt)
+            parts = self.model.turn_losses(points, counter, samples, self.prior)
+            free = (counter[1] / settings.level_steps).clamp(max=1).to(points)
             total = (
                 settings.reprojection_weight * parts.reprojection
                 + settings.turn_weight * parts.turn
                 + settings.prior_weight * parts.prior
+                + settings.level_weight * (1 - free) * parts.level
             )
             return total, *parts
         losses = self.model.losses(points, rotations, centre_cycle=early)
