@@ -253,7 +253,13 @@ def _turned(
 
 @triton.jit
 def _store_sums(
-    pointer, values, count, POSES: tl.constexpr, JOINTS: tl.constexpr, LANES: tl.constexpr
+    pointer,
+    values,
+    count,
+    DIVISOR: tl.constexpr,
+    POSES: tl.constexpr,
+    JOINTS: tl.constexpr,
+    LANES: tl.constexpr,
 ):
     """[BLOCK] values of joints, the first `count` of them real -> sums of poses, stored."""
     slot = tl.arange(0, POSES * LANES)
@@ -262,7 +268,7 @@ def _store_sums(
     spread = tl.where(joint < JOINTS, tl.gather(values, at, 0), 0.0)
     own = tl.arange(0, POSES)
     sums = tl.sum(tl.reshape(spread, [POSES, LANES]), 1)
-    tl.store(pointer + own, sums, mask=own * JOINTS < count)
+    tl.store(pointer + own, sums / DIVISOR, mask=own * JOINTS < count)
 
 
 @triton.jit
@@ -376,7 +382,7 @@ def _rotate_project_backward_kernel(
     _store_vectors(grad_joints + first_pose * JOINTS * 3, sx, sy, sz, count)
     if elevation is not None:  # d Rx(e) / de = [x]x Rx(e)
         torque = sy * z - sz * y
-        _store_sums(grad_elevation + first_pose, torque, count, PADDED, JOINTS, LANES)
+        _store_sums(grad_elevation + first_pose, torque, count, 1, PADDED, JOINTS, LANES)
 
 
 @triton.jit
@@ -436,7 +442,7 @@ def _equivariance_kernel(
             scale = tl.maximum(d + distance, 1.0)
             ex, ey, ez = px * scale - rx, py * scale - ry, d - rz
             length = tl.sqrt(ex * ex + ey * ey + ez * ez)
-            _store_sums(out + row, length / JOINTS, left, PADDED, JOINTS, LANES)
+            _store_sums(out + row, length, left, JOINTS, PADDED, JOINTS, LANES)
 
 
 @triton.jit
@@ -503,7 +509,7 @@ def _equivariance_backward_kernel(
     _store_vectors(grad_joints + first_pose * JOINTS * 3, sx, sy, sz, count)
     if elevation is not None:  # d Rx(e) / de = [x]x Rx(e)
         torque = sy * z - sz * y
-        _store_sums(grad_elevation + first_pose, torque, count, PADDED, JOINTS, LANES)
+        _store_sums(grad_elevation + first_pose, torque, count, 1, PADDED, JOINTS, LANES)
 
 
 @triton.jit
@@ -565,7 +571,7 @@ def _return_kernel(
             )
             ux, uy = project(x, y, z, distance)
             length = tl.sqrt((ux - tx) * (ux - tx) + (uy - ty) * (uy - ty))
-            _store_sums(out + row, length / JOINTS, left, PADDED, JOINTS, LANES)
+            _store_sums(out + row, length, left, JOINTS, PADDED, JOINTS, LANES)
 
 
 @triton.jit
@@ -644,7 +650,7 @@ def _return_backward_kernel(
             to_depth = tl.where(d + distance >= 1.0, gx * px + gy * py, 0.0) + gz
             tl.store(grad_depth + row * JOINTS + slot, to_depth, mask=live)
     if elevation is not None:
-        _store_sums(grad_elevation + first_pose, torque, count, PADDED, JOINTS, LANES)
+        _store_sums(grad_elevation + first_pose, torque, count, 1, PADDED, JOINTS, LANES)
 
 
 def _launch(kernel, tensors, poses, joints, rotations, samples, axes, max_angle, distance, **extra):
