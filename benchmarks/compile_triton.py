@@ -90,10 +90,14 @@ def cases() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "float32", lambda: rotation.so3_exp(w)
     yield "float32", lambda: rotation.so3_exp_backward(matrices, w)
     yield "float32", lambda: rotation.philox(counter, POSES, SAMPLES)
-    yield "sphere", lambda: rotation.draw_rotations(w, counter, POSES, SAMPLES, 7, 3.0)
+    none, turns = (None, None), (_float(POSES), _float(2))
+    yield "sphere", lambda: rotation.draw_rotations(w, counter, *none, POSES, SAMPLES, 7, 3.0)
+    yield "turns", lambda: rotation.draw_rotations(w, counter, *turns, POSES, SAMPLES, 2, 3.0)
     yield from _rotation_cases("sphere, large", POSES, counter, 7)
     yield from _rotation_cases("y axis, batch 128", 128, counter, 2)
     yield from _rotation_cases("matrices, large", POSES, None, 0)
+    yield from _rotation_cases("turns, large", POSES, counter, 2, turns)
+    yield from _rotation_cases("turns, batch 128", 128, counter, 2, turns)
     atoms = _float(ATOMS, 3 * JOINTS)
     mean, target = _float(3 * JOINTS), _float(POSES, JOINTS, 2)
     poses, many = _float(POSES, JOINTS, 3), _float(POSES * SAMPLES, ATOMS)
@@ -148,17 +152,25 @@ def _norm_cases(
 
 
 def _rotation_cases(
-    label: str, poses: int, counter: torch.Tensor | None, axes: int
+    label: str,
+    poses: int,
+    counter: torch.Tensor | None,
+    axes: int,
+    turns: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None),
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
     rows = SAMPLES * poses
     joints, points = _float(poses, JOINTS, 3), _float(rows, JOINTS, 2)
     depth, rotated = _float(rows, JOINTS), _float(rows, JOINTS, 3)
-    source = (_float(rows, 3, 3) if counter is None else counter, SAMPLES, axes, 3.0, 5.0)
+    target = _float(poses, JOINTS, 2)
+    source = (_float(rows, 3, 3) if counter is None else counter, *turns, SAMPLES, axes, 3.0, 5.0)
     yield label, lambda: rotation.rotate_project(joints, *source, False)
     yield label, lambda: rotation.rotate_project_backward(points, None, joints, *source)
     yield label, lambda: rotation.equivariance_distance(joints, points, depth, *source)
     inputs = (depth[:, 0], joints, points, depth, *source)
     yield label, lambda: rotation.equivariance_distance_backward(*inputs)
+    lifted = (points, depth, target, *source)
+    yield label, lambda: rotation.return_distance(*lifted)
+    yield label, lambda: rotation.return_distance_backward(depth[:, 0], *lifted)
     if axes == 7:
         label += ", rotated"
         yield label, lambda: rotation.rotate_project(joints, *source, True)

@@ -111,6 +111,41 @@ def drawn_quaternion(counter, pose, sample, half_turns, AXES: tl.constexpr):
 
 
 @triton.jit
+def logarithm(x):
+    """The natural logarithm of a normal number above 0, to 1e-7 of itself: `tl.log` is not near 1.
+
+    Cephes' single precision polynomial, of a mantissa in [sqrt(1/2), sqrt(2)).
+    """
+    bits = x.to(tl.int32, bitcast=True)
+    exponent = (bits - 0x3F3504F3) >> 23
+    r = (bits - (exponent << 23)).to(tl.float32, bitcast=True) - 1.0
+    k = exponent.to(tl.float32)
+    p = -1.1514610310e-1 + r * 7.0376836292e-2
+    p = -1.2420140846e-1 + r * (1.1676998740e-1 + r * p)
+    p = -1.6668057665e-1 + r * (1.4249322787e-1 + r * p)
+    p = -2.4999993993e-1 + r * (2.0000714765e-1 + r * p)
+    p = 3.3333331174e-1 + r * p
+    r2 = r * r
+    return (r + (r * r2 * p - k * 2.12194440e-4 - 0.5 * r2)) + k * 0.693359375
+
+
+@triton.jit
+def turn_quaternion(counter, pose, sample, elevation, mean, deviation):
+    """(c, qx, qy, qz) of `Rx(e) Ry(a) Rx(-f)`, a drawn uniformly, f from N(mean, deviation).
+
+    Of unit length: the rotations are exact.
+    """
+    u0, u1, u2, _ = philox_words(counter, pose, sample)
+    _, cosine = sin_cos_quarters(4.0 * uniform(u2))
+    drawn = mean + deviation * tl.sqrt(-2.0 * logarithm(1.0 - uniform(u1))) * cosine
+    turns = uniform(u0)
+    sa, ca = sin_cos_quarters(2.0 * tl.where(turns < 0.5, turns, turns - 1.0))  # of half of a
+    sd, cd = sin_cos(0.5 * (elevation - drawn))
+    ss, cs = sin_cos(0.5 * (elevation + drawn))
+    return ca * cd, ca * sd, sa * cs, sa * ss
+
+
+@triton.jit
 def turn(x, y, z, c, qx, qy, qz):
     """(x, y, z) @ R; with -q for q, (x, y, z) @ R^T."""
     tx, ty, tz = 2.0 * (y * qz - z * qy), 2.0 * (z * qx - x * qz), 2.0 * (x * qy - y * qx)

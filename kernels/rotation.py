@@ -25,6 +25,7 @@ from .geometry import (
     project_vjp,
     store_matrices,
     turn,
+    turn_quaternion,
 )
 from .philox import philox_words
 
@@ -86,12 +87,33 @@ def _philox_kernel(counter, out, poses, rows, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _draw_kernel(counter, out, poses, rows, half_turns, AXES: tl.constexpr, BLOCK: tl.constexpr):
+def _drawn(counter, elevation, spread, pose, sample, mask, half_turns, AXES: tl.constexpr):
+    """(c, qx, qy, qz) of a draw: of a turn where there are elevations."""
+    if elevation is None:
+        return drawn_quaternion(counter, pose, sample, half_turns, AXES)
+    else:
+        e = tl.load(elevation + pose, mask=mask, other=0.0)
+        return turn_quaternion(counter, pose, sample, e, tl.load(spread), tl.load(spread + 1))
+
+
+@triton.jit
+def _draw_kernel(
+    counter,
+    elevation,
+    spread,
+    out,
+    poses,
+    rows,
+    half_turns,
+    AXES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     first = tl.program_id(0).to(tl.int64) * BLOCK
     at = tl.arange(0, BLOCK)
     row = first + at
-    c, qx, qy, qz = drawn_quaternion(
-        counter, row % poses, (row // poses).to(tl.int32), half_turns, AXES
+    sample = (row // poses).to(tl.int32)
+    c, qx, qy, qz = _drawn(
+        counter, elevation, spread, row % poses, sample, row < rows, half_turns, AXES
     )
     store_matrices(out + first * 9, c, qx, qy, qz, rows - first)
 
@@ -107,7 +129,14 @@ def philox(counter: Tensor, poses: int, samples: int) -> Tensor:
 
 
 def draw_rotations(
-    like: Tensor, counter: Tensor, poses: int, samples: int, axes: int, max_angle: float
+    like: Tensor,
+    counter: Tensor,
+    elevation: Tensor | None,
+    spread: Tensor | None,
+    poses: int,
+    samples: int,
+    axes: int,
+    max_angle: float,
 ) -> Tensor:
     """The matrices (samples * poses, 3, 3) of a draw, sample-major."""
     rows = samples * poses
@@ -115,7 +144,15 @@ def draw_rotations(
     if rows:
         with torch.cuda.device_of(like):
             _draw_kernel[(triton.cdiv(rows, _ROWS),)](
-                counter, out, poses, rows, max_angle / math.pi, AXES=axes, BLOCK=_ROWS
+                counter,
+                elevation,
+                spread,
+                out,
+                poses,
+                rows,
+                max_angle / math.pi,
+                AXES=axes,
+                BLOCK=_ROWS,
             )
     return out
 
@@ -145,12 +182,18 @@ def _store_points(pointer, x, y, count):
 
 
 @triton.jit
-def _block(joints, poses, JOINTS: tl.constexpr, BLOCK: tl.constexpr, PADDED: tl.constexpr):
-    """A program's first pose, its number of joints, each slot's pose counted from there, joints."""
+def _slots(poses, JOINTS: tl.constexpr, BLOCK: tl.constexpr, PADDED: tl.constexpr):
+    """A program's first pose, its number of joints, slots, each one's pose counted from there."""
     first_pose = tl.program_id(0).to(tl.int64) * (BLOCK // JOINTS)
     count = tl.minimum(poses - first_pose, BLOCK // JOINTS) * JOINTS
     slot = tl.arange(0, BLOCK)
-    pose = tl.minimum(slot // JOINTS, PADDED - 1)
+    return first_pose, count, slot, tl.minimum(slot // JOINTS, PADDED - 1)
+
+
+@triton.jit
+def _block(joints, poses, JOINTS: tl.constexpr, BLOCK: tl.constexpr, PADDED: tl.constexpr):
+    """The same, and the joints."""
+    first_pose, count, slot, pose = _slots(poses, JOINTS, BLOCK, PADDED)
     x, y, z = load_vectors(joints + first_pose * JOINTS * 3, slot, slot < count)
     return first_pose, count, slot, pose, x, y, z
 
@@ -158,8 +201,11 @@ def _block(joints, poses, JOINTS: tl.constexpr, BLOCK: tl.constexpr, PADDED: tl.
 @triton.jit
 def _quaternions(
     rotations,
+    elevation,
+    spread,
     first_sample,
     first_pose,
+    poses,
     half_turns,
     AXES: tl.constexpr,
     GROUP: tl.constexpr,
@@ -170,8 +216,9 @@ def _quaternions(
         return 0.0, 0.0, 0.0, 0.0
     else:
         at = tl.arange(0, GROUP * POSES)
+        pose = first_pose + at % POSES
         sample = first_sample + at // POSES
-        return drawn_quaternion(rotations, first_pose + at % POSES, sample, half_turns, AXES)
+        return _drawn(rotations, elevation, spread, pose, sample, pose < poses, half_turns, AXES)
 
 
 @triton.jit
@@ -205,9 +252,31 @@ def _turned(
 
 
 @triton.jit
+def _store_sums(
+    pointer,
+    values,
+    count,
+    DIVISOR: tl.constexpr,
+    POSES: tl.constexpr,
+    JOINTS: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """[BLOCK] values of joints, the first `count` of them real -> sums of poses, stored."""
+    slot = tl.arange(0, POSES * LANES)
+    joint = slot % LANES
+    at = tl.minimum(slot // LANES * JOINTS + joint, values.shape[0] - 1)
+    spread = tl.where(joint < JOINTS, tl.gather(values, at, 0), 0.0)
+    own = tl.arange(0, POSES)
+    sums = tl.sum(tl.reshape(spread, [POSES, LANES]), 1)
+    tl.store(pointer + own, sums / DIVISOR, mask=own * JOINTS < count)
+
+
+@triton.jit
 def _rotate_project_kernel(
     joints,
     rotations,
+    elevation,
+    spread,
     points,
     rotated,
     poses,
@@ -222,7 +291,18 @@ def _rotate_project_kernel(
 ):
     first_pose, count, slot, pose, x, y, z = _block(joints, poses, JOINTS, BLOCK, PADDED)
     for first in range(0, SAMPLES, GROUP):
-        c, qx, qy, qz = _quaternions(rotations, first, first_pose, half_turns, AXES, GROUP, PADDED)
+        c, qx, qy, qz = _quaternions(
+            rotations,
+            elevation,
+            spread,
+            first,
+            first_pose,
+            poses,
+            half_turns,
+            AXES,
+            GROUP,
+            PADDED,
+        )
         for s in range(GROUP):
             row = first_pose + tl.cast(poses, tl.int64) * (first + s)
             left = tl.where(first + s < SAMPLES, count, 0)
@@ -253,7 +333,10 @@ def _rotate_project_backward_kernel(
     grad_rotated,
     joints,
     rotations,
+    elevation,
+    spread,
     grad_joints,
+    grad_elevation,
     poses,
     half_turns,
     distance,
@@ -263,11 +346,23 @@ def _rotate_project_backward_kernel(
     GROUP: tl.constexpr,
     BLOCK: tl.constexpr,
     PADDED: tl.constexpr,
+    LANES: tl.constexpr,
 ):
     first_pose, count, slot, pose, x, y, z = _block(joints, poses, JOINTS, BLOCK, PADDED)
     sx, sy, sz = tl.zeros_like(x), tl.zeros_like(x), tl.zeros_like(x)
     for first in range(0, SAMPLES, GROUP):
-        c, qx, qy, qz = _quaternions(rotations, first, first_pose, half_turns, AXES, GROUP, PADDED)
+        c, qx, qy, qz = _quaternions(
+            rotations,
+            elevation,
+            spread,
+            first,
+            first_pose,
+            poses,
+            half_turns,
+            AXES,
+            GROUP,
+            PADDED,
+        )
         for s in range(GROUP):
             row = first_pose + tl.cast(poses, tl.int64) * (first + s)
             left = tl.where(first + s < SAMPLES, count, 0)
@@ -285,16 +380,9 @@ def _rotate_project_backward_kernel(
             )
             sx, sy, sz = sx + gx, sy + gy, sz + gz
     _store_vectors(grad_joints + first_pose * JOINTS * 3, sx, sy, sz, count)
-
-
-@triton.jit
-def _sum_by_pose(values, POSES: tl.constexpr, JOINTS: tl.constexpr, LANES: tl.constexpr):
-    """[BLOCK] values of joints -> [POSES] sums."""
-    slot = tl.arange(0, POSES * LANES)
-    joint = slot % LANES
-    at = tl.minimum(slot // LANES * JOINTS + joint, values.shape[0] - 1)
-    spread = tl.where(joint < JOINTS, tl.gather(values, at, 0), 0.0)
-    return tl.sum(tl.reshape(spread, [POSES, LANES]), 1)
+    if elevation is not None:  # d Rx(e) / de = [x]x Rx(e)
+        torque = sy * z - sz * y
+        _store_sums(grad_elevation + first_pose, torque, count, 1, PADDED, JOINTS, LANES)
 
 
 @triton.jit
@@ -303,6 +391,8 @@ def _equivariance_kernel(
     points,
     depth,
     rotations,
+    elevation,
+    spread,
     out,
     poses,
     half_turns,
@@ -317,7 +407,18 @@ def _equivariance_kernel(
 ):
     first_pose, count, slot, pose, x, y, z = _block(joints, poses, JOINTS, BLOCK, PADDED)
     for first in range(0, SAMPLES, GROUP):
-        c, qx, qy, qz = _quaternions(rotations, first, first_pose, half_turns, AXES, GROUP, PADDED)
+        c, qx, qy, qz = _quaternions(
+            rotations,
+            elevation,
+            spread,
+            first,
+            first_pose,
+            poses,
+            half_turns,
+            AXES,
+            GROUP,
+            PADDED,
+        )
         for s in range(GROUP):
             row = first_pose + tl.cast(poses, tl.int64) * (first + s)
             left = tl.where(first + s < SAMPLES, count, 0)
@@ -341,9 +442,7 @@ def _equivariance_kernel(
             scale = tl.maximum(d + distance, 1.0)
             ex, ey, ez = px * scale - rx, py * scale - ry, d - rz
             length = tl.sqrt(ex * ex + ey * ey + ez * ez)
-            mean = _sum_by_pose(length, PADDED, JOINTS, LANES) / JOINTS
-            own = tl.arange(0, PADDED)
-            tl.store(out + row + own, mean, mask=own * JOINTS < left)
+            _store_sums(out + row, length, left, JOINTS, PADDED, JOINTS, LANES)
 
 
 @triton.jit
@@ -353,9 +452,12 @@ def _equivariance_backward_kernel(
     points,
     depth,
     rotations,
+    elevation,
+    spread,
     grad_joints,
     grad_points,
     grad_depth,
+    grad_elevation,
     poses,
     half_turns,
     distance,
@@ -365,11 +467,23 @@ def _equivariance_backward_kernel(
     GROUP: tl.constexpr,
     BLOCK: tl.constexpr,
     PADDED: tl.constexpr,
+    LANES: tl.constexpr,
 ):
     first_pose, count, slot, pose, x, y, z = _block(joints, poses, JOINTS, BLOCK, PADDED)
     sx, sy, sz = tl.zeros_like(x), tl.zeros_like(x), tl.zeros_like(x)
     for first in range(0, SAMPLES, GROUP):
-        c, qx, qy, qz = _quaternions(rotations, first, first_pose, half_turns, AXES, GROUP, PADDED)
+        c, qx, qy, qz = _quaternions(
+            rotations,
+            elevation,
+            spread,
+            first,
+            first_pose,
+            poses,
+            half_turns,
+            AXES,
+            GROUP,
+            PADDED,
+        )
         for s in range(GROUP):
             row = first_pose + tl.cast(poses, tl.int64) * (first + s)
             left = tl.where(first + s < SAMPLES, count, 0)
@@ -393,6 +507,150 @@ def _equivariance_backward_kernel(
             )
             sx, sy, sz = sx - gx, sy - gy, sz - gz
     _store_vectors(grad_joints + first_pose * JOINTS * 3, sx, sy, sz, count)
+    if elevation is not None:  # d Rx(e) / de = [x]x Rx(e)
+        torque = sy * z - sz * y
+        _store_sums(grad_elevation + first_pose, torque, count, 1, PADDED, JOINTS, LANES)
+
+
+@triton.jit
+def _return_kernel(
+    points,
+    depth,
+    target,
+    rotations,
+    elevation,
+    spread,
+    out,
+    poses,
+    half_turns,
+    distance,
+    JOINTS: tl.constexpr,
+    SAMPLES: tl.constexpr,
+    AXES: tl.constexpr,
+    GROUP: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PADDED: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    first_pose, count, slot, pose = _slots(poses, JOINTS, BLOCK, PADDED)
+    tx, ty = _load_points(target + first_pose * JOINTS * 2, count, BLOCK)
+    for first in range(0, SAMPLES, GROUP):
+        c, qx, qy, qz = _quaternions(
+            rotations,
+            elevation,
+            spread,
+            first,
+            first_pose,
+            poses,
+            half_turns,
+            AXES,
+            GROUP,
+            PADDED,
+        )
+        for s in range(GROUP):
+            row = first_pose + tl.cast(poses, tl.int64) * (first + s)
+            left = tl.where(first + s < SAMPLES, count, 0)
+            at = s * PADDED + pose
+            px, py = _load_points(points + row * JOINTS * 2, left, BLOCK)
+            d = tl.load(depth + row * JOINTS + slot, mask=slot < left, other=0.0)
+            scale = tl.maximum(d + distance, 1.0)
+            x, y, z = _turned(
+                px * scale,
+                py * scale,
+                d,
+                c,
+                qx,
+                qy,
+                qz,
+                rotations,
+                at,
+                row + pose,
+                slot < left,
+                AXES,
+                True,
+            )
+            ux, uy = project(x, y, z, distance)
+            length = tl.sqrt((ux - tx) * (ux - tx) + (uy - ty) * (uy - ty))
+            _store_sums(out + row, length, left, JOINTS, PADDED, JOINTS, LANES)
+
+
+@triton.jit
+def _return_backward_kernel(
+    grad,
+    points,
+    depth,
+    target,
+    rotations,
+    elevation,
+    spread,
+    grad_points,
+    grad_depth,
+    grad_elevation,
+    poses,
+    half_turns,
+    distance,
+    JOINTS: tl.constexpr,
+    SAMPLES: tl.constexpr,
+    AXES: tl.constexpr,
+    GROUP: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PADDED: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    first_pose, count, slot, pose = _slots(poses, JOINTS, BLOCK, PADDED)
+    tx, ty = _load_points(target + first_pose * JOINTS * 2, count, BLOCK)
+    torque = tl.zeros_like(tx)
+    for first in range(0, SAMPLES, GROUP):
+        c, qx, qy, qz = _quaternions(
+            rotations,
+            elevation,
+            spread,
+            first,
+            first_pose,
+            poses,
+            half_turns,
+            AXES,
+            GROUP,
+            PADDED,
+        )
+        for s in range(GROUP):
+            row = first_pose + tl.cast(poses, tl.int64) * (first + s)
+            left = tl.where(first + s < SAMPLES, count, 0)
+            live = slot < left
+            at = s * PADDED + pose
+            px, py = _load_points(points + row * JOINTS * 2, left, BLOCK)
+            d = tl.load(depth + row * JOINTS + slot, mask=live, other=0.0)
+            scale = tl.maximum(d + distance, 1.0)
+            x, y, z = _turned(
+                px * scale,
+                py * scale,
+                d,
+                c,
+                qx,
+                qy,
+                qz,
+                rotations,
+                at,
+                row + pose,
+                live,
+                AXES,
+                True,
+            )
+            ux, uy = project(x, y, z, distance)
+            ex, ey = ux - tx, uy - ty
+            g = tl.load(grad + row + pose, mask=live, other=0.0) / JOINTS
+            g = g * inverse(tl.sqrt(ex * ex + ey * ey))
+            gx, gy, gz = project_vjp(g * ex, g * ey, x, y, z, distance)
+            if elevation is not None:
+                torque += gz * y - gy * z
+            gx, gy, gz = _turned(
+                gx, gy, gz, c, qx, qy, qz, rotations, at, row + pose, live, AXES, False
+            )
+            _store_points(grad_points + row * JOINTS * 2, gx * scale, gy * scale, left)
+            to_depth = tl.where(d + distance >= 1.0, gx * px + gy * py, 0.0) + gz
+            tl.store(grad_depth + row * JOINTS + slot, to_depth, mask=live)
+    if elevation is not None:
+        _store_sums(grad_elevation + first_pose, torque, count, 1, PADDED, JOINTS, LANES)
 
 
 def _launch(kernel, tensors, poses, joints, rotations, samples, axes, max_angle, distance, **extra):
@@ -423,6 +681,8 @@ def _launch(kernel, tensors, poses, joints, rotations, samples, axes, max_angle,
 def rotate_project(
     joints: Tensor,
     rotations: Tensor,
+    elevation: Tensor | None,
+    spread: Tensor | None,
     samples: int,
     axes: int,
     max_angle: float,
@@ -434,10 +694,10 @@ def rotate_project(
     points = joints.new_empty(samples * poses, count, 2)
     rotated = joints.new_empty((samples * poses, count, 3) if with_rotated else 0)
     if points.numel():
-        tensors = (joints, rotations, points, rotated if with_rotated else None)
+        source = (rotations, elevation, spread)
         _launch(
             _rotate_project_kernel,
-            tensors,
+            (joints, *source, points, rotated if with_rotated else None),
             poses,
             count,
             rotations,
@@ -454,19 +714,21 @@ def rotate_project_backward(
     grad_rotated: Tensor | None,
     joints: Tensor,
     rotations: Tensor,
+    elevation: Tensor | None,
+    spread: Tensor | None,
     samples: int,
     axes: int,
     max_angle: float,
     distance: float,
-) -> Tensor:
-    """The gradient (B, J, 3) to the joints, summed over samples."""
+) -> tuple[Tensor, Tensor]:
+    """Gradients to the joints (B, J, 3), summed over samples, and to the elevation."""
     poses, count, _ = joints.shape
-    grad_joints = torch.empty_like(joints)
+    grads = torch.empty_like(joints), _elevation_gradient(elevation, joints)
     if joints.numel():
-        tensors = (grad_points, grad_rotated, joints, rotations, grad_joints)
+        source = (rotations, elevation, spread)
         _launch(
             _rotate_project_backward_kernel,
-            tensors,
+            (grad_points, grad_rotated, joints, *source, *grads),
             poses,
             count,
             rotations,
@@ -474,8 +736,13 @@ def rotate_project_backward(
             axes,
             max_angle,
             distance,
+            LANES=triton.next_power_of_2(count),
         )
-    return grad_joints
+    return grads
+
+
+def _elevation_gradient(elevation: Tensor | None, other: Tensor) -> Tensor:
+    return other.new_empty(0) if elevation is None else torch.empty_like(elevation)
 
 
 def equivariance_distance(
@@ -483,6 +750,8 @@ def equivariance_distance(
     points: Tensor,
     depth: Tensor,
     rotations: Tensor,
+    elevation: Tensor | None,
+    spread: Tensor | None,
     samples: int,
     axes: int,
     max_angle: float,
@@ -494,7 +763,7 @@ def equivariance_distance(
     if out.numel():
         _launch(
             _equivariance_kernel,
-            (joints, points, depth, rotations, out),
+            (joints, points, depth, rotations, elevation, spread, out),
             poses,
             count,
             rotations,
@@ -513,18 +782,22 @@ def equivariance_distance_backward(
     points: Tensor,
     depth: Tensor,
     rotations: Tensor,
+    elevation: Tensor | None,
+    spread: Tensor | None,
     samples: int,
     axes: int,
     max_angle: float,
     distance: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients to joints (summed over samples), points and depth."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients to joints (summed over samples), points, depth and elevation."""
     poses, count, _ = joints.shape
+    to_elevation = _elevation_gradient(elevation, joints)
     grads = torch.empty_like(joints), torch.empty_like(points), torch.empty_like(depth)
     if joints.numel():
+        source = (rotations, elevation, spread)
         _launch(
             _equivariance_backward_kernel,
-            (grad, joints, points, depth, rotations, *grads),
+            (grad, joints, points, depth, *source, *grads, to_elevation),
             poses,
             count,
             rotations,
@@ -532,5 +805,71 @@ def equivariance_distance_backward(
             axes,
             max_angle,
             distance,
+            LANES=triton.next_power_of_2(count),
+        )
+    return *grads, to_elevation
+
+
+def return_distance(
+    points: Tensor,
+    depth: Tensor,
+    target: Tensor,
+    rotations: Tensor,
+    elevation: Tensor | None,
+    spread: Tensor | None,
+    samples: int,
+    axes: int,
+    max_angle: float,
+    distance: float,
+) -> Tensor:
+    """Mean distance (n B,) of lifted points, turned back and projected, to target (B, J, 2)."""
+    poses, count, _ = target.shape
+    out = points.new_empty(samples * poses)
+    if out.numel():
+        _launch(
+            _return_kernel,
+            (points, depth, target, rotations, elevation, spread, out),
+            poses,
+            count,
+            rotations,
+            samples,
+            axes,
+            max_angle,
+            distance,
+            LANES=triton.next_power_of_2(count),
+        )
+    return out
+
+
+def return_distance_backward(
+    grad: Tensor,
+    points: Tensor,
+    depth: Tensor,
+    target: Tensor,
+    rotations: Tensor,
+    elevation: Tensor | None,
+    spread: Tensor | None,
+    samples: int,
+    axes: int,
+    max_angle: float,
+    distance: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients to points, depth and elevation."""
+    poses, count, _ = target.shape
+    to_elevation = _elevation_gradient(elevation, points)
+    grads = torch.empty_like(points), torch.empty_like(depth), to_elevation
+    if points.numel():
+        source = (rotations, elevation, spread)
+        _launch(
+            _return_backward_kernel,
+            (grad, points, depth, target, *source, *grads),
+            poses,
+            count,
+            rotations,
+            samples,
+            axes,
+            max_angle,
+            distance,
+            LANES=triton.next_power_of_2(count),
         )
     return grads

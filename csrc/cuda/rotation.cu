@@ -1,7 +1,8 @@
 // The rotation family in CUDA. A block takes a tile of poses: their rotations are drawn once into
 // shared memory, a thread then serves one joint of one pose for every sample. Points move as
 // float2, joints through shared memory: all of it coalesced. Skeletons of 17 joints have kernels
-// of their own, where the division of an index by the joints is by a constant.
+// of their own, where the division of an index by the joints is by a constant; so have turns, whose
+// draw would cost the other rotations registers.
 #include "common/rotation_arguments.h"
 #include "cuda/launch.cuh"
 #include "schemas.h"
@@ -38,6 +39,11 @@ size_t rotation_floats(const Tile& tile, int samples) {
   return static_cast<size_t>(samples < SAMPLES ? samples : SAMPLES) * tile.poses * ROTATION;
 }
 
+// A number for every joint of a tile, for as many samples as are held.
+size_t length_floats(const Tile& tile, int samples, int64_t joint_count) {
+  return static_cast<size_t>(samples < SAMPLES ? samples : SAMPLES) * tile.poses * joint_count;
+}
+
 // The part of a block: poses [first, first + poses), as joints [0, count).
 struct Part {
   int64_t first;
@@ -50,8 +56,9 @@ struct Part {
   }
 };
 
+template <bool TURN>
 __device__ Mat3<float> rotation_of(const RotationSource<float>& source, int sample, int64_t pose) {
-  if (source.matrices) {
+  if (!TURN && source.matrices) {
     Mat3<float> R;
     const float* from = source.matrices + (sample * source.poses + pose) * 9;
 #pragma unroll
@@ -61,15 +68,18 @@ __device__ Mat3<float> rotation_of(const RotationSource<float>& source, int samp
   uint32_t words[4];
   random_words(stream_at(source.counter), static_cast<uint32_t>(pose),
                static_cast<uint32_t>(sample), words);
+  if (TURN)
+    return random_turn<float>(words, source.elevation[pose], source.spread[0], source.spread[1]);
   return random_rotation<float>(words, source.draw);
 }
 
 // The block puts the rotations of samples [from, from + samples) of its poses into shared memory.
+template <bool TURN>
 __device__ void stage_rotations(const RotationSource<float>& source, const Part& part, int from,
                                 int samples, float* shared) {
   for (int i = threadIdx.x; i < samples * part.poses; i += blockDim.x) {
     const int sample = i / part.poses, pose = i - sample * part.poses;
-    const Mat3<float> R = rotation_of(source, from + sample, part.first + pose);
+    const Mat3<float> R = rotation_of<TURN>(source, from + sample, part.first + pose);
     float4* to = reinterpret_cast<float4*>(shared + i * ROTATION);
     to[0] = make_float4(R.m[0], R.m[1], R.m[2], R.m[3]);
     to[1] = make_float4(R.m[4], R.m[5], R.m[6], R.m[7]);
@@ -90,6 +100,28 @@ __device__ __forceinline__ void put(float* tile, int joint, const Vec3<float>& v
   tile[3 * joint] = v.x;
   tile[3 * joint + 1] = v.y;
   tile[3 * joint + 2] = v.z;
+}
+
+// Sums over the joints of each pose, scaled: of sample s to to[s * total], from values[s][joint].
+__device__ __forceinline__ void put_sums(const Part& part, const float* values, int samples,
+                                         float scale, float* to, int64_t total) {
+  for (int i = threadIdx.x; i < samples * part.poses; i += blockDim.x) {
+    const int s = i / part.poses, pose = i - s * part.poses;
+    float sum = 0.0f;
+    for (int j = 0; j < part.joints; ++j) sum += values[i * part.joints + j];
+    to[s * total + part.first + pose] = sum * scale;
+  }
+}
+
+// The gradient to the elevations of a part's poses, from that to their joints.
+__device__ void put_elevation_vjp(const Part& part, const float* grad, const float* pose,
+                                  float* to) {
+  for (int p = threadIdx.x; p < part.poses; p += blockDim.x) {
+    float sum = 0.0f;
+    for (int i = p * part.joints; i < (p + 1) * part.joints; ++i)
+      sum += elevation_vjp(get(grad, i), get(pose, i));
+    to[part.first + p] = sum;
+  }
 }
 
 __global__ void so3_exp_kernel(const float* w, float* R, int64_t count) {
@@ -123,15 +155,17 @@ __global__ void philox_kernel(const int64_t* counter, int64_t poses, int64_t cou
   for (int k = 0; k < 4; ++k) out[4 * i + k] = words[k];
 }
 
+template <bool TURN>
 __global__ void draw_rotations_kernel(const RotationSource<float> source, float* R, int64_t count) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= count) return;
-  const Mat3<float> out = rotation_of(source, static_cast<int>(i / source.poses), i % source.poses);
+  const Mat3<float> out =
+      rotation_of<TURN>(source, static_cast<int>(i / source.poses), i % source.poses);
 #pragma unroll
   for (int k = 0; k < 9; ++k) R[9 * i + k] = out.m[k];
 }
 
-template <int JOINTS>
+template <int JOINTS, bool TURN>
 __global__ void __launch_bounds__(MOST_THREADS)
     rotate_project_kernel(const RotateProject<float> a, const Tile tile) {
   const Part part(a.source.poses, JOINTS ? JOINTS : a.joint_count, tile);
@@ -141,7 +175,7 @@ __global__ void __launch_bounds__(MOST_THREADS)
   block_copy(pose, a.joints + part.first * part.joints * 3, part.count * 3);
   for (int s0 = 0; s0 < a.source.samples; s0 += SAMPLES) {
     const int samples = min(SAMPLES, a.source.samples - s0);
-    stage_rotations(a.source, part, s0, samples, rotations);
+    stage_rotations<TURN>(a.source, part, s0, samples, rotations);
     __syncthreads();
     for (int s = 0; s < samples; ++s) {
       const int64_t row = ((s0 + s) * a.source.poses + part.first) * part.joints;
@@ -162,7 +196,7 @@ __global__ void __launch_bounds__(MOST_THREADS)
   }
 }
 
-template <int JOINTS>
+template <int JOINTS, bool TURN>
 __global__ void __launch_bounds__(MOST_THREADS)
     rotate_project_backward_kernel(const RotateProjectBackward<float> a, const Tile tile) {
   const Part part(a.source.poses, JOINTS ? JOINTS : a.joint_count, tile);
@@ -172,7 +206,7 @@ __global__ void __launch_bounds__(MOST_THREADS)
   block_copy(pose, a.joints + part.first * part.joints * 3, part.count * 3);
   for (int s0 = 0; s0 < a.source.samples; s0 += SAMPLES) {
     const int samples = min(SAMPLES, a.source.samples - s0);
-    stage_rotations(a.source, part, s0, samples, rotations);
+    stage_rotations<TURN>(a.source, part, s0, samples, rotations);
     __syncthreads();
     for (int i = threadIdx.x; i < part.count; i += blockDim.x) {
       const Vec3<float> joint = get(pose, i);
@@ -193,9 +227,10 @@ __global__ void __launch_bounds__(MOST_THREADS)
     __syncthreads();
   }
   block_copy(a.grad_joints + part.first * part.joints * 3, grad, part.count * 3);
+  if (TURN) put_elevation_vjp(part, grad, pose, a.grad_elevation);
 }
 
-template <int JOINTS>
+template <int JOINTS, bool TURN>
 __global__ void __launch_bounds__(MOST_THREADS)
     equivariance_distance_kernel(const EquivarianceDistance<float> a, const Tile tile) {
   const Part part(a.source.poses, JOINTS ? JOINTS : a.joint_count, tile);
@@ -206,7 +241,7 @@ __global__ void __launch_bounds__(MOST_THREADS)
   block_copy(pose, a.joints + part.first * part.joints * 3, part.count * 3);
   for (int s0 = 0; s0 < a.source.samples; s0 += SAMPLES) {
     const int samples = min(SAMPLES, a.source.samples - s0);
-    stage_rotations(a.source, part, s0, samples, rotations);
+    stage_rotations<TURN>(a.source, part, s0, samples, rotations);
     __syncthreads();
     for (int i = threadIdx.x; i < part.count; i += blockDim.x) {
       const Vec3<float> joint = get(pose, i);
@@ -219,17 +254,12 @@ __global__ void __launch_bounds__(MOST_THREADS)
       }
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < samples * part.poses; i += blockDim.x) {
-      const int s = i / part.poses, pose_of_part = i - s * part.poses;
-      float sum = 0.0f;
-      for (int j = 0; j < part.joints; ++j) sum += lengths[i * part.joints + j];
-      a.out[(s0 + s) * a.source.poses + part.first + pose_of_part] = sum * scale;
-    }
+    put_sums(part, lengths, samples, scale, a.out + s0 * a.source.poses, a.source.poses);
     __syncthreads();
   }
 }
 
-template <int JOINTS>
+template <int JOINTS, bool TURN>
 __global__ void __launch_bounds__(MOST_THREADS)
     equivariance_distance_backward_kernel(const EquivarianceDistanceBackward<float> a,
                                           const Tile tile) {
@@ -241,7 +271,7 @@ __global__ void __launch_bounds__(MOST_THREADS)
   block_copy(pose, a.joints + part.first * part.joints * 3, part.count * 3);
   for (int s0 = 0; s0 < a.source.samples; s0 += SAMPLES) {
     const int samples = min(SAMPLES, a.source.samples - s0);
-    stage_rotations(a.source, part, s0, samples, rotations);
+    stage_rotations<TURN>(a.source, part, s0, samples, rotations);
     __syncthreads();
     for (int i = threadIdx.x; i < part.count; i += blockDim.x) {
       const int p = i / part.joints;
@@ -266,25 +296,105 @@ __global__ void __launch_bounds__(MOST_THREADS)
     __syncthreads();
   }
   block_copy(a.grad_joints + part.first * part.joints * 3, grad, part.count * 3);
+  if (TURN) put_elevation_vjp(part, grad, pose, a.grad_elevation);
+}
+
+template <int JOINTS, bool TURN>
+__global__ void __launch_bounds__(MOST_THREADS)
+    return_distance_kernel(const ReturnDistance<float> a, const Tile tile) {
+  const Part part(a.source.poses, JOINTS ? JOINTS : a.joint_count, tile);
+  float* const rotations = shared_floats();
+  float* const lengths = rotations + min(SAMPLES, a.source.samples) * tile.poses * ROTATION;
+  const float scale = 1.0f / part.joints;
+  for (int s0 = 0; s0 < a.source.samples; s0 += SAMPLES) {
+    const int samples = min(SAMPLES, a.source.samples - s0);
+    stage_rotations<TURN>(a.source, part, s0, samples, rotations);
+    __syncthreads();
+    for (int i = threadIdx.x; i < part.count; i += blockDim.x) {
+      const float2 target =
+          reinterpret_cast<const float2*>(a.target)[part.first * part.joints + i];
+      for (int s = 0; s < samples; ++s) {
+        const int64_t row = ((s0 + s) * a.source.poses + part.first) * part.joints + i;
+        const float2 point = reinterpret_cast<const float2*>(a.points)[row];
+        const Vec3<float> lifted = backproject(point.x, point.y, a.depth[row], a.distance);
+        const Mat3<float> R = staged_rotation(rotations, s * part.poses + i / part.joints);
+        const Projection<float> p(rotate_back(lifted, R), a.distance);
+        const float x = p.x - target.x, y = p.y - target.y;
+        lengths[s * part.count + i] = square_root(x * x + y * y);
+      }
+    }
+    __syncthreads();
+    put_sums(part, lengths, samples, scale, a.out + s0 * a.source.poses, a.source.poses);
+    __syncthreads();
+  }
+}
+
+template <int JOINTS, bool TURN>
+__global__ void __launch_bounds__(MOST_THREADS)
+    return_distance_backward_kernel(const ReturnDistanceBackward<float> a, const Tile tile) {
+  const Part part(a.source.poses, JOINTS ? JOINTS : a.joint_count, tile);
+  float* const rotations = shared_floats();
+  float* const torques = rotations + min(SAMPLES, a.source.samples) * tile.poses * ROTATION;
+  const float scale = 1.0f / part.joints;
+  for (int s0 = 0; s0 < a.source.samples; s0 += SAMPLES) {
+    const int samples = min(SAMPLES, a.source.samples - s0);
+    stage_rotations<TURN>(a.source, part, s0, samples, rotations);
+    __syncthreads();
+    for (int i = threadIdx.x; i < part.count; i += blockDim.x) {
+      const int p = i / part.joints;
+      const float2 target =
+          reinterpret_cast<const float2*>(a.target)[part.first * part.joints + i];
+      float torque = TURN && s0 ? torques[i] : 0.0f;
+      for (int s = 0; s < samples; ++s) {
+        const int64_t first = (s0 + s) * a.source.poses + part.first;
+        const int64_t row = first * part.joints + i;
+        const float2 point = reinterpret_cast<const float2*>(a.points)[row];
+        const float depth = a.depth[row], g = a.grad[first + p] * scale;
+        const Mat3<float> R = staged_rotation(rotations, s * part.poses + p);
+        const Vec3<float> back = rotate_back(backproject(point.x, point.y, depth, a.distance), R);
+        const Projection<float> seen(back, a.distance);
+        const Vec3<float> offset = {seen.x - target.x, seen.y - target.y, 0.0f};
+        const Vec3<float> v = norm_vjp(g, offset, norm(offset));
+        const Vec3<float> to_back = seen.vjp(v.x, v.y);
+        if (TURN) torque -= elevation_vjp(to_back, back);
+        const Vec3<float> out =
+            backproject_vjp(rotate(to_back, R), point.x, point.y, depth, a.distance);
+        reinterpret_cast<float2*>(a.grad_points)[row] = make_float2(out.x, out.y);
+        a.grad_depth[row] = out.z;
+      }
+      if (TURN) torques[i] = torque;
+    }
+    __syncthreads();
+  }
+  if (TURN) put_sums(part, torques, 1, 1.0f, a.grad_elevation, a.source.poses);
 }
 
 constexpr int THREADS = 256;  // of the kernels with one rotation a thread
 
 int64_t blocks_for(int64_t count) { return (count + THREADS - 1) / THREADS; }
 
-RotationSource<float> rotation_source(const Tensor& rotations, int64_t poses, int64_t samples,
-                                      int64_t axes, double max_angle) {
+RotationSource<float> rotation_source(const Tensor& rotations,
+                                      const std::optional<Tensor>& elevation,
+                                      const std::optional<Tensor>& spread, int64_t poses,
+                                      int64_t samples, int64_t axes, double max_angle) {
   RotationSource<float> source{};
   source.samples = static_cast<int>(samples);
   source.poses = poses;
   if (rotations.scalar_type() == ScalarType::Long) {
     source.counter = data<int64_t>(rotations);
+    source.elevation = data<float>(elevation);
+    source.spread = data<float>(spread);
     source.draw = {static_cast<int>(axes), static_cast<float>(max_angle)};
   } else {
     source.matrices = data<float>(rotations);
   }
   return source;
 }
+
+// The kernel for an op's J, 17 joints or any number, for turns or other rotations.
+#define ITES_ROTATION_KERNEL(KERNEL)                            \
+  (J == 17 ? (elevation ? KERNEL<17, true> : KERNEL<17, false>) \
+           : (elevation ? KERNEL<0, true> : KERNEL<0, false>))
 
 Tensor so3_exp_op(const Tensor& w) {
   const OnDevice device(w);
@@ -313,68 +423,78 @@ Tensor philox_op(const Tensor& counter, int64_t poses, int64_t samples) {
   return out;
 }
 
-Tensor draw_rotations_op(const Tensor& like, const Tensor& counter, int64_t poses, int64_t samples,
+Tensor draw_rotations_op(const Tensor& like, const Tensor& counter,
+                         const std::optional<Tensor>& elevation,
+                         const std::optional<Tensor>& spread, int64_t poses, int64_t samples,
                          int64_t axes, double max_angle) {
   const OnDevice device(like);
   const int64_t count = poses * samples;
   const Tensor out = empty(like, {count, 3, 3});
-  device.launch(draw_rotations_kernel, blocks_for(count), THREADS, 0,
-                rotation_source(counter, poses, samples, axes, max_angle), mutable_data<float>(out),
-                count);
+  device.launch(elevation ? draw_rotations_kernel<true> : draw_rotations_kernel<false>,
+                blocks_for(count), THREADS, 0,
+                rotation_source(counter, elevation, spread, poses, samples, axes, max_angle),
+                mutable_data<float>(out), count);
   return out;
 }
 
 std::tuple<Tensor, Tensor> rotate_project_op(const Tensor& joints, const Tensor& rotations,
-                                             int64_t samples, int64_t axes, double max_angle,
-                                             double distance, bool with_rotated) {
+                                             const std::optional<Tensor>& elevation,
+                                             const std::optional<Tensor>& spread, int64_t samples,
+                                             int64_t axes, double max_angle, double distance,
+                                             bool with_rotated) {
   const OnDevice device(joints);
   const int64_t B = joints.size(0), J = joints.size(1);
   const Tensor points = empty(joints, {samples * B, J, 2});
   const Tensor rotated = with_rotated ? empty(joints, {samples * B, J, 3}) : empty(joints, {0});
-  const RotateProject<float> arguments = {rotation_source(rotations, B, samples, axes, max_angle),
-                                          static_cast<int>(J),
-                                          static_cast<float>(distance),
-                                          data<float>(joints),
-                                          mutable_data<float>(points),
-                                          with_rotated ? mutable_data<float>(rotated) : nullptr};
+  const RotateProject<float> arguments = {
+      rotation_source(rotations, elevation, spread, B, samples, axes, max_angle),
+      static_cast<int>(J),
+      static_cast<float>(distance),
+      data<float>(joints),
+      mutable_data<float>(points),
+      with_rotated ? mutable_data<float>(rotated) : nullptr};
   const Tile tile = tile_for(B, J);
   const size_t floats =
       tile.joint_floats * (with_rotated ? 2 : 1) + rotation_floats(tile, arguments.source.samples);
-  device.launch(J == 17 ? rotate_project_kernel<17> : rotate_project_kernel<0>, tile.blocks,
-                tile.threads, floats * sizeof(float), arguments, tile);
+  device.launch(ITES_ROTATION_KERNEL(rotate_project_kernel), tile.blocks, tile.threads,
+                floats * sizeof(float), arguments, tile);
   return {points, rotated};
 }
 
-Tensor rotate_project_backward_op(const Tensor& grad_points,
-                                  const std::optional<Tensor>& grad_rotated, const Tensor& joints,
-                                  const Tensor& rotations, int64_t samples, int64_t axes,
-                                  double max_angle, double distance) {
+std::tuple<Tensor, Tensor> rotate_project_backward_op(
+    const Tensor& grad_points, const std::optional<Tensor>& grad_rotated, const Tensor& joints,
+    const Tensor& rotations, const std::optional<Tensor>& elevation,
+    const std::optional<Tensor>& spread, int64_t samples, int64_t axes, double max_angle,
+    double distance) {
   const OnDevice device(joints);
   const int64_t B = joints.size(0), J = joints.size(1);
   const Tensor grad_joints = empty(joints, {B, J, 3});
+  const Tensor grad_elevation = empty(joints, {elevation ? B : 0});
   const RotateProjectBackward<float> arguments = {
-      rotation_source(rotations, B, samples, axes, max_angle),
+      rotation_source(rotations, elevation, spread, B, samples, axes, max_angle),
       static_cast<int>(J),
       static_cast<float>(distance),
       data<float>(grad_points),
       data<float>(grad_rotated),
       data<float>(joints),
-      mutable_data<float>(grad_joints)};
+      mutable_data<float>(grad_joints),
+      mutable_data<float>(grad_elevation)};
   const Tile tile = tile_for(B, J);
   const size_t floats = tile.joint_floats * 2 + rotation_floats(tile, arguments.source.samples);
-  device.launch(J == 17 ? rotate_project_backward_kernel<17> : rotate_project_backward_kernel<0>,
-                tile.blocks, tile.threads, floats * sizeof(float), arguments, tile);
-  return grad_joints;
+  device.launch(ITES_ROTATION_KERNEL(rotate_project_backward_kernel), tile.blocks, tile.threads,
+                floats * sizeof(float), arguments, tile);
+  return {grad_joints, grad_elevation};
 }
 
 Tensor equivariance_distance_op(const Tensor& joints, const Tensor& points, const Tensor& depth,
-                                const Tensor& rotations, int64_t samples, int64_t axes,
+                                const Tensor& rotations, const std::optional<Tensor>& elevation,
+                                const std::optional<Tensor>& spread, int64_t samples, int64_t axes,
                                 double max_angle, double distance) {
   const OnDevice device(joints);
   const int64_t B = joints.size(0), J = joints.size(1);
   const Tensor out = empty(points, {samples * B});
   const EquivarianceDistance<float> arguments = {
-      rotation_source(rotations, B, samples, axes, max_angle),
+      rotation_source(rotations, elevation, spread, B, samples, axes, max_angle),
       static_cast<int>(J),
       static_cast<float>(distance),
       data<float>(joints),
@@ -382,24 +502,26 @@ Tensor equivariance_distance_op(const Tensor& joints, const Tensor& points, cons
       data<float>(depth),
       mutable_data<float>(out)};
   const Tile tile = tile_for(B, J);
-  const int held = arguments.source.samples < SAMPLES ? arguments.source.samples : SAMPLES;
-  const size_t floats =
-      tile.joint_floats + rotation_floats(tile, held) + static_cast<size_t>(held) * tile.poses * J;
-  device.launch(J == 17 ? equivariance_distance_kernel<17> : equivariance_distance_kernel<0>,
-                tile.blocks, tile.threads, floats * sizeof(float), arguments, tile);
+  const size_t floats = tile.joint_floats + rotation_floats(tile, arguments.source.samples) +
+      length_floats(tile, arguments.source.samples, J);
+  device.launch(ITES_ROTATION_KERNEL(equivariance_distance_kernel), tile.blocks, tile.threads,
+                floats * sizeof(float), arguments, tile);
   return out;
 }
 
-std::tuple<Tensor, Tensor, Tensor> equivariance_distance_backward_op(
+std::tuple<Tensor, Tensor, Tensor, Tensor> equivariance_distance_backward_op(
     const Tensor& grad, const Tensor& joints, const Tensor& points, const Tensor& depth,
-    const Tensor& rotations, int64_t samples, int64_t axes, double max_angle, double distance) {
+    const Tensor& rotations, const std::optional<Tensor>& elevation,
+    const std::optional<Tensor>& spread, int64_t samples, int64_t axes, double max_angle,
+    double distance) {
   const OnDevice device(joints);
   const int64_t B = joints.size(0), J = joints.size(1);
   const Tensor grad_joints = empty(joints, {B, J, 3});
   const Tensor grad_points = empty(joints, {samples * B, J, 2});
   const Tensor grad_depth = empty(joints, {samples * B, J});
+  const Tensor grad_elevation = empty(joints, {elevation ? B : 0});
   const EquivarianceDistanceBackward<float> arguments = {
-      rotation_source(rotations, B, samples, axes, max_angle),
+      rotation_source(rotations, elevation, spread, B, samples, axes, max_angle),
       static_cast<int>(J),
       static_cast<float>(distance),
       data<float>(grad),
@@ -408,13 +530,65 @@ std::tuple<Tensor, Tensor, Tensor> equivariance_distance_backward_op(
       data<float>(depth),
       mutable_data<float>(grad_joints),
       mutable_data<float>(grad_points),
-      mutable_data<float>(grad_depth)};
+      mutable_data<float>(grad_depth),
+      mutable_data<float>(grad_elevation)};
   const Tile tile = tile_for(B, J);
   const size_t floats = tile.joint_floats * 2 + rotation_floats(tile, arguments.source.samples);
-  device.launch(J == 17 ? equivariance_distance_backward_kernel<17>
-                        : equivariance_distance_backward_kernel<0>,
-                tile.blocks, tile.threads, floats * sizeof(float), arguments, tile);
-  return {grad_joints, grad_points, grad_depth};
+  device.launch(ITES_ROTATION_KERNEL(equivariance_distance_backward_kernel), tile.blocks,
+                tile.threads, floats * sizeof(float), arguments, tile);
+  return {grad_joints, grad_points, grad_depth, grad_elevation};
+}
+
+Tensor return_distance_op(const Tensor& points, const Tensor& depth, const Tensor& target,
+                          const Tensor& rotations, const std::optional<Tensor>& elevation,
+                          const std::optional<Tensor>& spread, int64_t samples, int64_t axes,
+                          double max_angle, double distance) {
+  const OnDevice device(points);
+  const int64_t B = target.size(0), J = target.size(1);
+  const Tensor out = empty(points, {samples * B});
+  const ReturnDistance<float> arguments = {
+      rotation_source(rotations, elevation, spread, B, samples, axes, max_angle),
+      static_cast<int>(J),
+      static_cast<float>(distance),
+      data<float>(points),
+      data<float>(depth),
+      data<float>(target),
+      mutable_data<float>(out)};
+  const Tile tile = tile_for(B, J);
+  const size_t floats = rotation_floats(tile, arguments.source.samples) +
+      length_floats(tile, arguments.source.samples, J);
+  device.launch(ITES_ROTATION_KERNEL(return_distance_kernel), tile.blocks, tile.threads,
+                floats * sizeof(float), arguments, tile);
+  return out;
+}
+
+std::tuple<Tensor, Tensor, Tensor> return_distance_backward_op(
+    const Tensor& grad, const Tensor& points, const Tensor& depth, const Tensor& target,
+    const Tensor& rotations, const std::optional<Tensor>& elevation,
+    const std::optional<Tensor>& spread, int64_t samples, int64_t axes, double max_angle,
+    double distance) {
+  const OnDevice device(points);
+  const int64_t B = target.size(0), J = target.size(1);
+  const Tensor grad_points = empty(points, {samples * B, J, 2});
+  const Tensor grad_depth = empty(points, {samples * B, J});
+  const Tensor grad_elevation = empty(points, {elevation ? B : 0});
+  const ReturnDistanceBackward<float> arguments = {
+      rotation_source(rotations, elevation, spread, B, samples, axes, max_angle),
+      static_cast<int>(J),
+      static_cast<float>(distance),
+      data<float>(grad),
+      data<float>(points),
+      data<float>(depth),
+      data<float>(target),
+      mutable_data<float>(grad_points),
+      mutable_data<float>(grad_depth),
+      mutable_data<float>(grad_elevation)};
+  const Tile tile = tile_for(B, J);
+  const size_t floats = rotation_floats(tile, arguments.source.samples) +
+      (elevation ? length_floats(tile, 1, J) : 0);
+  device.launch(ITES_ROTATION_KERNEL(return_distance_backward_kernel), tile.blocks, tile.threads,
+                floats * sizeof(float), arguments, tile);
+  return {grad_points, grad_depth, grad_elevation};
 }
 
 }  // namespace
@@ -432,6 +606,8 @@ STABLE_TORCH_LIBRARY_IMPL(ites_cuda, CUDA, m) {
   m.impl("rotate_project_backward", TORCH_BOX(&rotate_project_backward_op));
   m.impl("equivariance_distance", TORCH_BOX(&equivariance_distance_op));
   m.impl("equivariance_distance_backward", TORCH_BOX(&equivariance_distance_backward_op));
+  m.impl("return_distance", TORCH_BOX(&return_distance_op));
+  m.impl("return_distance_backward", TORCH_BOX(&return_distance_backward_op));
 }
 
 }  // namespace ites
