@@ -235,17 +235,6 @@ class StudentSettings(Settings):
     width: int = _setting(128, "Features of a joint.", least=2)
     blocks: int = _setting(4, "Residual blocks of two graph layers.", least=0)
     distillation_weight: float = _setting(5.0, "Weight of the distillation loss.", least=0)
-    turn_weight: float = _setting(
-        1.0, "Recipe upright: weight of the distance between a turned pose and its lift.", least=0
-    )
-    prior_weight: float = _setting(
-        0.05, "Recipe upright: weight of the turned views' negative log density.", least=0
-    )
-    prior: str = _setting(
-        "",
-        "Recipe upright: the prior's run folder or checkpoint; default: the run's own.",
-        free=True,
-    )
     teacher: str = _setting(
         "", "Teacher's run folder or checkpoint; default: the run's own.", free=True
     )

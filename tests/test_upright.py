@@ -165,7 +165,7 @@ def test_resume_is_bit_for_bit(
     stage: str, store: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def chosen(name: str) -> Any:
-        others = {} if stage == "prior" else {"prior": str(run)}
+        others = {"prior": str(run)} if stage == "teacher" else {}
         others |= {"teacher": str(run)} if stage == "student" else {}
         return settings(stage, store, tmp_path / name, steps=50, log_every=10, **others)
 

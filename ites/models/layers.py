@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from ites import ops
 from ites.skeleton import Skeleton
 
+MOMENTUM = 0.1  # of BatchNorm's running statistics
+
 
 class BatchNormReLU(nn.Module):
     """Batch normalisation over rows, with its residual and ReLU.
@@ -85,19 +87,16 @@ class BatchNormReLU(nn.Module):
 
 
 @torch.no_grad()
-def update_running(
-    norms: Iterable[BatchNormReLU], track: bool = True, momentum: float = 0.1
-) -> None:
+def update_running(norms: Iterable[BatchNormReLU], momentum: float = MOMENTUM) -> None:
     """Move the running statistics of all layers towards those of the pass, in few launches.
 
-    Without `track` the pass is forgotten.
-
-    `running = (1 - momentum) * running + momentum * statistic`, the variance's unbiased.
+    `running = (1 - momentum) * running + momentum * statistic`, the variance's unbiased; with a
+    momentum of 0 the pass is forgotten.
     """
     norms = [norm for norm in norms if norm.batch]
     if not norms:  # a pass over no rows
         return
-    if track:
+    if momentum:
         _move(norms, momentum)
     for norm in norms:
         norm.batch = None

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ites import geometry, ops
-from ites.models.layers import BatchNormReLU, Folded, GraphLayer, SemGraphConv, update_running
-from ites.models.teacher import limited, spread_of
+from ites.models.layers import (
+    MOMENTUM,
+    BatchNormReLU,
+    Folded,
+    GraphLayer,
+    SemGraphConv,
+    update_running,
+)
 from ites.skeleton import HUMAN36M, Skeleton
 
 
@@ -49,7 +56,8 @@ class Student(nn.Module):
         width: C, channels.
         blocks: residual blocks of two graph layers.
         distance: c, the subject's distance from the networks' camera.
-        upright: whether its depths are relative to the root's: recipe "upright".
+        upright: whether its depths are relative to the root's and turned views leave BatchNorm's
+            running statistics as they are: recipe "upright".
         backend: of the ops; None chooses the fastest.
 
     Source: paper, section "Equivariant Student"; METHOD, "Student".
@@ -92,19 +100,19 @@ class Student(nn.Module):
         self,
         points: Tensor,
         folded: list[tuple[Folded, Folded]] | None = None,
-        track: bool = True,
+        momentum: float = MOMENTUM,
     ) -> Tensor:
         """Depths (B, J, 1) of root-relative 2D poses (B, J, 2), network units.
 
-        In training this is a pass: it has its own batch statistics and, to `track` them, updates
-        the running ones.
+        In training this is a pass: it has its own batch statistics and moves the running ones
+        towards them by `momentum`.
         `folded` is what `fold` gives, where it is at hand.
         """
         x = self.input_norm(self.input(points))
         for block, weights in zip(self.blocks, folded or self.fold(), strict=True):
             x = block(x, weights)
         if self.training:
-            update_running(self.norms, track)
+            update_running(self.norms, momentum)
         depth = self.output(x)
         root = self.skeleton.root
         return depth - depth[:, root : root + 1] if self.upright else depth
@@ -117,26 +125,11 @@ class Student(nn.Module):
         """3D poses P (B, J, 3): `concat(points * max(d + distance, 1), d)`, network units."""
         return geometry.backproject(points, self(points), self.distance)
 
-    def turn_losses(
-        self,
-        points: Tensor,
-        teacher_depth: Tensor,
-        elevation: Tensor,
-        counter: Tensor,
-        samples: int,
-        prior: nn.Module,
-    ) -> tuple[StudentLosses, Tensor]:
-        """The losses of one step of recipe "upright": those of the paper, and the prior's.
-
-        Args:
-            points, teacher_depth: see `losses`.
-            elevation: (B,), radians, the teacher's of the same poses.
-            counter, samples: see `ites.ops.TurnDraw`.
-            prior: gives the negative log density of the views; see `ites.models.Prior`.
-        """
-        turns = ops.TurnDraw(counter, elevation, spread_of(elevation), samples)
-        losses, views = self._losses(points, teacher_depth, turns, track_views=False)
-        return losses, limited(prior(views)).mean()
+    @torch.no_grad()
+    def take_statistics(self, points: Tensor) -> None:
+        """Make BatchNorm's running statistics those of a sample (B, J, 2)."""
+        self.train()
+        self(points, momentum=1)
 
     def losses(
         self, points: Tensor, teacher_depth: Tensor, rotations: ops.Rotations
@@ -148,18 +141,13 @@ class Student(nn.Module):
             teacher_depth: (B, J, 1), the teacher's depths of the same poses.
             rotations: n rotations a pose; see `ites.ops.rotate_project`.
         """
-        return self._losses(points, teacher_depth, rotations, track_views=True)[0]
-
-    def _losses(
-        self, points: Tensor, teacher_depth: Tensor, rotations: ops.Rotations, track_views: bool
-    ) -> tuple[StudentLosses, Tensor]:
-        """The losses, and the rotated views."""
         folded = self.fold()
         depth = self(points, folded)
         pose = geometry.backproject(points, depth, self.distance)
         views, _ = ops.rotate_project(pose, rotations, self.distance, backend=self.backend)
+        again = self(views, folded, momentum=0 if self.upright else MOMENTUM)
         equivariance = ops.equivariance_distance(
-            pose, views, self(views, folded, track_views), rotations, self.distance, self.backend
+            pose, views, again, rotations, self.distance, self.backend
         ).mean()
         distillation = (depth - teacher_depth).abs().mean()
-        return StudentLosses(distillation, equivariance), views
+        return StudentLosses(distillation, equivariance)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ites import geometry, ops
-from ites.models.layers import BatchNormReLU, update_running
+from ites.models.layers import MOMENTUM, BatchNormReLU, update_running
 from ites.skeleton import HUMAN36M, Skeleton
 
 
@@ -147,17 +147,17 @@ class Teacher(nn.Module):
         """Whether it says the camera's elevation."""
         return self.elevation_angle is not None
 
-    def trunk(self, points: Tensor, track: bool = True) -> Tensor:
+    def trunk(self, points: Tensor, momentum: float = MOMENTUM) -> Tensor:
         """Features (B, W) of 2D poses (B, J, 2).
 
-        In training this is a pass: it has its own batch statistics and, to `track` them, updates
-        the running ones.
+        In training this is a pass: it has its own batch statistics and moves the running ones
+        towards them by `momentum`.
         """
         x = self.input_norm(self.input(points.flatten(1)))
         for block in self.blocks:
             x = block(x)
         if self.training:
-            update_running(self.norms, track)
+            update_running(self.norms, momentum)
         return x
 
     def forward(self, points: Tensor) -> TeacherOutput:
@@ -224,7 +224,7 @@ class Teacher(nn.Module):
         pose = geometry.backproject(points, self._depth(output.camera_pose), self.distance)
         turns = ops.TurnDraw(counter, elevation, spread_of(elevation), samples)
         views, _ = ops.rotate_project(pose, turns, self.distance, backend=self.backend)
-        again, view_error = self._pose_of(self.trunk(views, track=False), views.detach())
+        again, view_error = self._pose_of(self.trunk(views, momentum=0), views.detach())
         turn = ops.equivariance_distance(
             pose, views, self._depth(again.camera_pose), turns, self.distance, self.backend
         ).mean()
@@ -279,6 +279,12 @@ class Teacher(nn.Module):
             views, _ = ops.rotate_project(pose, turns, self.distance, backend=self.backend)
             unlikely.append(limited(prior(views)).mean())
         return bool(unlikely[1] < unlikely[0])
+
+    @torch.no_grad()
+    def take_statistics(self, points: Tensor) -> None:
+        """Make BatchNorm's running statistics those of a sample (B, J, 2)."""
+        self.train()
+        self.trunk(self._centre(points), momentum=1)
 
     def _elevation(self, features: Tensor) -> Tensor:
         assert self.elevation_angle is not None

@@ -44,6 +44,7 @@ from ites.train.run import (
 from ites.train.stages import Stage, TeacherStage, make_stage
 from ites.train.step import Captured, Clock, Kind, Step, Steps, one_by_one
 
+STATISTICS = 4096  # poses that BatchNorm's statistics are taken of in recipe "upright"
 RATE_STEPS = 20  # between changes of a learning rate that falls by a cosine
 
 
@@ -317,6 +318,7 @@ class Training:
             ItesError: a loss or a weight is not finite; the files stay as they were.
         """
         self._check()
+        self._take_statistics()
         self._saved = time.perf_counter()
         self.seconds = self._saved - self._started
         settings = self.settings.to_dict()
@@ -337,6 +339,17 @@ class Training:
         save_state(path, self.stage.model, self.optimiser, recent, counters)
         metadata = Metadata(stage, self.stage.model.skeleton, self.scale, self.step, settings)
         save_model(weights_file(self.run_folder, stage), self.stage.model, metadata)
+
+    def _take_statistics(self) -> None:
+        """In recipe "upright", BatchNorm's running statistics as of these very weights.
+
+        A student's weights move too fast for the mean over the last steps. Training reads none.
+        """
+        model = self.stage.model
+        if self.settings.recipe == "upright" and not isinstance(model, Prior):
+            points = self.stage.data[0]
+            sample = points[:: max(1, len(points) // STATISTICS)]
+            model.take_statistics(sample.to(self.device))
 
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, soft_wrap=True, markup=False)
@@ -387,6 +400,7 @@ class Training:
         self._check()
         start = time.perf_counter()
         assert not isinstance(self.stage.model, Prior)
+        self._take_statistics()
         log.evaluation(self.step, evaluator(self.stage.model))
         spent = time.perf_counter() - start
         self._started += spent

@@ -11,7 +11,8 @@ from ites.checkpoint import load_model, load_prior, weights_file
 from ites.config import PriorSettings, Settings, StudentSettings, TeacherSettings
 from ites.errors import ItesError
 from ites.models import Prior, Student, Teacher
-from ites.ops import RotationDraw
+from ites.models.teacher import spread_of
+from ites.ops import RotationDraw, TurnDraw
 from ites.skeleton import Skeleton
 
 Losses = tuple[Tensor, ...]
@@ -113,10 +114,11 @@ class TeacherStage(nn.Module):
 class StudentStage(nn.Module):
     """Learn depth joint by joint from the teacher's, and from rotations about the vertical.
 
-    Recipe "paper": `distillation_weight * distillation + equivariance`; METHOD, "Student". Recipe
-    "upright": `distillation_weight * distillation + turn_weight * turn + prior_weight * prior`.
+    `distillation_weight * distillation + equivariance`; METHOD, "Student". In recipe "upright" the
+    vertical is the true one, by the teacher's elevations.
     """
 
+    names = ("total", "distillation", "equivariance")
     least_batch = 1  # its BatchNorm counts joints too
 
     def __init__(
@@ -136,10 +138,7 @@ class StudentStage(nn.Module):
             upright=settings.recipe == "upright",
             backend=chosen_backend(settings),
         )
-        self.prior = prior_of(settings, skeleton)
         labels = teacher_labels(settings, skeleton, points, device)
-        last = ("turn", "prior") if self.prior else ("equivariance",)
-        self.names = ("total", "distillation", *last)
         self.data = (points, *labels)  # [N, J, 2], [N, J, 1], recipe "upright" [N]
 
     def early_steps(self, batches: int) -> int:
@@ -148,20 +147,13 @@ class StudentStage(nn.Module):
 
     def forward(self, batch: tuple[Tensor, ...], rotations: RotationDraw, early: bool) -> Losses:
         """The losses of one batch, the one to minimise first; see `TeacherStage.forward`."""
-        if self.prior is not None:
-            points, depth, elevation = batch
-            settings = self.settings
-            parts, prior = self.model.turn_losses(
-                points, depth, elevation, rotations.counter, rotations.samples, self.prior
+        points, depth, *elevation = batch
+        draw: RotationDraw | TurnDraw = rotations
+        if elevation:
+            draw = TurnDraw(
+                rotations.counter, elevation[0], spread_of(elevation[0]), rotations.samples
             )
-            total = (
-                settings.distillation_weight * parts.distillation
-                + settings.turn_weight * parts.equivariance
-                + settings.prior_weight * prior
-            )
-            return total, *parts, prior
-        points, depth = batch
-        losses = self.model.losses(points, depth, rotations)
+        losses = self.model.losses(points, depth, draw)
         return losses.total(self.settings.distillation_weight), *losses
 
 
@@ -235,7 +227,7 @@ def teacher_labels(
     )
 
 
-def prior_of(settings: TeacherSettings | StudentSettings, skeleton: Skeleton) -> Prior | None:
+def prior_of(settings: TeacherSettings, skeleton: Skeleton) -> Prior | None:
     """The trained prior that recipe "upright" needs, constant; None for the paper's."""
     if settings.recipe != "upright":
         return None
