@@ -266,9 +266,13 @@ from ites import _C, ops
 torch.manual_seed(0)
 joints = torch.randn(37, 17, 3, requires_grad=True)
 draw = ops.RotationDraw(torch.tensor([1, 2, 3]), 9, "xyz", 6.0)
-points, rotated = ops.rotate_project(joints, draw, with_rotated=True, backend="cpp")
-(grad,) = torch.autograd.grad(points.square().sum() + rotated.sum(), joints)
-torch.save((_C.build_info()["simd"], points.detach(), rotated.detach(), grad), sys.argv[1])
+turn = ops.TurnDraw(draw.counter, torch.randn(37), torch.tensor([0.1, 0.3]), 9)
+out = []
+for rotations in (draw, turn):
+    points, rotated = ops.rotate_project(joints, rotations, with_rotated=True, backend="cpp")
+    (grad,) = torch.autograd.grad(points.square().sum() + rotated.sum(), joints)
+    out += points.detach(), rotated.detach(), grad
+torch.save((_C.build_info()["simd"], *out), sys.argv[1])
 """
 
 

@@ -21,6 +21,23 @@ ITES_FN void put(V* to, const Vec3<V>& v) {
   to[2] = v.z;
 }
 
+template <class T, int N>
+ITES_FN void words_at(const RotationSource<T>& source, int sample, int64_t b, Words<N> (&words)[4]) {
+  random_words(stream_at(source.counter), Words<N>(static_cast<uint32_t>(b)) + lane_numbers<N>(),
+               static_cast<uint32_t>(sample), words);
+}
+
+// Apart, so that the loops compile for the other rotations as they would without turns.
+template <class T, class V = lanes_of<T>>
+__attribute__((noinline)) void turns_at(const RotationSource<T>& source, int sample, int64_t b,
+                                        int rows, Mat3<V>& R) {
+  Words<V::count> words[4];
+  words_at(source, sample, b, words);
+  V elevation;
+  load_rows(&elevation, source.elevation + b, 1, rows, 1);
+  R = random_turn<V>(words, elevation, V(source.spread[0]), V(source.spread[1]));
+}
+
 // Rotations of sample `sample` of poses b, b + 1, ...; `rows` of them exist.
 template <class T, class V = lanes_of<T>>
 ITES_FN Mat3<V> rotations_at(const RotationSource<T>& source, int sample, int64_t b, int rows) {
@@ -29,15 +46,13 @@ ITES_FN Mat3<V> rotations_at(const RotationSource<T>& source, int sample, int64_
     load_rows(R.m, source.matrices + (sample * source.poses + b) * 9, 9, rows, 9);
     return R;
   }
-  using W = Words<V::count>;
-  W words[4];
-  random_words(stream_at(source.counter), W(static_cast<uint32_t>(b)) + lane_numbers<V::count>(),
-               static_cast<uint32_t>(sample), words);
   if (source.elevation) {
-    V elevation;
-    load_rows(&elevation, source.elevation + b, 1, rows, 1);
-    return random_turn<V>(words, elevation, V(source.spread[0]), V(source.spread[1]));
+    Mat3<V> R;
+    turns_at(source, sample, b, rows, R);
+    return R;
   }
+  Words<V::count> words[4];
+  words_at(source, sample, b, words);
   return random_rotation<V>(words, source.draw);
 }
 
