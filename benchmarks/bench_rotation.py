@@ -47,7 +47,7 @@ def _turned(arguments: Arguments, random: Random) -> Arguments:
 def _with_turn(arguments: Arguments) -> Arguments:
     """The arguments as the op takes them."""
     rest = dict(arguments)
-    parts = (rest.pop(name) for name in ("counter", "elevation", "spread"))
+    parts = [rest.pop(name) for name in ("counter", "elevation", "spread")]
     return {**rest, "rotations": TurnDraw(*parts, SAMPLES)}
 
 
