@@ -42,7 +42,8 @@ def released_teacher(width=8, blocks=1, atoms=3):
 def test_names_and_layouts():
     state = released_teacher()
     teacher = convert_model(state)
-    assert teacher.sizes() == {"width": 8, "blocks": 1, "atoms": 3, "distance": 5.0}
+    sizes = {"width": 8, "blocks": 1, "atoms": 3, "distance": 5.0}
+    assert teacher.sizes() == {**sizes, "upright": False}
     assert torch.equal(teacher.dictionary, state["shape_layer.weight"][:, :, 0, 0].T)
     assert torch.equal(teacher.blocks[0].linear2.weight, state["fe_net.1.conv2.weight"][..., 0, 0])
     assert torch.equal(teacher.blocks[0].norm3.running_var, state["fe_net.1.bn3.running_var"])

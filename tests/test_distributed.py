@@ -35,7 +35,7 @@ def torchrun(settings: list[Settings]) -> Iterator[subprocess.Popen[str]]:
     for stage in settings:
         for name, value in stage.to_dict().items():
             shared = type(stage).__dataclass_fields__[name].metadata["shared"]
-            if name != "teacher":
+            if name not in ("teacher", "prior"):  # the run's own
                 options[name if shared or what != "both" else f"{stage.stage}_{name}"] = value
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]

@@ -33,7 +33,7 @@ from ites.train.cli import app
 from ites.train.engine import Training, train
 from ites.train.feed import epoch_order
 from ites.train.log import Log, clock, quiet_console
-from ites.train.stages import make_stage, teacher_depth
+from ites.train.stages import make_stage, teacher_labels
 from ites.train.step import Captured, Kind, Step
 
 POSES = 71  # with batches of 16: five steps an epoch, the last of seven poses
@@ -317,7 +317,7 @@ def test_labels_are_the_teachers_in_evaluation_mode(store: Path, teacher_run: Pa
         points = torch.from_numpy(file.points("train")[0])
     settings = student_settings(store, teacher_run, teacher_run)
     assert isinstance(settings, StudentSettings)
-    depth = teacher_depth(settings, HUMAN36M, points, points.device)
+    depth = teacher_labels(settings, HUMAN36M, points, points.device)[0]
     teacher, _ = load_model(teacher_run, "teacher")
     assert depth.shape == (POSES, 17, 1) and not depth.requires_grad
     assert isinstance(teacher, Teacher)
@@ -425,7 +425,7 @@ def test_both_stages_from_the_command_line(store: Path, tmp_path: Path) -> None:
     assert result.output.splitlines()[-1] == f"next: ites evaluate {run} --data {store}"
     assert load_model(run, "teacher")[0].sizes()["width"] == 16
     student, metadata = load_model(run)
-    assert student.sizes() == {"width": 8, "blocks": 0, "distance": 5.0}
+    assert student.sizes() == {"width": 8, "blocks": 0, "distance": 5.0, "upright": False}
     assert metadata.settings["teacher"] == "" and metadata.step == 2
     expected = {"settings.toml", "versions.json"} | {
         f"{stage}.{kind}"
