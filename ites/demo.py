@@ -18,7 +18,7 @@ POSES = 60_000
 FPS = 10.0
 RECIPE = "upright"
 STEPS = {"prior": 1000, "teacher": 1500, "student": 1000}
-SIZES = {"prior": {}, "teacher": {}, "student": {"width": 64, "blocks": 2}}
+OPTIONS = {"prior": {}, "teacher": {"level_steps": 500}, "student": {"width": 64, "blocks": 2}}
 
 
 def demo(
@@ -64,7 +64,7 @@ def demo(
             "recipe": RECIPE,
             "steps": STEPS[stage],
             "device": device or "auto",
-            **SIZES[stage],
+            **OPTIONS[stage],
         }
         results[stage] = train(make_settings(stage, options=options))
         done(f"training the {stage}")
