@@ -37,8 +37,8 @@ struct Lanes {
   ITES_FN void store(T* to) const { std::memcpy(to, &v, sizeof(Vector)); }
 };
 
-using Floats = Lanes<float, 16>;
-using Doubles = Lanes<double, 8>;
+using Floats = Lanes<float, ITES_LANE_BYTES / 4>;
+using Doubles = Lanes<double, ITES_LANE_BYTES / 8>;
 template <int N>
 using Words = Lanes<uint32_t, N>;
 

@@ -7,6 +7,7 @@
 #pragma GCC target("avx2,fma,bmi2")
 #endif
 #define ITES_SIMD avx2
+#define ITES_LANE_BYTES 32
 #include "cpu/all_loops.h"
 #ifdef __clang__
 #pragma clang attribute pop

@@ -8,6 +8,7 @@
 #pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,bmi2,prefer-vector-width=512")
 #endif
 #define ITES_SIMD avx512
+#define ITES_LANE_BYTES 64
 #include "cpu/all_loops.h"
 #ifdef __clang__
 #pragma clang attribute pop
