@@ -14,8 +14,10 @@ import argparse
 import csv
 import json
 import math
+import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ QUICK = (1, 4096)
 COLUMNS = (
     "case", "op", "dtype", "mode", "batch", "provider", "seconds", "rounds", "bytes", "flop",
     "gigabytes_per_second", "gigaflops", "bound", "share", "times_eager", "slower_than_eager",
-    "device", "torch", "commit",
+    "device", "torch", "commit", "others_share",
 )  # fmt: skip
 
 
@@ -80,7 +82,7 @@ def complete(
         row["gigaflops"] = row["flop"] / seconds / 1e9
         row["times_eager"] = eager.get(_work(row), math.nan) / seconds
         row["slower_than_eager"] = row["provider"] in cases.KERNELS and row["times_eager"] < 1
-        row |= {name: about[name] for name in ("device", "torch", "commit")}
+        row |= {name: about[name] for name in ("device", "torch", "commit", "others_share")}
     return rows
 
 
@@ -171,7 +173,10 @@ def main(argv: list[str] | None = None) -> int:
         arguments += ["-k", options.k]
 
     about, rates = machine.describe(device), machine.rates(device)
+    start, before = time.monotonic(), machine.others_seconds()
     rows, status = time_rows(arguments)
+    elapsed = (time.monotonic() - start) * (os.cpu_count() or 1)
+    about["others_share"] = (machine.others_seconds() - before) / elapsed
     if not rows:
         return status
     result = {"machine": about, "rates": rates, "rows": complete(rows, rates, about)}
@@ -180,6 +185,7 @@ def main(argv: list[str] | None = None) -> int:
         result = merged(result, json.loads((folder / "ops.json").read_text()))
     write(folder, "ops", result)
     print(summary(result["rows"]))
+    print(f"other processes had {about['others_share']:.0%} of the processor meanwhile")
     print(folder / "ops.json")
     return status
 

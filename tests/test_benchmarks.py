@@ -7,7 +7,7 @@ import pytest
 from benchmarks import run
 
 RATES = {"copy": 1e9, "float32": 1e10}
-ABOUT = {"device": "a processor", "torch": "2.13.0", "commit": "abc"}
+ABOUT = {"device": "a processor", "torch": "2.13.0", "commit": "abc", "others_share": 0.0}
 
 
 def row(provider, seconds, batch=16, case="mix"):
