@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from ites import geometry
 from ites.models import Student, Teacher
+from ites.models.layers import update_running
 from ites.ops import RotationDraw
 from ites.skeleton import Skeleton
 
@@ -117,3 +118,24 @@ def test_any_skeleton(backend):
     student.losses(x, teacher.depth(x).detach(), draw("y")).total().backward()
     assert student.pose(x).shape == (3, 5, 3)
     assert all(p.grad is not None for p in [*teacher.parameters(), *student.parameters()])
+
+
+def test_a_bias_before_a_norm_changes_the_running_mean_alone():
+    torch.manual_seed(0)
+    teacher = Teacher(width=16, blocks=1).double().train()
+    layer, norm = teacher.input, teacher.input_norm
+    torch.nn.init.normal_(layer.bias)
+    x = points(9).flatten(1).double()
+    mean, var = norm.running_mean.clone(), norm.running_var.clone()
+    functional.batch_norm(layer(x), mean, var, training=True)
+    plain = norm(layer(x)).square().sum()
+    gradients = torch.autograd.grad(plain, (layer.weight, norm.weight, layer.bias))
+    assert gradients[2].abs().max() < 1e-10  # zero but for rounding
+    y = norm.after(layer, x).square().sum()
+    ours = torch.autograd.grad(y, (layer.weight, norm.weight, layer.bias))
+    torch.testing.assert_close((y, *ours[:2]), (plain, *gradients[:2]))
+    assert not ours[2].any() and ours[2].shape == layer.bias.shape
+    norm.after(layer, x)
+    update_running([norm])
+    torch.testing.assert_close(norm.running_mean, mean)
+    torch.testing.assert_close(norm.running_var, var)

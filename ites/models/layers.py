@@ -8,11 +8,36 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ites import ops
 from ites.skeleton import Skeleton
 
 MOMENTUM = 0.1  # of BatchNorm's running statistics
+
+
+class BatchStatistics(NamedTuple):
+    """What a pass leaves for the running statistics: (C,) each, constants.
+
+    The mean lacks `shift`, where there is one; the variance is unbiased once times `correction`.
+    """
+
+    mean: Tensor
+    var: Tensor
+    correction: float
+    shift: Tensor | None
+
+
+class _Cancelled(torch.autograd.Function):
+    """A bias; the gradient of what it cancels is zero, so that weight decay reaches that too."""
+
+    @staticmethod
+    def forward(ctx: Any, bias: Tensor, cancelled: Tensor) -> Tensor:
+        return bias.view_as(bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        return grad, torch.zeros_like(grad)
 
 
 class BatchNormReLU(nn.Module):
@@ -50,22 +75,33 @@ class BatchNormReLU(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
         self.relu, self.skip_after, self.backend = relu, skip_after, backend
-        self.batch: tuple[Tensor, Tensor, float] | None = None  # mean, variance, its correction
+        self.batch: BatchStatistics | None = None
 
-    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        """x and skip: (..., C); all leading dimensions are rows."""
+    def after(self, layer: nn.Linear, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """`self(layer(x), skip)`; in training without the layer's bias, which changes nothing.
+
+        The batch's mean holds the bias and takes it away again, so that the result does not depend
+        on it and its gradient is zero, exactly. The running mean alone is told of it.
+        """
+        if not self.training:
+            return self(layer(x), skip)
+        return self(functional.linear(x, layer.weight), skip, layer.bias)
+
+    def forward(self, x: Tensor, skip: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        """x and skip: (..., C), all leading dimensions are rows; shift (C,): see `after`."""
         if not self.training:
             return self._normalise(x, skip, self.running_mean, self.running_var)
         rows = x.flatten(0, -2)
+        bias = self.bias if shift is None else _Cancelled.apply(self.bias, shift)
         if self.synchronised:
             mean, var, count = _statistics_of_all_ranks(rows)
             unbiased = (var * (count / (count - 1).clamp(min=1))).detach()
-            self.batch = mean.detach(), unbiased, 1.0
-            return self._normalise(x, skip, mean, var).to(x.dtype)
+            self.batch = BatchStatistics(mean.detach(), unbiased, 1.0, shift)
+            return self._normalise(x, skip, mean, var, bias).to(x.dtype)
         y, mean, var = ops.batch_norm_relu(
             rows,
             self.weight,
-            self.bias,
+            bias,
             None if skip is None else skip.flatten(0, -2),
             relu=self.relu,
             skip_after=self.skip_after,
@@ -73,12 +109,20 @@ class BatchNormReLU(nn.Module):
             backend=self.backend,
         )
         if len(rows):
-            self.batch = mean, var, len(rows) / max(len(rows) - 1, 1)
+            correction = len(rows) / max(len(rows) - 1, 1)
+            self.batch = BatchStatistics(mean, var, correction, shift)
         return y.view_as(x)
 
-    def _normalise(self, x: Tensor, skip: Tensor | None, mean: Tensor, var: Tensor) -> Tensor:
+    def _normalise(
+        self,
+        x: Tensor,
+        skip: Tensor | None,
+        mean: Tensor,
+        var: Tensor,
+        bias: Tensor | None = None,
+    ) -> Tensor:
         scale = self.weight * (var + self.eps).rsqrt()
-        y = x * scale + (self.bias - mean * scale)
+        y = x * scale + ((self.bias if bias is None else bias) - mean * scale)
         if skip is not None and not self.skip_after:
             y = y + skip
         if self.relu:
@@ -103,10 +147,13 @@ def update_running(norms: Iterable[BatchNormReLU], momentum: float = MOMENTUM) -
 
 
 def _move(norms: list[BatchNormReLU], momentum: float) -> None:
-    means, variances, unbiased = zip(*(norm.batch for norm in norms if norm.batch), strict=True)
+    norms = sorted(norms, key=lambda norm: norm.batch.shift is None)  # type: ignore[union-attr]
+    means, variances, corrections, given = zip(*(n.batch for n in norms if n.batch), strict=True)
+    shifts = [shift.detach() for shift in given if shift is not None]
+    shifted = torch._foreach_add(means[: len(shifts)], shifts) if shifts else []
     running = [norm.running_mean for norm in norms] + [norm.running_var for norm in norms]
-    statistics = [*means, *torch._foreach_mul(variances, unbiased)]
-    torch._foreach_lerp_(running, statistics, momentum)
+    unbiased = torch._foreach_mul(variances, corrections)
+    torch._foreach_lerp_(running, [*shifted, *means[len(shifts) :], *unbiased], momentum)
 
 
 def _statistics_of_all_ranks(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -257,7 +304,8 @@ class GraphLayer(nn.Module):
             residual=x,
             backend=self.backend,
         )
-        return self.norm(non_local.norm(non_local.out(t), skip=y), skip=skip)
+        assert t is not None
+        return self.norm(non_local.norm.after(non_local.out, t, skip=y), skip=skip)
 
     def fold(self) -> Folded:
         """Put the weights together; several passes of a step can share them."""

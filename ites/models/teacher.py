@@ -58,9 +58,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, W) to (B, W)."""
-        y = self.norm1(self.linear1(x))
-        y = self.norm2(self.linear2(y))
-        return self.norm3(self.linear3(y), skip=x)
+        y = self.norm1.after(self.linear1, x)
+        y = self.norm2.after(self.linear2, y)
+        return self.norm3.after(self.linear3, y, skip=x)
 
 
 ELEVATION_LIMIT = 1.0  # radians; no camera is believed to look further up or down
@@ -153,7 +153,7 @@ class Teacher(nn.Module):
         In training this is a pass: it has its own batch statistics and moves the running ones
         towards them by `momentum`.
         """
-        x = self.input_norm(self.input(points.flatten(1)))
+        x = self.input_norm.after(self.input, points.flatten(1))
         for block in self.blocks:
             x = block(x)
         if self.training:

@@ -29,6 +29,7 @@ from ites.checkpoint import (
 from ites.config import Settings
 from ites.data.store import PoseStore
 from ites.errors import ItesError
+from ites.memory import keep_freed_memory
 from ites.models import Prior
 from ites.ranks import Ranks, pick_device
 from ites.train.evaluation import Evaluator
@@ -156,6 +157,8 @@ class Training:
         self.evaluator, self.console = evaluator, console
         self.ranks = ranks = ranks or Ranks()
         self.settings = settings = stage.settings
+        if device.type == "cpu":
+            keep_freed_memory()
         self.run_folder = Path(settings.out)
         self.learning_rate = settings.learning_rate
         # On the device, where a captured step reads it; of the type that the fused kernels take.
