@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+
+import torch
 from torch import Tensor
 
 from benchmarks.cases import JOINTS, Arguments, Case, Random, Work, measure
@@ -41,6 +44,27 @@ def _convolution(poses: int, random: Random) -> Arguments:
     }
 
 
+@cache
+def _mask(device: torch.device) -> Tensor:
+    """(J, J), true where two joints share an edge."""
+    rows, columns = torch.tensor(HUMAN36M.edges, device=device).unbind(1)
+    mask = torch.zeros(JOINTS, JOINTS, dtype=torch.bool, device=device)
+    mask[rows, columns] = True
+    return mask
+
+
+def _paper(arguments: Arguments) -> tuple[Tensor, ...]:
+    """The convolution in the paper's order: two products, a dense masked softmax, two mixtures."""
+    x, weight, logits, bias = (arguments[name] for name in ("x", "weight", "logits", "bias"))
+    mask = _mask(x.device)
+    absent = torch.full_like(mask, -9e15, dtype=logits.dtype)
+    adjacency = absent.masked_scatter(mask, logits).softmax(1).to(x.dtype)
+    eye = torch.eye(JOINTS, dtype=x.dtype, device=x.device)
+    mixed = (adjacency * eye) @ (x @ weight[0])
+    mixed = mixed + (adjacency * (1 - eye)) @ (x @ weight[1])
+    return (mixed + bias.to(x.dtype),)
+
+
 OUT = JOINTS * (CHANNELS + ATTENDED)
 EDGES_FLOP = 2.0 * EDGES * CHANNELS
 ATTENTION_FLOP = 2.0 * PAIRS * ATTENDED * (JOINTS + 2) + 3.0 * PAIRS * JOINTS
@@ -70,6 +94,7 @@ CASES = (
             flop=(PRODUCT_FLOP + EDGES_FLOP, 2 * (PRODUCT_FLOP + EDGES_FLOP)),
         ),
         half=True,
+        eager=_paper,
     ),
 )
 

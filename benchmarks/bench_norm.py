@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+from torch.nn import functional
+
 from benchmarks.cases import JOINTS, Arguments, Case, Random, Work, measure
 from ites import ops
+
+
+def _eager(arguments: Arguments) -> tuple[Tensor, ...]:
+    """PyTorch's own BatchNorm, which has a kernel of its own, then the sum and ReLU."""
+    x, weight, bias = (arguments[name] for name in ("x", "weight", "bias"))
+    if len(x) == 1:  # which PyTorch's refuses to normalise
+        mean, var = x.mean(0), x.var(0, correction=0)
+        return (((x - mean) * (var + 1e-5).rsqrt() * weight + bias + arguments["skip"]).relu(),)
+    y = functional.batch_norm(x, None, None, weight, bias, training=True)
+    return (torch.relu(y + arguments["skip"]),)
 
 
 def _case(name: str, rows_each: int, channels: int) -> Case:
@@ -23,6 +37,7 @@ def _case(name: str, rows_each: int, channels: int) -> Case:
         lambda arguments, backend: ops.batch_norm_relu(**arguments, backend=backend)[:1],
         Work(values=(3 * values, 5 * values), flop=(8.0 * values, 14.0 * values)),
         half=True,
+        eager=_eager,
     )
 
 

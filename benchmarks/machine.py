@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import statistics
@@ -100,6 +101,16 @@ def _version(package: str) -> str | None:
         return __import__(package).__version__
     except ImportError:
         return None
+
+
+def others_seconds() -> float:
+    """Seconds of processor time that other processes and guests of a host had; 0 if unknown."""
+    counts = Path("/proc/stat")
+    if not counts.is_file():
+        return 0.0
+    user, nice, system, _idle, _waiting, *others = map(int, counts.read_text().split()[1:9])
+    busy = (user + nice + system + sum(others)) / os.sysconf("SC_CLK_TCK")
+    return busy - sum(os.times()[:4])
 
 
 def clock() -> float:

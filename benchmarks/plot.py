@@ -19,11 +19,12 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot as plt  # noqa: E402
 
-from benchmarks import machine  # noqa: E402
+from benchmarks import cases, machine  # noqa: E402
 from ites.files import replacing  # noqa: E402
 
 LOOKS = {
-    "reference": ("eager PyTorch", "0.55", "o"),
+    "reference": ("plain PyTorch", "0.55", "o"),
+    "eager": ("as others write it", "0.3", "v"),
     "compile": ("torch.compile", "tab:orange", "s"),
     "cpp": ("ites C++", "tab:blue", "D"),
     "cuda": ("ites CUDA", "tab:green", "D"),
@@ -85,11 +86,11 @@ def roofline(result: dict[str, Any], path: Path) -> None:
     axis.loglog(intensity, roof, "k-", lw=1)
     rows = whole(result["rows"])
     for provider, (label, colour, marker) in LOOKS.items():
-        for case, dtype in dict.fromkeys((row["case"], row["dtype"]) for row in rows):
+        for name, dtype in dict.fromkeys((row["case"], row["dtype"]) for row in rows):
             mine = [
                 row
                 for row in rows
-                if (row["case"], row["dtype"], row["provider"]) == (case, dtype, provider)
+                if (row["case"], row["dtype"], row["provider"]) == (name, dtype, provider)
             ]
             if not mine:
                 continue
@@ -98,8 +99,8 @@ def roofline(result: dict[str, Any], path: Path) -> None:
             (point,) = axis.loglog(x, row["gigaflops"], marker, color=colour, ms=5)
             if label not in axis.get_legend_handles_labels()[1]:
                 point.set_label(label)
-            if provider not in ("reference", "compile"):
-                axis.annotate(case, (x, row["gigaflops"]), fontsize=6, xytext=(4, 3),
+            if provider in cases.KERNELS:
+                axis.annotate(name, (x, row["gigaflops"]), fontsize=6, xytext=(4, 3),
                               textcoords="offset points")  # fmt: skip
     axis.set_xlabel("FLOP a byte")
     axis.set_ylabel("GFLOP/s")

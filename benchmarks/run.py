@@ -1,10 +1,11 @@
 """Time every op by every backend that can run here, against eager PyTorch and `torch.compile`.
 
-    python -m benchmarks.run [--quick]
+    python -m benchmarks.run [--quick] [-k bench_graph --merge]
 
 Writes `ops.json` and `ops.csv` under `benchmarks/results/<device>/`. Each row says how large a
 share it reaches of what bounds it: the copy bandwidth or the matrix-product rate, measured in the
-same run. Rows in which a kernel is slower than eager PyTorch are listed at the end.
+same run. Rows in which a kernel is slower than eager PyTorch are listed at the end. With `--merge`
+rows that are there already and were not timed anew stay: so a suite is run in parts.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import argparse
 import csv
 import json
 import math
+import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ from benchmarks import cases, machine
 from ites.files import replacing
 
 BATCHES = {
-    "cpu": (1, 8, 64, 512, 4096, 16384, 65536),
+    "cpu": (1, 16, 256, 4096, 65536, 1048576),
     "cuda": (1, 128, 4096, 65536, 1048576),
 }
 COMPILED = {"cpu": (4096,), "cuda": (128, 65536, 1048576)}
@@ -32,7 +35,7 @@ QUICK = (1, 4096)
 COLUMNS = (
     "case", "op", "dtype", "mode", "batch", "provider", "seconds", "rounds", "bytes", "flop",
     "gigabytes_per_second", "gigaflops", "bound", "share", "times_eager", "slower_than_eager",
-    "device", "torch", "commit",
+    "device", "torch", "commit", "others_share",
 )  # fmt: skip
 
 
@@ -58,8 +61,11 @@ def time_rows(arguments: list[str]) -> tuple[list[dict[str, Any]], int]:
 def complete(
     rows: list[dict[str, Any]], rates: dict[str, float], about: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """The rows with rates, shares of the bounds and ratios to eager PyTorch."""
-    eager = {_work(row): row["seconds"] for row in rows if row["provider"] == "reference"}
+    """The rows with rates, shares of the bounds and ratios to eager PyTorch's fastest."""
+    eager: dict[tuple[Any, ...], float] = {}
+    for row in rows:
+        if row["provider"] in cases.EAGER:
+            eager[_work(row)] = min(row["seconds"], eager.get(_work(row), math.inf))
     matrix = {
         "float32": rates.get("tf32", rates["float32"]),
         "bfloat16": rates.get("bf16", rates["float32"]),
@@ -76,8 +82,29 @@ def complete(
         row["gigaflops"] = row["flop"] / seconds / 1e9
         row["times_eager"] = eager.get(_work(row), math.nan) / seconds
         row["slower_than_eager"] = row["provider"] in cases.KERNELS and row["times_eager"] < 1
-        row |= {name: about[name] for name in ("device", "torch", "commit")}
+        row |= {name: about[name] for name in ("device", "torch", "commit", "others_share")}
     return rows
+
+
+def merged(result: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """A result with those of an earlier one's rows that it has not timed anew, in the one's order.
+
+    The rates are the highest of both, as a roof is.
+
+    Raises:
+        ValueError: the earlier result is of another device or PyTorch.
+    """
+    for name in ("device", "torch"):
+        if earlier["machine"][name] != result["machine"][name]:
+            raise ValueError(
+                f"--merge: the earlier rows are of {earlier['machine'][name]}, "
+                f"this run is of {result['machine'][name]}"
+            )
+    rows = {(*_work(row), row["provider"]): row for row in earlier["rows"] + result["rows"]}
+    cases = list(dict.fromkeys(row["case"] for row in rows.values()))
+    order = sorted(rows.values(), key=lambda row: (cases.index(row["case"]), row["dtype"]))
+    rates = {name: max(rate, earlier["rates"][name]) for name, rate in result["rates"].items()}
+    return {**result, "rates": rates, "rows": order}
 
 
 def _work(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -132,6 +159,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--compiled-batches", help="those at which torch.compile races")
     parser.add_argument("--seconds", type=float, help="spent on a row")
     parser.add_argument("-k", help="select rows by name, as pytest does")
+    parser.add_argument("--merge", action="store_true", help="keep rows not timed anew")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/<device>")
     options = parser.parse_args(argv)
     device = machine.pick_device(options.device)
@@ -145,13 +173,19 @@ def main(argv: list[str] | None = None) -> int:
         arguments += ["-k", options.k]
 
     about, rates = machine.describe(device), machine.rates(device)
+    start, before = time.monotonic(), machine.others_seconds()
     rows, status = time_rows(arguments)
+    elapsed = (time.monotonic() - start) * (os.cpu_count() or 1)
+    about["others_share"] = (machine.others_seconds() - before) / elapsed
     if not rows:
         return status
-    rows = complete(rows, rates, about)
+    result = {"machine": about, "rates": rates, "rows": complete(rows, rates, about)}
     folder = options.out or machine.results_folder(device)
-    write(folder, "ops", {"machine": about, "rates": rates, "rows": rows})
-    print(summary(rows))
+    if options.merge and (folder / "ops.json").is_file():
+        result = merged(result, json.loads((folder / "ops.json").read_text()))
+    write(folder, "ops", result)
+    print(summary(result["rows"]))
+    print(f"other processes had {about['others_share']:.0%} of the processor meanwhile")
     print(folder / "ops.json")
     return status
 

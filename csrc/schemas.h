@@ -51,6 +51,16 @@ constexpr const char* graph_schemas[] = {
     "-> (Tensor, Tensor, Tensor, Tensor)",
 };
 
+// ites_cpp alone: elsewhere a product and graph_mix are two calls.
+constexpr const char* graph_project_schemas[] = {
+    "graph_project_mix(Tensor x, Tensor projection, Tensor logits, Tensor bias, Tensor v, "
+    "Tensor row_start, Tensor columns, Tensor pairs, int channels, bool residual, bool keep) "
+    "-> (Tensor, Tensor, Tensor)",
+    "graph_project_mix_backward(Tensor? grad_y, Tensor? grad_t, Tensor x, Tensor projection, "
+    "Tensor features, Tensor logits, Tensor bias, Tensor v, Tensor row_start, Tensor columns, "
+    "Tensor pairs, int channels, bool residual) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+};
+
 constexpr const char* norm_schemas[] = {
     "batch_norm_relu(Tensor x, Tensor weight, Tensor bias, Tensor? skip, bool relu, "
     "bool skip_after, float eps) -> (Tensor, Tensor, Tensor)",

@@ -113,6 +113,67 @@ class TestGraphMix(GraphMix):
             ops.graph_mix(**{**sample, "features": sample["features"].long()})
 
 
+class TestGraphProjectMix(GraphMix):
+    """The product and the mixing in one, and the same two one after the other."""
+
+    op = "graph_mix"
+    called = {"cpp": "graph_project_mix"}
+
+    @staticmethod
+    def call(arguments: Arguments, backend: str):
+        return ops.graph_project_mix(**arguments, backend=backend)
+
+    def sample(self, batch, skeleton):
+        mixing = super().sample(batch, skeleton)
+        features, _ = mixing.pop("features"), mixing.pop("residual")
+        x = normal(batch, skeleton.num_joints, self.channels, seed=5)
+        projection = normal(self.channels, features.shape[2], seed=6) / self.channels**0.5
+        return {
+            "x": x.requires_grad_(),
+            "projection": projection.requires_grad_(),
+            **mixing,
+            "residual": True,
+        }
+
+    @pytest.mark.parametrize("backend", ("cpp",))
+    @pytest.mark.parametrize("batch", (1, 16, 40, 257))
+    @pytest.mark.parametrize("attended, residual", ((64, True), (64, False), (0, True), (0, False)))
+    def test_is_a_product_and_a_mixing(self, backend, batch, attended, residual):
+        require(backend, self.op)
+        case = type(self)()
+        case.channels, case.attended = 128, attended
+        sample = {**case.sample(batch, HUMAN36M), "residual": residual}
+        parts = {n: v for n, v in sample.items() if n not in ("x", "projection", "residual")}
+
+        def two(arguments, _):
+            x, projection = arguments["x"], arguments["projection"]
+            given = {n: arguments[n] for n in parts}
+            return ops.graph_mix(
+                x @ projection, **given, residual=x if residual else None, backend=backend
+            )
+
+        ours, grads, weights = case.run(sample, backend)
+        case.call, theirs = two, None
+        theirs, their_grads, _ = case.run(sample, backend, weights)
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(grads, their_grads, rtol=1e-10, atol=1e-10)
+        with torch.no_grad():  # features are not kept
+            again = [o for o in ops.graph_project_mix(**sample, backend=backend) if o is not None]
+        assert all(map(torch.equal, again, ours))
+
+    def test_refusals(self):
+        sample = self.sample(2, HUMAN36M)
+        with pytest.raises(ValueError, match="at least 65 columns, got 60"):
+            ops.graph_project_mix(**{**sample, "projection": sample["projection"][:, :60]})
+        with pytest.raises(
+            ValueError, match=r"projection must have shape \(20, S\), got \(19, 68\)"
+        ):
+            ops.graph_project_mix(**{**sample, "projection": sample["projection"][1:]})
+        with pytest.raises(ValueError, match="20 channels to be added to y, got 8"):
+            ops.graph_project_mix(**{**sample, "x": sample["x"][..., :8],
+                                     "projection": sample["projection"][:8]})  # fmt: skip
+
+
 class TestGraphMixWithoutAttention(GraphMix):
     """The convolution alone, as the student's first and last layer use it."""
 
@@ -137,6 +198,7 @@ class TestNonLocal(OpContract):
 
 class TestSemanticGraphConv(OpContract):
     op = "graph_mix"
+    called = {"cpp": "graph_project_mix"}
 
     @staticmethod
     def call(arguments: Arguments, backend: str):

@@ -281,6 +281,20 @@ class TestReturnDistance(OpContract):
         self.compare({**arguments, "rotations": rotations}, backend, torch.float32)
 
     @pytest.mark.parametrize("backend", KERNELS)
+    def test_clamp_edge(self, backend):
+        """Where a lift or its return is at distance 1 exactly the gradient passes, below it not."""
+        require(backend, self.op)
+        points = [[4.0, 0.2], [0.1, 0.2], [0.1, 0.2], [4.5, 0.2]]  # x is depth after the turn
+        arguments = {
+            "points": torch.tensor([points], dtype=torch.float64).requires_grad_(),
+            "depth": torch.tensor([[[-4.0], [-4.0], [-4.5], [-4.0]]], dtype=torch.float64),
+            "target": 0.2 * poses(1, 4, 5)[..., :2],
+            "rotations": torch.tensor([[[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]]], dtype=torch.float64),
+        }
+        arguments["depth"].requires_grad_()
+        self.compare(arguments, backend, torch.float32)
+
+    @pytest.mark.parametrize("backend", KERNELS)
     def test_more_joints_and_samples_than_a_tile(self, backend):
         require(backend, self.op)
         arguments = {**self.lifted(11, 70, 9), **turn(11), "samples": 9}

@@ -1,10 +1,13 @@
 // The graph family on a CPU: arguments, threads, registration. The loops are in graph_loops.h.
 #include "common/graph.h"
 
+#include <map>
+#include <mutex>
 #include <vector>
 
 #include "cpu/dispatch.h"
 #include "cpu/graph_arguments.h"
+#include "cpu/product.h"
 #include "schemas.h"
 #include "tensor.h"
 
@@ -89,21 +92,38 @@ std::tuple<Tensor, Tensor> graph_mix_op(const Tensor& features, const Tensor& lo
   return {y, t};
 }
 
+// The rows of `partial`, added up.
+template <class T>
+std::vector<double> total(const std::vector<T>& partial, int64_t size) {
+  std::vector<double> sums(size);
+  for (size_t at = 0; at < partial.size(); ++at) sums[at % size] += partial[at];
+  return sums;
+}
+
 // Fills grad_features, and the units' partial sums, which it returns added up.
 template <class T>
 std::vector<double> mix_backward(GraphMixBackward<T> arguments) {
-  const int64_t units = (arguments.poses + arguments.unit - 1) / arguments.unit;
-  const int64_t size = arguments.partial_size();
-  std::vector<T> partial(units * size);
+  const int64_t units = arguments.units();
+  std::vector<T> partial(units * arguments.partial_size());
   arguments.partial = partial.data();
   torch::stable::parallel_for(0, units, LEAST_POSES / arguments.unit, [&](int64_t begin, int64_t end) {
     Scratch<T> scratch(arguments.scratch_size());
     ITES_SIMD_CALL(graph_mix_backward, arguments, scratch.data(), begin, end);
   });
-  std::vector<double> sums(size);
-  for (int64_t u = 0; u < units; ++u)
-    for (int64_t k = 0; k < size; ++k) sums[k] += partial[u * size + k];
-  return sums;
+  return total(partial, arguments.partial_size());
+}
+
+// Gives the sums over the batch to the tensors that they are the gradients of.
+template <class T>
+void hand_out(const std::vector<double>& sums, const Graph<T>& graph, const Tensor& grad_bias,
+              const Tensor& grad_v, const Tensor& grad_logits) {
+  const double* sum = sums.data();
+  for (int64_t k = 0; k < grad_bias.size(0); ++k) mutable_data<T>(grad_bias)[k] = static_cast<T>(*sum++);
+  for (int64_t k = 0; k < grad_v.size(0); ++k) mutable_data<T>(grad_v)[k] = static_cast<T>(*sum++);
+  const std::vector<T> grad_weights(sum, sum + grad_logits.size(0));
+  for (int i = 0; i < graph.tables.joints; ++i)
+    softmax_row_backward(graph.weights.data(), grad_weights.data(), graph.tables.row_start[i],
+                         graph.tables.row_start[i + 1], mutable_data<T>(grad_logits));
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> graph_mix_backward_op(
@@ -121,26 +141,125 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> graph_mix_backward_op(
         {B, graph.tables, channels, M, S, static_cast<int>(pairs.size(0)), data<int>(pairs),
          data<T>(grad_y), M ? data<T>(grad_t) : nullptr, data<T>(features),
          data<T>(bias), data<T>(v), mutable_data<T>(grad_features), nullptr});
-    const double* sum = sums.data();
-    for (int64_t k = 0; k < bias.size(0); ++k) mutable_data<T>(grad_bias)[k] = *sum++;
-    for (int64_t k = 0; k < M; ++k) mutable_data<T>(grad_v)[k] = *sum++;
-    const std::vector<T> grad_weights(sum, sum + E);
-    for (int i = 0; i < graph.tables.joints; ++i)
-      softmax_row_backward(graph.weights.data(), grad_weights.data(), graph.tables.row_start[i],
-                           graph.tables.row_start[i + 1], mutable_data<T>(grad_logits));
+    hand_out(sums, graph, grad_bias, grad_v, grad_logits);
   });
   return {grad_features, grad_logits, grad_bias, grad_v};
+}
+
+// What a unit of poses is, of the arguments of all.
+template <class T>
+GraphMix<T> unit_of(const GraphMix<T>& all, int64_t first) {
+  GraphMix<T> unit = all;
+  const int64_t row = first * all.table.joints;
+  unit.residual += all.residual ? row * all.channels : 0;
+  unit.y += row * all.channels;
+  unit.t += row * all.attended;
+  return unit;
+}
+template <class T>
+GraphMixBackward<T> unit_of(const GraphMixBackward<T>& all, int64_t u) {
+  GraphMixBackward<T> unit = all;
+  const int64_t first = u * all.unit, row = first * all.table.joints;
+  unit.poses = all.poses - first < all.unit ? all.poses - first : all.unit;
+  unit.grad_y += all.grad_y ? row * all.channels : 0;
+  unit.grad_t += all.grad_t ? row * all.attended : 0;
+  unit.features += row * all.stride;
+  unit.partial += u * all.partial_size();
+  return unit;
+}
+
+// graph_mix(x @ projection, residual: x or none), a few poses at a time: their features are mixed
+// while they are in the cache. They are written to memory where the backward pass will want them.
+std::tuple<Tensor, Tensor, Tensor> graph_project_mix_op(
+    const Tensor& x, const Tensor& projection, const Tensor& logits, const Tensor& bias,
+    const Tensor& v, const Tensor& row_start, const Tensor& columns, const Tensor& pairs,
+    int64_t channels, bool residual, bool keep) {
+  const int64_t B = x.size(0), J = x.size(1), C = x.size(2), S = projection.size(1), M = v.size(0);
+  const Tensor y = empty(x, {B, J, channels}), t = empty(x, {B, J, M});
+  const Tensor features = empty(x, {keep ? B : 0, J, S});
+  with_floating(x, [&](auto zero) {
+    using T = decltype(zero);
+    constexpr int64_t size = GraphMixBackward<T>::unit;
+    const Graph<T> graph(logits, row_start, columns, channels, S);
+    const GraphMix<T> all = {graph.tables, channels, M, S, static_cast<int>(pairs.size(0)),
+                             data<int>(pairs), nullptr, data<T>(bias), data<T>(v),
+                             residual ? data<T>(x) : nullptr, mutable_data<T>(y), mutable_data<T>(t)};
+    const Matrix<T> weights(data<T>(projection), C, S);
+    torch::stable::parallel_for(0, (B + size - 1) / size, LEAST_POSES / size, [&](int64_t begin, int64_t end) {
+      Scratch<T> scratch(all.scratch_size()), passing(keep ? 0 : size * J * S);
+      for (int64_t u = begin; u < end; ++u) {
+        const int64_t first = u * size, poses = B - first < size ? B - first : size;
+        T* rows = keep ? mutable_data<T>(features) + first * J * S : passing.data();
+        product<T>({rows, poses * J, S}, {data<T>(x) + first * J * C, poses * J, C}, weights, false);
+        GraphMix<T> unit = unit_of(all, first);
+        unit.features = rows;
+        ITES_SIMD_CALL(graph_mix, unit, scratch.data(), 0, poses);
+      }
+    });
+  });
+  return {y, t, features};
+}
+
+// Its gradients, likewise: those of the features never leave the cache.
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> graph_project_mix_backward_op(
+    const std::optional<Tensor>& grad_y, const std::optional<Tensor>& grad_t, const Tensor& x,
+    const Tensor& projection, const Tensor& features, const Tensor& logits, const Tensor& bias,
+    const Tensor& v, const Tensor& row_start, const Tensor& columns, const Tensor& pairs,
+    int64_t channels, bool residual) {
+  const int64_t B = x.size(0), J = x.size(1), C = x.size(2), S = projection.size(1), M = v.size(0);
+  const Tensor grad_x = empty(x, {B, J, C}), grad_projection = empty(projection, {C, S});
+  const Tensor grad_logits = empty(logits, {columns.size(0)}), grad_v = empty(v, {M});
+  const Tensor grad_bias = empty(bias, {bias.size(0)});
+  with_floating(x, [&](auto zero) {
+    using T = decltype(zero);
+    const Graph<T> graph(logits, row_start, columns, channels, S);
+    GraphMixBackward<T> all = {B, graph.tables, channels, M, S, static_cast<int>(pairs.size(0)),
+                               data<int>(pairs), data<T>(grad_y), M ? data<T>(grad_t) : nullptr,
+                               data<T>(features), data<T>(bias), data<T>(v), nullptr, nullptr};
+    std::vector<T> partial(all.units() * all.partial_size());
+    all.partial = partial.data();
+    const bool add = residual && grad_y.has_value();
+    const Matrix<T> weights(data<T>(projection), C, S);
+    std::map<int64_t, std::vector<T>> of_ranges;  // grad_projection, by a range's first unit
+    std::mutex guard;
+    torch::stable::parallel_for(0, all.units(), LEAST_POSES / all.unit, [&](int64_t begin, int64_t end) {
+      Scratch<T> scratch(all.scratch_size()), passing(all.unit * J * S);
+      std::vector<T> own(C * S);
+      for (int64_t u = begin; u < end; ++u) {
+        GraphMixBackward<T> unit = unit_of(all, u);
+        unit.grad_features = passing.data();
+        ITES_SIMD_CALL(graph_mix_backward, unit, scratch.data(), 0, 1);
+        const int64_t at = u * all.unit * J * C, rows = unit.poses * J;
+        T* to = mutable_data<T>(grad_x) + at;
+        const Matrix<T> passed(passing.data(), rows, S);
+        if (add) std::copy(unit.grad_y, unit.grad_y + rows * C, to);
+        product<T>({to, rows, C}, passed, weights.transposed(), add);
+        product<T>({own.data(), C, S}, Matrix<T>(data<T>(x) + at, rows, C).transposed(), passed, u > begin);
+      }
+      const std::lock_guard<std::mutex> lock(guard);
+      of_ranges[begin] = std::move(own);
+    });
+    T* sum = mutable_data<T>(grad_projection);
+    std::fill(sum, sum + C * S, T(0));
+    for (const auto& [begin, own] : of_ranges)
+      for (int64_t k = 0; k < C * S; ++k) sum[k] += own[k];
+    hand_out(total(partial, all.partial_size()), graph, grad_bias, grad_v, grad_logits);
+  });
+  return {grad_x, grad_projection, grad_logits, grad_bias, grad_v};
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(ites_cpp, m) {
   for (const char* schema : graph_schemas) m.def(schema);
+  for (const char* schema : graph_project_schemas) m.def(schema);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ites_cpp, CPU, m) {
   m.impl("graph_mix", TORCH_BOX(&graph_mix_op));
   m.impl("graph_mix_backward", TORCH_BOX(&graph_mix_backward_op));
+  m.impl("graph_project_mix", TORCH_BOX(&graph_project_mix_op));
+  m.impl("graph_project_mix_backward", TORCH_BOX(&graph_project_mix_backward_op));
 }
 
 }  // namespace ites

@@ -58,6 +58,7 @@ struct GraphMixBackward {
 
   static constexpr int unit = 16;   // poses that share a row of `partial`
   static constexpr int lanes = 16;  // at least those of a group
+  int64_t units() const { return (poses + unit - 1) / unit; }
   int64_t bias_size() const { return channels + (attended ? attended + 1 : 0); }
   int64_t partial_size() const { return bias_size() + attended + table.edges; }
   int64_t padded() const { return (attended + 15) / 16 * 16; }

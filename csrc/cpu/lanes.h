@@ -1,7 +1,11 @@
-// A group of numbers that move together: 64 bytes of the compiler's vector type, so that one
-// AVX-512 register, two AVX2 or four SSE or NEON registers hold it. It offers what
-// csrc/common/scalar.h offers for one number, and the shared math runs on it unchanged.
+// A group of numbers that move together: the compiler's vector type, ITES_LANE_BYTES wide, as a
+// register is (GCC keeps a wider vector in memory). It offers what csrc/common/scalar.h offers for
+// one number, and the shared math runs on it unchanged.
 #pragma once
+
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
 
 #include <cstring>
 
@@ -98,12 +102,37 @@ ITES_FN Lanes<T, N> square_root(Lanes<T, N> x) {
   return x;
 }
 
+// The 64-bit products of every other lane, the first included: an instruction that GCC does not
+// find by itself.
+#ifdef __x86_64__
+ITES_FN auto products_of_even(vector_of<uint32_t, 4> a, vector_of<uint32_t, 4> b) {
+  return (vector_of<uint64_t, 2>)_mm_mul_epu32((__m128i)a, (__m128i)b);
+}
+#if ITES_LANE_BYTES >= 32
+ITES_FN auto products_of_even(vector_of<uint32_t, 8> a, vector_of<uint32_t, 8> b) {
+  return (vector_of<uint64_t, 4>)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+}
+#endif
+#if ITES_LANE_BYTES >= 64
+ITES_FN auto products_of_even(vector_of<uint32_t, 16> a, vector_of<uint32_t, 16> b) {
+  return (vector_of<uint64_t, 8>)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+}
+#endif
+#endif
+template <class Vector>
+ITES_FN auto products_of_even(Vector a, Vector b) {
+  using Wide = vector_of<uint64_t, sizeof(Vector) / 8>;
+  return ((Wide)a & 0xFFFFFFFF) * ((Wide)b & 0xFFFFFFFF);
+}
+
 // Each lane's 64-bit product, upper half.
 template <int N>
 ITES_FN Words<N> high_product(Words<N> a, Words<N> b) {
-  using Wide = vector_of<uint64_t, N>;
-  const Wide product = __builtin_convertvector(a.v, Wide) * __builtin_convertvector(b.v, Wide);
-  return __builtin_convertvector(product >> 32, vector_of<uint32_t, N>);
+  using Vector = vector_of<uint32_t, N>;
+  using Wide = vector_of<uint64_t, N / 2>;
+  const Wide even = products_of_even(a.v, b.v) >> 32;
+  const Wide odd = products_of_even((Vector)((Wide)a.v >> 32), (Vector)((Wide)b.v >> 32));
+  return Words<N>((Vector)(even | (odd & 0xFFFFFFFF00000000)));
 }
 
 // As for one float: see common/scalar.h. Lanes beyond its first range are taken one by one.

@@ -1,4 +1,4 @@
-// Loops of the norm family over rows, eight at a time.
+// Loops of the norm family over rows, a few at a time.
 #pragma once
 
 #include <type_traits>
@@ -9,13 +9,15 @@
 namespace ites {
 namespace ITES_SIMD {
 
-constexpr int ROWS = 8;
+// Rows of one tensor that are summed at once, and of several that are read and written together:
+// a power of two bytes apart, more of those would share a cache set and drive each other out.
+constexpr int SUMMED = 8, STREAMED = 2;
 
-// Calls body(Rows, r) for groups of ROWS rows, then for single rows.
-template <class Body>
+// Calls body(Rows, r) for groups of R rows, then for single rows.
+template <int R, class Body>
 ITES_FN void over_rows(int64_t begin, int64_t end, Body body) {
   int64_t r = begin;
-  for (; r + ROWS <= end; r += ROWS) body(std::integral_constant<int, ROWS>{}, r);
+  for (; r + R <= end; r += R) body(std::integral_constant<int, R>{}, r);
   for (; r < end; ++r) body(std::integral_constant<int, 1>{}, r);
 }
 
@@ -30,7 +32,7 @@ void batch_moments(const BatchNorm<T>& a, T* partial, int64_t begin, int64_t end
   for (int64_t u = begin; u < end; ++u) {
     const int64_t first = u * a.unit;
     T *mean = partial + u * 2 * a.channels, *deviation = mean + a.channels;
-    over_rows(first, unit_end(a, u), [&](auto rows, int64_t r) __attribute__((always_inline)) {
+    over_rows<SUMMED>(first, unit_end(a, u), [&](auto rows, int64_t r) __attribute__((always_inline)) {
       constexpr int R = decltype(rows)::value;
       const T before = T(r - first), share = R / (before + R);
       over_channels<T>(a.channels, [&](auto stride, int64_t c) __attribute__((always_inline)) {
@@ -74,7 +76,7 @@ ITES_FN void with_form(Form form, Body body) {
 template <class T, class Body>
 ITES_FN void over_elements(const BatchNorm<T>& a, int64_t begin, int64_t end, Body body) {
   for (int64_t u = end - 1; u >= begin; --u) {
-    over_rows(u * a.unit, unit_end(a, u), [&](auto rows, int64_t r) __attribute__((always_inline)) {
+    over_rows<STREAMED>(u * a.unit, unit_end(a, u), [&](auto rows, int64_t r) __attribute__((always_inline)) {
       over_channels<T>(a.channels, [&](auto stride, int64_t c) __attribute__((always_inline)) {
         using V = typename decltype(stride)::Value;
         for (int k = 0; k < decltype(stride)::values; ++k, c += width_of<V>)

@@ -246,17 +246,18 @@ class _GraphLayer(_OnSkeleton):
 
     def forward(self, x: Tensor) -> Tensor:
         channels = x.shape[-1]
-        y, t = ops.graph_mix(
-            x @ self.projection,
+        y, t = ops.graph_project_mix(
+            x,
+            self.projection,
             self.logits,
             self.bias,
             self.graph,
             channels,
             phi_weight=self.phi_weight,
-            residual=x * self.residual_scale,
             backend=self.backend,
         )
         assert t is not None
+        y.addcmul_(x, self.residual_scale)
         y.view(-1, channels).addmm_(t.view(-1, t.shape[-1]), self.close)
         return y.relu_()
 

@@ -265,8 +265,8 @@ class Folded(NamedTuple):
 class GraphLayer(nn.Module):
     """`ReLU(BatchNorm(SemGraphConv(x) + NonLocal(x)))`, plus a residual where one is given.
 
-    One matrix product makes the columns of both branches, `ites.ops.graph_mix` mixes them over the
-    joints, a second product closes the non-local branch. theta enters only through u . theta, so
+    One matrix product makes the columns of both branches, which `ites.ops.graph_project_mix` mixes
+    over the joints, a second product closes the non-local branch. theta enters only through u . theta, so
     its convolution is folded into one column.
 
     Args:
@@ -294,14 +294,15 @@ class GraphLayer(nn.Module):
         """(B, J, C) of x, skip and the result; `folded` is what `fold` gives, if at hand."""
         channels, non_local = x.shape[-1], self.non_local
         folded = folded or self.fold()
-        y, t = ops.graph_mix(
-            x @ folded.projection,
+        y, t = ops.graph_project_mix(
+            x,
+            folded.projection,
             self.conv.logits,
             folded.bias,
             ops.graph_of(self.conv.skeleton, x.device),
             channels,
             phi_weight=folded.phi_weight,
-            residual=x,
+            residual=True,
             backend=self.backend,
         )
         assert t is not None

@@ -5,7 +5,7 @@
 | rotation | `so3_exp`, `draw_rotations`, `rotate_project`, `equivariance_distance` |
 | | `return_distance` |
 | dictionary | `dictionary_reprojection`, `invariance_distance` |
-| graph | `graph_mix`, `semantic_graph_conv`, `non_local` |
+| graph | `graph_mix`, `graph_project_mix`, `semantic_graph_conv`, `non_local` |
 | norm | `batch_norm_relu` |
 
 Every op takes `backend=None`; see `ites.backends`. The reference backend is plain PyTorch, which
@@ -13,7 +13,14 @@ is the specification and can be differentiated twice; the others are kernels, wh
 """
 
 from ites.ops.dictionary import dictionary_reprojection, invariance_distance
-from ites.ops.graph import Graph, graph_mix, graph_of, non_local, semantic_graph_conv
+from ites.ops.graph import (
+    Graph,
+    graph_mix,
+    graph_of,
+    graph_project_mix,
+    non_local,
+    semantic_graph_conv,
+)
 from ites.ops.norm import batch_norm_relu
 from ites.ops.rotation import (
     RotationDraw,
@@ -38,6 +45,7 @@ __all__ = [
     "equivariance_distance",
     "graph_mix",
     "graph_of",
+    "graph_project_mix",
     "invariance_distance",
     "non_local",
     "philox",

@@ -77,14 +77,14 @@ def differentiate(
             last, the backend.
     """
 
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         tensors, ctx.constants = save(inputs, output)
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
 
     def run(ctx: Any, *grads: Tensor | None) -> Any:
         if all(grad is None for grad in grads):
-            return (None,) * len(ctx.needs_input_grad)
+            return (None,) * (len(ctx.needs_input_grad) - 1)
         return (*backward(ctx.saved_tensors, ctx.constants, *grads), None)
 
     def refuse(ctx: Any, *grads: Tensor | None) -> Any:
@@ -92,9 +92,41 @@ def differentiate(
             f"{name}: its kernels have no second derivative; use backend='reference' for one"
         )
 
-    register = torch.library.register_autograd
-    register(f"ites::{name}", run, setup_context=setup_context, lib=_library)
-    register(f"ites::{name}_backward", refuse, lib=_library)
+    _register_autograd(name, setup, run)
+    _register_autograd(f"{name}_backward", lambda *_: None, refuse)
+
+
+def _register_autograd(
+    name: str, setup: Callable[..., None], backward: Callable[..., tuple[Tensor | None, ...]]
+) -> None:
+    """As `torch.library.register_autograd`, in half the time a call.
+
+    That one lists the schema's arguments anew for each of them to fill in defaults, of which our
+    ops have none: up to 80 us, more than a small batch takes to compute.
+    """
+    op = getattr(torch.ops.ites, name).default
+
+    def below(keyset: Any, inputs: tuple[Any, ...]) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return op.redispatch(keyset & torch._C._after_autograd_keyset, *inputs)
+
+    class Gradient(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, keyset: Any, *inputs: Any) -> Any:
+            output = below(keyset, inputs)
+            setup(ctx, inputs, output)
+            return output
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor | None) -> Any:
+            return None, *backward(ctx, *grads)
+
+    def differentiable(keyset: Any, *inputs: Any) -> Any:
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs):
+            return Gradient.apply(keyset, *inputs)
+        return below(keyset, inputs)
+
+    _library.impl(name, differentiable, "Autograd", with_keyset=True)
 
 
 def expect(op: str, argument: str, tensor: Tensor, *shape: int | str) -> None:

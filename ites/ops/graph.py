@@ -82,18 +82,10 @@ def graph_mix(
     Source: METHOD, "Student": SemGraphConv with W0 and W1 applied before, the non-local block with
     theta folded to a vector. Tensors of parameters are float32 where features are half.
     """
-    joints, edges = graph.row_start.shape[0] - 1, graph.columns.shape[0]
-    attended = 0 if phi_weight is None else phi_weight.shape[0]
-    least = 2 * channels + (2 * attended + 1 if attended else 0)
+    joints = graph.row_start.shape[0] - 1
     expect("graph_mix", "features", features, "B", joints, "S")
-    expect("graph_mix", "logits", logits, edges)
-    expect("graph_mix", "bias", bias, channels + (attended + 1 if attended else 0))
-    if not features.is_floating_point():
-        raise TypeError(f"graph_mix: features must be floating, got {features.dtype}")
-    if features.shape[2] < least:
-        raise ValueError(
-            f"graph_mix: features must have at least {least} columns, got {features.shape[2]}"
-        )
+    _check_mix(features, features.shape[2], logits, bias, graph, channels, phi_weight)
+    attended = 0 if phi_weight is None else phi_weight.shape[0]
     if residual is not None:
         expect("graph_mix", "residual", residual, features.shape[0], joints, channels)
     wide = torch.promote_types(features.dtype, torch.float32)
@@ -119,6 +111,27 @@ def graph_mix(
         chosen,
     )
     return y, t if attended else None
+
+
+def _check_mix(
+    x: Tensor,
+    columns: int,
+    logits: Tensor,
+    bias: Tensor,
+    graph: Graph,
+    channels: int,
+    phi_weight: Tensor | None,
+) -> None:
+    """Refuse what `graph_mix` cannot take; x is floating, of the graph's joints."""
+    attended = 0 if phi_weight is None else phi_weight.shape[0]
+    least = 2 * channels + (2 * attended + 1 if attended else 0)
+    expect("graph_mix", "features", x, "B", graph.row_start.shape[0] - 1, x.shape[2])
+    expect("graph_mix", "logits", logits, graph.columns.shape[0])
+    expect("graph_mix", "bias", bias, channels + (attended + 1 if attended else 0))
+    if not x.is_floating_point():
+        raise TypeError(f"graph_mix: features must be floating, got {x.dtype}")
+    if columns < least:
+        raise ValueError(f"graph_mix: features must have at least {least} columns, got {columns}")
 
 
 def _graph_mix_reference(
@@ -200,6 +213,108 @@ differentiate(
 )
 
 
+def graph_project_mix(
+    x: Tensor,
+    projection: Tensor,
+    logits: Tensor,
+    bias: Tensor,
+    graph: Graph,
+    channels: int,
+    phi_weight: Tensor | None = None,
+    residual: bool = False,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """`graph_mix(x @ projection, ...)`, with x as the residual where `residual` says so.
+
+    On a CPU in C++ the product and the mixing take a few poses at a time, whose features never
+    leave the cache, and where no gradient is wanted are never written to memory; elsewhere they are
+    two calls.
+
+    Args:
+        x: (B, J, C_in).
+        projection: (C_in, S), of x's dtype; its columns are those of `graph_mix`'s features.
+        logits, bias, graph, channels, phi_weight, backend: see `graph_mix`.
+        residual: whether x is added to y; C_in is C then.
+
+    Returns:
+        y (B, J, C), and t (B, J, M) or None.
+
+    Raises:
+        ValueError, TypeError: a shape or dtype does not fit.
+
+    Source: see `graph_mix`.
+    """
+    expect("graph_project_mix", "x", x, "B", "J", "C_in")
+    expect("graph_project_mix", "projection", projection, x.shape[2], "S")
+    if residual and x.shape[2] != channels:
+        raise ValueError(
+            f"graph_project_mix: x must have {channels} channels to be added to y, got {x.shape[2]}"
+        )
+    device = x.device.type
+    together = not torch.is_autocast_enabled(device) and x.dtype == projection.dtype
+    if not together or choose("graph_mix", device, x.dtype, backend) != "cpp":
+        added = x if residual else None
+        return graph_mix(x @ projection, logits, bias, graph, channels, phi_weight, added, backend)
+    _check_mix(x, projection.shape[1], logits, bias, graph, channels, phi_weight)
+    v = logits.new_empty(0) if phi_weight is None else phi_weight
+    parameters = (projection, logits, bias, v)
+    keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *parameters))
+    y, t, _ = _graph_project_mix(
+        x.contiguous(),
+        *(tensor.to(x.dtype).contiguous() for tensor in parameters),
+        *graph,
+        channels,
+        residual,
+        keep,
+        "cpp",
+    )
+    return y, None if phi_weight is None else t
+
+
+def _fake_project_mix(
+    x, projection, logits, bias, v, row_start, columns, pairs, channels, residual, keep
+):
+    poses, joints, _ = x.shape
+    return (
+        x.new_empty(poses, joints, channels),
+        x.new_empty(poses, joints, v.shape[0]),
+        x.new_empty(poses if keep else 0, joints, projection.shape[1]),
+    )
+
+
+_graph_project_mix = define(
+    "graph",
+    "graph_project_mix(Tensor x, Tensor projection, Tensor logits, Tensor bias, Tensor v, "
+    "Tensor row_start, Tensor columns, Tensor pairs, int channels, bool residual, bool keep) "
+    "-> (Tensor, Tensor, Tensor)",
+    _fake_project_mix,
+)
+_graph_project_mix_backward = define(
+    "graph",
+    "graph_project_mix_backward(Tensor? grad_y, Tensor? grad_t, Tensor x, Tensor projection, "
+    "Tensor features, Tensor logits, Tensor bias, Tensor v, Tensor row_start, Tensor columns, "
+    "Tensor pairs, int channels, bool residual) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    lambda grad_y, grad_t, x, projection, features, *parameters: tuple(
+        t.new_empty(t.shape) for t in (x, projection, *parameters[:3])
+    ),
+)
+
+
+def _graph_project_mix_vjp(saved, constants, grad_y, grad_t, grad_features):
+    grads = [None if g is None else g.contiguous() for g in (grad_y, grad_t)]
+    return *_graph_project_mix_backward(*grads, *saved, *constants), *(None,) * 6
+
+
+differentiate(
+    "graph_project_mix",
+    lambda inputs, output: (
+        [*inputs[:2], output[2], *inputs[2:8]],
+        (inputs[8], inputs[9], inputs[11]),
+    ),
+    _graph_project_mix_vjp,
+)
+
+
 def semantic_graph_conv(
     x: Tensor,
     weight: Tensor,
@@ -228,8 +343,10 @@ def semantic_graph_conv(
     """
     expect("semantic_graph_conv", "x", x, "B", "J", "C_in")
     expect("semantic_graph_conv", "weight", weight, 2, x.shape[2], "C_out")
-    features = x @ weight.transpose(0, 1).flatten(1)  # [W0 | W1]: [B, J, 2 C_out]
-    return graph_mix(features, logits, bias, graph, weight.shape[2], backend=backend)[0]
+    projection = weight.transpose(0, 1).flatten(1)  # [W0 | W1]: [C_in, 2 C_out]
+    return graph_project_mix(x, projection, logits, bias, graph, weight.shape[2], backend=backend)[
+        0
+    ]
 
 
 def non_local(
