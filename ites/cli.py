@@ -79,7 +79,19 @@ def demo(
 
 
 def _summary(out: Path, summary: dict[str, Any]) -> None:
-    say(f"{out}: {json.dumps(summary, indent=1)}")
+    say(f"{out}: {summary['title']}")
+    for split, found in summary["splits"].items():
+        subjects = found["subjects"]
+        say(
+            f"  {split}: poses {found['poses']:,}, sequences {found['sequences']:,}, "
+            f"subjects {len(subjects)} ({' '.join(subjects)})"
+        )
+    truth = "with 3D, for evaluation" if summary["positions"] else "2D alone: enough to train"
+    confidence = ", confidences" if summary["confidence"] else ""
+    cameras = f"cameras {summary['cameras']}"
+    say(f"  skeleton {summary['skeleton']}, {cameras}{confidence}, {truth}")
+    if summary["acknowledgement"]:
+        say(f"  {summary['acknowledgement']}")
     say(f"next: ites train both --data {out} --out runs/{out.stem}")
 
 

@@ -17,6 +17,7 @@ COMMANDS = (
     "prepare h36m",
     "prepare keypoints",
     "prepare synthetic",
+    "train prior",
     "train teacher",
     "train student",
     "train both",
@@ -43,6 +44,13 @@ def run(*arguments: object) -> int:
 def test_help_has_an_example(command, capsys):
     assert run(*command.split(), "--help") == 0
     assert f"Example: ites {command}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_help_of_both_stages_gives_the_papers_defaults(capsys):
+    assert run("train", "both", "--help") == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "Poses a step (default 128)." in text
+    assert "(default paper)." in text
 
 
 def test_version_and_no_arguments(capsys):
@@ -98,6 +106,8 @@ def test_import_is_quick():
 def test_from_synthetic_motion_to_a_page(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("prepare", "synthetic", "--poses", 800, "--fps", 10, "-o", "s.h5") == 0
+    out = capsys.readouterr().out
+    assert "train: poses 640, sequences 72, subjects 18 (P01 P02" in out and "with 3D" in out
     small = (
         "--teacher-width",
         16,
@@ -132,6 +142,8 @@ def test_own_keypoints_have_no_truth_and_that_is_said(tmp_path, capsys, monkeypa
     clip[..., 2] = 0.9
     np.savez("clip.npz", keypoints=clip)
     assert run("prepare", "keypoints", "clip.npz", "--layout", "coco17", "-o", "own.h5") == 0
+    assert "train: poses 40, sequences 1" in (out := capsys.readouterr().out)
+    assert "2D alone" in out
     options = ("--width", 8, "--blocks", 1, "--steps", 2)
     assert run("train", "teacher", "--data", "own.h5", "--out", "run", *options) == 0
     assert run("evaluate", "run", "--data", "own.h5", "--split", "train") == 0
