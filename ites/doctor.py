@@ -123,7 +123,8 @@ def _grounds(measured: dict[str, Any] | None) -> str:
     """What the choice rests on."""
     if measured is None:
         return "by a guess: no measurement on such a device is in ites/choices.json yet"
-    return "the fastest as measured on {device}, torch {torch}, commit {commit}".format(**measured)
+    grounds = "of those that can run, the fastest on {device}, torch {torch}, commit {commit}"
+    return grounds.format(**measured)
 
 
 def describe(findings: dict[str, Any]) -> str:
