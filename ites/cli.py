@@ -12,12 +12,25 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
 from ites import __version__
 from ites.errors import ItesError
 
+FIRST = ("demo", "prepare", "train")
+
+
+class _InOrder(TyperGroup):
+    """Lists the commands in the order in which they are used."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        others = [name for name in super().list_commands(ctx) if name not in FIRST]
+        return [*FIRST, *others]
+
+
 app = typer.Typer(
     name="ites",
+    cls=_InOrder,
     help="3D human pose from 2D keypoints alone: prepare, train, evaluate, lift, view.\n\n"
     "Start with: ites demo",
     no_args_is_help=True,

@@ -57,7 +57,9 @@ def test_version_and_no_arguments(capsys):
     assert run("--version") == 0
     assert capsys.readouterr().out.startswith("ites 0.")
     assert run() in (0, 2)  # typer's help on an empty command line, by version
-    assert "Commands" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Commands" in out
+    assert out.index("prepare ") < out.index("train ") < out.index("evaluate ")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,8 @@ def test_version_and_no_arguments(capsys):
     (
         (("evaluate", "absent", "--data", "absent.h5"), "absent"),
         (("lift", "absent", "clip.npz", "-o", "out.npz"), "absent"),
-        (("view", "absent.npz"), "absent.npz"),
+        (("view", "absent.npz"), "absent.npz: no such file"),
+        (("view", "."), ".: a folder, not a file"),
         (("train", "teacher", "--data", "absent.h5", "--out", "run"), "absent.h5: no such file"),
         (("conformance", "absent.npz"), "absent.npz: expected a golden npz file, got no file"),
         (("convert", "absent.pth", "--scale", "1"), "absent.pth"),
