@@ -123,8 +123,9 @@ def _grounds(measured: dict[str, Any] | None) -> str:
     """What the choice rests on."""
     if measured is None:
         return "by a guess: no measurement on such a device is in ites/choices.json yet"
-    grounds = "of those that can run, the fastest on {device}, torch {torch}, commit {commit}"
-    return grounds.format(**measured)
+    device, version, commit = (measured[name] for name in ("device", "torch", "commit"))
+    where = f"measured on {device}, torch {version}, commit {commit}"
+    return f"of those that can run, the fastest as {where}"
 
 
 def describe(findings: dict[str, Any]) -> str:
