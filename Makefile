@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= demo
 TORCH ?= torch>=2.11,<2.14
+# A CUDA build of PyTorch brings its own Triton, and must keep it; a CPU build brings none.
+TRITON ?= triton==3.6.0
 BIN := $(VENV)/bin
 
 .PHONY: demo test lint clean
@@ -19,11 +21,12 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-$(VENV)/installed: pyproject.toml setup.py
+$(VENV)/installed: pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "$(TORCH)" "setuptools>=77" "pybind11>=2.13" ninja numpy
 	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[all,dev]"
+	$(BIN)/python -c "import triton" 2>/dev/null || $(BIN)/python -m pip install --quiet "$(TRITON)"
 	touch $@
 
 clean:

@@ -12,12 +12,25 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
 from ites import __version__
 from ites.errors import ItesError
 
+FIRST = ("demo", "prepare", "train")
+
+
+class _InOrder(TyperGroup):
+    """Lists the commands in the order in which they are used."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        others = [name for name in super().list_commands(ctx) if name not in FIRST]
+        return [*FIRST, *others]
+
+
 app = typer.Typer(
     name="ites",
+    cls=_InOrder,
     help="3D human pose from 2D keypoints alone: prepare, train, evaluate, lift, view.\n\n"
     "Start with: ites demo",
     no_args_is_help=True,
@@ -79,7 +92,19 @@ def demo(
 
 
 def _summary(out: Path, summary: dict[str, Any]) -> None:
-    say(f"{out}: {json.dumps(summary, indent=1)}")
+    say(f"{out}: {summary['title']}")
+    for split, found in summary["splits"].items():
+        subjects = found["subjects"]
+        say(
+            f"  {split}: poses {found['poses']:,}, sequences {found['sequences']:,}, "
+            f"subjects {len(subjects)} ({' '.join(subjects)})"
+        )
+    truth = "with 3D, for evaluation" if summary["positions"] else "2D alone: enough to train"
+    confidence = ", confidences" if summary["confidence"] else ""
+    cameras = f"cameras {summary['cameras']}"
+    say(f"  skeleton {summary['skeleton']}, {cameras}{confidence}, {truth}")
+    if summary["acknowledgement"]:
+        say(f"  {summary['acknowledgement']}")
     say(f"next: ites train both --data {out} --out runs/{out.stem}")
 
 

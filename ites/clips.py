@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ites.data.store import PoseStore, Sequence
 from ites.errors import ItesError
+from ites.files import existing
 from ites.skeleton import HUMAN36M, LAYOUTS, Skeleton, to_human36m
 
 Floats = NDArray[np.floating]
@@ -142,9 +143,7 @@ class KeypointReader:
         split: str | None = None,
         layout: str | None = None,
     ) -> None:
-        path = Path(path)
-        if not path.is_file():
-            raise ItesError(f"{path}: no such file")
+        path = existing(path)
         self._store: PoseStore | None = None
         if h5py.is_hdf5(path):
             self._store = PoseStore(path)

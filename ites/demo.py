@@ -18,6 +18,11 @@ POSES = 60_000
 FPS = 10.0
 RECIPE = "upright"
 STEPS = {"prior": 1000, "teacher": 1500, "student": 1000}
+LEARNS = {
+    "prior": "which 2D poses are likely",
+    "teacher": "a dictionary of 3D poses",
+    "student": "the depth of every joint",
+}
 OPTIONS = {"prior": {}, "teacher": {"level_steps": 500}, "student": {"width": 64, "blocks": 2}}
 
 
@@ -56,7 +61,7 @@ def demo(
     done("data")
     results = {}
     for number, stage in enumerate(stages_of(RECIPE), 2):
-        say(f"{number}/6  Training the {stage} from 2D keypoints alone")
+        say(f"{number}/6  Training the {stage} from 2D keypoints alone: {LEARNS[stage]}")
         options = {
             "data": str(data),
             "out": str(out),

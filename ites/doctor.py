@@ -123,7 +123,9 @@ def _grounds(measured: dict[str, Any] | None) -> str:
     """What the choice rests on."""
     if measured is None:
         return "by a guess: no measurement on such a device is in ites/choices.json yet"
-    return "the fastest as measured on {device}, torch {torch}, commit {commit}".format(**measured)
+    device, version, commit = (measured[name] for name in ("device", "torch", "commit"))
+    where = f"measured on {device}, torch {version}, commit {commit}"
+    return f"of those that can run, the fastest as {where}"
 
 
 def describe(findings: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Write a file wholly or not at all."""
+"""Read what is a file; write a file wholly or not at all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,20 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from ites.errors import ItesError
+
+
+def existing(path: str | os.PathLike[str]) -> Path:
+    """The path of a file that is there.
+
+    Raises:
+        ItesError: nothing is there, or a folder.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ItesError(f"{path}: " + ("a folder, not a file" if path.is_dir() else "no such file"))
+    return path
 
 
 @contextmanager

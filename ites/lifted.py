@@ -20,7 +20,7 @@ from ites.clips import Clip, Clips, KeypointReader, fill_missing, load_arrays
 from ites.data.store import CHUNK
 from ites.data.store import FORMAT as STORE_FORMAT
 from ites.errors import ItesError
-from ites.files import replacing
+from ites.files import existing, replacing
 from ites.skeleton import Skeleton
 
 FORMAT = "ites-lifted"
@@ -173,9 +173,7 @@ def read_clips(path: str | os.PathLike[str]) -> Clips:
     Raises:
         ItesError: the file is neither.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ItesError(f"{path}: no such file")
+    path = existing(path)
     if h5py.is_hdf5(path):
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") == STORE_FORMAT:

@@ -20,7 +20,7 @@ from ites.train.run import settings_file
 from ites.view import choose, line_graph, page, plotly_script, viewer
 
 MOST_POINTS = 1500
-LINES = ("#3e4c59", "#d55e00", "#0072b2")
+LINES = ("#3e4c59", "#d55e00", "#0072b2", "#009e73", "#cc79a7")
 HEADLINE = ("mpjpe", "n_mpjpe", "p_mpjpe", "scaled_mpjpe", "scaled_mpjpe_oracle", "p_mpjpe_oracle")
 
 CURVES = {"p_mpjpe": "P-MPJPE", "p_mpjpe_oracle": "P-MPJPE with the oracle's sign"}
@@ -172,8 +172,9 @@ def _losses(run: Path, logs: Mapping[str, Table]) -> str:
         step = max(1, -(-len(log["step"]) // MOST_POINTS))
         skip = ("step", "epoch", "learning_rate", "poses_per_second", "seconds")
         curves = {name: values[::step] for name, values in log.items() if name not in skip}
+        positive = all(min(values) > 0 for values in curves.values())  # no log density need be
         graphs.append(
-            line_graph(stage, log["step"][::step], curves, "loss", LINES, logarithmic=True)
+            line_graph(stage, log["step"][::step], curves, "loss", LINES, logarithmic=positive)
         )
         scores = read_csv(run / f"{stage}.evaluation.csv")
         shown = {CURVES[name]: values for name, values in scores.items() if name in CURVES}

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -353,7 +354,7 @@ def line_graph(
     graphs = _plotly().graph_objects
     lines = [
         graphs.Scatter(x=list(x), y=list(y), name=name, mode="lines", line={"color": c, "width": 2})
-        for (name, y), c in zip(curves.items(), colours, strict=False)
+        for (name, y), c in zip(curves.items(), cycle(colours), strict=False)
     ]
     axis = {"gridcolor": "#edf0f3", "zeroline": False, "linecolor": "#dde3e9"}
     figure = graphs.Figure(lines)

@@ -17,6 +17,7 @@ COMMANDS = (
     "prepare h36m",
     "prepare keypoints",
     "prepare synthetic",
+    "train prior",
     "train teacher",
     "train student",
     "train both",
@@ -45,11 +46,20 @@ def test_help_has_an_example(command, capsys):
     assert f"Example: ites {command}" in " ".join(capsys.readouterr().out.split())
 
 
+def test_help_of_both_stages_gives_the_papers_defaults(capsys):
+    assert run("train", "both", "--help") == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "Poses a step (default 128)." in text
+    assert "(default paper)." in text
+
+
 def test_version_and_no_arguments(capsys):
     assert run("--version") == 0
     assert capsys.readouterr().out.startswith("ites 0.")
     assert run() in (0, 2)  # typer's help on an empty command line, by version
-    assert "Commands" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Commands" in out
+    assert out.index("prepare ") < out.index("train ") < out.index("evaluate ")
 
 
 @pytest.mark.parametrize(
@@ -57,7 +67,8 @@ def test_version_and_no_arguments(capsys):
     (
         (("evaluate", "absent", "--data", "absent.h5"), "absent"),
         (("lift", "absent", "clip.npz", "-o", "out.npz"), "absent"),
-        (("view", "absent.npz"), "absent.npz"),
+        (("view", "absent.npz"), "absent.npz: no such file"),
+        (("view", "."), ".: a folder, not a file"),
         (("train", "teacher", "--data", "absent.h5", "--out", "run"), "absent.h5: no such file"),
         (("conformance", "absent.npz"), "absent.npz: expected a golden npz file, got no file"),
         (("convert", "absent.pth", "--scale", "1"), "absent.pth"),
@@ -98,6 +109,8 @@ def test_import_is_quick():
 def test_from_synthetic_motion_to_a_page(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("prepare", "synthetic", "--poses", 800, "--fps", 10, "-o", "s.h5") == 0
+    out = capsys.readouterr().out
+    assert "train: poses 640, sequences 72, subjects 18 (P01 P02" in out and "with 3D" in out
     small = (
         "--teacher-width",
         16,
@@ -132,6 +145,8 @@ def test_own_keypoints_have_no_truth_and_that_is_said(tmp_path, capsys, monkeypa
     clip[..., 2] = 0.9
     np.savez("clip.npz", keypoints=clip)
     assert run("prepare", "keypoints", "clip.npz", "--layout", "coco17", "-o", "own.h5") == 0
+    assert "train: poses 40, sequences 1" in (out := capsys.readouterr().out)
+    assert "2D alone" in out
     options = ("--width", 8, "--blocks", 1, "--steps", 2)
     assert run("train", "teacher", "--data", "own.h5", "--out", "run", *options) == 0
     assert run("evaluate", "run", "--data", "own.h5", "--split", "train") == 0

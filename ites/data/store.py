@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ites.camera import Camera, normalise, scale_for
 from ites.errors import ItesError
-from ites.files import replacing
+from ites.files import existing, replacing
 from ites.skeleton import Skeleton
 
 FORMAT = "ites-pose-store"
@@ -85,9 +85,7 @@ class PoseStore:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise ItesError(f"{self.path}: no such file")
+        self.path = existing(path)
         try:
             self._file = h5py.File(self.path, "r")
         except OSError as error:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
-from ites.config import STAGES, make_settings, stages_of
+from ites.config import STAGES, Settings, make_settings, stages_of
 from ites.errors import ItesError
 
 if TYPE_CHECKING:
@@ -141,9 +141,12 @@ def _command(stages: tuple[str, ...]) -> Callable[..., None]:
         ),
     ]
     targets: dict[str, Option] = {}
+    common = {item.name: item for item in fields(Settings)}
     for stage in stages:
         for item in fields(STAGES[stage]):
             own = several and not item.metadata["shared"]
+            if several and not own:  # the prior's own defaults are not those of the others
+                item = common[item.name]
             name = f"{stage}_{item.name}" if own else item.name
             if name in targets or (several and item.name in ("teacher", "prior")):
                 continue

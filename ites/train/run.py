@@ -34,7 +34,8 @@ def device_name(device: torch.device) -> str:
     """The device in words, such as "cpu, 2 threads" or "cuda:0, NVIDIA H100"."""
     if device.type == "cuda":
         return f"{device}, {torch.cuda.get_device_name(device)}"
-    return f"{device}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{device}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def refuse_to_overwrite(run: str | os.PathLike[str], stage: str) -> None:
