@@ -204,6 +204,9 @@ class TeacherSettings(Settings):
     prior_weight: float = _setting(
         0.05, "Recipe upright: weight of the turned views' negative log density.", least=0
     )
+    bone_weight: float = _setting(
+        2.0, "Recipe upright: weight of how far a pose's proportions are from the mean.", least=0
+    )
     prior: str = _setting(
         "",
         "Recipe upright: the prior's run folder or checkpoint; default: the run's own.",
@@ -249,7 +252,7 @@ class PriorSettings(Settings):
     recipe: str = _setting(
         "upright", "The recipe that it serves.", choices=("upright",), shared=True
     )
-    epochs: int = _setting(20, "Passes over the data.", least=1, free=True)
+    epochs: int = _setting(8, "Passes over the data.", least=1, free=True)
     batch: int = _setting(512, "Poses a step.", least=2, shared=True)
     decay: str = _setting("cosine", "As of the other stages.", choices=("halve", "cosine"))
     optimiser: str = _setting("adam", "sgd or adam.", choices=("sgd", "adam"))
@@ -274,6 +277,7 @@ UPRIGHT: dict[str, dict[str, int | float | str]] = {
     },
     "student": {
         "samples": 1, "optimiser": "adam", "decay": "cosine", "weight_decay": 0.0, "clip": 1.0,
+        "width": 64, "blocks": 3,
     },
 }  # fmt: skip
 """What recipe "upright" sets otherwise than the paper's, where nothing else is said."""

@@ -17,12 +17,14 @@ from ites.data.store import PoseStore
 from ites.data.synthetic import prepare_synthetic
 from ites.errors import ItesError
 from ites.evaluate import evaluate
+from ites.geometry import so3_exp
 from ites.models import Prior, Student, Teacher, fold_norms
-from ites.models.teacher import DENSITY_LIMIT, limited, spread_of
+from ites.models.teacher import DENSITY_LIMIT, bone_spread, bones_of, limited, spread_of
 from ites.skeleton import HUMAN36M
 from ites.train.cli import app
 from ites.train.engine import train
 from ites.train.log import Log, quiet_console
+from ites.train.stages import teacher_labels, with_mirror_images
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +114,7 @@ def test_turns_teach_the_elevation_and_views_move_no_statistics() -> None:
     points, counter = poses(12), torch.tensor([1, 2, 0])
     prior.fit(poses(200))
     parts = model.turn_losses(points, counter, 2, prior)
-    assert [part.shape for part in parts] == [torch.Size()] * 4
+    assert [part.shape for part in parts] == [torch.Size()] * 5
     assert model.elevation_angle is not None
     gradient = torch.autograd.grad(parts.turn + parts.prior, model.elevation_angle.weight)[0]
     assert gradient.abs().max() > 1e-6
@@ -124,6 +126,48 @@ def test_turns_teach_the_elevation_and_views_move_no_statistics() -> None:
     for norm, other in zip(model.norms, once.norms, strict=True):
         torch.testing.assert_close(norm.running_mean, other.running_mean)
         torch.testing.assert_close(norm.running_var, other.running_var)
+
+
+def test_bones_of_one_body_have_no_spread() -> None:
+    torch.manual_seed(0)
+    body = torch.randn(17, 3, dtype=torch.float64)
+    even = body.clone()  # both sides alike
+    even[list(HUMAN36M.left)] = even[list(HUMAN36M.right)] * torch.tensor([-1.0, 1, 1])
+    even[[j for j in range(17) if HUMAN36M.mirror[j] == j], 0] = 0
+    bones = torch.tensor(bones_of(HUMAN36M))
+    turned = torch.stack([2 * even, even @ so3_exp(torch.tensor([0.3, 1.0, -2.0]).double())])
+    assert bone_spread(turned, bones) < 1e-4  # so3_exp is slightly off orthonormal
+    assert bone_spread(torch.stack([body, body]), bones) > 0.05
+
+
+def test_the_spread_of_bones_is_counted_against_the_mean_of_both_sides() -> None:
+    bones = torch.tensor(bones_of(HUMAN36M))
+    pose = torch.zeros(2, 17, 3)  # a chain along z in which every bone is 1 long ...
+    for child, parent in zip(*bones[:2].tolist(), strict=True):
+        pose[:, child, 2] = pose[:, parent, 2] + 1
+    pose[1, 3, 2] += 1  # ... but the second one's right shin, of 16 bones
+    share = torch.ones(2, 16)
+    share[1] = 16 / 17
+    share[1, 2] = 32 / 17
+    body = share.mean(0)
+    body[[2, 5]] = body[[2, 5]].mean()
+    torch.testing.assert_close(bone_spread(pose, bones), (share - body).abs().mean())
+
+
+def test_mirror_images_change_sides_and_are_lifted_alike(run: Path, store: Path) -> None:
+    points = poses(3)
+    both = with_mirror_images(points, HUMAN36M)
+    assert torch.equal(both[:3], points)
+    torch.testing.assert_close(both[4, 16], points[1, 13] * torch.tensor([-1.0, 1.0]).double())
+    given = settings("student", store, run)
+    points = both.float()
+    depth, elevation = teacher_labels(given, HUMAN36M, points, torch.device("cpu"))
+    teacher, _ = load_model(run, "teacher")
+    assert isinstance(teacher, Teacher)
+    swap = list(HUMAN36M.mirror)
+    assert torch.equal(depth[3:], depth[:3, swap]) and torch.equal(elevation[3:], elevation[:3])
+    theirs = teacher.depth(points)
+    torch.testing.assert_close(depth[:3], (theirs[:3] + theirs[3:, swap]) / 2)
 
 
 def test_upright_depths_are_relative_to_the_root() -> None:

@@ -43,6 +43,7 @@ class TurnLosses(NamedTuple):
     reprojection: Tensor
     turn: Tensor
     prior: Tensor
+    bones: Tensor
     level: Tensor
 
 
@@ -78,6 +79,33 @@ def spread_of(elevation: Tensor) -> Tensor:
     return torch.stack([elevation.mean(), elevation.std(correction=0)])
 
 
+def bones_of(skeleton: Skeleton) -> list[list[int]]:
+    """Of each bone its two joints, and its place in the list of the bone on the other side."""
+    bones = [(child, parent) for child, parent in enumerate(skeleton.parents) if parent >= 0]
+    place = {child: index for index, (child, _) in enumerate(bones)}
+    children, parents = zip(*bones, strict=True)
+    return [list(children), list(parents), [place[skeleton.mirror[child]] for child in children]]
+
+
+def bone_spread(pose: Tensor, bones: Tensor) -> Tensor:
+    """How far the proportions of 3D poses (B, J, 3) are from those of the batch's mean body.
+
+    With s the lengths of a pose's bones over their mean, and m the batch's mean of s, both sides
+    alike: `mean |s - m|`. The gradient goes through m too.
+
+    Args:
+        pose: (B, J, 3), any unit.
+        bones: see `bones_of`.
+
+    Source: ElePose, CVPR 2022, relative bone lengths; here learned, not known.
+    """
+    children, parents, others = bones
+    lengths = torch.linalg.vector_norm(pose[:, children] - pose[:, parents], dim=-1)
+    share = lengths / lengths.mean(1, keepdim=True)
+    body = share.mean(0)
+    return (share - (body + body[others]) / 2).abs().mean()
+
+
 class Teacher(nn.Module):
     """Lifts 2D poses to a learned dictionary of 3D poses and a camera rotation.
 
@@ -95,6 +123,7 @@ class Teacher(nn.Module):
     """
 
     kind = "teacher"
+    bones: Tensor
 
     def __init__(
         self,
@@ -118,6 +147,7 @@ class Teacher(nn.Module):
         self.dictionary = nn.Parameter(torch.empty(atoms, 3 * joints))
         self.mean_pose = nn.Parameter(torch.empty(3 * joints))
         self.norms = [module for module in self.modules() if isinstance(module, BatchNormReLU)]
+        self.register_buffer("bones", torch.tensor(bones_of(skeleton)), persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -229,7 +259,8 @@ class Teacher(nn.Module):
             pose, views, self._depth(again.camera_pose), turns, self.distance, self.backend
         ).mean()
         reprojection, unlikely = error.mean() + view_error.mean(), limited(prior(views)).mean()
-        return TurnLosses(reprojection, turn, unlikely, elevation.square().mean())
+        bones = bone_spread(pose, self.bones)
+        return TurnLosses(reprojection, turn, unlikely, bones, elevation.square().mean())
 
     @torch.no_grad()
     def flip(self, momenta: Callable[[Tensor], Iterable[Tensor]] = lambda _: ()) -> None:

@@ -32,8 +32,9 @@ class PriorStage(nn.Module):
         super().__init__()
         self.settings = settings
         self.model = Prior(skeleton, settings.width, settings.blocks, settings.components)
+        points = with_mirror_images(points, skeleton)
         self.model.fit(points)
-        self.data = (points,)  # [N, J, 2]
+        self.data = (points,)  # [2N, J, 2]
 
     def early_steps(self, batches: int) -> int:
         """None."""
@@ -48,8 +49,9 @@ class TeacherStage(nn.Module):
     """Learn a dictionary of poses from 2D alone.
 
     Recipe "paper": `reprojection_weight * reprojection + cycle`; METHOD, "Teacher". Recipe
-    "upright": `reprojection_weight * reprojection + turn_weight * turn + prior_weight * prior`, and
-    at first `level_weight * level`, which holds the camera level until the poses stand.
+    "upright": `reprojection_weight * reprojection + turn_weight * turn + prior_weight * prior +
+    bone_weight * bones`, and at first `level_weight * level`, which holds the camera level until
+    the poses stand.
     """
 
     least_batch = 2  # BatchNorm has no variance of a single pose
@@ -67,10 +69,10 @@ class TeacherStage(nn.Module):
             backend=chosen_backend(settings),
         )
         self.prior = prior_of(settings, skeleton)
-        last = ("turn", "prior", "level") if self.prior else ("cycle",)
+        last = ("turn", "prior", "bones", "level") if self.prior else ("cycle",)
         self.names = ("total", "reprojection", *last)
         self.period = max(1, settings.level_steps // SETTLES) if self.prior else 0
-        self.data = (points,)  # [N, J, 2]
+        self.data = (with_mirror_images(points, skeleton) if self.prior else points,)  # [N, J, 2]
 
     def early_steps(self, batches: int) -> int:
         """Steps at the start in which the cycle is centred, with so many steps an epoch."""
@@ -104,6 +106,7 @@ class TeacherStage(nn.Module):
                 settings.reprojection_weight * parts.reprojection
                 + settings.turn_weight * parts.turn
                 + settings.prior_weight * parts.prior
+                + settings.bone_weight * parts.bones
                 + settings.level_weight * (1 - free) * parts.level
             )
             return total, *parts
@@ -138,6 +141,8 @@ class StudentStage(nn.Module):
             upright=settings.recipe == "upright",
             backend=chosen_backend(settings),
         )
+        if settings.recipe == "upright":
+            points = with_mirror_images(points, skeleton)
         labels = teacher_labels(settings, skeleton, points, device)
         self.data = (points, *labels)  # [N, J, 2], [N, J, 1], recipe "upright" [N]
 
@@ -201,8 +206,8 @@ def teacher_labels(
 ) -> tuple[Tensor, ...]:
     """What the trained teacher says of all poses, in evaluation mode, beside `points`.
 
-    Depths (N, J, 1); in recipe "upright" the camera's elevations (N,) too. They are computed on
-    `device`.
+    Depths (N, J, 1); in recipe "upright" the camera's elevations (N,) too, and of a pose and its
+    mirror image the mean of both answers. They are computed on `device`.
     """
     path = Path(settings.teacher or weights_file(settings.out, "teacher"))
     if not path.exists():
@@ -221,10 +226,27 @@ def teacher_labels(
             f"{path}: expected a teacher of recipe {settings.recipe!r}, got the other's"
         )
     ask = (teacher.depth, teacher.elevation) if upright else (teacher.depth,)
-    return tuple(
+    depth, *elevation = (
         torch.cat([say(part.to(device)).to(points.device) for part in points.split(8192)])
         for say in ask
     )
+    if not upright:
+        return (depth,)
+    swap = list(skeleton.mirror)
+    depth, image = depth.chunk(2)
+    depth = (depth + image[:, swap]) / 2
+    means = [both.view(2, -1).mean(0).repeat(2) for both in elevation]
+    return torch.cat([depth, depth[:, swap]]), *means
+
+
+def with_mirror_images(points: Tensor, skeleton: Skeleton) -> Tensor:
+    """2D poses (N, J, 2), then the mirror image of each: (2N, J, 2).
+
+    A person's mirror image is a person: x changes its sign, left joints become right ones.
+    """
+    image = points[:, list(skeleton.mirror)]
+    image[..., 0].neg_()
+    return torch.cat([points, image])
 
 
 def prior_of(settings: TeacherSettings, skeleton: Skeleton) -> Prior | None:
