@@ -252,7 +252,10 @@ class PriorSettings(Settings):
     recipe: str = _setting(
         "upright", "The recipe that it serves.", choices=("upright",), shared=True
     )
-    epochs: int = _setting(8, "Passes over the data.", least=1, free=True)
+    epochs: int = _setting(1000, "Passes over the data.", least=1, free=True)
+    steps: int = _setting(
+        1500, "Stop after this many steps; 0: after the epochs.", least=0, free=True
+    )
     batch: int = _setting(512, "Poses a step.", least=2, shared=True)
     decay: str = _setting("cosine", "As of the other stages.", choices=("halve", "cosine"))
     optimiser: str = _setting("adam", "sgd or adam.", choices=("sgd", "adam"))
