@@ -49,15 +49,31 @@ class Row:
         recipe: whose settings the others are relative to.
         data: "cmu" or one of `benchmarks.variants`.
         prior, teacher, student: settings by name; or the name of the row whose model of the same
-            seed serves instead of a training.
+            seed serves instead of a training; or None: none is needed.
     """
 
     recipe: str = "upright"
     data: str = "cmu"
-    prior: Options | str = field(default_factory=dict)
-    teacher: Options | str = field(default_factory=dict)
-    student: Options | str = field(default_factory=dict)
+    prior: Options | str | None = field(default_factory=dict)
+    teacher: Options | str | None = field(default_factory=dict)
+    student: Options | str | None = field(default_factory=dict)
 
+
+TEACHER: Options = {"steps": 4000}
+STUDENT: Options = {"steps": 2000}
+SHORT: Options = {"steps": 1500, "level_steps": 400}
+TEACHERS: dict[str, Options] = {
+    "short": {},
+    "no-elevation": {"level_weight": 1e4, "level_steps": 3750},  # the camera stays level
+    "no-density": {"prior_weight": 0.0},
+    "no-turn": {"turn_weight": 0.0},
+    "no-bones": {"bone_weight": 0.0},
+}
+STUDENTS: dict[str, Options] = {
+    "camera-vertical": {"vertical": "camera"},
+    "no-turn": {"distillation_weight": 1e3},  # beside it the turns count for nothing
+    "density": {"prior_weight": 0.05},
+}
 
 ROWS: dict[str, Row] = {
     "paper": Row(
@@ -65,8 +81,17 @@ ROWS: dict[str, Row] = {
         teacher={"steps": 4000, "halve_every": 0, "centre_steps": 1200},
         student={"steps": 2000, "halve_every": 0},
     ),
-    "upright": Row(teacher={"steps": 4000}, student={"steps": 2000}),
-    **{name: Row(data=name, teacher={"steps": 4000}, student={"steps": 2000}) for name in VARIANTS},
+    "upright": Row(teacher=TEACHER, student=STUDENT),
+    "upright-long": Row(prior="upright", teacher={"steps": 10_000}, student={"steps": 20_000}),
+    **{
+        f"teacher-{name}": Row(prior="upright", teacher={**SHORT, **options}, student=None)
+        for name, options in TEACHERS.items()
+    },
+    **{
+        f"student-{name}": Row(prior="upright", teacher="upright", student={**STUDENT, **options})
+        for name, options in STUDENTS.items()
+    },
+    **{name: Row(data=name, teacher=TEACHER, student=STUDENT) for name in VARIANTS},
 }
 
 
@@ -81,7 +106,7 @@ def run_row(name: str, seed: int, data: Path, runs: Path) -> list[Options]:
     lines = []
     for stage in stages_of(row.recipe):
         options = getattr(row, stage)
-        if isinstance(options, str):
+        if not isinstance(options, dict):
             continue
         settings = _settings(row, stage, options, seed, store, out, runs)
         done = weights_file(out, stage).exists()
@@ -108,9 +133,9 @@ def _settings(
     given = {"data": str(store), "out": str(out), "seed": seed, "recipe": row.recipe}
     missing = row.data.startswith("missing")
     given |= {"missing": "interpolate"} if missing else {}
-    needs = {"teacher": "prior", "student": "teacher"}.get(stage)
-    if needs and isinstance(other := getattr(row, needs), str):
-        given[needs] = str(runs / other / str(seed))
+    for needed in {"teacher": ["prior"], "student": ["prior", "teacher"]}.get(stage, []):
+        if isinstance(other := getattr(row, needed), str):
+            given[needed] = str(runs / other / str(seed))
     return make_settings(stage, options={**given, **options})
 
 

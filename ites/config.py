@@ -238,6 +238,19 @@ class StudentSettings(Settings):
     width: int = _setting(128, "Features of a joint.", least=2)
     blocks: int = _setting(4, "Residual blocks of two graph layers.", least=0)
     distillation_weight: float = _setting(5.0, "Weight of the distillation loss.", least=0)
+    prior_weight: float = _setting(
+        0.0, "Recipe upright: weight of the turned views' negative log density.", least=0
+    )
+    prior: str = _setting(
+        "",
+        "Recipe upright: the prior's run folder or checkpoint; default: the run's own.",
+        free=True,
+    )
+    vertical: str = _setting(
+        "true",
+        "Recipe upright: the axis of turns: the true vertical, or the camera's.",
+        choices=("true", "camera"),
+    )
     teacher: str = _setting(
         "", "Teacher's run folder or checkpoint; default: the run's own.", free=True
     )
@@ -280,7 +293,7 @@ UPRIGHT: dict[str, dict[str, int | float | str]] = {
     },
     "student": {
         "samples": 1, "optimiser": "adam", "decay": "cosine", "weight_decay": 0.0, "clip": 1.0,
-        "width": 64, "blocks": 3,
+        "learning_rate": 4e-3, "width": 64, "blocks": 3,
     },
 }  # fmt: skip
 """What recipe "upright" sets otherwise than the paper's, where nothing else is said."""

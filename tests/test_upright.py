@@ -11,6 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from benchmarks.variants import write_variant
 from ites.checkpoint import load_model, load_prior, state_file
 from ites.config import make_settings, stages_of
 from ites.data.store import PoseStore
@@ -19,7 +20,8 @@ from ites.errors import ItesError
 from ites.evaluate import evaluate
 from ites.geometry import so3_exp
 from ites.models import Prior, Student, Teacher, fold_norms
-from ites.models.teacher import DENSITY_LIMIT, bone_spread, bones_of, limited, spread_of
+from ites.models.prior import DENSITY_LIMIT, limited
+from ites.models.teacher import bone_spread, bones_of, spread_of
 from ites.skeleton import HUMAN36M
 from ites.train.cli import app
 from ites.train.engine import train
@@ -170,6 +172,24 @@ def test_mirror_images_change_sides_and_are_lifted_alike(run: Path, store: Path)
     torch.testing.assert_close(depth[:3], (theirs[:3] + theirs[3:, swap]) / 2)
 
 
+def test_a_student_can_be_held_to_the_density_and_to_the_cameras_vertical(
+    store: Path, run: Path, tmp_path: Path
+) -> None:
+    given = {"teacher": str(run), "prior": str(run), "steps": 2}
+    plain = train(settings("student", store, tmp_path / "a", **given), console=quiet_console())
+    assert list(plain.losses) == ["total", "distillation", "equivariance"]
+    given["prior_weight"] = 0.05
+    held = train(settings("student", store, tmp_path / "b", **given), console=quiet_console())
+    assert list(held.losses) == ["total", "distillation", "equivariance", "prior"]
+    parts = held.losses
+    total = 5 * parts["distillation"] + parts["equivariance"] + 0.05 * parts["prior"]
+    assert parts["total"] == pytest.approx(total, rel=1e-5)
+    given = {**given, "prior_weight": 0.0, "vertical": "camera"}
+    turned = train(settings("student", store, tmp_path / "c", **given), console=quiet_console())
+    assert turned.losses["distillation"] == pytest.approx(plain.losses["distillation"], rel=0.05)
+    assert turned.losses["equivariance"] != plain.losses["equivariance"]
+
+
 def test_upright_depths_are_relative_to_the_root() -> None:
     model = Teacher(width=32, blocks=1, upright=True).eval()
     assert (model.depth(poses(5).float())[:, 0] == 0).all()
@@ -192,6 +212,18 @@ def test_the_depths_sign_is_right_without_any_3d(run: Path, store: Path) -> None
     ours, flat = result.over_poses.figures, result.baseline[-1].figures
     assert ours["wrong_sign"] < 15
     assert ours["p_mpjpe"] < 0.85 * flat["p_mpjpe"]
+
+
+def test_the_sign_is_right_in_a_mirrored_world_too(store: Path, tmp_path: Path) -> None:
+    """Perspective decides it: nothing of the method knows which way people bend."""
+    mirror = tmp_path / "mirrored.h5"
+    write_variant("mirrored", store, mirror)
+    for stage in ("prior", "teacher"):
+        train(settings(stage, mirror, tmp_path), console=quiet_console())
+    ours = evaluate(tmp_path, mirror, stage="teacher", save=False).over_poses.figures
+    unmirrored = evaluate(tmp_path, store, stage="teacher", save=False).over_poses.figures
+    assert ours["wrong_sign"] < 15
+    assert unmirrored["p_mpjpe"] > ours["p_mpjpe"] + 10  # it has learned these people, not others
 
 
 def test_models_of_a_run_know_their_recipe(run: Path) -> None:

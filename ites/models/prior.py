@@ -9,6 +9,12 @@ from ites.skeleton import HUMAN36M, Skeleton
 
 _LIMIT = 2.0  # of a layer's log scale
 _FLOOR = 1e-4  # least spread of a component, of the largest
+DENSITY_LIMIT = 100.0  # nats: what is less likely is as bad
+
+
+def limited(density: Tensor) -> Tensor:
+    """Negative log densities that level off towards `DENSITY_LIMIT`, so that none outweighs all."""
+    return DENSITY_LIMIT * torch.tanh(density / DENSITY_LIMIT)
 
 
 class Coupling(nn.Module):

@@ -16,18 +16,24 @@ from ites.models.layers import (
     SemGraphConv,
     update_running,
 )
+from ites.models.prior import limited
 from ites.skeleton import HUMAN36M, Skeleton
 
 
 class StudentLosses(NamedTuple):
-    """The losses of one step, scalars."""
+    """The losses of one step, scalars; `prior` in recipe "upright" where it is asked for."""
 
     distillation: Tensor
     equivariance: Tensor
+    prior: Tensor | None = None
 
-    def total(self, distillation_weight: float = 5.0) -> Tensor:
-        """What is minimised: `distillation_weight * distillation + equivariance`."""
-        return distillation_weight * self.distillation + self.equivariance
+    def total(self, distillation_weight: float = 5.0, prior_weight: float = 0.0) -> Tensor:
+        """What is minimised.
+
+        `distillation_weight * distillation + equivariance + prior_weight * prior`.
+        """
+        total = distillation_weight * self.distillation + self.equivariance
+        return total if self.prior is None else total + prior_weight * self.prior
 
 
 class Block(nn.Module):
@@ -132,7 +138,11 @@ class Student(nn.Module):
         self(points, momentum=1)
 
     def losses(
-        self, points: Tensor, teacher_depth: Tensor, rotations: ops.Rotations
+        self,
+        points: Tensor,
+        teacher_depth: Tensor,
+        rotations: ops.Rotations,
+        prior: nn.Module | None = None,
     ) -> StudentLosses:
         """The losses of one step, in two passes through the network.
 
@@ -140,6 +150,7 @@ class Student(nn.Module):
             points: (B, J, 2), a batch of root-relative 2D poses.
             teacher_depth: (B, J, 1), the teacher's depths of the same poses.
             rotations: n rotations a pose; see `ites.ops.rotate_project`.
+            prior: gives the negative log density of the rotated views; see `ites.models.Prior`.
         """
         folded = self.fold()
         depth = self(points, folded)
@@ -150,4 +161,5 @@ class Student(nn.Module):
             pose, views, again, rotations, self.distance, self.backend
         ).mean()
         distillation = (depth - teacher_depth).abs().mean()
-        return StudentLosses(distillation, equivariance)
+        unlikely = None if prior is None else limited(prior(views)).mean()
+        return StudentLosses(distillation, equivariance, unlikely)

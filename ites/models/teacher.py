@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ites import geometry, ops
 from ites.models.layers import MOMENTUM, BatchNormReLU, update_running
+from ites.models.prior import limited
 from ites.skeleton import HUMAN36M, Skeleton
 
 
@@ -65,12 +66,6 @@ class Block(nn.Module):
 
 
 ELEVATION_LIMIT = 1.0  # radians; no camera is believed to look further up or down
-DENSITY_LIMIT = 100.0  # nats: what is less likely is as bad
-
-
-def limited(density: Tensor) -> Tensor:
-    """Negative log densities that level off towards `DENSITY_LIMIT`, so that none outweighs all."""
-    return DENSITY_LIMIT * torch.tanh(density / DENSITY_LIMIT)
 
 
 def spread_of(elevation: Tensor) -> Tensor:

@@ -118,10 +118,9 @@ class StudentStage(nn.Module):
     """Learn depth joint by joint from the teacher's, and from rotations about the vertical.
 
     `distillation_weight * distillation + equivariance`; METHOD, "Student". In recipe "upright" the
-    vertical is the true one, by the teacher's elevations.
+    vertical is the true one, by the teacher's elevations, and `prior_weight * prior` can be added.
     """
 
-    names = ("total", "distillation", "equivariance")
     least_batch = 1  # its BatchNorm counts joints too
 
     def __init__(
@@ -145,6 +144,8 @@ class StudentStage(nn.Module):
             points = with_mirror_images(points, skeleton)
         labels = teacher_labels(settings, skeleton, points, device)
         self.data = (points, *labels)  # [N, J, 2], [N, J, 1], recipe "upright" [N]
+        self.prior = prior_of(settings, skeleton) if settings.prior_weight else None
+        self.names = ("total", "distillation", "equivariance", *(("prior",) if self.prior else ()))
 
     def early_steps(self, batches: int) -> int:
         """None: the student's losses stay the same."""
@@ -154,12 +155,13 @@ class StudentStage(nn.Module):
         """The losses of one batch, the one to minimise first; see `TeacherStage.forward`."""
         points, depth, *elevation = batch
         draw: RotationDraw | TurnDraw = rotations
-        if elevation:
+        if elevation and self.settings.vertical == "true":
             draw = TurnDraw(
                 rotations.counter, elevation[0], spread_of(elevation[0]), rotations.samples
             )
-        losses = self.model.losses(points, depth, draw)
-        return losses.total(self.settings.distillation_weight), *losses
+        losses = self.model.losses(points, depth, draw, self.prior)
+        total = losses.total(self.settings.distillation_weight, self.settings.prior_weight)
+        return total, *(part for part in losses if part is not None)
 
 
 def chosen_backend(settings: Settings) -> str | None:
@@ -249,7 +251,7 @@ def with_mirror_images(points: Tensor, skeleton: Skeleton) -> Tensor:
     return torch.cat([points, image])
 
 
-def prior_of(settings: TeacherSettings, skeleton: Skeleton) -> Prior | None:
+def prior_of(settings: TeacherSettings | StudentSettings, skeleton: Skeleton) -> Prior | None:
     """The trained prior that recipe "upright" needs, constant; None for the paper's."""
     if settings.recipe != "upright":
         return None
