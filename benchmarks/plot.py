@@ -73,7 +73,7 @@ def times(result: dict[str, Any], path: Path) -> None:
         axis.grid(alpha=0.3)
     axes.flat[0].legend(fontsize=7)
     figure.suptitle(title(result["machine"]), fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def roofline(result: dict[str, Any], path: Path) -> None:
@@ -107,10 +107,10 @@ def roofline(result: dict[str, Any], path: Path) -> None:
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7)
     axis.set_title(f"roofline, largest batch\n{title(result['machine'])}", fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "ites"  # so that the same numbers give the same file
     with replacing(path) as temporary:
         figure.savefig(temporary, format="svg", metadata={"Date": None})

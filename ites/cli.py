@@ -315,6 +315,15 @@ def lift(
     batch_size: Annotated[
         int | None, typer.Option(help="Poses at a time; what suits the device by default.")
     ] = None,
+    temporal: Annotated[
+        bool,
+        typer.Option(
+            "--temporal", help="Take each clip as a whole: bones keep their lengths in it."
+        ),
+    ] = False,
+    trust: Annotated[
+        bool, typer.Option(help="Tell how far to trust each pose, where the run can tell.")
+    ] = True,
     device: Device = None,
     precision: Annotated[
         Literal["float32", "tf32", "bf16"], typer.Option(help="Of matrix products.")
@@ -342,6 +351,8 @@ def lift(
         image_size=image_size,
         fps=fps,
         scale=scale,
+        temporal=temporal,
+        trust=trust,
         device=device or "auto",
         precision=precision,
         resume=resume,

@@ -39,6 +39,7 @@ class Clip:
         focal_length: (fx, fy), pixels, or None where unknown.
         image_size: (width, height), pixels, or None where unknown.
         metres_per_unit: (T,) float32, what one network unit was taken to be in each pose.
+        elevation, log_density, sign_confidence: (T,) float32, see `ites.trust.Judgement`.
     """
 
     name: str
@@ -50,6 +51,9 @@ class Clip:
     focal_length: tuple[float, float] | None = None
     image_size: tuple[int, int] | None = None
     metres_per_unit: Floats | None = None
+    elevation: Floats | None = None
+    log_density: Floats | None = None
+    sign_confidence: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -73,6 +77,17 @@ def root_relative(positions: Floats, skeleton: Skeleton) -> Floats:
     """(..., J, 3) positions minus the root joint's, float32."""
     root = skeleton.root
     return (positions - positions[..., root : root + 1, :]).astype(np.float32, copy=False)
+
+
+def cut(lengths: list[int], size: int) -> list[slice]:
+    """Cut clips into portions of whole clips, each the shortest of at least `size` frames."""
+    portions, start, frames = [], 0, 0
+    for clip, length in enumerate(lengths, 1):
+        frames += length
+        if frames >= size or clip == len(lengths):
+            portions.append(slice(start, clip))
+            start, frames = clip, 0
+    return portions
 
 
 def fill_missing(clip: Clip, skeleton: Skeleton) -> tuple[Clip, int]:

@@ -251,6 +251,12 @@ class StudentSettings(Settings):
         "Recipe upright: the axis of turns: the true vertical, or the camera's.",
         choices=("true", "camera"),
     )
+    temporal: str = _setting(
+        "off",
+        "on: the teacher's depths are fitted to each clip as a whole before they are learned: its "
+        "bones keep their lengths, and nothing jerks.",
+        choices=("off", "on"),
+    )
     teacher: str = _setting(
         "", "Teacher's run folder or checkpoint; default: the run's own.", free=True
     )

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,9 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ites import geometry
 from ites.assume import BODY_SIZE, Assumed, assume_camera, metres_per_unit, prepare
 from ites.checkpoint import Model, load_model
-from ites.clips import Clips, KeypointReader, root_relative
+from ites.clips import Clips, KeypointReader, cut, root_relative
 from ites.errors import ItesError
 from ites.lifted import ClipsWriter, read_clips, read_settings, write_clips
 from ites.models import fold_norms
@@ -32,6 +33,8 @@ from ites.overlap import overlap
 from ites.parts import Parts
 from ites.ranks import Ranks, pick_device
 from ites.skeleton import Skeleton
+from ites.temporal import consistent_depths
+from ites.trust import DOUBT, Judgement, Trust
 
 PORTION = 1 << 16
 """Poses that are read, lifted and written together, but for a clip's end."""
@@ -57,6 +60,8 @@ def lift(
     fps: float | None = None,
     scale: str = "auto",
     body_size: float = BODY_SIZE,
+    temporal: bool = False,
+    trust: bool = True,
     batch_size: int | None = None,
     device: str | None = None,
     precision: str = "float32",
@@ -83,6 +88,10 @@ def lift(
             root-to-head distance is 1/5, which needs no camera; "auto": "checkpoint" where the
             camera is known, else "clip".
         body_size: mean distance from root to head that a lifted clip is given, metres.
+        temporal: take each clip as a whole: its bones keep their lengths, and nothing jerks; see
+            `ites.temporal`.
+        trust: write beside each pose how far to trust it, where the run can tell: a folder of
+            recipe "upright"; see `ites.trust`.
         batch_size: poses lifted at a time; None: what suits the device.
         device: "cpu", "cuda", ...; None or "auto": a GPU where there is one.
         precision: of matrix products: "float32", "tf32" (on a GPU) or "bf16".
@@ -118,6 +127,7 @@ def lift(
     ranks = Ranks.here()
     where = pick_device(device or "auto", ranks)
     model, metadata = load_model(run, stage, where)
+    judge = Trust.of(run, metadata.kind, where) if trust else None
     batch_size = batch_size or batch_size_for(where, model.skeleton)
     with (
         arithmetic(precision),
@@ -139,6 +149,8 @@ def lift(
             "model": f"{metadata.kind} {_digest(model)}",
             "scale": scale,
             "body_size": body_size,
+            "temporal": temporal,
+            "trust": judge is not None,
             "batch_size": batch_size,
             "precision": precision,
             "portion": PORTION,
@@ -150,7 +162,8 @@ def lift(
         else:
             lifting = _Lifting(
                 reader, portions, parts, camera, metadata.scale, scale, body_size,
-                fold_norms(model.float(), PRECISIONS[precision]).pose, batch_size, where,
+                fold_norms(model.float(), PRECISIONS[precision]).pose, temporal,
+                judge, _judged(judge, model, run) if trust else [], batch_size, where,
             )  # fmt: skip
             poses, seconds = lifting.run(ranks, resume)
             summary = {
@@ -194,6 +207,9 @@ class _Lifting:
     scale: str
     body_size: float
     pose: Pose
+    temporal: bool
+    judge: Trust | None
+    notes: list[str]
     batch_size: int
     device: torch.device
 
@@ -226,29 +242,37 @@ class _Lifting:
         assumed.notes = notes + assumed.notes
         return _Portion(index, clips, assumed, points)
 
-    def compute(self, portion: _Portion) -> tuple[_Portion, NDArray[np.float32]]:
-        """The portion and its poses, network units."""
-        skeleton = self.reader.skeleton
-        return portion, lift_points(
-            self.pose, portion.points, skeleton, self.batch_size, self.device
-        )
+    def compute(self, portion: _Portion) -> tuple[_Portion, NDArray[np.float32], Judgement | None]:
+        """The portion and its poses, network units, and what is thought of them."""
+        points, skeleton = portion.points, self.reader.skeleton
+        lifted = lift_points(self.pose, points, skeleton, self.batch_size, self.device)
+        if self.temporal:
+            lifted = as_wholes(portion.clips, points, lifted, self.device)
+        judgement = self.judge(points, lifted, self.device) if self.judge else None
+        return portion, lifted, judgement
 
-    def write(self, done: tuple[_Portion, NDArray[np.float32]]) -> None:
+    def write(self, done: tuple[_Portion, NDArray[np.float32], Judgement | None]) -> None:
         """Write a part."""
-        portion, lifted = done
-        clips = in_metres(portion.clips, lifted, self.body_size)
+        portion, lifted, judgement = done
+        clips = in_metres(portion.clips, lifted, self.body_size, judgement)
         settings = asdict(portion.assumed)
         write_clips(self.parts.path(portion.index), replace(clips, settings=settings))
 
     def join(self, out: str | os.PathLike[str], summary: dict[str, Any]) -> dict[str, Any]:
         """Write the output from the parts; the summary with its notes."""
-        assumed = Assumed()
+        assumed, doubtful = Assumed(), 0
         with ClipsWriter(out) as writer:
             for index in range(self.parts.count):
                 clips = read_clips(self.parts.path(index))
                 assumed.add(Assumed(**clips.settings))
                 writer.add(clips)
-            writer.settings = {**summary, "notes": [*assumed.lines(), _metres(self.body_size)]}
+                told = (clip.sign_confidence for clip in clips.clips)
+                doubtful += sum(int((sure < DOUBT).sum()) for sure in told if sure is not None)
+            notes = [*assumed.lines(), _metres(self.body_size), *self.notes]
+            if self.judge is not None:
+                of = f"{doubtful:,} of {summary['poses']:,} poses"
+                notes.append(f"{of} are less than {DOUBT:.0%} sure of their depth's sign")
+            writer.settings = {**summary, "notes": notes}
         self.parts.remove()
         return writer.settings
 
@@ -268,19 +292,18 @@ def _is_done(out: str | os.PathLike[str], parts: Parts) -> bool:
     return read_settings(out).get("request") == parts.request
 
 
+def _judged(judge: Trust | None, model: Model, run: str | os.PathLike[str]) -> list[str]:
+    """Whether it is told how far to trust a pose, and why not."""
+    if judge is not None:
+        return ["how far to trust each pose: elevation, log_density, sign_confidence (--no-trust)"]
+    what = "no elevation, log_density, sign_confidence"
+    if model.upright:
+        return [f"{what}: {run} is no run folder with the teacher, the prior and the odds"]
+    return [f"{what}: a model of recipe paper does not know its depth's sign"]
+
+
 def _metres(body_size: float) -> str:
     return f"metres by a mean of {body_size:g} m from root to head, assumed (--body-size)"
-
-
-def cut(lengths: Sequence[int], size: int) -> list[slice]:
-    """Cut clips into portions of whole clips, each the shortest of at least `size` frames."""
-    portions, start, frames = [], 0, 0
-    for clip, length in enumerate(lengths, 1):
-        frames += length
-        if frames >= size or clip == len(lengths):
-            portions.append(slice(start, clip))
-            start, frames = clip, 0
-    return portions
 
 
 def batch_size_for(device: torch.device | str, skeleton: Skeleton) -> int:
@@ -306,6 +329,7 @@ def lift_clips(
     *,
     scale: str = "auto",
     body_size: float = BODY_SIZE,
+    temporal: bool = False,
     batch_size: int | None = None,
     device: str = "cpu",
 ) -> tuple[Clips, list[str]]:
@@ -318,7 +342,7 @@ def lift_clips(
         pose: see `Pose`.
         clips: each with a positive `fps`; `focal_length` where it is known.
         training_scale: the factor stored in the checkpoint.
-        scale, body_size, batch_size, device: see `lift`.
+        scale, body_size, temporal, batch_size, device: see `lift`.
 
     Returns:
         The clips with `keypoints` filled, `positions`, `focal_length` and `metres_per_unit`; and
@@ -329,6 +353,8 @@ def lift_clips(
     """
     clips, points, assumed = prepare(clips, training_scale, scale)
     lifted = lift_points(pose, points, clips.skeleton, batch_size, device)
+    if temporal:
+        lifted = as_wholes(clips, points, lifted, device)
     return in_metres(clips, lifted, body_size), [*assumed.lines(), _metres(body_size)]
 
 
@@ -367,13 +393,51 @@ def lift_points(
     return root_relative(lifted.numpy(), skeleton)
 
 
-def in_metres(clips: Clips, lifted: NDArray[np.float32], body_size: float) -> Clips:
-    """The clips with their rows of `lifted` (N, J, 3), network units, as `positions` in metres."""
-    done, row = [], 0
+def as_wholes(
+    clips: Clips,
+    points: NDArray[np.float32],
+    lifted: NDArray[np.float32],
+    device: torch.device | str = "cpu",
+) -> NDArray[np.float32]:
+    """Lifted poses (N, J, 3), network units, at depths that suit each clip as a whole.
+
+    Args:
+        clips: which rows are frames of one.
+        points: (N, J, 2), their network input.
+        lifted: lifted from it, root-relative.
+        device: where it is done; see `ites.temporal.consistent_depths`.
+    """
+    flat, depth = torch.from_numpy(points), torch.from_numpy(lifted[..., 2:])
+    lengths = [len(clip) for clip in clips.clips]
+    depth = consistent_depths(flat, depth, lengths, clips.skeleton, device=device)
+    return geometry.backproject(flat, depth).numpy()
+
+
+def in_metres(
+    clips: Clips,
+    lifted: NDArray[np.float32],
+    body_size: float,
+    judgement: Judgement | None = None,
+) -> Clips:
+    """The clips with their rows of `lifted` (N, J, 3), network units, as `positions` in metres.
+
+    And with their rows of the judgement, if there is one.
+    """
+    done, start = [], 0
     for clip in clips.clips:
-        positions = lifted[row : row + len(clip)]
-        row += len(clip)
-        metres = metres_per_unit(positions, clips.skeleton, body_size)
-        positions = positions * metres[:, None, None]
-        done.append(replace(clip, positions=positions, metres_per_unit=metres))
+        rows = slice(start, start + len(clip))
+        start = rows.stop
+        metres = metres_per_unit(lifted[rows], clips.skeleton, body_size)
+        known = (
+            {key: values[rows] for key, values in judgement._asdict().items()} if judgement else {}
+        )
+        positions = lifted[rows] * metres[:, None, None]
+        done.append(
+            replace(
+                clip,
+                positions=positions,
+                metres_per_unit=metres,
+                **{key: v[rows] for key, v in known.items()},
+            )
+        )
     return replace(clips, clips=done)

@@ -22,11 +22,19 @@ from ites.data.store import FORMAT as STORE_FORMAT
 from ites.errors import ItesError
 from ites.files import existing, replacing
 from ites.skeleton import Skeleton
+from ites.trust import Judgement
 
 FORMAT = "ites-lifted"
 VERSION = 1
 FRAME = "camera axes: x right, y down, z forward; origin at the root joint of each pose"
-PER_FRAME = ("keypoints", "confidence", "positions", "metres_per_unit", "truth")
+PER_FRAME = (
+    "keypoints",
+    "confidence",
+    "positions",
+    "metres_per_unit",
+    "truth",
+    *Judgement._fields,
+)
 UNIT = "metre, by an assumed body size; divide by metres_per_unit for network units"
 
 

@@ -16,6 +16,7 @@ from ites.clips import Clip
 from ites.errors import ItesError
 from ites.files import replacing
 from ites.skeleton import Skeleton
+from ites.trust import DOUBT
 from ites.view import COLOURS, bones_by_side, box, window
 
 DPI = 100
@@ -35,6 +36,7 @@ class Drawing:
         self.bones = bones_by_side(skeleton)
         every = [bone for bones in self.bones.values() for bone in bones]
         self.artists = []  # (line, (T, J, D) values, bones)
+        self.lifted = []  # those of their lines that show the lifted pose
         for side, bones in self.bones.items():
             style = {"color": COLOURS[side], "solid_capstyle": "round", "marker": "o"}
             (line,) = flat.plot([], [], lw=2, ms=3, **style)
@@ -42,6 +44,7 @@ class Drawing:
             if clip.positions is not None:
                 (line,) = solid.plot([], [], [], lw=2.4, ms=3, **style)
                 self.artists.append((line, upright(clip.positions), bones))
+                self.lifted.append(line)
         if clip.truth is not None:
             (line,) = solid.plot([], [], [], lw=1.4, color=COLOURS["truth"], zorder=0)
             self.artists.append((line, upright(clip.truth), every))
@@ -60,7 +63,10 @@ class Drawing:
             axis.line.set_color(GRID)
 
     def draw(self, frame: int) -> None:
-        """Show a frame."""
+        """Show a frame; in 3D it is pale where the depth's sign is in doubt."""
+        sure = self.clip.sign_confidence
+        for line in self.lifted:
+            line.set_alpha(0.35 if sure is not None and sure[frame] < DOUBT else 1)
         for line, values, bones in self.artists:
             path = np.full((len(bones), 3, values.shape[-1]), np.nan)  # [bone, (from, to, gap), D]
             path[:, :2] = values[frame][np.asarray(bones, int).reshape(-1, 2)]

@@ -22,6 +22,7 @@ from ites.errors import ItesError
 from ites.files import replacing
 from ites.lifted import PER_FRAME, read_clips
 from ites.skeleton import Skeleton
+from ites.trust import DOUBT
 
 COLOURS = {"right": "#d55e00", "middle": "#3e4c59", "left": "#0072b2", "truth": "#9aa5b1"}
 """Okabe and Ito's orange and blue, which the colour-blind tell apart too."""
@@ -165,6 +166,7 @@ def viewer(clips: Clips, notes: Sequence[str] = ()) -> str:
         "bones": bones_by_side(clips.skeleton),
         "flat": flat,
         "solid": solid,
+        "doubt": DOUBT,
         "clips": [_pack_clip(clip) for clip in clips.clips],
     }
     options = "".join(
@@ -183,6 +185,7 @@ def viewer(clips: Clips, notes: Sequence[str] = ()) -> str:
         "middle": COLOURS["middle"],
         "left": COLOURS["left"],
         "truth": COLOURS["truth"],
+        "doubt": f"{DOUBT:.0%}",
         "notes": "".join(f"<li>{html.escape(line)}</li>" for line in lines if line),
         "data": json.dumps(data).replace("<", "\\u003c"),
         "script": asset("viewer.js"),
@@ -289,6 +292,7 @@ def _pack_clip(clip: Clip) -> dict[str, Any]:
         "positions": pack(clip.positions),
         "truth": pack(clip.truth),
         "error": pack(error),
+        "confidence": pack(clip.sign_confidence),
         "mean": None if error is None else round(float(error.mean())),
         "window": window(clip),
         "shapes": shapes,

@@ -123,7 +123,9 @@ def test_from_synthetic_motion_to_a_page(tmp_path, capsys, monkeypatch):
     )
     steps = ("--teacher-steps", 3, "--student-steps", 3)
     assert run("train", "both", "--data", "s.h5", "--out", "run", *small, *steps) == 0
-    assert "next: ites evaluate run --data s.h5" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "recipe paper: the published method, the default for data with 3D" in out
+    assert "next: ites evaluate run --data s.h5" in out
     assert run("evaluate", "run", "--data", "s.h5") == 0
     out = capsys.readouterr().out
     assert "P-MPJPE" in out and "oracle" in out and "depth 0" in out
@@ -147,7 +149,31 @@ def test_own_keypoints_have_no_truth_and_that_is_said(tmp_path, capsys, monkeypa
     assert run("prepare", "keypoints", "clip.npz", "--layout", "coco17", "-o", "own.h5") == 0
     assert "train: poses 40, sequences 1" in (out := capsys.readouterr().out)
     assert "2D alone" in out
-    options = ("--width", 8, "--blocks", 1, "--steps", 2)
-    assert run("train", "teacher", "--data", "own.h5", "--out", "run", *options) == 0
+    small = [
+        f"--{stage}-{name}={value}"
+        for stage in ("prior", "teacher", "student")
+        for name, value in (("width", 8), ("blocks", 1), ("steps", 2))
+    ]
+    assert run("train", "both", "--data", "own.h5", "--out", "run", *small) == 0
+    out = capsys.readouterr().out
+    assert "recipe upright: own.h5 holds no 3D, so 2D must tell the depth's sign" in out
     assert run("evaluate", "run", "--data", "own.h5", "--split", "train") == 0
     assert "evaluation is left out" in capsys.readouterr().out
+    assert run("lift", "run", "clip.npz", "--layout", "coco17", "-o", "3d.npz", "--temporal") == 0
+    assert "how far to trust each pose" in capsys.readouterr().out
+    with np.load("3d.npz", allow_pickle=False) as lifted:
+        assert lifted["sign_confidence"].shape == lifted["elevation"].shape == (40,)
+
+
+def test_a_recipe_that_is_asked_for_is_taken(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clip = np.random.default_rng(0).uniform(100, 400, (40, 17, 2)).astype(np.float32)
+    np.savez("clip.npz", keypoints=clip)
+    assert run("prepare", "keypoints", "clip.npz", "-o", "own.h5") == 0
+    options = ("--width", 8, "--blocks", 1, "--steps", 2, "--data", "own.h5")
+    assert run("train", "teacher", "--out", "a", *options) == 2
+    assert "expected a trained prior" in capsys.readouterr().err
+    (tmp_path / "paper.toml").write_text('recipe = "paper"\n')
+    for out, more in (("b", ("--recipe", "paper")), ("c", ("--config", "paper.toml"))):
+        assert run("train", "teacher", "--out", out, *options, *more) == 0
+        assert "recipe paper, as asked for" in capsys.readouterr().out

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,9 +49,19 @@ def walking(name, frames, turn=0.0, truth=True, fps=25.0):
     )
 
 
+def in_doubt(clip):
+    """The clip, its sign unsure from its sixth to its tenth frame."""
+    sure = np.full(len(clip), 0.97, np.float32)
+    sure[5:10] = 0.6
+    return replace(clip, sign_confidence=sure)
+
+
 @pytest.fixture
 def lifted(tmp_path):
-    clips = [walking("S1/walk/front", 50), walking("S1/walk/side", 30, turn=1.2, truth=False)]
+    clips = [
+        in_doubt(walking("S1/walk/front", 50)),
+        walking("S1/walk/side", 30, turn=1.2, truth=False),
+    ]
     notes = ["a <note> & more"]
     path = tmp_path / "lifted.npz"
     settings = {"model": "student", "notes": notes}
@@ -78,6 +89,8 @@ PROBE = """
     what, time: find("time").textContent, error: find("error").textContent,
     flat: find("flat").data.map((t) => ({ x: [...t.x], y: [...t.y] })),
     solid: find("solid").data.map((t) => ({ x: [...t.x], y: [...t.y], z: [...t.z] })),
+    sure: find("sure").textContent, marks: find("marks").style.background,
+    opacity: find("solid").data.map((t) => t.opacity), doubtHidden: find("doubt-key").hidden,
     truthHidden: find("truth-key").hidden, slider: [find("slider").value, find("slider").max],
   });
   const send = (name, kind) => find(name).dispatchEvent(new Event(kind));
@@ -139,10 +152,15 @@ def test_page_draws_plays_and_stays_offline(lifted, tmp_path):
     error = 1000 * np.linalg.norm(clip.positions[7] - clip.truth[7], axis=-1).mean()
     assert slid["error"].startswith(f"off by {round(error)} mm")
 
+    assert first["sure"] == "depth's sign 97% sure" and first["opacity"] == [1, 1, 1, 0.75]
+    assert slid["sure"] == "depth's sign 60% sure" and slid["opacity"] == [0.35] * 3 + [0.75]
+    assert "var(--doubt) 10% 20%" in first["marks"] and not first["doubtHidden"]
+
     assert steps["no truth"]["solid"][3]["x"] == []
     assert steps["no truth"]["solid"][:3] == slid["solid"][:3]
     assert steps["played"]["slider"][0] != slid["slider"][0]
     second = steps["second clip"]
+    assert second["sure"] == "" and second["doubtHidden"] and "doubt" not in second["marks"]
     assert second["truthHidden"] and second["slider"] == ["0", "29"] and second["error"] == ""
 
 

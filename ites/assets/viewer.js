@@ -35,6 +35,21 @@ function startViewer(root, data) {
   const asIs = (p) => [p[0], p[1]];
   const upright = (p) => [p[0], p[2], -p[1]]; // right, away from the camera, up
 
+  const doubtful = (frame) => state.clip.confidence !== null && state.clip.confidence[frame] < data.doubt;
+
+  // The slider's doubtful frames as a gradient with sharp edges.
+  function marks() {
+    const { frames } = state.clip, stops = [];
+    for (let start = 0; start < frames; ) {
+      let end = start + 1;
+      while (end < frames && doubtful(end) === doubtful(start)) end++;
+      const colour = doubtful(start) ? "var(--doubt)" : "transparent";
+      stops.push(`${colour} ${(100 * start) / frames}% ${(100 * end) / frames}%`);
+      start = end;
+    }
+    return `linear-gradient(to right, ${stops.join(", ")})`;
+  }
+
   function draw() {
     const { clip, frame } = state;
     state.busy = true;
@@ -46,12 +61,15 @@ function startViewer(root, data) {
       Plotly.restyle(flat, { x: image.map((a) => a[0]), y: image.map((a) => a[1]) }),
       Plotly.restyle(solid, {
         x: space.map((a) => a[0]), y: space.map((a) => a[1]), z: space.map((a) => a[2]),
+        opacity: [...sides.map(() => (doubtful(frame) ? 0.35 : 1)), 0.75],
       }),
     ];
     slider.value = frame;
     find("time").textContent =
       `frame ${frame + 1} of ${clip.frames}  ·  ${(frame / clip.fps).toFixed(2)} s  ·  ${+clip.fps.toFixed(2)} fps`;
     find("error").textContent = clip.error ? `off by ${Math.round(clip.error[frame])} mm in this frame, ${clip.mean} mm on average` : "";
+    const sure = clip.confidence && `depth's sign ${Math.round(100 * clip.confidence[frame])}% sure`;
+    find("sure").textContent = sure || "";
     return Promise.all(jobs).finally(() => { state.busy = false; });
   }
 
@@ -61,11 +79,14 @@ function startViewer(root, data) {
       ...source,
       keypoints: unpack(source.keypoints), positions: unpack(source.positions),
       truth: unpack(source.truth), error: unpack(source.error),
+      confidence: unpack(source.confidence),
     };
     state.frame = 0;
     slider.max = source.frames - 1;
     find("about").textContent = source.about;
     find("truth-key").hidden = !source.truth;
+    find("doubt-key").hidden = !source.confidence;
+    find("marks").style.background = marks();
     const [x0, x1, y0, y1] = source.window;
     Plotly.relayout(flat, { "xaxis.range": [x0, x1], "yaxis.range": [y1, y0], shapes: source.shapes });
     const [half, bottom, top] = source.box;

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
-from ites.config import STAGES, Settings, make_settings, stages_of
+from ites.config import STAGES, Settings, make_settings, read_toml, stages_of
 from ites.errors import ItesError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def run_stages(
 
     ranks = Ranks.here()
     stages, console = list(stages), Console() if ranks.main else quiet_console()
+    why = _choose_recipe(stages, config, options) if resume is None else ""
     if len(stages) > 1:
         stages = _of_recipe(config, resume, options)
     if resume is None:
@@ -66,6 +67,8 @@ def run_stages(
         raise ItesError("train: --resume takes the run's own settings, so leave --config out")
     else:
         chosen = [resumed_settings(resume, stage, options[stage]) for stage in stages]
+    if why:
+        _say(console, why)
     results = []
     for settings in chosen:
         started = resume is not None and state_file(settings.out, settings.stage).is_file()
@@ -80,6 +83,8 @@ def run_stages(
             ranks.part()
             return results
     ranks.part()
+    if why:
+        _say(console, why)
     last = chosen[-1]
     if stages == ["prior"]:
         follow = f"--recipe upright --data {last.data} --out {last.out}"
@@ -90,6 +95,48 @@ def run_stages(
     else:
         _say(console, f"next: ites evaluate {last.out} --data {last.data}")
     return results
+
+
+def _choose_recipe(
+    stages: Iterable[str], config: Path | None, options: dict[str, dict[str, Any]]
+) -> str:
+    """Set the recipe where nothing says it, by the data: a line that tells which, and why.
+
+    The published figures choose each depth's sign by the 3D; where there is none, the sign must
+    come from 2D.
+    """
+    from ites.data.store import PoseStore
+
+    stage = list(stages)[-1]
+    recipe = _given("recipe", stage, config, options)
+    if stage == "prior":
+        return ""
+    if recipe is not None:
+        return f"recipe {recipe}, as asked for"
+    data = _given("data", stage, config, options)
+    if data:
+        with PoseStore(data) as store:
+            has_positions = store.has_positions
+        if not has_positions:
+            for own in options.values():
+                own["recipe"] = "upright"
+            return (
+                f"recipe upright: {data} holds no 3D, so 2D must tell the depth's sign "
+                "(--recipe paper: the published method)"
+            )
+    return (
+        "recipe paper: the published method, the default for data with 3D "
+        "(--recipe upright: 2D tells the depth's sign)"
+    )
+
+
+def _given(name: str, stage: str, config: Path | None, options: dict[str, dict[str, Any]]) -> Any:
+    """What the options, or else a file, say of a setting of a stage; None where neither does."""
+    value = options[stage].get(name)
+    if value is None and config is not None:
+        tables = read_toml(config)
+        value = tables[stage].get(name, tables[""].get(name))
+    return value
 
 
 def _of_recipe(

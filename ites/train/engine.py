@@ -32,6 +32,7 @@ from ites.errors import ItesError
 from ites.memory import keep_freed_memory
 from ites.models import Prior
 from ites.ranks import Ranks, pick_device
+from ites.train.clips import clip_lengths
 from ites.train.evaluation import Evaluator
 from ites.train.feed import CHUNK, Feed, device_budget
 from ites.train.log import Log
@@ -44,6 +45,7 @@ from ites.train.run import (
 )
 from ites.train.stages import Stage, TeacherStage, make_stage
 from ites.train.step import Captured, Clock, Kind, Step, Steps, one_by_one
+from ites.trust import calibrate
 
 STATISTICS = 4096  # poses that BatchNorm's statistics are taken of in recipe "upright"
 RATE_STEPS = 20  # between changes of a learning rate that falls by a cosine
@@ -112,10 +114,12 @@ def train(settings: Settings, *, resume: bool = False, console: Console | None =
             array, scale = store.points(settings.split, missing=settings.missing)
             evaluator = Evaluator.of(store, settings, scale, device) if lifts else None
             skeleton = store.skeleton
+            clips = clip_lengths(store, settings.split, settings.missing)
         dtype = torch.float64 if settings.precision == "float64" else torch.float32
         points = torch.as_tensor(array).to(dtype)
         stream = _is_too_large(points, settings, device)
-        stage = make_stage(settings, skeleton, points if stream else points.to(device), device)
+        points = points if stream else points.to(device)
+        stage = make_stage(settings, skeleton, points, device, clips)
         training = Training(stage, scale, device, evaluator, console, ranks, stream)
         if resume:
             training.restore()
@@ -124,6 +128,8 @@ def train(settings: Settings, *, resume: bool = False, console: Console | None =
             write_versions(settings.out, settings.stage, device, ranks.count)
         if training.step < training.steps:
             training.run()
+        if lifts and settings.recipe == "upright" and training.step == training.steps:
+            calibrate(settings.out, settings.stage, torch.from_numpy(array), device)
         return training.result()
 
 

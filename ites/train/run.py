@@ -6,6 +6,7 @@
 | `versions.json` | versions, commit and device of each stage |
 | `<stage>.safetensors` | weights |
 | `<stage>.state.safetensors` | what `--resume` needs |
+| `<stage>.odds.json` | recipe "upright": how sure a depth's sign is; see `ites.trust` |
 | `<stage>.log.csv`, `<stage>.evaluation.csv` | losses and speed; metrics |
 | `tensorboard/<stage>/` | the same for TensorBoard |
 """

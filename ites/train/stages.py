@@ -14,6 +14,7 @@ from ites.models import Prior, Student, Teacher
 from ites.models.teacher import spread_of
 from ites.ops import RotationDraw, TurnDraw
 from ites.skeleton import Skeleton
+from ites.temporal import consistent_depths
 
 Losses = tuple[Tensor, ...]
 
@@ -129,6 +130,7 @@ class StudentStage(nn.Module):
         skeleton: Skeleton,
         points: Tensor,
         device: torch.device,
+        clips: list[int] | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
@@ -142,8 +144,11 @@ class StudentStage(nn.Module):
         )
         if settings.recipe == "upright":
             points = with_mirror_images(points, skeleton)
-        labels = teacher_labels(settings, skeleton, points, device)
-        self.data = (points, *labels)  # [N, J, 2], [N, J, 1], recipe "upright" [N]
+        depth, *elevation = teacher_labels(settings, skeleton, points, device)
+        if settings.temporal == "on":
+            lengths = (clips or []) * (2 if settings.recipe == "upright" else 1)
+            depth = consistent_depths(points, depth, lengths, skeleton, settings.distance, device)
+        self.data = (points, depth, *elevation)  # [N, J, 2], [N, J, 1], recipe "upright" [N]
         self.prior = prior_of(settings, skeleton) if settings.prior_weight else None
         self.names = ("total", "distillation", "equivariance", *(("prior",) if self.prior else ()))
 
@@ -175,7 +180,11 @@ Stage = PriorStage | TeacherStage | StudentStage
 
 
 def make_stage(
-    settings: Settings, skeleton: Skeleton, points: Tensor, device: torch.device | None = None
+    settings: Settings,
+    skeleton: Skeleton,
+    points: Tensor,
+    device: torch.device | None = None,
+    clips: list[int] | None = None,
 ) -> Stage:
     """A stage with its data where `points` are and weights drawn from the seed.
 
@@ -185,6 +194,7 @@ def make_stage(
         points: (N, J, 2) the networks' input, in the training's dtype, on its device or in main
             memory.
         device: the training's; None: that of the points.
+        clips: frames of each clip, N in all, for a student whose `temporal` is "on".
     """
     device = points.device if device is None else device
     with torch.random.fork_rng(devices=[]):
@@ -193,7 +203,7 @@ def make_stage(
         if isinstance(settings, TeacherSettings):
             stage = TeacherStage(settings, skeleton, points)
         elif isinstance(settings, StudentSettings):
-            stage = StudentStage(settings, skeleton, points, device)
+            stage = StudentStage(settings, skeleton, points, device, clips)
         elif isinstance(settings, PriorSettings):
             stage = PriorStage(settings, skeleton, points)
         else:

@@ -1,0 +1,132 @@
+"""ites.temporal: depths that suit a clip as a whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ites import geometry
+from ites.camera import Camera
+from ites.checkpoint import Metadata, save_model
+from ites.clips import Clip, Clips
+from ites.config import make_settings
+from ites.data.store import PoseStore, PoseStoreWriter
+from ites.data.synthetic import prepare_synthetic
+from ites.lift import lift_clips
+from ites.models import Teacher
+from ites.skeleton import HUMAN36M, Skeleton
+from ites.temporal import consistent_depths
+from ites.train.clips import clip_lengths
+from ites.train.stages import make_stage
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("temporal") / "synthetic.h5"
+    prepare_synthetic(path, poses=4000, seed=5, fps=10.0, subjects=1, test_subjects=1)
+    return path
+
+
+@pytest.fixture(scope="module")
+def motion(store):
+    """Points (N, 17, 2), true depths (N, 17, 1), network units, and the frames of each clip."""
+    with PoseStore(store) as store:
+        clips = store.sequences_of("train")[:4]
+        poses = torch.from_numpy(store.positions("train"))[: clips[-1].start + clips[-1].length]
+    poses = poses - poses[:, :1]  # a person of 1 m from pelvis to head is one unit
+    return geometry.project(poses), poses[..., 2:], [clip.length for clip in clips]
+
+
+def error(depth, truth):
+    return (depth - truth).abs().mean().item()
+
+
+def test_what_bones_and_time_say_is_taken(motion):
+    points, truth, lengths = motion
+    noise = 0.15 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    noisy = truth + noise - noise[:, :1]
+    found = consistent_depths(points, noisy, lengths, HUMAN36M)
+    assert error(found, truth) < 0.6 * error(noisy, truth)
+    assert (found[:, 0] == 0).all()
+    right = consistent_depths(points, truth, lengths, HUMAN36M)
+    assert error(right, truth) < 0.01
+
+
+def test_clips_do_not_touch_each_other(motion):
+    points, truth, lengths = motion
+    noisy = truth * 1.3
+    together = consistent_depths(points, noisy, lengths, HUMAN36M).split(lengths)
+    for flat, depth, length, whole in zip(
+        points.split(lengths), noisy.split(lengths), lengths, together, strict=True
+    ):
+        alone = consistent_depths(flat, depth, [length], HUMAN36M)
+        torch.testing.assert_close(alone, whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_clips_of_a_frame_or_two_are_clips(motion, frames):
+    points, truth, _ = motion
+    found = consistent_depths(points[:frames], truth[:frames], [frames], HUMAN36M)
+    assert found.shape == (frames, 17, 1)
+    assert error(found, truth[:frames]) < 0.02
+
+
+def test_a_skeleton_without_sides_will_do():
+    chain = Skeleton("chain", ("a", "b", "c"), (-1, 0, 1), head=2)
+    depth = torch.zeros(5, 3, 1)
+    found = consistent_depths(torch.rand(5, 3, 2), depth, [5], chain)
+    assert found.shape == (5, 3, 1) and found.isfinite().all()
+
+
+def test_lifting_takes_clips_as_wholes(motion):
+    points, truth, lengths = motion
+    keypoints = 1000 * points.numpy()
+    rows = np.split(keypoints, np.cumsum(lengths)[:-1])
+    clips = Clips(
+        HUMAN36M,
+        [Clip(str(i), row, 10.0, focal_length=(1000.0, 1000.0)) for i, row in enumerate(rows)],
+    )
+    at = iter((truth * 1.3).split(512))
+
+    def pose(batch):
+        return geometry.backproject(batch, next(at))
+
+    lifted, _ = lift_clips(pose, clips, 1.0, temporal=True)
+    expected = consistent_depths(points, truth * 1.3, lengths, HUMAN36M)
+    depths = [c.positions[..., 2:] / c.metres_per_unit[:, None, None] for c in lifted.clips]
+    np.testing.assert_allclose(np.concatenate(depths), expected, atol=1e-4)
+
+
+def test_a_student_learns_from_clips_taken_as_wholes(store, tmp_path):
+    torch.manual_seed(0)
+    teacher = Teacher(width=16, blocks=1, atoms=4)
+    torch.nn.init.normal_(teacher.dictionary)
+    save_model(tmp_path / "teacher.safetensors", teacher, Metadata("teacher", HUMAN36M, 1.0))
+    with PoseStore(store) as poses:
+        points = torch.from_numpy(poses.points("train")[0])
+        clips = clip_lengths(poses, "train", "error")
+    assert sum(clips) == len(points)
+    depths = {}
+    for temporal in ("off", "on"):
+        options = {"out": str(tmp_path), "width": 8, "blocks": 0, "temporal": temporal}
+        stage = make_stage(make_settings("student", None, options), HUMAN36M, points, clips=clips)
+        depths[temporal] = stage.data[1]
+    expected = consistent_depths(points, depths["off"], clips, HUMAN36M)
+    torch.testing.assert_close(depths["on"], expected, atol=1e-5, rtol=0)
+    assert error(depths["on"], depths["off"]) > 1e-3
+
+
+def test_frames_that_are_dropped_belong_to_no_clip(tmp_path):
+    seen = np.ones((6, 17), np.float32)
+    seen[[1, 4], 3] = 0
+    with PoseStoreWriter(tmp_path / "s.h5", HUMAN36M) as writer:
+        writer.add_camera("c", Camera("c", (1000, 1000), (500, 500)))
+        for confidence in (seen, None, 0 * seen):
+            writer.add(
+                np.ones((6, 17, 2)), camera="c", subject="s", action="a", fps=5.0,
+                confidence=confidence,
+            )  # fmt: skip
+    with PoseStore(tmp_path / "s.h5") as poses:
+        assert clip_lengths(poses, "train", "drop") == [4, 6]
+        assert clip_lengths(poses, "train", "error") == [6, 6, 6]
