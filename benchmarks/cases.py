@@ -203,7 +203,7 @@ def measure(row: Row, benchmark: Any, device: torch.device, seconds: float) -> N
         verified(row.case, row.dtype, row.provider, device)
     function = function_of(row, device)
     each, calls = machine.seconds_each(function)
-    rounds = min(200, max(3, round(seconds / (each * calls))))
+    rounds = min(200, max(3 if each < 1 else 1, round(seconds / (each * calls))))
     bytes_moved, flop = row.case.work.of(row.mode, row.batch, row.dtype.itemsize)
     benchmark.extra_info.update(
         case=row.case.name,
