@@ -266,8 +266,8 @@ class GraphLayer(nn.Module):
     """`ReLU(BatchNorm(SemGraphConv(x) + NonLocal(x)))`, plus a residual where one is given.
 
     One matrix product makes the columns of both branches, which `ites.ops.graph_project_mix` mixes
-    over the joints, a second product closes the non-local branch. theta enters only through u . theta, so
-    its convolution is folded into one column.
+    over the joints, a second product closes the non-local branch. theta enters only through
+    u . theta, so its convolution is folded into one column.
 
     Args:
         skeleton: see `SemGraphConv`.
