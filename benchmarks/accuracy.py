@@ -13,6 +13,7 @@ import argparse
 import csv
 import sys
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks import machine
+from benchmarks.rounding import ROUNDINGS, RoundedProducts
 from benchmarks.variants import VARIANTS, write_variant
 from ites.checkpoint import weights_file
 from ites.config import Settings, make_settings, stages_of
@@ -43,6 +45,8 @@ class Row:
         data: "cmu" or one of `benchmarks.variants`.
         prior, teacher, student: settings by name; or the name of the row whose model of the same
             seed serves instead of a training; or None: none is needed.
+        products: "tf32" or "bf16" where the training's matrix products are those, by
+            `benchmarks.rounding`.
     """
 
     recipe: str = "upright"
@@ -50,6 +54,7 @@ class Row:
     prior: Options | str | None = field(default_factory=dict)
     teacher: Options | str | None = field(default_factory=dict)
     student: Options | str | None = field(default_factory=dict)
+    products: str = ""
 
 
 TEACHER: Options = {"steps": 4000}
@@ -82,6 +87,10 @@ ROWS: dict[str, Row] = {
         for name, options in TEACHERS.items()
     },
     **{
+        f"teacher-{products}": Row(prior="upright", teacher=SHORT, student=None, products=products)
+        for products in ROUNDINGS
+    },
+    **{
         f"student-{name}": Row(prior="upright", teacher="upright", student={**STUDENT, **options})
         for name, options in STUDENTS.items()
     },
@@ -104,7 +113,8 @@ def run_row(name: str, seed: int, data: Path, runs: Path) -> list[Options]:
             continue
         settings = _settings(row, stage, options, seed, store, out, runs)
         done = weights_file(out, stage).exists()
-        result = train(settings, resume=done)
+        with RoundedProducts(row.products) if row.products else nullcontext():
+            result = train(settings, resume=done)
         if stage != "prior":
             lines.append(_line(result, settings, seed, out, store))
     return lines

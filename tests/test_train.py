@@ -135,7 +135,8 @@ def test_three_steps_are_the_methods(stage: str, store: Path, teacher_run: Path)
             if isinstance(model, Teacher):
                 parts = list(model.losses(points[index], draw, centre_cycle=epoch == 0))
             else:
-                parts = list(model.losses(points[index], depth[index], draw))
+                *parts, density = model.losses(points[index], depth[index], draw)
+                assert density is None  # recipe upright's
             total = weight * parts[0] + parts[1]
             optimiser.zero_grad()
             total.backward()
