@@ -90,7 +90,8 @@ def demo(
 
     say("")
     spent = ", ".join(f"{what} {seconds:.0f} s" for what, seconds in times.items())
-    say(f"Trained on {results['teacher'].poses:,} 2D poses, lifted {lifted['poses']:,} others.")
+    poses = f"{results['teacher'].poses:,} 2D poses, mirror images among them"
+    say(f"Trained on {poses}; lifted {lifted['poses']:,} others.")
     for line in summary:
         say(line)
     say(f"Time: {spent}.")
