@@ -205,7 +205,10 @@ class TeacherSettings(Settings):
         0.05, "Recipe upright: weight of the turned views' negative log density.", least=0
     )
     bone_weight: float = _setting(
-        2.0, "Recipe upright: weight of how far a pose's proportions are from the mean.", least=0
+        0.0,
+        "Recipe upright: weight of how far a pose's proportions are from the mean; gains nothing "
+        "where 2D is exact, and with noisy 2D it misleads.",
+        least=0,
     )
     prior: str = _setting(
         "",
