@@ -206,8 +206,8 @@ class TeacherSettings(Settings):
     )
     bone_weight: float = _setting(
         0.0,
-        "Recipe upright: weight of how far a pose's proportions are from the mean; with noisy 2D it "
-        "misleads.",
+        "Recipe upright: weight of how far a pose's proportions are from the mean; with noisy 2D "
+        "it misleads.",
         least=0,
     )
     prior: str = _setting(
