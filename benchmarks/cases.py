@@ -77,6 +77,7 @@ class Case:
         half: whether it is also timed in bfloat16 on a GPU.
         eager: `eager(arguments)` gives the outputs as others write the op in eager PyTorch, where
             that is not how the reference does.
+        kernels: the backends that have a kernel of their own.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Case:
     differentiable: bool = True
     half: bool = False
     eager: Callable[[Arguments], tuple[Tensor, ...]] | None = None
+    kernels: tuple[str, ...] = KERNELS
 
     def outputs(self, arguments: Arguments, provider: str) -> tuple[Tensor, ...]:
         """The outputs by a provider that is no compiler."""
@@ -133,7 +135,10 @@ def rows(
                 continue
             if provider == "compile" and batch not in compiled_batches:
                 continue
-            if provider in KERNELS and backends.why_not(provider, case.op, device.type, dtype):
+            if provider in KERNELS and (
+                provider not in case.kernels
+                or backends.why_not(provider, case.op, device.type, dtype)
+            ):
                 continue
             yield Row(case, dtype, batch, mode, provider)
 

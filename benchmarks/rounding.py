@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-aten = torch.ops.aten
+import ites.ops  # noqa: F401 - defines the operators named below
+
+aten, own = torch.ops.aten, torch.ops.ites
 
 
 def tf32(x: Tensor) -> Tensor:
@@ -35,6 +37,16 @@ ROUNDINGS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
 """What rounds the factors, and whether it rounds the product too."""
 
 
+FACTORS = {
+    aten.mm.default: (0, 1),
+    aten.bmm.default: (0, 1),
+    aten.addmm.default: (1, 2),
+    own.linear.default: (0, 1),
+    own.linear_backward.default: (0, 1, 2),
+}
+"""Of each operator that multiplies matrices, which arguments are factors."""
+
+
 class RoundedProducts(TorchDispatchMode):
     """Within it every float32 matrix product, also of a backward pass, is a rounded one.
 
@@ -49,9 +61,13 @@ class RoundedProducts(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        factors = {aten.mm.default: 0, aten.bmm.default: 0, aten.addmm.default: 1}.get(func)
-        if factors is None or args[factors].dtype != torch.float32:
+        factors = FACTORS.get(func, ())
+        if not factors or args[factors[0]].dtype != torch.float32:
             return func(*args, **(kwargs or {}))
-        a, b = (self.round(factor) for factor in args[factors : factors + 2])
-        product = func(*args[:factors], a, b, *args[factors + 2 :], **(kwargs or {}))
-        return self.round(product) if self.after else product
+        rounded = (self.round(a) if i in factors else a for i, a in enumerate(args))
+        product = func(*rounded, **(kwargs or {}))
+        if not self.after:
+            return product
+        return (
+            tuple(map(self.round, product)) if isinstance(product, tuple) else self.round(product)
+        )

@@ -10,10 +10,18 @@ import sys
 
 import torch
 
-from benchmarks import bench_dictionary, bench_graph, bench_norm, bench_rotation, cases, machine
+from benchmarks import (
+    bench_dictionary,
+    bench_graph,
+    bench_linear,
+    bench_norm,
+    bench_rotation,
+    cases,
+    machine,
+)
 
 BATCHES = [1, 2, 17, 257]
-FAMILIES = (bench_rotation, bench_dictionary, bench_graph, bench_norm)
+FAMILIES = (bench_rotation, bench_dictionary, bench_graph, bench_norm, bench_linear)
 
 
 def main(argv: list[str] | None = None) -> int:

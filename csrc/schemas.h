@@ -61,6 +61,13 @@ constexpr const char* graph_project_schemas[] = {
     "Tensor pairs, int channels, bool residual) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 };
 
+// ites_cpp alone: a GPU's products are PyTorch's. A gradient is empty where it is not wanted.
+constexpr const char* linear_schemas[] = {
+    "linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor",
+    "linear_backward(Tensor grad, Tensor x, Tensor weight, bool to_x, bool to_weight) "
+    "-> (Tensor, Tensor)",
+};
+
 constexpr const char* norm_schemas[] = {
     "batch_norm_relu(Tensor x, Tensor weight, Tensor bias, Tensor? skip, bool relu, "
     "bool skip_after, float eps) -> (Tensor, Tensor, Tensor)",

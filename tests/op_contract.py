@@ -95,6 +95,7 @@ class OpContract:
 
     op: str
     called: dict[str, str] = {}  # by backend, where it is another op that is called
+    kernels = KERNELS  # the backends that have one of their own
     differentiable = True
 
     @staticmethod
@@ -104,6 +105,12 @@ class OpContract:
     def sample(self, batch: int, skeleton: Skeleton) -> Arguments:
         """Arguments in float64 on the CPU; tensors that have a gradient require one."""
         raise NotImplementedError
+
+    def require(self, backend: str, dtype: torch.dtype = torch.float32) -> None:
+        """Skip, saying why, where a backend has no kernel of this op or cannot run here."""
+        if backend in KERNELS and backend not in self.kernels:
+            pytest.skip(f"{backend}: {self.op} is PyTorch's own there")
+        require(backend, self.op, dtype)
 
     def run(
         self, arguments: Arguments, backend: str, weights: list[Tensor] | None = None
@@ -156,18 +163,18 @@ class OpContract:
     @pytest.mark.parametrize("batch", BATCHES)
     def test_matches_reference(self, backend: str, batch: int) -> None:
         for dtype in (torch.float32, torch.float64) if backend == "cpp" else (torch.float32,):
-            require(backend, self.op, dtype)
+            self.require(backend, dtype)
             self.compare(self.sample(batch, HUMAN36M), backend, dtype)
 
     @pytest.mark.parametrize("backend", KERNELS)
     @pytest.mark.parametrize("skeleton", (FORK, HAND), ids=lambda s: s.name)
     def test_other_skeletons(self, backend: str, skeleton: Skeleton) -> None:
-        require(backend, self.op)
+        self.require(backend)
         self.compare(self.sample(19, skeleton), backend, torch.float32)
 
     @pytest.mark.parametrize("backend", KERNELS)
     def test_transposed_and_sliced_inputs(self, backend: str) -> None:
-        require(backend, self.op)
+        self.require(backend)
 
         def scatter(arguments: Arguments) -> Arguments:
             """The same values, each tensor a strided view of a larger one."""
@@ -185,7 +192,7 @@ class OpContract:
 
     @pytest.mark.parametrize("backend", ("reference", "cpp"))
     def test_gradcheck(self, backend: str) -> None:
-        require(backend, self.op, torch.float64)
+        self.require(backend, torch.float64)
         arguments = self.sample(2, FORK)
         names = [n for n, t in arguments.items() if isinstance(t, Tensor) and t.requires_grad]
         if not names:
@@ -199,7 +206,7 @@ class OpContract:
 
     @pytest.mark.parametrize("backend", KERNELS)
     def test_opcheck(self, backend: str) -> None:
-        require(backend, self.op)
+        self.require(backend)
         arguments = cast(self.sample(3, HUMAN36M), torch.float32, device_of(backend))
         with _Recorder() as recorder:
             self.run(arguments, backend)
@@ -228,7 +235,7 @@ class OpContract:
 
     @pytest.mark.parametrize("backend", KERNELS)
     def test_compiles_without_graph_breaks(self, backend: str) -> None:
-        require(backend, self.op)
+        self.require(backend)
         arguments = cast(self.sample(3, HUMAN36M), torch.float32, device_of(backend))
         torch._dynamo.reset()
         compiled = torch.compile(
@@ -241,7 +248,7 @@ class OpContract:
 
     @pytest.mark.parametrize("backend", KERNELS)
     def test_second_derivative_is_refused(self, backend: str) -> None:
-        require(backend, self.op)
+        self.require(backend)
         arguments = cast(self.sample(3, HUMAN36M), torch.float32, device_of(backend))
         wanted = [t for t in arguments.values() if isinstance(t, Tensor) and t.requires_grad]
         if not wanted:
@@ -254,7 +261,7 @@ class OpContract:
 
     @pytest.mark.parametrize("backend", KERNELS)
     def test_every_element_is_written_and_repeats(self, backend: str) -> None:
-        require(backend, self.op)
+        self.require(backend)
         arguments = cast(self.sample(37, HUMAN36M), torch.float32, device_of(backend))
         torch.use_deterministic_algorithms(True)  # fresh memory is filled with NaN
         try:

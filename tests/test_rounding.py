@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmarks.rounding import RoundedProducts, bf16, tf32
+from ites import ops
 
 
 def test_tf32_keeps_ten_bits() -> None:
@@ -29,6 +30,18 @@ def test_products_are_rounded_forward_and_backward(precision: str, rounded) -> N
     assert not torch.equal(y.detach(), a @ b)
     gradient = after(torch.ones(5, 5) @ rounded(b).T)
     torch.testing.assert_close(x.grad, gradient, rtol=1e-7, atol=1e-7)
+
+
+def test_our_own_products_are_rounded_too() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(*shape, generator=generator) for shape in ((40, 5), (3, 5)))
+    x.requires_grad_()
+    with RoundedProducts("tf32"):
+        y = ops.linear(x, weight)
+        y.backward(torch.ones(40, 3))
+    torch.testing.assert_close(y.detach(), tf32(x.detach()) @ tf32(weight).T)
+    assert not torch.equal(y.detach(), ops.linear(x.detach(), weight))
+    torch.testing.assert_close(x.grad, torch.ones(40, 3) @ tf32(weight))
 
 
 def test_what_is_no_float32_product_is_left_alone() -> None:

@@ -13,6 +13,7 @@
 
 ITES_SIMD_DECLARE(template <class T> void graph_mix(const GraphMix<T>&, T*, int64_t, int64_t))
 ITES_SIMD_DECLARE(template <class T> void graph_mix_backward(const GraphMixBackward<T>&, T*, int64_t, int64_t))
+ITES_SIMD_DECLARE(template <class T> void multiply(const Product<T>&))
 
 namespace ites {
 namespace {
@@ -184,13 +185,15 @@ std::tuple<Tensor, Tensor, Tensor> graph_project_mix_op(
     const GraphMix<T> all = {graph.tables, channels, M, S, static_cast<int>(pairs.size(0)),
                              data<int>(pairs), nullptr, data<T>(bias), data<T>(v),
                              residual ? data<T>(x) : nullptr, mutable_data<T>(y), mutable_data<T>(t)};
-    const Matrix<T> weights(data<T>(projection), C, S);
+    const Matrix<const T> weights(data<T>(projection), C, S);
     torch::stable::parallel_for(0, (B + size - 1) / size, LEAST_POSES / size, [&](int64_t begin, int64_t end) {
       Scratch<T> scratch(all.scratch_size()), passing(keep ? 0 : size * J * S);
       for (int64_t u = begin; u < end; ++u) {
         const int64_t first = u * size, poses = B - first < size ? B - first : size;
         T* rows = keep ? mutable_data<T>(features) + first * J * S : passing.data();
-        product<T>({rows, poses * J, S}, {data<T>(x) + first * J * C, poses * J, C}, weights, false);
+        const Matrix<const T> own(data<T>(x) + first * J * C, poses * J, C);
+        const Product<T> product = {{rows, poses * J, S}, own, weights};
+        ITES_SIMD_CALL(multiply, product);
         GraphMix<T> unit = unit_of(all, first);
         unit.features = rows;
         ITES_SIMD_CALL(graph_mix, unit, scratch.data(), 0, poses);
@@ -219,7 +222,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> graph_project_mix_backward_op
     std::vector<T> partial(all.units() * all.partial_size());
     all.partial = partial.data();
     const bool add = residual && grad_y.has_value();
-    const Matrix<T> weights(data<T>(projection), C, S);
+    const Matrix<const T> weights(data<T>(projection), C, S);
     std::map<int64_t, std::vector<T>> of_ranges;  // grad_projection, by a range's first unit
     std::mutex guard;
     torch::stable::parallel_for(0, all.units(), LEAST_POSES / all.unit, [&](int64_t begin, int64_t end) {
@@ -231,10 +234,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> graph_project_mix_backward_op
         ITES_SIMD_CALL(graph_mix_backward, unit, scratch.data(), 0, 1);
         const int64_t at = u * all.unit * J * C, rows = unit.poses * J;
         T* to = mutable_data<T>(grad_x) + at;
-        const Matrix<T> passed(passing.data(), rows, S);
+        const Matrix<const T> passed(passing.data(), rows, S), inputs(data<T>(x) + at, rows, C);
         if (add) std::copy(unit.grad_y, unit.grad_y + rows * C, to);
-        product<T>({to, rows, C}, passed, weights.transposed(), add);
-        product<T>({own.data(), C, S}, Matrix<T>(data<T>(x) + at, rows, C).transposed(), passed, u > begin);
+        const Product<T> to_inputs = {{to, rows, C}, passed, weights.transposed(), nullptr, add};
+        ITES_SIMD_CALL(multiply, to_inputs);
+        const Product<T> to_weights = {{own.data(), C, S}, inputs.transposed(), passed, nullptr, u > begin};
+        ITES_SIMD_CALL(multiply, to_weights);
       }
       const std::lock_guard<std::mutex> lock(guard);
       of_ranges[begin] = std::move(own);

@@ -1,42 +1,36 @@
-// Matrix products inside a parallel loop: PyTorch's own, which there takes the one thread it is
-// called from.
+// What a matrix product's loops are given: out (rows, columns) = a (rows, inner) b (inner, columns).
 #pragma once
 
-#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
-
-#include "tensor.h"
+#include <cstdint>
 
 namespace ites {
 
 // A matrix that lies somewhere: element (i, j) at data[i * row + j * column].
 template <class T>
 struct Matrix {
-  const T* data;
+  T* data;
   int64_t rows, columns, row, column;
 
-  Matrix(const T* data, int64_t rows, int64_t columns)
-      : data(data), rows(rows), columns(columns), row(columns), column(1) {}
+  Matrix(T* data, int64_t rows, int64_t columns) : Matrix(data, rows, columns, columns, 1) {}
+  Matrix(T* data, int64_t rows, int64_t columns, int64_t row, int64_t column)
+      : data(data), rows(rows), columns(columns), row(row), column(column) {}
 
-  Matrix transposed() const {
-    Matrix other = *this;
-    std::swap(other.rows, other.columns);
-    std::swap(other.row, other.column);
-    return other;
+  Matrix transposed() const { return {data, columns, rows, column, row}; }
+  // So many rows or columns from one on.
+  Matrix some_rows(int64_t first, int64_t count) const {
+    return {data + first * row, count, columns, row, column};
   }
-  Tensor tensor() const {
-    const int64_t sizes[] = {rows, columns}, strides[] = {row, column};
-    return torch::stable::from_blob(const_cast<T*>(data), {sizes, 2}, {strides, 2},
-                                    torch::stable::Device(torch::headeronly::DeviceType::CPU),
-                                    sizeof(T) == 8 ? ScalarType::Double : ScalarType::Float);
+  Matrix some_columns(int64_t first, int64_t count) const {
+    return {data + first * column, rows, count, row, column};
   }
 };
 
-// out = a b, plus what is there already where `add` says so.
 template <class T>
-void product(Matrix<T> out, Matrix<T> a, Matrix<T> b, bool add) {
-  const Tensor to = out.tensor();
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_addmm_out(
-      to.get(), to.get(), a.tensor().get(), b.tensor().get(), add ? 1.0 : 0.0, 1.0));
-}
+struct Product {
+  Matrix<T> out;  // its columns are neighbours
+  Matrix<const T> a, b;     // the rows of b, or its columns, lie in one piece
+  const T* bias = nullptr;  // [columns], added to each row
+  bool add = false;         // to what is in out already; there is no bias then
+};
 
 }  // namespace ites

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from ites import geometry, ops
 from ites.models.layers import BatchNormReLU, GraphLayer, SemGraphConv
@@ -175,7 +174,7 @@ class _Linear(nn.Module):
         _keep(self, dtype, weight=weight, bias=scale * layer.bias.double() + shift)
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+        return ops.linear(x, self.weight, self.bias)
 
 
 class _OnSkeleton(nn.Module):
@@ -239,7 +238,7 @@ class _GraphLayer(_OnSkeleton):
         projection[:, : 2 * channels] *= scale.repeat(2)
         constant = inner_scale * block.out.bias.double() + inner_shift
         bias[:channels] = scale * (bias[:channels] + constant) + shift
-        close = block.out.weight.double().T * (inner_scale * scale)
+        close = block.out.weight.double() * (inner_scale * scale)[:, None]
         _keep(self, dtype, projection=projection, close=close, residual_scale=scale)
         wide = torch.promote_types(dtype, torch.float32)
         _keep(self, wide, bias=bias, logits=layer.conv.logits, phi_weight=block.affinity[1])
@@ -257,8 +256,7 @@ class _GraphLayer(_OnSkeleton):
             backend=self.backend,
         )
         assert t is not None
-        y.addcmul_(x, self.residual_scale)
-        y.view(-1, channels).addmm_(t.view(-1, t.shape[-1]), self.close)
+        y.addcmul_(x, self.residual_scale).add_(ops.linear(t, self.close))
         return y.relu_()
 
 

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ites import ops
 from ites.skeleton import Skeleton
@@ -26,6 +25,23 @@ class BatchStatistics(NamedTuple):
     var: Tensor
     correction: float
     shift: Tensor | None
+
+
+class Linear(nn.Linear):
+    """A linear layer by `ites.ops.linear`.
+
+    Args:
+        inputs, outputs: features.
+        backend: of the op.
+    """
+
+    def __init__(self, inputs: int, outputs: int, backend: str | None = None) -> None:
+        super().__init__(inputs, outputs)
+        self.backend = backend
+
+    def forward(self, x: Tensor, biased: bool = True) -> Tensor:
+        """(..., inputs) to (..., outputs), without the bias where it is not wanted."""
+        return ops.linear(x, self.weight, self.bias if biased else None, self.backend)
 
 
 class _Cancelled(torch.autograd.Function):
@@ -77,7 +93,7 @@ class BatchNormReLU(nn.Module):
         self.relu, self.skip_after, self.backend = relu, skip_after, backend
         self.batch: BatchStatistics | None = None
 
-    def after(self, layer: nn.Linear, x: Tensor, skip: Tensor | None = None) -> Tensor:
+    def after(self, layer: Linear, x: Tensor, skip: Tensor | None = None) -> Tensor:
         """`self(layer(x), skip)`; in training without the layer's bias, which changes nothing.
 
         The batch's mean holds the bias and takes it away again, so that the result does not depend
@@ -85,7 +101,7 @@ class BatchNormReLU(nn.Module):
         """
         if not self.training:
             return self(layer(x), skip)
-        return self(functional.linear(x, layer.weight), skip, layer.bias)
+        return self(layer(x, biased=False), skip, layer.bias)
 
     def forward(self, x: Tensor, skip: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         """x and skip: (..., C), all leading dimensions are rows; shift (C,): see `after`."""
@@ -231,11 +247,11 @@ class NonLocal(nn.Module):
     def __init__(self, channels: int, backend: str | None = None) -> None:
         super().__init__()
         inner = channels // 2
-        self.g = nn.Linear(channels, inner)
-        self.theta = nn.Linear(channels, inner)
-        self.phi = nn.Linear(channels, inner)
+        self.g = Linear(channels, inner)
+        self.theta = Linear(channels, inner)
+        self.phi = Linear(channels, inner)
         self.affinity = nn.Parameter(torch.empty(2, inner))  # u, v
-        self.out = nn.Linear(inner, channels)
+        self.out = Linear(inner, channels, backend)
         self.norm = BatchNormReLU(channels, relu=False, backend=backend)
         self.reset_parameters()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ites.models.layers import Linear
 from ites.skeleton import HUMAN36M, Skeleton
 
 _LIMIT = 2.0  # of a layer's log scale
@@ -24,11 +25,11 @@ class Coupling(nn.Module):
         super().__init__()
         self.kept = components // 2
         self.net = nn.Sequential(
-            nn.Linear(self.kept, width),
+            Linear(self.kept, width),
             nn.ReLU(),
-            nn.Linear(width, width),
+            Linear(width, width),
             nn.ReLU(),
-            nn.Linear(width, 2 * (components - self.kept)),
+            Linear(width, 2 * (components - self.kept)),
         )
         nn.init.zeros_(self.net[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.net[-1].bias)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ites import geometry, ops
-from ites.models.layers import MOMENTUM, BatchNormReLU, update_running
+from ites.models.layers import MOMENTUM, BatchNormReLU, Linear, update_running
 from ites.models.prior import limited
 from ites.skeleton import HUMAN36M, Skeleton
 
@@ -54,9 +54,18 @@ class Block(nn.Module):
     def __init__(self, width: int, backend: str | None = None) -> None:
         super().__init__()
         inner = width // 4
-        self.linear1, self.norm1 = nn.Linear(width, inner), BatchNormReLU(inner, backend=backend)
-        self.linear2, self.norm2 = nn.Linear(inner, inner), BatchNormReLU(inner, backend=backend)
-        self.linear3, self.norm3 = nn.Linear(inner, width), BatchNormReLU(width, backend=backend)
+        self.linear1, self.norm1 = (
+            Linear(width, inner, backend),
+            BatchNormReLU(inner, backend=backend),
+        )
+        self.linear2, self.norm2 = (
+            Linear(inner, inner, backend),
+            BatchNormReLU(inner, backend=backend),
+        )
+        self.linear3, self.norm3 = (
+            Linear(inner, width, backend),
+            BatchNormReLU(width, backend=backend),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, W) to (B, W)."""
@@ -133,12 +142,12 @@ class Teacher(nn.Module):
         super().__init__()
         self.skeleton, self.distance, self.backend = skeleton, distance, backend
         joints = skeleton.num_joints
-        self.input = nn.Linear(2 * joints, width)
+        self.input = Linear(2 * joints, width, backend)
         self.input_norm = BatchNormReLU(width, backend=backend)
         self.blocks = nn.ModuleList(Block(width, backend) for _ in range(blocks))
-        self.coefficients = nn.Linear(width, atoms)
-        self.rotation_vector = nn.Linear(width, 3)
-        self.elevation_angle = nn.Linear(width, 1) if upright else None
+        self.coefficients = Linear(width, atoms, backend)
+        self.rotation_vector = Linear(width, 3, backend)
+        self.elevation_angle = Linear(width, 1, backend) if upright else None
         self.dictionary = nn.Parameter(torch.empty(atoms, 3 * joints))
         self.mean_pose = nn.Parameter(torch.empty(3 * joints))
         self.norms = [module for module in self.modules() if isinstance(module, BatchNormReLU)]

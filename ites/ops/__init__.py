@@ -7,6 +7,7 @@
 | dictionary | `dictionary_reprojection`, `invariance_distance` |
 | graph | `graph_mix`, `graph_project_mix`, `semantic_graph_conv`, `non_local` |
 | norm | `batch_norm_relu` |
+| linear | `linear` |
 
 Every op takes `backend=None`; see `ites.backends`. The reference backend is plain PyTorch, which
 is the specification and can be differentiated twice; the others are kernels, which refuse it.
@@ -21,6 +22,7 @@ from ites.ops.graph import (
     non_local,
     semantic_graph_conv,
 )
+from ites.ops.linear import linear
 from ites.ops.norm import batch_norm_relu
 from ites.ops.rotation import (
     RotationDraw,
@@ -47,6 +49,7 @@ __all__ = [
     "graph_of",
     "graph_project_mix",
     "invariance_distance",
+    "linear",
     "non_local",
     "philox",
     "return_distance",

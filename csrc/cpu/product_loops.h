@@ -1,0 +1,120 @@
+// Matrix products of one thread. A block of the result stays in registers while its sums run over
+// `inner`, in order; so many rows of b as L1 holds serve all rows of a before the next ones come.
+#pragma once
+
+#include "cpu/channels.h"
+#include "cpu/product.h"
+
+namespace ites {
+namespace ITES_SIMD {
+
+constexpr int BLOCK_ROWS = ITES_LANE_BYTES == 64 ? 8 : 4;
+constexpr int BLOCK_REGISTERS = 3;  // of columns: with the sums, all that the set has but a few
+constexpr int64_t BLOCK_INNER = 160;
+
+// Rows begin to begin + inner of b and a few registers of its columns: row s of register k at
+// data + s * row + k * next.
+template <class T>
+struct Panel {
+  const T* data;
+  int64_t row, next, begin, inner;
+};
+
+template <class V>
+ITES_FN void store_some(scalar_of<V>* to, V value, int64_t count) {
+  if (count >= width_of<V>) return store<V>(to, value);
+  scalar_of<V> all[width_of<V>];
+  store<V>(all, value);
+  for (int64_t k = 0; k < count; ++k) to[k] = all[k];
+}
+
+// R rows from i, K registers of columns from j, of which `count` columns exist.
+template <class T, int R, int K>
+ITES_FN void multiply_block(const Product<T>& p, const Panel<T>& panel, int64_t i, int64_t j,
+                            int64_t count) {
+  using V = lanes_of<T>;
+  constexpr int width = width_of<V>;
+  V sum[R][K];
+  T* out = p.out.data + i * p.out.row + j;
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 3
+    for (int k = 0; k < K; ++k) {
+      const int64_t at = k * width;
+      sum[r][k] = p.add || panel.begin ? load_some<V>(out + r * p.out.row + at, count - at)
+                  : p.bias             ? load_some<V>(p.bias + j + at, count - at)
+                                       : V(T(0));
+    }
+  const T *a = p.a.data + i * p.a.row + panel.begin * p.a.column, *b = panel.data;
+  for (int64_t s = 0; s < panel.inner; ++s, a += p.a.column, b += panel.row) {
+    V row[K];
+#pragma GCC unroll 3
+    for (int k = 0; k < K; ++k) row[k] = load<V>(b + k * panel.next);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const V factor(a[r * p.a.row]);
+#pragma GCC unroll 3
+      for (int k = 0; k < K; ++k) sum[r][k] += factor * row[k];
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 3
+    for (int k = 0; k < K; ++k)
+      store_some<V>(out + r * p.out.row + k * width, sum[r][k], count - k * width);
+}
+
+template <class T, int K>
+ITES_FN void multiply_columns(const Product<T>& p, const Panel<T>& panel, int64_t j, int64_t count) {
+  int64_t i = 0;
+  for (; i + BLOCK_ROWS <= p.out.rows; i += BLOCK_ROWS)
+    multiply_block<T, BLOCK_ROWS, K>(p, panel, i, j, count);
+  for (; i + 2 <= p.out.rows; i += 2) multiply_block<T, 2, K>(p, panel, i, j, count);
+  for (; i < p.out.rows; ++i) multiply_block<T, 1, K>(p, panel, i, j, count);
+}
+
+// Copies part of b to a panel: rows a power of two apart, where b has them, would share a cache set.
+template <class T>
+ITES_FN void copy_panel(const Product<T>& p, int64_t j, int64_t count, const Panel<T>& panel, T* to) {
+  using V = lanes_of<T>;
+  constexpr int width = width_of<V>;
+  const T* from = p.b.data + panel.begin * p.b.row + j * p.b.column;
+  for (int64_t c = 0; c < count; c += width, from += width * p.b.column, to += panel.next) {
+    const int64_t left = count - c;
+    if (p.b.column == 1) {
+      for (int64_t s = 0; s < panel.inner; ++s)
+        store(to + s * width, load_some<V>(from + s * p.b.row, left));
+    } else {  // absent columns repeat the last: no one looks at them
+      load_rows(reinterpret_cast<V*>(to), from, p.b.column,
+                static_cast<int>(left < width ? left : width), static_cast<int>(panel.inner));
+    }
+  }
+}
+
+template <class T>
+void multiply(const Product<T>& p) {
+  using V = lanes_of<T>;
+  constexpr int width = width_of<V>, most = BLOCK_REGISTERS * width;
+  alignas(64) T scratch[most * BLOCK_INNER];
+  for (int64_t begin = 0; begin == 0 || begin < p.a.columns; begin += BLOCK_INNER) {
+    const int64_t left = p.a.columns - begin, inner = left < BLOCK_INNER ? left : BLOCK_INNER;
+    for (int64_t j = 0; j < p.out.columns; j += most) {
+      const int64_t rest = p.out.columns - j, count = rest < most ? rest : most;
+      const Panel<T> panel = {scratch, width, width * BLOCK_INNER, begin, inner};
+      copy_panel(p, j, count, panel, scratch);
+      if (count > 2 * width) {
+        multiply_columns<T, 3>(p, panel, j, count);
+      } else if (count > width) {
+        multiply_columns<T, 2>(p, panel, j, count);
+      } else {
+        multiply_columns<T, 1>(p, panel, j, count);
+      }
+    }
+  }
+}
+
+template void multiply<float>(const Product<float>&);
+template void multiply<double>(const Product<double>&);
+
+}  // namespace ITES_SIMD
+}  // namespace ites

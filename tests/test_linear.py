@@ -1,0 +1,84 @@
+"""The linear layer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from op_contract import Arguments, OpContract
+from torch.nn import functional
+
+from ites import ops
+
+
+def normal(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+class TestLinear(OpContract):
+    op = "linear"
+    kernels = ("cpp",)
+    outputs = 40
+
+    @staticmethod
+    def call(arguments: Arguments, backend: str):
+        return (ops.linear(**arguments, backend=backend),)
+
+    def sample(self, batch, skeleton):
+        """Rows enough that they are not left to PyTorch."""
+        inputs = 2 * skeleton.num_joints
+        return {
+            "x": normal(batch, 9, inputs).requires_grad_(),
+            "weight": (normal(self.outputs, inputs, seed=1) / inputs**0.5).requires_grad_(),
+            "bias": normal(self.outputs, seed=2).requires_grad_(),
+        }
+
+    @pytest.mark.parametrize("rows", (17, 20, 31, 128, 1100))
+    @pytest.mark.parametrize("inputs, outputs", ((1, 1), (3, 5), (34, 1024), (400, 97), (161, 48)))
+    @pytest.mark.parametrize("biased", (True, False))
+    @pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=("float32", "float64"))
+    def test_sizes(self, rows, inputs, outputs, biased, dtype):
+        """Blocks whole and cut, more rows than columns and fewer, one pass over `inputs` and more."""
+        self.require("cpp", dtype)
+        sample = {
+            "x": normal(rows, inputs).requires_grad_(),
+            "weight": (normal(outputs, inputs, seed=1) / inputs**0.5).requires_grad_(),
+            "bias": normal(outputs, seed=2).requires_grad_() if biased else None,
+        }
+        self.compare(sample, "cpp", dtype)
+
+    def test_threads_change_nothing(self):
+        self.require("cpp")
+        x, weight = normal(300, 170).float(), normal(700, 170, seed=1).float()
+        threads = torch.get_num_threads()
+        try:
+            results = []
+            for count in (1, 2, 5):
+                torch.set_num_threads(count)
+                results.append(ops.linear(x, weight, backend="cpp"))
+        finally:
+            torch.set_num_threads(threads)
+        assert torch.equal(results[0], results[1])
+        assert torch.equal(results[0], results[2])
+
+    def test_gives_only_the_gradients_that_are_wanted(self):
+        self.require("cpp")
+        x, weight, bias = normal(32, 6), normal(4, 6, seed=1), normal(4, seed=2)
+        for wanted in ((x,), (weight,), (bias,), (x, bias)):
+            for tensor in (x, weight, bias):
+                tensor.requires_grad_(any(tensor is one for one in wanted))
+            y = ops.linear(x, weight, bias, backend="cpp")
+            grads = torch.autograd.grad(y.square().sum(), wanted)
+            plain = torch.autograd.grad(functional.linear(x, weight, bias).square().sum(), wanted)
+            for ours, theirs in zip(grads, plain, strict=True):
+                torch.testing.assert_close(ours, theirs)
+
+    def test_a_mixed_dtype_is_pytorchs(self):
+        with pytest.raises(RuntimeError, match="dtype"):
+            ops.linear(torch.ones(32, 6), torch.ones(4, 6, dtype=torch.float64))
+
+    def test_refusals(self):
+        with pytest.raises(ValueError, match=r"linear: weight must have shape \(M, 6\)"):
+            ops.linear(torch.ones(32, 6), torch.ones(4, 5))
+        with pytest.raises(ValueError, match=r"linear: bias must have shape \(4\)"):
+            ops.linear(torch.ones(32, 6), torch.ones(4, 6), torch.ones(5))
