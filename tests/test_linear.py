@@ -38,7 +38,7 @@ class TestLinear(OpContract):
     @pytest.mark.parametrize("biased", (True, False))
     @pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=("float32", "float64"))
     def test_sizes(self, rows, inputs, outputs, biased, dtype):
-        """Blocks whole and cut, more rows than columns and fewer, one pass over `inputs` and more."""
+        """Blocks whole and cut, more rows than columns and fewer, one pass over b and more."""
         self.require("cpp", dtype)
         sample = {
             "x": normal(rows, inputs).requires_grad_(),
