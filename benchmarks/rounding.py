@@ -68,6 +68,5 @@ class RoundedProducts(TorchDispatchMode):
         product = func(*rounded, **(kwargs or {}))
         if not self.after:
             return product
-        return (
-            tuple(map(self.round, product)) if isinstance(product, tuple) else self.round(product)
-        )
+        several = isinstance(product, tuple)
+        return tuple(map(self.round, product)) if several else self.round(product)

@@ -54,18 +54,12 @@ class Block(nn.Module):
     def __init__(self, width: int, backend: str | None = None) -> None:
         super().__init__()
         inner = width // 4
-        self.linear1, self.norm1 = (
-            Linear(width, inner, backend),
-            BatchNormReLU(inner, backend=backend),
-        )
-        self.linear2, self.norm2 = (
-            Linear(inner, inner, backend),
-            BatchNormReLU(inner, backend=backend),
-        )
-        self.linear3, self.norm3 = (
-            Linear(inner, width, backend),
-            BatchNormReLU(width, backend=backend),
-        )
+        self.linear1 = Linear(width, inner, backend)
+        self.norm1 = BatchNormReLU(inner, backend=backend)
+        self.linear2 = Linear(inner, inner, backend)
+        self.norm2 = BatchNormReLU(inner, backend=backend)
+        self.linear3 = Linear(inner, width, backend)
+        self.norm3 = BatchNormReLU(width, backend=backend)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, W) to (B, W)."""
