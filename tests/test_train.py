@@ -238,7 +238,7 @@ def test_an_interrupt_leaves_a_checkpoint_to_resume(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(teacher_settings(store, tmp_path / "whole"), console=quiet_console())
-    advance = Log.advance
+    advance, before = Log.advance, signal.getsignal(signal.SIGINT)
 
     def interrupt(log: Log, step: int) -> None:
         advance(log, step)
@@ -252,7 +252,7 @@ def test_an_interrupt_leaves_a_checkpoint_to_resume(
     assert result.exit_code == 130, result.output
     assert "interrupted after 7 of 15 steps" in result.output
     assert f"continue with: ites train teacher --resume {tmp_path / 'cut'}" in result.output
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     monkeypatch.undo()
     result = CliRunner().invoke(app, ["teacher", "--resume", str(tmp_path / "cut")])
     assert result.exit_code == 0, result.output
