@@ -43,7 +43,7 @@ ROWS = {"cpu": 17 << 9, "cuda": 17 << 16}
 PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
 Pose = Callable[[Tensor], Tensor]
-"""A model's `pose`: points (B, J, 2) float32 to (B, J, 3), network units."""
+"""A model's `pose`: points (B, J, 2) float32 to (B, J, 3), network units; or its `clean`."""
 
 
 def lift(
@@ -160,9 +160,10 @@ def lift(
         if resume and _is_done(out, parts):
             summary = read_settings(out)
         else:
+            folded = fold_norms(model.float(), PRECISIONS[precision])
             lifting = _Lifting(
                 reader, portions, parts, camera, metadata.scale, scale, body_size,
-                fold_norms(model.float(), PRECISIONS[precision]).pose, temporal,
+                folded.pose, folded.clean, temporal,
                 judge, _judged(judge, model, run) if trust else [], batch_size, where,
             )  # fmt: skip
             poses, seconds = lifting.run(ranks, resume)
@@ -207,6 +208,7 @@ class _Lifting:
     scale: str
     body_size: float
     pose: Pose
+    clean: Pose
     temporal: bool
     judge: Trust | None
     notes: list[str]
@@ -247,7 +249,8 @@ class _Lifting:
         points, skeleton = portion.points, self.reader.skeleton
         lifted = lift_points(self.pose, points, skeleton, self.batch_size, self.device)
         if self.temporal:
-            lifted = as_wholes(portion.clips, points, lifted, self.device)
+            flat = cleaned(self.clean, points, self.device)
+            lifted = as_wholes(portion.clips, flat, lifted, self.device)
         judgement = self.judge(points, lifted, self.device) if self.judge else None
         return portion, lifted, judgement
 
@@ -330,6 +333,7 @@ def lift_clips(
     scale: str = "auto",
     body_size: float = BODY_SIZE,
     temporal: bool = False,
+    clean: Pose | None = None,
     batch_size: int | None = None,
     device: str = "cpu",
 ) -> tuple[Clips, list[str]]:
@@ -343,6 +347,8 @@ def lift_clips(
         clips: each with a positive `fps`; `focal_length` where it is known.
         training_scale: the factor stored in the checkpoint.
         scale, body_size, temporal, batch_size, device: see `lift`.
+        clean: the model's, where `temporal`: the points (B, J, 2) that it lifts, of those given;
+            None: the same.
 
     Returns:
         The clips with `keypoints` filled, `positions`, `focal_length` and `metres_per_unit`; and
@@ -354,7 +360,8 @@ def lift_clips(
     clips, points, assumed = prepare(clips, training_scale, scale)
     lifted = lift_points(pose, points, clips.skeleton, batch_size, device)
     if temporal:
-        lifted = as_wholes(clips, points, lifted, device)
+        flat = points if clean is None else cleaned(clean, points, device)
+        lifted = as_wholes(clips, flat, lifted, device)
     return in_metres(clips, lifted, body_size), [*assumed.lines(), _metres(body_size)]
 
 
@@ -393,6 +400,14 @@ def lift_points(
     return root_relative(lifted.numpy(), skeleton)
 
 
+@torch.inference_mode()
+def cleaned(
+    clean: Pose, points: NDArray[np.float32], device: torch.device | str
+) -> NDArray[np.float32]:
+    """Normalised 2D poses (N, J, 2) as a model lifts them; see `ites.models.Teacher.clean`."""
+    return clean(torch.from_numpy(points).to(device)).cpu().numpy()
+
+
 def as_wholes(
     clips: Clips,
     points: NDArray[np.float32],
@@ -403,8 +418,8 @@ def as_wholes(
 
     Args:
         clips: which rows are frames of one.
-        points: (N, J, 2), their network input.
-        lifted: lifted from it, root-relative.
+        points: (N, J, 2), what was lifted.
+        lifted: (N, J, 3), root-relative.
         device: where it is done; see `ites.temporal.consistent_depths`.
     """
     flat, depth = torch.from_numpy(points), torch.from_numpy(lifted[..., 2:])

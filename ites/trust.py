@@ -120,7 +120,7 @@ class Trust:
         `a_k = 2 pi (k + 1/2) / VIEWS`: the camera goes around the person.
         """
         elevation = self.teacher.elevation(points)
-        pose = geometry.backproject(points, depth, self.teacher.distance)
+        pose = geometry.backproject(self.teacher.clean(points), depth, self.teacher.distance)
         down = geometry.so3_exp(torch.nn.functional.pad(elevation[:, None], (0, 2)))  # Rx(e)
         density = torch.zeros_like(elevation)
         for k in range(VIEWS):

@@ -20,6 +20,7 @@ from ites.errors import ItesError
 from ites.evaluate import evaluate
 from ites.geometry import so3_exp
 from ites.models import Prior, Student, Teacher, fold_norms
+from ites.models.denoiser import Denoiser
 from ites.models.prior import DENSITY_LIMIT, limited
 from ites.models.teacher import bone_spread, bones_of, spread_of
 from ites.skeleton import HUMAN36M
@@ -100,6 +101,51 @@ def test_the_prior_refuses_what_has_no_spread() -> None:
         Prior().fit(torch.zeros(1, 17, 2))
     with pytest.raises(ValueError, match="all poses are the same"):
         Prior().fit(torch.ones(4, 17, 2))
+
+
+def correlated(count: int) -> torch.Tensor:
+    """2D poses (N, J, 2) of six degrees of freedom that differ in spread, and a little of all."""
+    generator = torch.Generator().manual_seed(0)
+    draw = {"generator": generator, "dtype": torch.float64}
+    size = torch.tensor([0.1, 0.08, 0.06, 0.05, 0.04, 0.03], dtype=torch.float64)
+    rows = torch.randn(count, 6, **draw) * size @ torch.linalg.qr(torch.randn(34, 6, **draw))[0].T
+    points = (rows + torch.randn(34, **draw) + 1e-4 * torch.randn(count, 34, **draw)).view(
+        -1, 17, 2
+    )
+    return points - points[:, :1]
+
+
+def test_a_denoiser_takes_noise_off_and_leaves_exact_poses() -> None:
+    exact = correlated(4000)
+    noisy = exact + 0.01 * torch.randn(exact.shape, generator=torch.Generator().manual_seed(1))
+    denoiser = Denoiser().double()
+    torch.testing.assert_close(denoiser(noisy), noisy - noisy[:, :1])
+    denoiser.fit(exact)
+    assert (denoiser(exact) - exact).abs().mean() < 2e-4
+    denoiser.fit(noisy)
+    clean = denoiser(noisy)
+    assert (clean[:, 0] == 0).all()
+    assert (clean - exact).square().mean() < 0.2 * (noisy - noisy[:, :1] - exact).square().mean()
+    torch.testing.assert_close(denoiser(noisy + 3), clean)  # wherever the person stands
+
+
+def test_a_denoiser_sees_noise_beside_joints_that_are_made_of_others() -> None:
+    exact = correlated(4000)
+    noisy = exact + 0.01 * torch.randn(exact.shape, generator=torch.Generator().manual_seed(1))
+    for points in (exact, noisy):
+        points[:, 8] = (points[:, 11] + points[:, 14]) / 2
+    denoiser = Denoiser().double()
+    denoiser.fit(noisy)
+    clean, exact, noisy = denoiser(noisy), exact - exact[:, :1], noisy - noisy[:, :1]
+    assert (clean - exact).square().mean() < 0.2 * (noisy - exact).square().mean()
+    torch.testing.assert_close(clean[:, 8], (clean[:, 11] + clean[:, 14]) / 2)
+
+
+def test_of_few_poses_a_denoiser_knows_no_noise() -> None:
+    points = correlated(30)
+    denoiser = Denoiser().double()
+    denoiser.fit(points)
+    torch.testing.assert_close(denoiser(points), points)
 
 
 def test_a_density_is_limited_without_losing_its_gradient() -> None:

@@ -7,10 +7,13 @@ the last two done in place.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
 from ites import geometry, ops
+from ites.models.denoiser import Denoiser
 from ites.models.layers import BatchNormReLU, GraphLayer, SemGraphConv
 from ites.models.student import Block as StudentBlock
 from ites.models.student import Student
@@ -27,6 +30,7 @@ class FoldedTeacher(nn.Module):
     """
 
     kind = "teacher"
+    denoiser: Denoiser | None
     dictionary: Tensor
     mean_pose: Tensor
 
@@ -36,6 +40,9 @@ class FoldedTeacher(nn.Module):
         self.backend, self.dtype = teacher.backend, dtype
         self.root = teacher.skeleton.root if teacher.upright else None
         wide = torch.promote_types(dtype, torch.float32)
+        self.denoiser = copy.deepcopy(teacher.denoiser)
+        if self.denoiser is not None:
+            self.denoiser.to(wide)
         self.input = _Linear(teacher.input, teacher.input_norm, wide)
         self.blocks = nn.ModuleList(_TeacherBlock(block, dtype) for block in teacher.blocks)
         self.coefficients = _Linear(teacher.coefficients, None, wide)
@@ -44,19 +51,22 @@ class FoldedTeacher(nn.Module):
 
     def depth(self, points: Tensor) -> Tensor:
         """Camera-frame depths (B, J, 1) of 2D poses (B, J, 2); see `Teacher.depth`."""
-        return self._depth(self._centre(points))
+        return self._depth(self.clean(points))
 
     forward = depth
 
     def pose(self, points: Tensor) -> Tensor:
         """3D poses (B, J, 3), network units; see `Teacher.pose`."""
-        points = self._centre(points)
+        points = self.clean(points)
         depth = self._depth(points)
         return torch.cat([points * (self.distance + depth), depth], dim=-1)
 
-    def _centre(self, points: Tensor) -> Tensor:
+    def clean(self, points: Tensor) -> Tensor:
+        """2D poses (B, J, 2) as they are lifted; see `Teacher.clean`."""
         root = self.skeleton.root
-        return points - points[:, root : root + 1]
+        return (
+            points - points[:, root : root + 1] if self.denoiser is None else self.denoiser(points)
+        )
 
     def _depth(self, points: Tensor) -> Tensor:
         x = self.input(points.flatten(1)).relu_().to(self.dtype)
@@ -85,29 +95,41 @@ class FoldedStudent(nn.Module):
     """
 
     kind = "student"
+    denoiser: Denoiser | None
 
     def __init__(self, student: Student, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.skeleton, self.distance = student.skeleton, student.distance
         self.dtype, self.root = dtype, student.skeleton.root if student.upright else None
         wide = torch.promote_types(dtype, torch.float32)
+        self.denoiser = copy.deepcopy(student.denoiser)
+        if self.denoiser is not None:
+            self.denoiser.to(wide)
         self.input = _GraphConv(student.input, student.input_norm, wide)
         self.blocks = nn.ModuleList(_StudentBlock(block, dtype) for block in student.blocks)
         self.output = _GraphConv(student.output, None, wide)
 
     def depth(self, points: Tensor) -> Tensor:
-        """Depths (B, J, 1) of root-relative 2D poses (B, J, 2); see `Student.forward`."""
-        x = self.input(points).relu_().to(self.dtype)
-        for block in self.blocks:
-            x = block(x)
-        depth = self.output(x.to(points.dtype))
-        return depth if self.root is None else depth - depth[:, self.root : self.root + 1]
+        """Depths (B, J, 1) of root-relative 2D poses (B, J, 2); see `Student.depth`."""
+        return self._depth(self.clean(points))
 
     forward = depth
 
     def pose(self, points: Tensor) -> Tensor:
         """3D poses (B, J, 3), network units; see `Student.pose`."""
-        return geometry.backproject(points, self.depth(points), self.distance)
+        points = self.clean(points)
+        return geometry.backproject(points, self._depth(points), self.distance)
+
+    def clean(self, points: Tensor) -> Tensor:
+        """2D poses (B, J, 2) as they are lifted; see `Student.clean`."""
+        return points if self.denoiser is None else self.denoiser(points)
+
+    def _depth(self, points: Tensor) -> Tensor:
+        x = self.input(points).relu_().to(self.dtype)
+        for block in self.blocks:
+            x = block(x)
+        depth = self.output(x.to(points.dtype))
+        return depth if self.root is None else depth - depth[:, self.root : self.root + 1]
 
 
 FoldedModel = FoldedTeacher | FoldedStudent

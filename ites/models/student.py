@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ites import geometry, ops
+from ites.models.denoiser import Denoiser
 from ites.models.layers import (
     MOMENTUM,
     BatchNormReLU,
@@ -62,14 +63,15 @@ class Student(nn.Module):
         width: C, channels.
         blocks: residual blocks of two graph layers.
         distance: c, the subject's distance from the networks' camera.
-        upright: whether its depths are relative to the root's and turned views leave BatchNorm's
-            running statistics as they are: recipe "upright".
+        upright: whether its depths are relative to the root's, turned views leave BatchNorm's
+            running statistics as they are, and what it lifts is denoised before: recipe "upright".
         backend: of the ops; None chooses the fastest.
 
     Source: paper, section "Equivariant Student"; METHOD, "Student".
     """
 
     kind = "student"
+    denoiser: Denoiser | None
 
     def __init__(
         self,
@@ -83,6 +85,7 @@ class Student(nn.Module):
         super().__init__()
         self.skeleton, self.distance, self.backend = skeleton, distance, backend
         self.upright = upright
+        self.denoiser = Denoiser(skeleton) if upright else None
         self.input = SemGraphConv(skeleton, 2, width, backend)
         self.input_norm = BatchNormReLU(width, backend=backend)
         self.blocks = nn.ModuleList(Block(skeleton, width, backend) for _ in range(blocks))
@@ -123,12 +126,20 @@ class Student(nn.Module):
         root = self.skeleton.root
         return depth - depth[:, root : root + 1] if self.upright else depth
 
+    def clean(self, points: Tensor) -> Tensor:
+        """2D poses (B, J, 2) as they are lifted: in recipe "upright" denoised."""
+        return points if self.denoiser is None else self.denoiser(points)
+
     def depth(self, points: Tensor) -> Tensor:
-        """The same as calling the student."""
-        return self(points)
+        """Depths (B, J, 1) of root-relative 2D poses (B, J, 2), which are cleaned here."""
+        return self(self.clean(points))
 
     def pose(self, points: Tensor) -> Tensor:
-        """3D poses P (B, J, 3): `concat(points * max(d + distance, 1), d)`, network units."""
+        """3D poses P (B, J, 3): `concat(points * max(d + distance, 1), d)`, network units.
+
+        The points are cleaned here.
+        """
+        points = self.clean(points)
         return geometry.backproject(points, self(points), self.distance)
 
     @torch.no_grad()

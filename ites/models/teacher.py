@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ites import geometry, ops
+from ites.models.denoiser import Denoiser
 from ites.models.layers import MOMENTUM, BatchNormReLU, Linear, update_running
 from ites.models.prior import limited
 from ites.skeleton import HUMAN36M, Skeleton
@@ -113,8 +114,8 @@ class Teacher(nn.Module):
         blocks: L, residual blocks.
         atoms: K, dictionary atoms.
         distance: c, the subject's distance from the networks' camera.
-        upright: whether it also says how far the camera looks down, and its poses are relative to
-            the root in depth too: recipe "upright".
+        upright: whether it also says how far the camera looks down, its poses are relative to the
+            root in depth too, and what it lifts is denoised before: recipe "upright".
         backend: of the ops; None chooses the fastest.
 
     Source: paper, section "Invariant Teacher"; METHOD, "Teacher".
@@ -122,6 +123,7 @@ class Teacher(nn.Module):
 
     kind = "teacher"
     bones: Tensor
+    denoiser: Denoiser | None
 
     def __init__(
         self,
@@ -142,6 +144,7 @@ class Teacher(nn.Module):
         self.coefficients = Linear(width, atoms, backend)
         self.rotation_vector = Linear(width, 3, backend)
         self.elevation_angle = Linear(width, 1, backend) if upright else None
+        self.denoiser = Denoiser(skeleton) if upright else None
         self.dictionary = nn.Parameter(torch.empty(atoms, 3 * joints))
         self.mean_pose = nn.Parameter(torch.empty(3 * joints))
         self.norms = [module for module in self.modules() if isinstance(module, BatchNormReLU)]
@@ -189,8 +192,8 @@ class Teacher(nn.Module):
         return x
 
     def forward(self, points: Tensor) -> TeacherOutput:
-        """Lift 2D poses (B, J, 2), network units; they are centred on the root here."""
-        return self._lift(self._centre(points))[0]
+        """Lift 2D poses (B, J, 2), network units; they are cleaned here."""
+        return self._lift(self.clean(points))[0]
 
     def depth(self, points: Tensor) -> Tensor:
         """Camera-frame depths (B, J, 1) of 2D poses (B, J, 2): the student's labels."""
@@ -198,15 +201,20 @@ class Teacher(nn.Module):
 
     def elevation(self, points: Tensor) -> Tensor:
         """How far the camera of each 2D pose (B, J, 2) looks down: (B,), radians."""
-        return self._elevation(self.trunk(self._centre(points)))
+        return self._elevation(self.trunk(self.clean(points)))
+
+    def clean(self, points: Tensor) -> Tensor:
+        """2D poses (B, J, 2) as they are lifted: root-relative, in recipe "upright" denoised."""
+        return self._centre(points) if self.denoiser is None else self.denoiser(points)
 
     def pose(self, points: Tensor) -> Tensor:
-        """3D poses (B, J, 3) as they are evaluated: the centred points at the teacher's depths.
+        """3D poses (B, J, 3) as they are evaluated: the cleaned points at the teacher's depths.
 
         `concat(points * (distance + d), d)`, the factor not clamped. Source: METHOD, "Evaluation".
         """
-        depth = self.depth(points)
-        return torch.cat([self._centre(points) * (self.distance + depth), depth], dim=-1)
+        points = self.clean(points)
+        depth = self._depth(self._lift(points)[0].camera_pose)
+        return torch.cat([points * (self.distance + depth), depth], dim=-1)
 
     def losses(self, points: Tensor, rotations: ops.Rotations, centre_cycle: bool) -> TeacherLosses:
         """The losses of one step, in two passes through the network.
@@ -239,7 +247,7 @@ class Teacher(nn.Module):
         that people are seen in.
 
         Args:
-            points: (B, J, 2), a batch of 2D poses.
+            points: (B, J, 2), a batch of 2D poses, denoised.
             counter, samples: see `ites.ops.TurnDraw`.
             prior: gives the negative log density of the views; see `ites.models.Prior`.
 
@@ -290,7 +298,7 @@ class Teacher(nn.Module):
         perspective alone, which makes what is near large. That decides.
 
         Args:
-            points: (B, J, 2), a sample of the training's poses.
+            points: (B, J, 2), a sample of the training's poses, denoised.
             prior: see `turn_losses`.
         """
         training = self.training
@@ -311,7 +319,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def take_statistics(self, points: Tensor) -> None:
-        """Make BatchNorm's running statistics those of a sample (B, J, 2)."""
+        """Make BatchNorm's running statistics those of a sample (B, J, 2), denoised."""
         self.train()
         self.trunk(self._centre(points), momentum=1)
 

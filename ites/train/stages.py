@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ites.checkpoint import load_model, load_prior, weights_file
 from ites.config import PriorSettings, Settings, StudentSettings, TeacherSettings
 from ites.errors import ItesError
-from ites.models import Prior, Student, Teacher
+from ites.models import Denoiser, Prior, Student, Teacher
 from ites.models.teacher import spread_of
 from ites.ops import RotationDraw, TurnDraw
 from ites.skeleton import Skeleton
@@ -33,7 +33,7 @@ class PriorStage(nn.Module):
         super().__init__()
         self.settings = settings
         self.model = Prior(skeleton, settings.width, settings.blocks, settings.components)
-        points = with_mirror_images(points, skeleton)
+        points = denoised(with_mirror_images(points, skeleton), Denoiser(skeleton))
         self.model.fit(points)
         self.data = (points,)  # [2N, J, 2]
 
@@ -73,7 +73,9 @@ class TeacherStage(nn.Module):
         last = ("turn", "prior", "bones", "level") if self.prior else ("cycle",)
         self.names = ("total", "reprojection", *last)
         self.period = max(1, settings.level_steps // SETTLES) if self.prior else 0
-        self.data = (with_mirror_images(points, skeleton) if self.prior else points,)  # [N, J, 2]
+        if self.model.denoiser is not None:
+            points = denoised(with_mirror_images(points, skeleton), self.model.denoiser)
+        self.data = (points,)  # [N, J, 2], recipe "upright" [2N, J, 2]
 
     def early_steps(self, batches: int) -> int:
         """Steps at the start in which the cycle is centred, with so many steps an epoch."""
@@ -145,6 +147,8 @@ class StudentStage(nn.Module):
         if settings.recipe == "upright":
             points = with_mirror_images(points, skeleton)
         depth, *elevation = teacher_labels(settings, skeleton, points, device)
+        if self.model.denoiser is not None:
+            points = denoised(points, self.model.denoiser)
         if settings.temporal == "on":
             lengths = (clips or []) * (2 if settings.recipe == "upright" else 1)
             depth = consistent_depths(points, depth, lengths, skeleton, settings.distance, device)
@@ -259,6 +263,13 @@ def with_mirror_images(points: Tensor, skeleton: Skeleton) -> Tensor:
     image = points[:, list(skeleton.mirror)]
     image[..., 0].neg_()
     return torch.cat([points, image])
+
+
+def denoised(points: Tensor, denoiser: Denoiser) -> Tensor:
+    """2D poses (N, J, 2) without the noise that a denoiser, fitted here, finds in them."""
+    denoiser.to(points)
+    denoiser.fit(points)
+    return torch.cat([denoiser(part) for part in points.split(8192)])
 
 
 def prior_of(settings: TeacherSettings | StudentSettings, skeleton: Skeleton) -> Prior | None:
