@@ -57,10 +57,9 @@ class Row:
     products: str = ""
 
 
-BONES: Options = {"bone_weight": 2.0}  # as all rows were measured but those that say otherwise
-TEACHER: Options = {"steps": 4000, **BONES}
+TEACHER: Options = {"steps": 4000}
 STUDENT: Options = {"steps": 2000}
-SHORT: Options = {"steps": 1500, "level_steps": 400, **BONES}
+SHORT: Options = {"steps": 1500, "level_steps": 400}
 TEACHERS: dict[str, Options] = {
     "short": {},
     "no-elevation": {"level_weight": 1e4, "level_steps": 3750},  # the camera stays level
@@ -81,12 +80,8 @@ ROWS: dict[str, Row] = {
         student={"steps": 2000, "halve_every": 0},
     ),
     "upright": Row(teacher=TEACHER, student=STUDENT),
-    "upright-equal": Row(
-        teacher={"steps": 10_000, **BONES}, student={"steps": 12_000}
-    ),  # paper's CPU time
-    "upright-long": Row(
-        prior="upright", teacher={"steps": 10_000, **BONES}, student={"steps": 3000}
-    ),
+    "upright-equal": Row(teacher={"steps": 10_000}, student={"steps": 12_000}),  # paper's CPU time
+    "upright-long": Row(prior="upright-equal", teacher="upright-equal", student={"steps": 30_000}),
     **{
         f"teacher-{name}": Row(prior="upright", teacher={**SHORT, **options}, student=None)
         for name, options in TEACHERS.items()
@@ -100,9 +95,6 @@ ROWS: dict[str, Row] = {
         for name, options in STUDENTS.items()
     },
     **{name: Row(data=name, teacher=SHORT, student=None) for name in VARIANTS},
-    "noise10-no-bones": Row(
-        data="noise10", prior="noise10", teacher={**SHORT, "bone_weight": 0.0}, student=None
-    ),
 }
 
 

@@ -205,9 +205,8 @@ class TeacherSettings(Settings):
         0.05, "Recipe upright: weight of the turned views' negative log density.", least=0
     )
     bone_weight: float = _setting(
-        0.0,
-        "Recipe upright: weight of how far a pose's proportions are from the mean; with noisy 2D "
-        "it misleads.",
+        2.0,
+        "Recipe upright: weight of how far a pose's proportions are from the mean.",
         least=0,
     )
     prior: str = _setting(

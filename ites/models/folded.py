@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ites import geometry, ops
 from ites.models.denoiser import Denoiser
 from ites.models.layers import BatchNormReLU, GraphLayer, SemGraphConv
+from ites.models.mirror import mean_depth
 from ites.models.student import Block as StudentBlock
 from ites.models.student import Student
 from ites.models.teacher import Block as TeacherBlock
@@ -51,22 +52,25 @@ class FoldedTeacher(nn.Module):
 
     def depth(self, points: Tensor) -> Tensor:
         """Camera-frame depths (B, J, 1) of 2D poses (B, J, 2); see `Teacher.depth`."""
-        return self._depth(self.clean(points))
+        return self._depth_of(self.clean(points))
 
     forward = depth
 
     def pose(self, points: Tensor) -> Tensor:
         """3D poses (B, J, 3), network units; see `Teacher.pose`."""
         points = self.clean(points)
-        depth = self._depth(points)
+        depth = self._depth_of(points)
         return torch.cat([points * (self.distance + depth), depth], dim=-1)
 
     def clean(self, points: Tensor) -> Tensor:
         """2D poses (B, J, 2) as they are lifted; see `Teacher.clean`."""
         root = self.skeleton.root
-        return (
-            points - points[:, root : root + 1] if self.denoiser is None else self.denoiser(points)
-        )
+        centred = points - points[:, root : root + 1]
+        return centred if self.denoiser is None else self.denoiser(points)
+
+    def _depth_of(self, points: Tensor) -> Tensor:
+        upright = self.root is not None
+        return mean_depth(self._depth, points, self.skeleton) if upright else self._depth(points)
 
     def _depth(self, points: Tensor) -> Tensor:
         x = self.input(points.flatten(1)).relu_().to(self.dtype)
@@ -111,18 +115,22 @@ class FoldedStudent(nn.Module):
 
     def depth(self, points: Tensor) -> Tensor:
         """Depths (B, J, 1) of root-relative 2D poses (B, J, 2); see `Student.depth`."""
-        return self._depth(self.clean(points))
+        return self._depth_of(self.clean(points))
 
     forward = depth
 
     def pose(self, points: Tensor) -> Tensor:
         """3D poses (B, J, 3), network units; see `Student.pose`."""
         points = self.clean(points)
-        return geometry.backproject(points, self._depth(points), self.distance)
+        return geometry.backproject(points, self._depth_of(points), self.distance)
 
     def clean(self, points: Tensor) -> Tensor:
         """2D poses (B, J, 2) as they are lifted; see `Student.clean`."""
         return points if self.denoiser is None else self.denoiser(points)
+
+    def _depth_of(self, points: Tensor) -> Tensor:
+        upright = self.root is not None
+        return mean_depth(self._depth, points, self.skeleton) if upright else self._depth(points)
 
     def _depth(self, points: Tensor) -> Tensor:
         x = self.input(points).relu_().to(self.dtype)

@@ -17,6 +17,7 @@ from ites.models.layers import (
     SemGraphConv,
     update_running,
 )
+from ites.models.mirror import mean_depth
 from ites.models.prior import limited
 from ites.skeleton import HUMAN36M, Skeleton
 
@@ -131,8 +132,11 @@ class Student(nn.Module):
         return points if self.denoiser is None else self.denoiser(points)
 
     def depth(self, points: Tensor) -> Tensor:
-        """Depths (B, J, 1) of root-relative 2D poses (B, J, 2), which are cleaned here."""
-        return self(self.clean(points))
+        """Depths (B, J, 1) of root-relative 2D poses (B, J, 2), which are cleaned here.
+
+        In recipe "upright" they are the mean of the pose's and of its mirror image's.
+        """
+        return self._depth_of(self.clean(points))
 
     def pose(self, points: Tensor) -> Tensor:
         """3D poses P (B, J, 3): `concat(points * max(d + distance, 1), d)`, network units.
@@ -140,7 +144,11 @@ class Student(nn.Module):
         The points are cleaned here.
         """
         points = self.clean(points)
-        return geometry.backproject(points, self(points), self.distance)
+        return geometry.backproject(points, self._depth_of(points), self.distance)
+
+    def _depth_of(self, points: Tensor) -> Tensor:
+        """The depths of 2D poses that are clean."""
+        return mean_depth(self, points, self.skeleton) if self.upright else self(points)
 
     @torch.no_grad()
     def take_statistics(self, points: Tensor) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ites import geometry, ops
 from ites.models.denoiser import Denoiser
 from ites.models.layers import MOMENTUM, BatchNormReLU, Linear, update_running
+from ites.models.mirror import mean_depth, mirror_image
 from ites.models.prior import limited
 from ites.skeleton import HUMAN36M, Skeleton
 
@@ -196,12 +197,20 @@ class Teacher(nn.Module):
         return self._lift(self.clean(points))[0]
 
     def depth(self, points: Tensor) -> Tensor:
-        """Camera-frame depths (B, J, 1) of 2D poses (B, J, 2): the student's labels."""
-        return self._depth(self(points).camera_pose)
+        """Camera-frame depths (B, J, 1) of 2D poses (B, J, 2): the student's labels.
+
+        In recipe "upright" they are the mean of the pose's and of its mirror image's.
+        """
+        return self._depth_of(self.clean(points))
 
     def elevation(self, points: Tensor) -> Tensor:
-        """How far the camera of each 2D pose (B, J, 2) looks down: (B,), radians."""
-        return self._elevation(self.trunk(self.clean(points)))
+        """How far the camera of each 2D pose (B, J, 2) looks down: (B,), radians.
+
+        It is the mean of the pose's and of its mirror image's.
+        """
+        points = self.clean(points)
+        both = torch.cat([points, mirror_image(points, self.skeleton)])
+        return self._elevation(self.trunk(both)).view(2, -1).mean(0)
 
     def clean(self, points: Tensor) -> Tensor:
         """2D poses (B, J, 2) as they are lifted: root-relative, in recipe "upright" denoised."""
@@ -213,8 +222,16 @@ class Teacher(nn.Module):
         `concat(points * (distance + d), d)`, the factor not clamped. Source: METHOD, "Evaluation".
         """
         points = self.clean(points)
-        depth = self._depth(self._lift(points)[0].camera_pose)
+        depth = self._depth_of(points)
         return torch.cat([points * (self.distance + depth), depth], dim=-1)
+
+    def _depth_of(self, points: Tensor) -> Tensor:
+        """The depths of 2D poses that are clean."""
+
+        def lift(points: Tensor) -> Tensor:
+            return self._depth(self._lift(points)[0].camera_pose)
+
+        return mean_depth(lift, points, self.skeleton) if self.upright else lift(points)
 
     def losses(self, points: Tensor, rotations: ops.Rotations, centre_cycle: bool) -> TeacherLosses:
         """The losses of one step, in two passes through the network.

@@ -11,6 +11,7 @@ from ites.checkpoint import load_model, load_prior, weights_file
 from ites.config import PriorSettings, Settings, StudentSettings, TeacherSettings
 from ites.errors import ItesError
 from ites.models import Denoiser, Prior, Student, Teacher
+from ites.models.mirror import mirror_image
 from ites.models.teacher import spread_of
 from ites.ops import RotationDraw, TurnDraw
 from ites.skeleton import Skeleton
@@ -222,8 +223,8 @@ def teacher_labels(
 ) -> tuple[Tensor, ...]:
     """What the trained teacher says of all poses, in evaluation mode, beside `points`.
 
-    Depths (N, J, 1); in recipe "upright" the camera's elevations (N,) too, and of a pose and its
-    mirror image the mean of both answers. They are computed on `device`.
+    Depths (N, J, 1); in recipe "upright", where the second half of the poses are the mirror images
+    of the first, the camera's elevations (N,) too. They are computed on `device`.
     """
     path = Path(settings.teacher or weights_file(settings.out, "teacher"))
     if not path.exists():
@@ -242,27 +243,19 @@ def teacher_labels(
             f"{path}: expected a teacher of recipe {settings.recipe!r}, got the other's"
         )
     ask = (teacher.depth, teacher.elevation) if upright else (teacher.depth,)
+    asked = points[: len(points) // 2] if upright else points
     depth, *elevation = (
-        torch.cat([say(part.to(device)).to(points.device) for part in points.split(8192)])
+        torch.cat([say(part.to(device)).to(points.device) for part in asked.split(8192)])
         for say in ask
     )
     if not upright:
         return (depth,)
-    swap = list(skeleton.mirror)
-    depth, image = depth.chunk(2)
-    depth = (depth + image[:, swap]) / 2
-    means = [both.view(2, -1).mean(0).repeat(2) for both in elevation]
-    return torch.cat([depth, depth[:, swap]]), *means
+    return torch.cat([depth, depth[:, list(skeleton.mirror)]]), elevation[0].repeat(2)
 
 
 def with_mirror_images(points: Tensor, skeleton: Skeleton) -> Tensor:
-    """2D poses (N, J, 2), then the mirror image of each: (2N, J, 2).
-
-    A person's mirror image is a person: x changes its sign, left joints become right ones.
-    """
-    image = points[:, list(skeleton.mirror)]
-    image[..., 0].neg_()
-    return torch.cat([points, image])
+    """2D poses (N, J, 2), then the mirror image of each: (2N, J, 2)."""
+    return torch.cat([points, mirror_image(points, skeleton)])
 
 
 def denoised(points: Tensor, denoiser: Denoiser) -> Tensor:
