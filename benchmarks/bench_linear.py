@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks.cases import Arguments, Case, Random, Work, measure
 from ites import ops
+from ites.ops.linear import FEW
 
 
 def _case(inputs: int, outputs: int) -> Case:
@@ -22,6 +23,7 @@ def _case(inputs: int, outputs: int) -> Case:
         lambda arguments, backend: (ops.linear(**arguments, backend=backend),),
         Work(values=(inputs + outputs, 2 * inputs + outputs), flop=(flop, 2 * flop)),
         kernels=("cpp",),
+        least=FEW + 1,
     )
 
 

@@ -77,7 +77,7 @@ class Case:
         half: whether it is also timed in bfloat16 on a GPU.
         eager: `eager(arguments)` gives the outputs as others write the op in eager PyTorch, where
             that is not how the reference does.
-        kernels: the backends that have a kernel of their own.
+        kernels: the backends that have a kernel of their own, from `least` poses on.
     """
 
     name: str
@@ -89,6 +89,7 @@ class Case:
     half: bool = False
     eager: Callable[[Arguments], tuple[Tensor, ...]] | None = None
     kernels: tuple[str, ...] = KERNELS
+    least: int = 1
 
     def outputs(self, arguments: Arguments, provider: str) -> tuple[Tensor, ...]:
         """The outputs by a provider that is no compiler."""
@@ -137,6 +138,7 @@ def rows(
                 continue
             if provider in KERNELS and (
                 provider not in case.kernels
+                or batch < case.least
                 or backends.why_not(provider, case.op, device.type, dtype)
             ):
                 continue
