@@ -112,7 +112,7 @@ def in_own_process(make: Callable[[str], Counted], stage: str) -> Iterator[Count
     """What `make` makes, in a process of its own."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there, make, stage), daemon=True)
+    process = context.Process(target=_serve, args=(there, make, stage))
     process.start()
     there.close()
 
@@ -175,7 +175,7 @@ def race(stage: str, device: torch.device, rounds: int, compiled: bool) -> dict[
                 for _ in range(12 if device.type == "cuda" else 3):
                     step()
             except Exception as error:  # a contender that cannot run leaves the others their race
-                failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+                failed[name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             else:
                 steps[name] = step
         product, flop = matrix_product(device)

@@ -25,6 +25,7 @@ OPS = (
     "invariance_distance",
     "graph_mix",
     "batch_norm_relu",
+    "linear",
 )
 EXTRAS = {
     "view": ("plotly", "matplotlib", "imageio_ffmpeg", "PIL"),
