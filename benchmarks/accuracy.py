@@ -71,6 +71,7 @@ STUDENTS: dict[str, Options] = {
     "camera-vertical": {"vertical": "camera"},
     "no-turn": {"distillation_weight": 1e3},  # beside it the turns count for nothing
     "density": {"prior_weight": 0.05},
+    "temporal": {"temporal": "on"},
 }
 
 ROWS: dict[str, Row] = {
@@ -81,7 +82,6 @@ ROWS: dict[str, Row] = {
     ),
     "upright": Row(teacher=TEACHER, student=STUDENT),
     "upright-equal": Row(teacher={"steps": 10_000}, student={"steps": 12_000}),  # paper's CPU time
-    "upright-long": Row(prior="upright-equal", teacher="upright-equal", student={"steps": 30_000}),
     **{
         f"teacher-{name}": Row(prior="upright", teacher={**SHORT, **options}, student=None)
         for name, options in TEACHERS.items()

@@ -297,7 +297,7 @@ UPRIGHT: dict[str, dict[str, int | float | str]] = {
     "prior": {},
     "teacher": {
         "batch": 256, "samples": 1, "optimiser": "adam", "decay": "cosine", "weight_decay": 0.0,
-        "clip": 1.0, "width": 512, "blocks": 3, "atoms": 30,
+        "learning_rate": 5e-4, "clip": 1.0, "width": 512, "blocks": 3, "atoms": 30,
     },
     "student": {
         "samples": 1, "optimiser": "adam", "decay": "cosine", "weight_decay": 0.0, "clip": 1.0,
