@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
 from benchmarks.variants import write_variant
@@ -21,6 +22,7 @@ from ites.evaluate import evaluate
 from ites.geometry import so3_exp
 from ites.models import Prior, Student, Teacher, fold_norms
 from ites.models.denoiser import Denoiser
+from ites.models.mirror import mirror_image
 from ites.models.prior import DENSITY_LIMIT, limited
 from ites.models.teacher import bone_spread, bones_of, spread_of
 from ites.skeleton import HUMAN36M
@@ -364,3 +366,25 @@ def test_perspective_tells_the_sign_of_all_depths(run: Path, store: Path) -> Non
     assert not model.flip_helps(points, prior)
     model.flip()
     assert model.flip_helps(points, prior)
+
+
+@pytest.mark.parametrize("network", (Teacher, Student))
+def test_a_mirror_image_is_lifted_to_the_mirror_image(network: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = network(HUMAN36M, width=16, blocks=1, upright=True).double().eval()
+    points = correlated(5)
+    swap = torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64)
+    for lifted in (model, fold_norms(model, torch.float64)):
+        pose = lifted.pose(points)
+        image = lifted.pose(mirror_image(points, HUMAN36M))
+        torch.testing.assert_close(image[:, list(HUMAN36M.mirror)] * swap, pose)
+        assert pose[:, 1:, 2].abs().min() > 0
+
+
+def test_the_paper_lifts_a_mirror_image_as_any_other() -> None:
+    torch.manual_seed(0)
+    student = Student(HUMAN36M, width=16, blocks=1).double().eval()
+    points = correlated(5)
+    assert torch.equal(student.depth(points), student(points))
+    image = student.depth(mirror_image(points, HUMAN36M))[:, list(HUMAN36M.mirror)]
+    assert (image - student.depth(points)).abs().max() > 1e-3
