@@ -4,9 +4,10 @@ Turned about the true vertical, a pose with the right depths is one that people 
 side it is seen; one with wrong depths leans and bends as nobody does. So the prior, a density of 2D
 poses, tells how good a lifted pose is, and how sure its depth's sign.
 
-How sure is learned from 2D alone: lifted poses of the training are turned, projected and lifted
-again. Of these views the depths are known, so it can be counted how often the sign is right at
-which density.
+How sure is learned from 2D alone: poses of the training that the teacher has lifted are turned,
+projected and lifted again. Of these views the depths are known, so it can be counted how often the
+sign is right at which density. They are the teacher's for the student too, which has learned to be
+at one with itself.
 """
 
 from __future__ import annotations
@@ -144,8 +145,8 @@ class Trust:
         for start in range(0, len(points), BATCH):
             batch = points[start : start + BATCH]
             counter = torch.tensor([0, 0, start], device=batch.device)
-            elevation = self.teacher.elevation(batch)
-            pose = geometry.backproject(batch, lift(batch), self.teacher.distance)
+            elevation, depth = self.teacher.elevation(batch), self.teacher.depth(batch)
+            pose = geometry.backproject(self.teacher.clean(batch), depth, self.teacher.distance)
             turns = ops.TurnDraw(counter, elevation, spread_of(elevation), samples)
             views, known = ops.rotate_project(pose, turns, self.teacher.distance, with_rotated=True)
             assert known is not None
