@@ -92,8 +92,9 @@ class Ranks:
             ) from None
 
     def part(self) -> None:
-        """Leave the other ranks, after the work."""
+        """Leave the other ranks, after the work of all: who is left alone may die of it."""
         if self.several and dist.is_initialized():
+            dist.barrier()
             dist.destroy_process_group()
 
 
