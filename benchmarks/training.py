@@ -174,6 +174,8 @@ def race(stage: str, device: torch.device, rounds: int, compiled: bool) -> dict[
                 step = running.enter_context(enter(make, stage))
                 for _ in range(12 if device.type == "cuda" else 3):
                     step()
+            except EOFError:
+                failed[name] = "its process died"
             except Exception as error:  # a contender that cannot run leaves the others their race
                 failed[name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             else:
