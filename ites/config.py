@@ -215,7 +215,10 @@ class TeacherSettings(Settings):
         free=True,
     )
     level_weight: float = _setting(
-        5.0, "Recipe upright: weight of the camera's squared elevation at the start.", least=0
+        0.01,
+        "Recipe upright: weight of the camera's squared elevation at the start; a large one holds "
+        "it level.",
+        least=0,
     )
     level_steps: int = _setting(
         1000, "Recipe upright: that weight falls to 0 in the first N steps.", least=1
@@ -273,7 +276,9 @@ class PriorSettings(Settings):
     recipe: str = _setting(
         "upright", "The recipe that it serves.", choices=("upright",), shared=True
     )
-    epochs: int = _setting(1000, "Passes over the data.", least=1, free=True)
+    epochs: int = _setting(
+        20, "Passes over the data; more, and it knows few poses by heart.", least=1, free=True
+    )
     steps: int = _setting(
         1500, "Stop after this many steps; 0: after the epochs.", least=0, free=True
     )
