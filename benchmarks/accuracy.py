@@ -57,11 +57,10 @@ class Row:
     products: str = ""
 
 
-HELD: Options = {"level_weight": 5.0}  # as all rows were measured but those that say otherwise
-TEACHER: Options = {"steps": 4000, **HELD}
+TEACHER: Options = {"steps": 4000}
 STUDENT: Options = {"steps": 2000}
-SHORT: Options = {"steps": 1500, "epochs": 1000, "level_steps": 400, **HELD}
-FREE: Options = {**SHORT, "level_weight": 0.01}
+SHORT: Options = {"steps": 1500, "epochs": 1000, "level_steps": 400}
+FREE: Options = {"level_weight": 0.01}  # the camera is not held level at first
 TEACHERS: dict[str, Options] = {
     "short": {},
     "no-elevation": {"level_weight": 1e4, "level_steps": 3750},  # the camera stays level
@@ -83,8 +82,8 @@ ROWS: dict[str, Row] = {
         student={"steps": 2000, "halve_every": 0},
     ),
     "upright": Row(teacher=TEACHER, student=STUDENT),
-    "upright-equal": Row(teacher={"steps": 10_000, **HELD}, student={"steps": 12_000}),
-    "teacher-free": Row(prior="upright", teacher={"steps": 4000}, student=None),
+    "upright-equal": Row(teacher={"steps": 10_000}, student={"steps": 12_000}),
+    "teacher-free": Row(prior="upright", teacher={**TEACHER, **FREE}, student=None),
     **{
         f"teacher-{name}": Row(prior="upright", teacher={**SHORT, **options}, student=None)
         for name, options in TEACHERS.items()
@@ -97,11 +96,8 @@ ROWS: dict[str, Row] = {
         f"student-{name}": Row(prior="upright", teacher="upright", student={**STUDENT, **options})
         for name, options in STUDENTS.items()
     },
-    **{
-        name: Row(data=name, teacher=FREE if name == "down30" else SHORT, student=None)
-        for name in VARIANTS
-    },
-    "down30-held": Row(data="down30", prior="down30", teacher=SHORT, student=None),
+    **{name: Row(data=name, teacher=SHORT, student=None) for name in VARIANTS},
+    "down30-free": Row(data="down30", prior="down30", teacher={**SHORT, **FREE}, student=None),
 }
 
 

@@ -31,6 +31,7 @@ WORLDS = {
     "missing30": "30% of joints missing",
     "level": "a level camera",
     "down30": "camera down by 30°",
+    "down30-free": "the same, level_weight 0.01",
     "varied": "0 to 30°, by sequence",
     "mirrored": "mirrored",
 }

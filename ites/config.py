@@ -215,9 +215,9 @@ class TeacherSettings(Settings):
         free=True,
     )
     level_weight: float = _setting(
-        0.01,
-        "Recipe upright: weight of the camera's squared elevation at the start; a large one holds "
-        "it level.",
+        5.0,
+        "Recipe upright: weight of the camera's squared elevation at the start; take 0.01 where "
+        "cameras look down steeply.",
         least=0,
     )
     level_steps: int = _setting(
