@@ -7,6 +7,7 @@ import torch
 from op_contract import FORK, HAND, KERNELS, Arguments, OpContract, device_of, require
 
 from ites import ops
+from ites.backends import INTERPRETED
 from ites.ops import Graph
 from ites.skeleton import HUMAN36M
 
@@ -59,7 +60,11 @@ class TestGraphMix(GraphMix):
     @pytest.mark.parametrize("backend", KERNELS)
     @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16), ids=("bf16", "fp16"))
     def test_half_types(self, backend, dtype):
-        """No more than twice the error that plain PyTorch in that type makes against float64."""
+        """No more than twice the error that plain PyTorch in that type makes against float64.
+
+        Triton's interpreter cuts float32 to bfloat16 where a GPU rounds: its outputs there are,
+        bit for bit, the float32 kernel's with the lower halves cut off.
+        """
         require(backend, self.op, dtype)
         device = device_of(backend)
         sample = self.sample(33, HUMAN36M)
@@ -80,6 +85,14 @@ class TestGraphMix(GraphMix):
 
         arguments = {n: half(n, t) for n, t in sample.items()}
         ours = ops.graph_mix(**arguments, backend=backend)
+        if backend == "triton" and INTERPRETED and dtype == torch.bfloat16:
+            wide = {
+                n: t.float() if n in ("features", "residual") else t for n, t in arguments.items()
+            }
+            for a, b in zip(ours, ops.graph_mix(**wide, backend=backend), strict=True):
+                assert a.dtype == dtype
+                assert torch.equal(a.float().view(torch.int32), b.view(torch.int32) & -0x10000)
+            return
         plain = ops.graph_mix(**arguments, backend="reference")
         for a, b, t in zip(ours, plain, truth, strict=True):
             assert a.dtype == dtype

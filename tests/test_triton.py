@@ -3,7 +3,7 @@
 The contract of every op (`op_contract`) covers this backend wherever it can run. Triton decides
 when it is imported whether to interpret, so `test_under_the_interpreter` runs the quicker part of
 those cases, and the ones below, in a process of its own. All of them:
-`TRITON_INTERPRET=1 python -m pytest -k "triton and not bf16"`.
+`TRITON_INTERPRET=1 python -m pytest -k triton`.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ RUNS = INTERPRETED or torch.cuda.is_available()
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 runs = pytest.mark.skipif(not RUNS, reason="run by test_under_the_interpreter: no GPU here")
 
-# Left out there: what does not depend on the backend (registration), what the interpreter is too
-# slow for, and bf16, to which it truncates where a GPU rounds.
+# Left out there: what does not depend on the backend (registration), and what the interpreter
+# is too slow for.
 QUICK = (
-    "triton and not opcheck and not compiles and not 257 and not bf16 and not hand and not "
+    "triton and not opcheck and not compiles and not 257 and not hand and not "
     "(every and (NonLocal or GraphMix)) and not 128-64"
 )
 
