@@ -60,10 +60,10 @@ class Row:
 TEACHER: Options = {"steps": 4000}
 STUDENT: Options = {"steps": 2000}
 SHORT: Options = {"steps": 1500, "epochs": 1000, "level_steps": 400}
-FREE: Options = {"level_weight": 0.01}  # the camera is not held level at first
+FREE: Options = {"level_weight": 0.01, "pilot_steps": 0}  # the camera is not held at first
 TEACHERS: dict[str, Options] = {
     "short": {},
-    "no-elevation": {"level_weight": 1e4, "level_steps": 3750},  # the camera stays level
+    "no-elevation": {"level_weight": 1e4, "level_steps": 3750, "pilot_steps": 0},  # stays level
     "no-density": {"prior_weight": 0.0},
     "no-turn": {"turn_weight": 0.0},
     "no-bones": {"bone_weight": 0.0},
@@ -97,7 +97,9 @@ ROWS: dict[str, Row] = {
         for name, options in STUDENTS.items()
     },
     **{name: Row(data=name, teacher=SHORT, student=None) for name in VARIANTS},
-    "down30-free": Row(data="down30", prior="down30", teacher={**SHORT, **FREE}, student=None),
+    "down30-level": Row(
+        data="down30", prior="down30", teacher={**SHORT, "pilot_steps": 0}, student=None
+    ),
 }
 
 

@@ -146,6 +146,8 @@ VARIANTS: dict[str, Change] = {
     "missing30": missing(0.3),
     "level": seen_from(0, 0),
     "down30": seen_from(30, 30),
+    "down45": seen_from(45, 45),
+    "up30": seen_from(-30, -30),
     "varied": seen_from(0, 30),
     "poses2000": thinned(2_000),
     "poses10000": thinned(10_000),

@@ -30,8 +30,10 @@ WORLDS = {
     "missing10": "10% of joints missing",
     "missing30": "30% of joints missing",
     "level": "a level camera",
-    "down30": "camera down by 30°",
-    "down30-free": "the same, level_weight 0.01",
+    "down30": "down by 30°",
+    "down30-level": "the same, without pilots",
+    "down45": "down by 45°",
+    "up30": "up by 30°",
     "varied": "0 to 30°, by sequence",
     "mirrored": "mirrored",
 }

@@ -214,10 +214,16 @@ class TeacherSettings(Settings):
         "Recipe upright: the prior's run folder or checkpoint; default: the run's own.",
         free=True,
     )
+    pilot_steps: int = _setting(
+        200,
+        "Recipe upright: steps of each of three short trainings that find how far the camera looks "
+        "down, at most a tenth of the steps; 0: about level.",
+        least=0,
+    )
     level_weight: float = _setting(
         5.0,
-        "Recipe upright: weight of the camera's squared elevation at the start; take 0.01 where "
-        "cameras look down steeply.",
+        "Recipe upright: weight of how far the camera's elevation, squared, is from the pilots' at "
+        "the start.",
         least=0,
     )
     level_steps: int = _setting(

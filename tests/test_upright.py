@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 from typer.testing import CliRunner
 
@@ -272,6 +275,40 @@ def test_the_sign_is_right_in_a_mirrored_world_too(store: Path, tmp_path: Path) 
     unmirrored = evaluate(tmp_path, store, stage="teacher", save=False).over_poses.figures
     assert ours["wrong_sign"] < 15
     assert unmirrored["p_mpjpe"] > ours["p_mpjpe"] + 10  # it has learned these people, not others
+
+
+@pytest.mark.parametrize("world, degrees", [("up30", -30), ("down30", 30)])
+def test_the_sign_is_right_from_steep_cameras(
+    world: str, degrees: int, store: Path, tmp_path: Path
+) -> None:
+    """Pilots find that the camera is not level, and whether it looks up or down."""
+    steep = tmp_path / "steep.h5"
+    write_variant(world, store, steep)
+    said = StringIO()
+    for stage, given in {"prior": {}, "teacher": {"steps": 1000}}.items():
+        chosen = settings(stage, steep, tmp_path, **given)
+        train(chosen, console=Console(file=said, width=200))
+    assert f"camera looks down by about {degrees} degrees" in said.getvalue()
+    teacher, _ = load_model(tmp_path, "teacher")
+    assert isinstance(teacher, Teacher)
+    with PoseStore(steep) as poses:
+        elevation = teacher.elevation(torch.from_numpy(poses.points("train")[0])).detach()
+    assert math.degrees(elevation.mean()) == pytest.approx(degrees, abs=8)
+    assert (
+        evaluate(tmp_path, steep, stage="teacher", save=False).over_poses.figures["wrong_sign"] < 5
+    )
+
+
+def test_a_start_changes_where_elevations_are_counted_from() -> None:
+    torch.manual_seed(0)
+    model = Teacher(width=32, blocks=1, upright=True).double().eval()
+    before = model.elevation(poses(5))
+    model.start_elevation.fill_(0.5)
+    torch.testing.assert_close(model.elevation(poses(5)), before + 0.5)
+    depth = model.depth(poses(5))
+    model.flip()
+    torch.testing.assert_close(model.elevation(poses(5)), -before - 0.5)
+    torch.testing.assert_close(model.depth(poses(5)), -depth)
 
 
 def test_models_of_a_run_know_their_recipe(run: Path) -> None:

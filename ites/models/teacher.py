@@ -70,7 +70,7 @@ class Block(nn.Module):
         return self.norm3.after(self.linear3, y, skip=x)
 
 
-ELEVATION_LIMIT = 1.0  # radians; no camera is believed to look further up or down
+ELEVATION_LIMIT = 1.0  # radians; no camera is believed to look further from the start's elevation
 
 
 def spread_of(elevation: Tensor) -> Tensor:
@@ -115,8 +115,9 @@ class Teacher(nn.Module):
         blocks: L, residual blocks.
         atoms: K, dictionary atoms.
         distance: c, the subject's distance from the networks' camera.
-        upright: whether it also says how far the camera looks down, its poses are relative to the
-            root in depth too, and what it lifts is denoised before: recipe "upright".
+        upright: whether it also says how far the camera looks down, counted from
+            `start_elevation` (), its poses are relative to the root in depth too, and what it lifts
+            is denoised before: recipe "upright".
         backend: of the ops; None chooses the fastest.
 
     Source: paper, section "Invariant Teacher"; METHOD, "Teacher".
@@ -124,6 +125,7 @@ class Teacher(nn.Module):
 
     kind = "teacher"
     bones: Tensor
+    start_elevation: Tensor
     denoiser: Denoiser | None
 
     def __init__(
@@ -145,6 +147,7 @@ class Teacher(nn.Module):
         self.coefficients = Linear(width, atoms, backend)
         self.rotation_vector = Linear(width, 3, backend)
         self.elevation_angle = Linear(width, 1, backend) if upright else None
+        self.register_buffer("start_elevation", torch.zeros(()) if upright else None)
         self.denoiser = Denoiser(skeleton) if upright else None
         self.dictionary = nn.Parameter(torch.empty(atoms, 3 * joints))
         self.mean_pose = nn.Parameter(torch.empty(3 * joints))
@@ -283,7 +286,8 @@ class Teacher(nn.Module):
         ).mean()
         reprojection, unlikely = error.mean() + view_error.mean(), limited(prior(views)).mean()
         bones = bone_spread(pose, self.bones)
-        return TurnLosses(reprojection, turn, unlikely, bones, elevation.square().mean())
+        level = (elevation - self.start_elevation).square().mean()
+        return TurnLosses(reprojection, turn, unlikely, bones, level)
 
     @torch.no_grad()
     def flip(self, momenta: Callable[[Tensor], Iterable[Tensor]] = lambda _: ()) -> None:
@@ -293,6 +297,7 @@ class Teacher(nn.Module):
             momenta: what an optimiser keeps of a parameter that has the gradient's sign.
         """
         assert self.elevation_angle is not None
+        self.start_elevation.neg_()
         depths = slice(2, None, 3)
         turned = slice(0, 2)  # a rotation vector is mirrored as an axis of turning
         for parameter, place in (
@@ -342,7 +347,8 @@ class Teacher(nn.Module):
 
     def _elevation(self, features: Tensor) -> Tensor:
         assert self.elevation_angle is not None
-        return ELEVATION_LIMIT * torch.tanh(self.elevation_angle(features).squeeze(-1))
+        away = ELEVATION_LIMIT * torch.tanh(self.elevation_angle(features).squeeze(-1))
+        return self.start_elevation + away
 
     def _depth(self, camera_pose: Tensor) -> Tensor:
         depth = camera_pose[..., 2:]

@@ -6,9 +6,9 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,11 +26,11 @@ from ites.checkpoint import (
     state_file,
     weights_file,
 )
-from ites.config import Settings
+from ites.config import Settings, TeacherSettings
 from ites.data.store import PoseStore
 from ites.errors import ItesError
 from ites.memory import keep_freed_memory
-from ites.models import Prior
+from ites.models import Prior, Teacher
 from ites.ranks import Ranks, pick_device
 from ites.train.clips import clip_lengths
 from ites.train.evaluation import Evaluator
@@ -43,7 +43,7 @@ from ites.train.run import (
     write_settings,
     write_versions,
 )
-from ites.train.stages import Stage, TeacherStage, make_stage
+from ites.train.stages import ELEVATIONS, Stage, TeacherStage, make_stage
 from ites.train.step import Captured, Clock, Kind, Step, Steps, one_by_one
 from ites.trust import calibrate
 
@@ -119,10 +119,18 @@ def train(settings: Settings, *, resume: bool = False, console: Console | None =
         points = torch.as_tensor(array).to(dtype)
         stream = _is_too_large(points, settings, device)
         points = points if stream else points.to(device)
-        stage = make_stage(settings, skeleton, points, device, clips)
-        training = Training(stage, scale, device, evaluator, console, ranks, stream)
+
+        def begin(settings: Settings, evaluator: Evaluator | None = None) -> Training:
+            stage = make_stage(settings, skeleton, points, device, clips)
+            return Training(stage, scale, device, evaluator, console, ranks, stream)
+
+        training = begin(settings, evaluator)
         if resume:
             training.restore()
+        elif isinstance(settings, TeacherSettings) and settings.recipe == "upright":
+            start = time.perf_counter()
+            training.hold(likeliest_elevation(begin, settings, training.steps, console))
+            training.seconds = time.perf_counter() - start
         if ranks.main:
             write_settings(settings.out, [settings])
             write_versions(settings.out, settings.stage, device, ranks.count)
@@ -131,6 +139,43 @@ def train(settings: Settings, *, resume: bool = False, console: Console | None =
         if lifts and settings.recipe == "upright" and training.step == training.steps:
             calibrate(settings.out, settings.stage, torch.from_numpy(array), device)
         return training.result()
+
+
+def likeliest_elevation(
+    begin: Callable[[Settings], Training], settings: TeacherSettings, steps: int, console: Console
+) -> float:
+    """How far down a recipe "upright" teacher's camera should look at the start, in degrees.
+
+    Pilots tell, short trainings with the camera held: at an elevation that is far from the truth,
+    or its opposite, no poses are found that look likely from all sides. (Free from the start, a
+    camera can run away.)
+
+    Args:
+        begin: a training by settings.
+        settings: of the training to come.
+        steps: of it.
+        console: where the pilots' losses are shown.
+
+    Returns:
+        That of the lowest loss, the mean over the later half of a pilot's steps; 0 where the
+        settings or so few steps leave no room for pilots.
+    """
+    steps = min(settings.pilot_steps, steps // 10)
+    if not steps:
+        return 0.0
+    held = replace(settings, steps=steps, epochs=steps, log_every=steps, level_steps=1000 * steps)
+    losses = {}
+    for elevation in ELEVATIONS:
+        pilot = begin(held)
+        pilot.hold(elevation)
+        while pilot.step < steps:
+            pilot.advance()
+        loss = pilot.recent[steps // 2 :, 0].mean().item()
+        losses[elevation] = loss if math.isfinite(loss) else math.inf
+    best = min(losses, key=losses.__getitem__)
+    told = ", ".join(f"{loss:.2f} at {elevation}" for elevation, loss in losses.items())
+    _say(console, f"camera looks down by about {best} degrees (pilots' loss {told})")
+    return best
 
 
 class Training:
@@ -239,6 +284,11 @@ class Training:
                 self._write_log(log)
             self.checkpoint()
         self.ranks.any(False, self.device)  # the files are there for all
+
+    def hold(self, elevation: float) -> None:
+        """Hold the camera of a teacher of recipe "upright" at an elevation, degrees, at first."""
+        assert isinstance(self.stage.model, Teacher)
+        self.stage.model.start_elevation.fill_(math.radians(elevation))
 
     def advance(self) -> None:
         """Take the next steps of the schedule: one, or where they are captured a graph's."""
@@ -361,7 +411,7 @@ class Training:
             model.take_statistics(sample.to(self.device))
 
     def _say(self, line: str) -> None:
-        self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+        _say(self.console, line)
 
     def _checkpoint_due(self) -> bool:
         every = self.settings.checkpoint_every
@@ -457,6 +507,10 @@ class Training:
         if rate != self.learning_rate:
             self.learning_rate = rate
             self._rate.fill_(rate)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def _is_too_large(points: Tensor, settings: Settings, device: torch.device) -> bool:

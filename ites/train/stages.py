@@ -20,6 +20,7 @@ from ites.temporal import consistent_depths
 Losses = tuple[Tensor, ...]
 
 
+ELEVATIONS = (0, -30, 30)  # degrees that pilots hold the camera at
 SETTLES = 10  # times that the sign of all depths is looked at while the camera is held level
 SAMPLE = 1024  # poses that decide it
 
@@ -52,8 +53,8 @@ class TeacherStage(nn.Module):
 
     Recipe "paper": `reprojection_weight * reprojection + cycle`; METHOD, "Teacher". Recipe
     "upright": `reprojection_weight * reprojection + turn_weight * turn + prior_weight * prior +
-    bone_weight * bones`, and at first `level_weight * level`, which holds the camera level until
-    the poses stand.
+    bone_weight * bones`, and at first `level_weight * level`, which holds the camera at the model's
+    `start_elevation` until the poses stand.
     """
 
     least_batch = 2  # BatchNorm has no variance of a single pose
@@ -83,8 +84,13 @@ class TeacherStage(nn.Module):
         return self.settings.centre_steps or self.settings.centre_epochs * batches
 
     def settle(self, step: int, optimiser: torch.optim.Optimizer) -> None:
-        """Before a step of `period`: let perspective decide the sign of all depths at once."""
+        """Before a step of `period`: let perspective decide the sign of all depths at once.
+
+        Of a camera that starts level; another start's pilot has decided it.
+        """
         if self.prior is None or not 0 < step <= self.settings.level_steps:
+            return
+        if self.model.start_elevation != 0:
             return
         points = self.data[0][:: max(1, len(self.data[0]) // SAMPLE)]
         points = points.to(self.model.mean_pose.device)
