@@ -2,9 +2,10 @@
 
     python -m benchmarks.sequences RUN [RUN ...] --data cmu.h5 [--stage student]
 
-Every pose of the test split by its own scale. Writes `benchmarks/results/cmu/sequences.csv`, two
-lines a run, millimetres and percent; `--data` may hold the test subjects at another rate
-(`ites prepare cmu --test-rate 25`).
+Every pose of the test split by its own scale. `sign_changes` counts the frames that would be
+nearer to the frame before them as their depth-flipped twins. Writes
+`benchmarks/results/cmu/sequences.csv`, two lines a run, millimetres and percent; `--data` may hold
+the test subjects at another rate (`ites prepare cmu --test-rate 40`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,16 @@ from ites.models import fold_norms
 from ites.temporal import consistent_depths
 
 FIGURES = ("p_mpjpe", "n_mpjpe", "wrong_sign", "p_mpjpe_oracle")
-COLUMNS = ("run", "stage", "fps", "clips", "poses", "as", *FIGURES)
+COLUMNS = ("run", "stage", "fps", "clips", "poses", "as", *FIGURES, "sign_changes")
+
+
+def sign_changes(depth: torch.Tensor, lengths: list[int]) -> int:
+    """Frames whose depths (N, J, 1) are nearer to those of the frame before with the other sign."""
+    count = 0
+    for clip in depth.split(lengths):
+        kept, turned = (clip[1:] - clip[:-1]).abs(), (clip[1:] + clip[:-1]).abs()
+        count += int((turned.sum((1, 2)) < kept.sum((1, 2))).sum())
+    return count
 
 
 def measure(run: Path, data: Path, stage: str) -> list[dict[str, Any]]:
@@ -55,6 +65,7 @@ def measure(run: Path, data: Path, stage: str) -> list[dict[str, Any]]:
         found = {name: f"{unit[name] * errors[name].mean().item():.2f}" for name in FIGURES}
         about = {"run": run.name, "stage": stage, "fps": f"{sum(rates) / len(rates):.3g}"}
         counts = {"clips": len(clips), "poses": len(points)}
+        found["sign_changes"] = str(sign_changes(poses[..., 2:], lengths))
         rows.append({**about, **counts, "as": what, **found})
     return rows
 
