@@ -48,6 +48,7 @@ from ites.train.step import Captured, Clock, Kind, Step, Steps, one_by_one
 from ites.trust import calibrate
 
 STATISTICS = 4096  # poses that BatchNorm's statistics are taken of in recipe "upright"
+PILOT_POSES = 100_000  # about as many does a pilot learn from
 RATE_STEPS = 20  # between changes of a learning rate that falls by a cosine
 
 
@@ -120,16 +121,25 @@ def train(settings: Settings, *, resume: bool = False, console: Console | None =
         stream = _is_too_large(points, settings, device)
         points = points if stream else points.to(device)
 
-        def begin(settings: Settings, evaluator: Evaluator | None = None) -> Training:
+        def begin(settings: Settings, points: Tensor, evaluator: Evaluator | None) -> Training:
             stage = make_stage(settings, skeleton, points, device, clips)
             return Training(stage, scale, device, evaluator, console, ranks, stream)
 
-        training = begin(settings, evaluator)
+        training = begin(settings, points, evaluator)
         if resume:
             training.restore()
         elif isinstance(settings, TeacherSettings) and settings.recipe == "upright":
             start = time.perf_counter()
-            training.hold(likeliest_elevation(begin, settings, training.steps, console))
+            some = points[:: max(1, len(points) // PILOT_POSES)]
+            losses = pilots(settings, training.steps, lambda given: begin(given, some, None))
+            if losses:
+                elevation = min(losses, key=losses.__getitem__)
+                training.hold(elevation)
+                training.say(
+                    f"camera looks down by about {elevation} degrees (pilots' loss "
+                    + ", ".join(f"{loss:.2f} at {held}" for held, loss in losses.items())
+                    + ")"
+                )
             training.seconds = time.perf_counter() - start
         if ranks.main:
             write_settings(settings.out, [settings])
@@ -141,30 +151,28 @@ def train(settings: Settings, *, resume: bool = False, console: Console | None =
         return training.result()
 
 
-def likeliest_elevation(
-    begin: Callable[[Settings], Training], settings: TeacherSettings, steps: int, console: Console
-) -> float:
-    """How far down a recipe "upright" teacher's camera should look at the start, in degrees.
+def pilots(
+    settings: TeacherSettings, steps: int, begin: Callable[[Settings], Training]
+) -> dict[float, float]:
+    """What short trainings of a recipe "upright" teacher lose, the camera held at an elevation.
 
-    Pilots tell, short trainings with the camera held: at an elevation that is far from the truth,
-    or its opposite, no poses are found that look likely from all sides. (Free from the start, a
-    camera can run away.)
+    Held far from the truth, or at its opposite, no poses are found that look likely from all sides.
+    (Free from the start, a camera can run away.)
 
     Args:
-        begin: a training by settings.
         settings: of the training to come.
         steps: of it.
-        console: where the pilots' losses are shown.
+        begin: makes a training by settings.
 
     Returns:
-        That of the lowest loss, the mean over the later half of a pilot's steps; 0 where the
-        settings or so few steps leave no room for pilots.
+        The mean loss over the later half of a pilot's steps, by its elevation in degrees; nothing
+        where the settings or so few steps leave no room for pilots.
     """
     steps = min(settings.pilot_steps, steps // 10)
     if not steps:
-        return 0.0
+        return {}
     held = replace(settings, steps=steps, epochs=steps, log_every=steps, level_steps=1000 * steps)
-    losses = {}
+    losses: dict[float, float] = {}
     for elevation in ELEVATIONS:
         pilot = begin(held)
         pilot.hold(elevation)
@@ -172,10 +180,7 @@ def likeliest_elevation(
             pilot.advance()
         loss = pilot.recent[steps // 2 :, 0].mean().item()
         losses[elevation] = loss if math.isfinite(loss) else math.inf
-    best = min(losses, key=losses.__getitem__)
-    told = ", ".join(f"{loss:.2f} at {elevation}" for elevation, loss in losses.items())
-    _say(console, f"camera looks down by about {best} degrees (pilots' loss {told})")
-    return best
+    return losses
 
 
 class Training:
@@ -330,7 +335,7 @@ class Training:
             )
         if not possible or wanted == "off":
             return one_by_one(step)
-        return Captured(step, self.settings.capture_steps, self._say if wanted == "auto" else None)
+        return Captured(step, self.settings.capture_steps, self.say if wanted == "auto" else None)
 
     def result(self) -> Result:
         """What was done so far, as of the last checkpoint."""
@@ -410,8 +415,10 @@ class Training:
             sample = points[:: max(1, len(points) // STATISTICS)]
             model.take_statistics(sample.to(self.device))
 
-    def _say(self, line: str) -> None:
-        _say(self.console, line)
+    def say(self, line: str) -> None:
+        """Show a line, once for all ranks."""
+        if self.ranks.main:
+            self.console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     def _checkpoint_due(self) -> bool:
         every = self.settings.checkpoint_every
@@ -507,10 +514,6 @@ class Training:
         if rate != self.learning_rate:
             self.learning_rate = rate
             self._rate.fill_(rate)
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def _is_too_large(points: Tensor, settings: Settings, device: torch.device) -> bool:
