@@ -135,10 +135,10 @@ def train(settings: Settings, *, resume: bool = False, console: Console | None =
             if losses:
                 elevation = min(losses, key=losses.__getitem__)
                 training.hold(elevation)
+                where = f"{'down' if elevation > 0 else 'up'} by about {abs(elevation)} degrees"
+                told = ", ".join(f"{loss:.2f} at {held}°" for held, loss in losses.items())
                 training.say(
-                    f"camera looks down by about {elevation} degrees (pilots' loss "
-                    + ", ".join(f"{loss:.2f} at {held}" for held, loss in losses.items())
-                    + ")"
+                    f"the camera looks {where if elevation else 'about level'} (pilots lose {told})"
                 )
             training.seconds = time.perf_counter() - start
         if ranks.main:
