@@ -43,11 +43,12 @@ from ites.train.run import (
     write_settings,
     write_versions,
 )
-from ites.train.stages import ELEVATIONS, Stage, TeacherStage, make_stage
+from ites.train.stages import Stage, TeacherStage, make_stage
 from ites.train.step import Captured, Clock, Kind, Step, Steps, one_by_one
 from ites.trust import calibrate
 
 STATISTICS = 4096  # poses that BatchNorm's statistics are taken of in recipe "upright"
+ELEVATIONS = (0, -30, 30)  # degrees that pilots hold the camera at
 PILOT_POSES = 100_000  # about as many does a pilot learn from
 RATE_STEPS = 20  # between changes of a learning rate that falls by a cosine
 
@@ -121,9 +122,9 @@ def train(settings: Settings, *, resume: bool = False, console: Console | None =
         stream = _is_too_large(points, settings, device)
         points = points if stream else points.to(device)
 
-        def begin(settings: Settings, points: Tensor, evaluator: Evaluator | None) -> Training:
+        def begin(settings: Settings, points: Tensor, watch: Evaluator | None = None) -> Training:
             stage = make_stage(settings, skeleton, points, device, clips)
-            return Training(stage, scale, device, evaluator, console, ranks, stream)
+            return Training(stage, scale, device, watch, console, ranks, stream)
 
         training = begin(settings, points, evaluator)
         if resume:
@@ -131,15 +132,7 @@ def train(settings: Settings, *, resume: bool = False, console: Console | None =
         elif isinstance(settings, TeacherSettings) and settings.recipe == "upright":
             start = time.perf_counter()
             some = points[:: max(1, len(points) // PILOT_POSES)]
-            losses = pilots(settings, training.steps, lambda given: begin(given, some, None))
-            if losses:
-                elevation = min(losses, key=losses.__getitem__)
-                training.hold(elevation)
-                where = f"{'down' if elevation > 0 else 'up'} by about {abs(elevation)} degrees"
-                told = ", ".join(f"{loss:.2f} at {held}°" for held, loss in losses.items())
-                training.say(
-                    f"the camera looks {where if elevation else 'about level'} (pilots lose {told})"
-                )
+            training.follow(pilots(settings, training.steps, lambda given: begin(given, some)))
             training.seconds = time.perf_counter() - start
         if ranks.main:
             write_settings(settings.out, [settings])
@@ -290,6 +283,16 @@ class Training:
             self.checkpoint()
         self.ranks.any(False, self.device)  # the files are there for all
 
+    def follow(self, losses: dict[float, float]) -> None:
+        """Hold the camera where of these pilots the best did, and say so; see `pilots`."""
+        if not losses:
+            return
+        best = min(losses, key=losses.__getitem__)
+        self.hold(best)
+        steep = f"{'down' if best > 0 else 'up'} by about {abs(best)} degrees"
+        told = ", ".join(f"{loss:.2f} at {elevation}°" for elevation, loss in losses.items())
+        self._say(f"the camera looks {steep if best else 'about level'} (pilots lose {told})")
+
     def hold(self, elevation: float) -> None:
         """Hold the camera of a teacher of recipe "upright" at an elevation, degrees, at first."""
         assert isinstance(self.stage.model, Teacher)
@@ -335,7 +338,7 @@ class Training:
             )
         if not possible or wanted == "off":
             return one_by_one(step)
-        return Captured(step, self.settings.capture_steps, self.say if wanted == "auto" else None)
+        return Captured(step, self.settings.capture_steps, self._say if wanted == "auto" else None)
 
     def result(self) -> Result:
         """What was done so far, as of the last checkpoint."""
@@ -415,7 +418,7 @@ class Training:
             sample = points[:: max(1, len(points) // STATISTICS)]
             model.take_statistics(sample.to(self.device))
 
-    def say(self, line: str) -> None:
+    def _say(self, line: str) -> None:
         """Show a line, once for all ranks."""
         if self.ranks.main:
             self.console.print(line, highlight=False, soft_wrap=True, markup=False)

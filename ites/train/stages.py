@@ -20,7 +20,6 @@ from ites.temporal import consistent_depths
 Losses = tuple[Tensor, ...]
 
 
-ELEVATIONS = (0, -30, 30)  # degrees that pilots hold the camera at
 SETTLES = 10  # times that the sign of all depths is looked at while the camera is held level
 SAMPLE = 1024  # poses that decide it
 
