@@ -10,9 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,7 +32,6 @@ from ites.train.engine import Training, train
 from ites.train.feed import epoch_order
 from ites.train.log import Log, clock, quiet_console
 from ites.train.stages import make_stage, teacher_labels
-from ites.train.step import Captured, Kind, Step
 
 POSES = 71  # with batches of 16: five steps an epoch, the last of seven poses
 SMALL = {"batch": 16, "width": 16, "blocks": 1, "log_every": 4, "device": "cpu"}
@@ -355,62 +352,6 @@ def test_a_set_too_large_for_the_device_streams(
             settings = student_settings(store, tmp_path / name, teacher_run, **given)
         train(settings, console=quiet_console())
     same(numbers(tmp_path / "streamed", stage), numbers(tmp_path / "resident", stage))
-
-
-@pytest.mark.parametrize("memory", [0.0, 0.0075])
-def test_captured_steps_are_the_plain_ones(
-    memory: float, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Blocks of steps across logs, epochs, chunks, short batches and the change of the loss."""
-    replayed: list[int] = []
-
-    class FakeCapture(Captured):
-        def __init__(self, step: Step) -> None:
-            self.step, self.block, self.tell = step, 2, None
-            self._launched, self._graphs, self._refused = Counter(), {}, False
-
-        def _launch(self, kind: Kind) -> None:
-            self.step(kind)
-
-        def _record(self, kind: Kind, count: int) -> Any:
-            def replay() -> None:
-                replayed.append(count)
-                for _ in range(count):
-                    self.step(kind)
-
-            return SimpleNamespace(replay=replay)
-
-    given: dict[str, Any] = {"epochs": 5, "centre_steps": 13, "device_memory": memory}
-    train(teacher_settings(store, tmp_path / "plain", **given), console=quiet_console())
-    monkeypatch.setattr("ites.train.engine.one_by_one", FakeCapture)
-    train(teacher_settings(store, tmp_path / "captured", **given), console=quiet_console())
-    same(numbers(tmp_path / "captured", "teacher"), numbers(tmp_path / "plain", "teacher"))
-    assert set(replayed) == {1, 2}
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
-@pytest.mark.parametrize("stage", ["teacher", "student"])
-def test_cuda_graphs_give_the_plain_losses(
-    stage: str, precision: str, store: Path, teacher_run: Path, tmp_path: Path
-) -> None:
-    for capture in ("on", "off"):
-        given: dict[str, Any] = {"epochs": 8, "capture": capture, "capture_steps": 2}
-        given |= {"device": "cuda", "precision": precision}
-        if stage == "teacher":
-            settings = teacher_settings(store, tmp_path / capture, **given)
-        else:
-            settings = student_settings(store, tmp_path / capture, teacher_run, **given)
-        train(settings, console=quiet_console())
-    on, off = (rows(tmp_path / capture / f"{stage}.log.csv") for capture in ("on", "off"))
-    for left, right in zip(on, off, strict=True):
-        for name in left:
-            assert float(left[name]) == pytest.approx(float(right[name]), rel=1e-5)
-
-
-def test_graphs_are_not_promised_where_there_are_none(store: Path, tmp_path: Path) -> None:
-    with pytest.raises(ItesError, match="capture: expected a GPU and a single process"):
-        train(teacher_settings(store, tmp_path, capture="on"), console=quiet_console())
 
 
 def test_both_stages_from_the_command_line(store: Path, tmp_path: Path) -> None:

@@ -12,9 +12,18 @@ from ites.skeleton import Skeleton
 
 def mirror_image(points: Tensor, skeleton: Skeleton) -> Tensor:
     """2D poses (B, J, 2) in a mirror: x changes its sign, left joints become right ones."""
-    image = points[:, list(skeleton.mirror)]
+    image = other_sides(points, skeleton)
     image[..., 0].neg_()
     return image
+
+
+def other_sides(joints: Tensor, skeleton: Skeleton) -> Tensor:
+    """What belongs to joints, (B, J, ...), with left joints and right ones exchanged.
+
+    No list of indices is copied to the device for it, so that a CUDA graph may hold it.
+    """
+    of_joint = joints.unbind(1)
+    return torch.stack([of_joint[other] for other in skeleton.mirror], dim=1)
 
 
 def mean_depth(lift: Callable[[Tensor], Tensor], points: Tensor, skeleton: Skeleton) -> Tensor:
@@ -25,4 +34,4 @@ def mean_depth(lift: Callable[[Tensor], Tensor], points: Tensor, skeleton: Skele
         points, skeleton: what is lifted.
     """
     depth, image = lift(torch.cat([points, mirror_image(points, skeleton)])).chunk(2)
-    return (depth + image[:, list(skeleton.mirror)]) / 2
+    return (depth + other_sides(image, skeleton)) / 2

@@ -71,7 +71,6 @@ class Prior(nn.Module):
         self.skeleton, self.backend, self.width = skeleton, backend, width
         coordinates = 2 * (skeleton.num_joints - 1)
         self.components = min(components, coordinates)
-        self.others = [j for j in range(skeleton.num_joints) if j != skeleton.root]
         self.couplings = nn.ModuleList(Coupling(self.components, width) for _ in range(blocks))
         self.register_buffer("centre", torch.zeros(coordinates))
         self.register_buffer("whiten", torch.zeros(coordinates, self.components))
@@ -113,14 +112,15 @@ class Prior(nn.Module):
         z = (self._relative(points) - self.centre) @ self.whiten
         volume = torch.zeros_like(z[:, 0])
         for coupling, order in zip(self.couplings, self.order, strict=True):
-            z, change = coupling(z[:, order])
+            z, change = coupling(z.index_select(1, order))
             volume = volume + change
         normal = 0.5 * z.square().sum(1) + 0.5 * self.components * _LOG_2_PI
         return normal - volume
 
     def _relative(self, points: Tensor) -> Tensor:
         root = self.skeleton.root
-        return (points - points[:, root : root + 1])[:, self.others].flatten(1)
+        joints = points - points[:, root : root + 1]
+        return torch.cat([joints[:, :root], joints[:, root + 1 :]], dim=1).flatten(1)
 
 
 _LOG_2_PI = 1.8378770664093453

@@ -11,7 +11,7 @@ from ites.checkpoint import load_model, load_prior, weights_file
 from ites.config import PriorSettings, Settings, StudentSettings, TeacherSettings
 from ites.errors import ItesError
 from ites.models import Denoiser, Prior, Student, Teacher
-from ites.models.mirror import mirror_image
+from ites.models.mirror import mirror_image, other_sides
 from ites.models.teacher import spread_of
 from ites.ops import RotationDraw, TurnDraw
 from ites.skeleton import Skeleton
@@ -255,7 +255,7 @@ def teacher_labels(
     )
     if not upright:
         return (depth,)
-    return torch.cat([depth, depth[:, list(skeleton.mirror)]]), elevation[0].repeat(2)
+    return torch.cat([depth, other_sides(depth, skeleton)]), elevation[0].repeat(2)
 
 
 def with_mirror_images(points: Tensor, skeleton: Skeleton) -> Tensor:

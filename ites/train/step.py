@@ -183,8 +183,15 @@ class Captured:
     def _record(self, kind: Kind, count: int) -> torch.cuda.CUDAGraph:
         """A graph of some steps; recording takes none. What it allocates, the graphs share."""
         graph = torch.cuda.CUDAGraph()
-        # Other threads may go on: the feed's waits for a copy.
-        with torch.cuda.graph(graph, self._pool, self._side, capture_error_mode="thread_local"):
-            for _ in range(count):
-                self.step(kind)
+        groups = self.step.optimiser.param_groups
+        for group in groups:
+            group["capturable"] = True  # Adam wants to be told; its fused kernel always is
+        try:
+            # Other threads may go on: the feed's waits for a copy.
+            with torch.cuda.graph(graph, self._pool, self._side, capture_error_mode="thread_local"):
+                for _ in range(count):
+                    self.step(kind)
+        finally:
+            for group in groups:
+                group["capturable"] = False  # or it warns of every step that is launched
         return graph
