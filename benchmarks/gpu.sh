@@ -8,8 +8,9 @@
 # A step that fails leaves the others their turn; the summary at the end tells, and the exit status
 # is the number of failures. Results go to $OUT, by default benchmarks/results/<device>.
 #
-# schedule stops itself after $LIMIT seconds (default 480) and leaves its run in $OUT as
-# run.tar.part*; with RESUME=<folder with these parts> another call goes on from there.
+# A part stops itself after $LIMIT seconds (default 570): the steps that come last have what is left.
+# schedule leaves its run in $OUT as run.tar.part*; with RESUME=<folder with these parts> another
+# call goes on from there.
 #
 # --dry-run after the part: much the same in small on a CPU, to try this script itself.
 set -uo pipefail
@@ -21,7 +22,7 @@ if [[ ! $part =~ ^(ops|steps|schedule)$ ]]; then
     sed -n '2,/^set/{s/^# \{0,1\}//p}' benchmarks/gpu.sh
     exit 2
 fi
-LIMIT=${LIMIT:-480}
+LIMIT=${LIMIT:-570}
 export PYTHON=${PYTHON:-python3} PYTHONPATH=$PWD PYTHONUNBUFFERED=1
 export TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-9.0} MAX_JOBS=${MAX_JOBS:-$(nproc)}
 if [ -z "${OUT:-}" ]; then
@@ -38,8 +39,14 @@ say() { echo "$*" | tee -a "$summary"; }
 
 # step NAME SECONDS COMMAND...: run a command within a time, log it, say how it went.
 step() {
-    local name=$1 seconds=$2 start status
+    local name=$1 seconds=$2 left=$((LIMIT - SECONDS)) start status
     shift 2
+    if [ "$left" -lt 10 ]; then
+        say "$(printf '%-24s no time is left' "$name")"
+        failures=$((failures + 1))
+        return 1
+    fi
+    [ "$seconds" -le "$left" ] || seconds=$left
     start=$(date +%s)
     printf '\n== %s: %s\n' "$name" "$*" >>"$log"
     timeout --signal=INT --kill-after=20 "$seconds" "$@" >>"$log" 2>&1
@@ -76,6 +83,8 @@ ops() {
         "$PYTHON" -c "import xdist" 2>/dev/null && options=(-n 8)
         OMP_NUM_THREADS=2 step tests 200 "$PYTHON" -m pytest -p no:cacheprovider "${options[@]}" tests
         step "ops once" 60 "$PYTHON" -m benchmarks.small --device cuda
+        step timings 200 "$PYTHON" -m benchmarks.run --device cuda --seconds 0.05 \
+            --compiled-batches "" "${where[@]}"
         if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer); then
             for tool in memcheck racecheck; do
                 PYTORCH_NO_CUDA_MEMORY_CACHING=1 step "$tool" 75 "$sanitizer" --tool "$tool" \
@@ -84,8 +93,10 @@ ops() {
         else
             say "compute-sanitizer: not installed"
         fi
-        step timings 240 "$PYTHON" -m benchmarks.run --device cuda --seconds 0.05 \
-            --compiled-batches 65536,1048576 "${where[@]}"
+        # What torch.compile makes of it takes long to make: it has the time that is left.
+        LIMIT=$((LIMIT - 20)) step "with torch.compile" 300 "$PYTHON" -m benchmarks.run \
+            --device cuda --seconds 0.05 --compiled-batches 65536,1048576 -k compile --merge \
+            "${where[@]}"
     fi
     step plots 60 "$PYTHON" -m benchmarks.plot "$OUT/ops.json"
     sed -n '/ x eager /p; / rows, /p; /  slower: /p' "$log" | tail -n 80 | tee -a "$summary"
@@ -121,11 +132,11 @@ schedule() {
         --poses "$poses" --test-subjects 0 --out "$store"
     [ "${RESUME:-}" ] && mkdir -p "$run" && cat "$RESUME"/run.tar.part* | tar -x -C "$OUT"
     if [ -f "$run/settings.toml" ]; then
-        step train $((LIMIT - SECONDS)) "$PYTHON" -m ites train both --resume "$run" --data "$store"
+        options=(--resume "$run")
     else
-        step train $((LIMIT - SECONDS)) "$PYTHON" -m ites train both --data "$store" --out "$run" \
-            "${options[@]}"
+        options+=(--out "$run")
     fi
+    LIMIT=$((LIMIT - 20)) step train "$LIMIT" "$PYTHON" -m ites train both --data "$store" "${options[@]}"
     [ -d "$run" ] && tar -c -C "$OUT" run | split -b 15M - "$OUT/run.tar.part" && rm -r "$run"
     sed -n '/^teacher: /p; /^student: /p; /^continue /p' "$log" | tee -a "$summary"
 }

@@ -62,10 +62,6 @@ def complete(
     rows: list[dict[str, Any]], rates: dict[str, float], about: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """The rows with rates, shares of the bounds and ratios to eager PyTorch's fastest."""
-    eager: dict[tuple[Any, ...], float] = {}
-    for row in rows:
-        if row["provider"] in cases.EAGER:
-            eager[_work(row)] = min(row["seconds"], eager.get(_work(row), math.inf))
     matrix = {
         "float32": rates.get("tf32", rates["float32"]),
         "bfloat16": rates.get("bf16", rates["float32"]),
@@ -80,9 +76,19 @@ def complete(
         row["share"] = bounds[row["bound"]] / seconds
         row["gigabytes_per_second"] = row["bytes"] / seconds / 1e9
         row["gigaflops"] = row["flop"] / seconds / 1e9
-        row["times_eager"] = eager.get(_work(row), math.nan) / seconds
-        row["slower_than_eager"] = row["provider"] in cases.KERNELS and row["times_eager"] < 1
         row |= {name: about[name] for name in ("device", "torch", "commit", "others_share")}
+    return compared(rows)
+
+
+def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with ratios to eager PyTorch's fastest of the same work."""
+    eager: dict[tuple[Any, ...], float] = {}
+    for row in rows:
+        if row["provider"] in cases.EAGER:
+            eager[_work(row)] = min(row["seconds"], eager.get(_work(row), math.inf))
+    for row in rows:
+        row["times_eager"] = eager.get(_work(row), math.nan) / row["seconds"]
+        row["slower_than_eager"] = row["provider"] in cases.KERNELS and row["times_eager"] < 1
     return rows
 
 
@@ -104,7 +110,7 @@ def merged(result: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
     cases = list(dict.fromkeys(row["case"] for row in rows.values()))
     order = sorted(rows.values(), key=lambda row: (cases.index(row["case"]), row["dtype"]))
     rates = {name: max(rate, earlier["rates"][name]) for name, rate in result["rates"].items()}
-    return {**result, "rates": rates, "rows": order}
+    return {**result, "rates": rates, "rows": compared(order)}
 
 
 def _work(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -168,7 +174,8 @@ def main(argv: list[str] | None = None) -> int:
     seconds = options.seconds or (0.05 if options.quick else 0.2)
     arguments = [f"--device={device}", f"--seconds={seconds}"]
     arguments.append(f"--batches={options.batches or _join(batches)}")
-    arguments.append(f"--compiled-batches={options.compiled_batches or _join(compiled)}")
+    given = options.compiled_batches
+    arguments.append(f"--compiled-batches={_join(compiled) if given is None else given}")
     if options.k:
         arguments += ["-k", options.k]
 

@@ -40,6 +40,11 @@ def test_merged_keeps_what_was_not_timed_anew():
     assert both["rates"] == {"copy": 1e9, "float32": 2e10}
 
 
+def test_merged_compares_with_the_earlier_eager_rows():
+    both = run.merged(result([row("compile", 2.0)]), result([row("eager", 6.0)]))
+    assert {r["provider"]: r["times_eager"] for r in both["rows"]} == {"eager": 1, "compile": 3}
+
+
 def test_merged_refuses_another_device():
     with pytest.raises(ValueError, match="earlier rows are of a processor, this run is of other"):
         run.merged(result([], device="other"), result([]))
