@@ -120,7 +120,10 @@ class Lifter:
         if lifted.is_cuda:
             torch.cuda.synchronize(lifted.device)
         self._seconds.append(time.perf_counter() - start)
-        return lifted if isinstance(frame, Tensor) else lifted.numpy()
+        if not isinstance(frame, Tensor):
+            return lifted.numpy()
+        with torch.inference_mode(False):
+            return lifted.clone()  # an ordinary tensor, for the caller to work with
 
     def latency(self) -> dict[str, float]:
         """Milliseconds from a frame to its pose, of the last calls.

@@ -227,6 +227,16 @@ class TestSemanticGraphConv(OpContract):
         }
 
 
+def test_what_a_lifting_made_serves_a_training():
+    """The tables are made once; made in inference mode they could not be saved for a gradient."""
+    ops.graph_of.cache_clear()
+    sample = TestSemanticGraphConv().sample(3, HUMAN36M)
+    with torch.inference_mode():
+        sample["graph"] = ops.graph_of(HUMAN36M, CPU)
+    ops.semantic_graph_conv(**sample).sum().backward()
+    assert sample["x"].grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("skeleton", (HUMAN36M, FORK, HAND), ids=lambda s: s.name)
 def test_convolution_by_dense_matrices(skeleton):
     """(A * I) @ (x @ W0) + (A * (1 - I)) @ (x @ W1) + b, written as it stands in the paper."""

@@ -58,6 +58,8 @@ def test_what_comes_in_comes_out(run):
     np.testing.assert_array_equal(again, kept)
     lifter.lift(keypoints()[5])
     assert torch.equal(first, kept)  # a result is the caller's own
+    first *= 1000  # and no tensor of inference mode
+    (torch.ones(3, requires_grad=True) * first).sum().backward()
     assert lifter.lift(keypoints()[:0]).shape == (0, 17, 3)
 
 

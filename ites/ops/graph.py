@@ -33,6 +33,7 @@ class Graph(NamedTuple):
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # a training may need what a lifting has made
 def graph_of(skeleton: Skeleton, device: torch.device) -> Graph:
     """The tables of a skeleton on a device, made once."""
     rows = torch.tensor([row for row, _ in skeleton.edges])
