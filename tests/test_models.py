@@ -1,11 +1,13 @@
 """The two networks, against METHOD's description."""
 
+import re
+
 import pytest
 import torch
 from torch.nn import functional
 
 from ites import geometry
-from ites.models import Student, Teacher
+from ites.models import Prior, Student, Teacher, fold_norms
 from ites.models.layers import update_running
 from ites.ops import RotationDraw
 from ites.skeleton import Skeleton
@@ -118,6 +120,26 @@ def test_any_skeleton(backend):
     student.losses(x, teacher.depth(x).detach(), draw("y")).total().backward()
     assert student.pose(x).shape == (3, 5, 3)
     assert all(p.grad is not None for p in [*teacher.parameters(), *student.parameters()])
+
+
+@pytest.mark.parametrize("shape", [(2, 17, 3), (17, 2), (2, 16, 2), (2, 17, 2, 1)])
+def test_what_are_no_2d_poses_is_named(shape):
+    wrong = torch.zeros(shape)
+    told = re.escape(f"points must have shape (B, 17, 2), got {shape}")
+    for upright in (False, True):
+        teacher = Teacher(width=16, blocks=1, upright=upright).eval()
+        student = Student(width=8, blocks=1, upright=upright).eval()
+        for model in (teacher, student, fold_norms(teacher), fold_norms(student)):
+            for call in (model.pose, model.depth):
+                with pytest.raises(ValueError, match=f"{type(model).__name__}: {told}"):
+                    call(wrong)
+        for model in (teacher, student):
+            with pytest.raises(ValueError, match=f"{type(model).__name__}: {told}"):
+                model(wrong)
+    with pytest.raises(ValueError, match=f"Prior: {told}"):
+        Prior(width=8, blocks=1)(wrong)
+    with pytest.raises(ValueError, match=f"Teacher: {told}"):
+        teacher.trunk(wrong)
 
 
 def test_a_bias_before_a_norm_changes_the_running_mean_alone():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ites import geometry, ops
 from ites.models.denoiser import Denoiser
-from ites.models.layers import BatchNormReLU, GraphLayer, SemGraphConv
+from ites.models.layers import BatchNormReLU, GraphLayer, SemGraphConv, expect_poses
 from ites.models.mirror import mean_depth
 from ites.models.student import Block as StudentBlock
 from ites.models.student import Student
@@ -64,6 +64,7 @@ class FoldedTeacher(nn.Module):
 
     def clean(self, points: Tensor) -> Tensor:
         """2D poses (B, J, 2) as they are lifted; see `Teacher.clean`."""
+        expect_poses(self, points, self.skeleton)
         root = self.skeleton.root
         centred = points - points[:, root : root + 1]
         return centred if self.denoiser is None else self.denoiser(points)
@@ -126,6 +127,7 @@ class FoldedStudent(nn.Module):
 
     def clean(self, points: Tensor) -> Tensor:
         """2D poses (B, J, 2) as they are lifted; see `Student.clean`."""
+        expect_poses(self, points, self.skeleton)
         return points if self.denoiser is None else self.denoiser(points)
 
     def _depth_of(self, points: Tensor) -> Tensor:

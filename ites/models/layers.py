@@ -15,6 +15,19 @@ from ites.skeleton import Skeleton
 MOMENTUM = 0.1  # of BatchNorm's running statistics
 
 
+def expect_poses(model: nn.Module, points: Tensor, skeleton: Skeleton) -> None:
+    """Check that what a model is given are 2D poses (B, J, 2) of its skeleton.
+
+    Raises:
+        ValueError: the shape is another, with what was expected and given.
+    """
+    if points.ndim != 3 or points.shape[1:] != (skeleton.num_joints, 2):
+        raise ValueError(
+            f"{type(model).__name__}: points must have shape (B, {skeleton.num_joints}, 2), "
+            f"got {tuple(points.shape)}"
+        )
+
+
 class BatchStatistics(NamedTuple):
     """What a pass leaves for the running statistics: (C,) each, constants.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ites.models.layers import Linear
+from ites.models.layers import Linear, expect_poses
 from ites.skeleton import HUMAN36M, Skeleton
 
 _LIMIT = 2.0  # of a layer's log scale
@@ -118,6 +118,7 @@ class Prior(nn.Module):
         return normal - volume
 
     def _relative(self, points: Tensor) -> Tensor:
+        expect_poses(self, points, self.skeleton)
         root = self.skeleton.root
         joints = points - points[:, root : root + 1]
         return torch.cat([joints[:, :root], joints[:, root + 1 :]], dim=1).flatten(1)

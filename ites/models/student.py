@@ -15,6 +15,7 @@ from ites.models.layers import (
     Folded,
     GraphLayer,
     SemGraphConv,
+    expect_poses,
     update_running,
 )
 from ites.models.mirror import mean_depth
@@ -118,6 +119,7 @@ class Student(nn.Module):
         towards them by `momentum`.
         `folded` is what `fold` gives, where it is at hand.
         """
+        expect_poses(self, points, self.skeleton)
         x = self.input_norm(self.input(points))
         for block, weights in zip(self.blocks, folded or self.fold(), strict=True):
             x = block(x, weights)
@@ -129,6 +131,7 @@ class Student(nn.Module):
 
     def clean(self, points: Tensor) -> Tensor:
         """2D poses (B, J, 2) as they are lifted: in recipe "upright" denoised."""
+        expect_poses(self, points, self.skeleton)
         return points if self.denoiser is None else self.denoiser(points)
 
     def depth(self, points: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ites import geometry, ops
 from ites.models.denoiser import Denoiser
-from ites.models.layers import MOMENTUM, BatchNormReLU, Linear, update_running
+from ites.models.layers import MOMENTUM, BatchNormReLU, Linear, expect_poses, update_running
 from ites.models.mirror import mean_depth, mirror_image
 from ites.models.prior import limited
 from ites.skeleton import HUMAN36M, Skeleton
@@ -188,6 +188,7 @@ class Teacher(nn.Module):
         In training this is a pass: it has its own batch statistics and moves the running ones
         towards them by `momentum`.
         """
+        expect_poses(self, points, self.skeleton)
         x = self.input_norm.after(self.input, points.flatten(1))
         for block in self.blocks:
             x = block(x)
@@ -217,6 +218,7 @@ class Teacher(nn.Module):
 
     def clean(self, points: Tensor) -> Tensor:
         """2D poses (B, J, 2) as they are lifted: root-relative, in recipe "upright" denoised."""
+        expect_poses(self, points, self.skeleton)
         return self._centre(points) if self.denoiser is None else self.denoiser(points)
 
     def pose(self, points: Tensor) -> Tensor:
