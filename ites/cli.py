@@ -91,13 +91,20 @@ def demo(
     run(out, seed=seed, device=device, say=say)
 
 
+SHOWN = 20
+"""Subjects named of a split."""
+
+
 def _summary(out: Path, summary: dict[str, Any]) -> None:
     say(f"{out}: {summary['title']}")
+    incomplete = 0
     for split, found in summary["splits"].items():
-        subjects = found["subjects"]
+        subjects, incomplete = found["subjects"], incomplete + found["incomplete"]
+        lacking = f" ({found['incomplete']:,} lack a joint)" if found["incomplete"] else ""
+        shown = " ".join([*subjects[:SHOWN], *(["..."] if len(subjects) > SHOWN else [])])
         say(
-            f"  {split}: poses {found['poses']:,}, sequences {found['sequences']:,}, "
-            f"subjects {len(subjects)} ({' '.join(subjects)})"
+            f"  {split}: poses {found['poses']:,}{lacking}, sequences {found['sequences']:,}, "
+            f"subjects {len(subjects)} ({shown})"
         )
     truth = "with 3D, for evaluation" if summary["positions"] else "2D alone: enough to train"
     confidence = ", confidences" if summary["confidence"] else ""
@@ -105,7 +112,8 @@ def _summary(out: Path, summary: dict[str, Any]) -> None:
     say(f"  skeleton {summary['skeleton']}, {cameras}{confidence}, {truth}")
     if summary["acknowledgement"]:
         say(f"  {summary['acknowledgement']}")
-    say(f"next: ites train both --data {out} --out runs/{out.stem}")
+    missing = " --missing interpolate" if incomplete else ""
+    say(f"next: ites train both --data {out} --out runs/{out.stem}{missing}")
 
 
 @prepare.command()
@@ -362,8 +370,9 @@ def lift(
         return
     for note in summary["notes"]:
         say(note)
+    clips = "1 clip" if summary["clips"] == 1 else f"{summary['clips']:,} clips"
     say(
-        f"{summary['out']}: {summary['poses']:,} poses in {summary['clips']} clips lifted by the "
+        f"{summary['out']}: {summary['poses']:,} poses in {clips} lifted by the "
         f"{summary['model']} on {summary['device']}, {summary['poses_per_second']:,.0f} poses/s"
     )
     say(f"next: ites view {summary['out']}")

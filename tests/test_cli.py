@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ites.cli import main
+from ites.data.store import PoseStore
 
 COMMANDS = (
     "demo",
@@ -104,6 +105,35 @@ def test_import_is_quick():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_from_ones_own_keypoints_each_command_names_the_next(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("prepare", "synthetic", "--poses", 400, "--fps", 10, "-o", "s.h5") == 0
+    with PoseStore("s.h5") as store:
+        keypoints = store.keypoints("train")
+    (tmp_path / "clips").mkdir()
+    for number, clip in enumerate(np.array_split(keypoints, 25)):
+        seen = np.ones((*clip.shape[:2], 1))
+        seen[1, 4] = number > 0  # in one frame of the first clip a joint is missing
+        np.savez(f"clips/{number:02}.npz", keypoints=np.concatenate([clip, seen], axis=-1))
+    capsys.readouterr()
+    size = ("--image-size", 1000, 1000)
+    assert run("prepare", "keypoints", "clips", "--layout", "human36m", *size, "-o", "m.h5") == 0
+    title, split, _, follow = capsys.readouterr().out.splitlines()
+    assert "poses 320 (1 lack a joint), sequences 25, subjects 25 (00 01 02 " in split
+    assert split.endswith(" 18 19 ...)")
+    assert follow == "next: ites train both --data m.h5 --out runs/m --missing interpolate"
+    small = [f"--{stage}-{name}" for stage in ("prior", "teacher", "student")
+             for name in ("steps", "width", "blocks")]  # fmt: skip
+    sizes = [value for name in small for value in (name, 16 if "width" in name else 2)]
+    assert run(*follow.split()[2:], *sizes) == 0
+    follow = capsys.readouterr().out.splitlines()[-1]
+    assert follow == "next: ites lift runs/m m.h5 -o runs/m/lifted.npz"
+    assert run(*follow.split()[2:]) == 0
+    out = capsys.readouterr().out
+    assert "320 poses in 25 clips lifted by the student" in out
+    assert out.splitlines()[-1] == "next: ites view runs/m/lifted.npz"
 
 
 def test_from_synthetic_motion_to_a_page(tmp_path, capsys, monkeypatch):

@@ -26,7 +26,12 @@ def test_arrays_with_their_camera(tmp_path, out):
     summary = prepare_keypoints(
         [tmp_path / "a.npz", tmp_path / "b.npz"], out, image_size=(640, 480)
     )
-    assert summary["splits"]["train"] == {"poses": 9, "sequences": 2, "subjects": ["a", "b"]}
+    assert summary["splits"]["train"] == {
+        "poses": 9,
+        "incomplete": 0,
+        "sequences": 2,
+        "subjects": ["a", "b"],
+    }
     assert not summary["positions"]
     with PoseStore(out) as store:
         first, second = store.sequences

@@ -287,7 +287,7 @@ class PoseStore:
             if missing == "error":
                 raise ItesError(
                     f"{self.path}: {np.count_nonzero(~complete)} of {len(complete)} poses lack a "
-                    "joint (confidence 0): choose missing = 'drop' or 'interpolate'"
+                    "joint (confidence 0): choose missing = 'drop' or 'interpolate' (--missing)"
                 )
             if missing == "interpolate":
                 self._interpolate(keypoints, split)
@@ -308,6 +308,7 @@ class PoseStore:
             sequences = self.sequences_of(split)
             splits[split] = {
                 "poses": sum(sequence.length for sequence in sequences),
+                "incomplete": int(np.count_nonzero(~self.complete(split))),
                 "sequences": len(sequences),
                 "subjects": list(dict.fromkeys(sequence.subject for sequence in sequences)),
             }

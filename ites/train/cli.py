@@ -85,16 +85,23 @@ def run_stages(
     ranks.part()
     if why:
         _say(console, why)
-    last = chosen[-1]
-    if stages == ["prior"]:
-        follow = f"--recipe upright --data {last.data} --out {last.out}"
-        _say(console, f"next: ites train teacher {follow}")
-    elif stages == ["teacher"]:
-        recipe = "" if last.recipe == "paper" else f"--recipe {last.recipe} "
-        _say(console, f"next: ites train student {recipe}--data {last.data} --out {last.out}")
-    else:
-        _say(console, f"next: ites evaluate {last.out} --data {last.data}")
+    _say(console, f"next: {_next(stages, chosen[-1])}")
     return results
+
+
+def _next(stages: list[str], last: Settings) -> str:
+    """The command that goes on from these stages, the last one's settings given."""
+    from ites.data.store import PoseStore
+
+    if stages == ["prior"]:
+        return f"ites train teacher --recipe upright --data {last.data} --out {last.out}"
+    if stages == ["teacher"]:
+        recipe = "" if last.recipe == "paper" else f"--recipe {last.recipe} "
+        return f"ites train student {recipe}--data {last.data} --out {last.out}"
+    with PoseStore(last.data) as store:
+        if store.has_positions:
+            return f"ites evaluate {last.out} --data {last.data}"
+    return f"ites lift {last.out} {last.data} -o {Path(last.out) / 'lifted.npz'}"
 
 
 def _choose_recipe(
