@@ -265,8 +265,9 @@ def evaluate(
     ] = "checkpoint",
     unit: Annotated[float, typer.Option(help="Metres a network unit, for MPJPE.")] = 1.0,
     missing: Annotated[
-        Literal["error", "drop", "interpolate"], typer.Option(help="Poses that lack a joint.")
-    ] = "error",
+        Literal["error", "drop", "interpolate"] | None,
+        typer.Option(help="Poses that lack a joint; as in the training."),
+    ] = None,
     device: Device = None,
 ) -> None:
     """Compare a run's poses with the truth, by the field's protocols and the paper's.

@@ -208,7 +208,7 @@ def evaluate(
     split: str = "test",
     scale: str = "checkpoint",
     unit: float = 1.0,
-    missing: str = "error",
+    missing: str | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     save: bool = True,
@@ -225,7 +225,8 @@ def evaluate(
         scale: of the input: "checkpoint", the training split's, or "split", chosen so that this
             split's mean root-to-head distance is 1/5, as in the paper.
         unit: metres in one network unit, for MPJPE alone: the other figures find their own scale.
-        missing: what to do with poses that lack a joint: "error", "drop" or "interpolate".
+        missing: what to do with poses that lack a joint: "error", "drop" or "interpolate"; None:
+            as in the training, "error" where that is not known.
         batch_size: poses lifted at a time; None: what suits the device.
         device: "cpu", "cuda", ...; "auto": a GPU where there is one.
         save: write the result into the run folder; see `Evaluation.save`.
@@ -246,6 +247,7 @@ def evaluate(
     ranks = Ranks.here()
     where = pick_device(device, ranks)
     model, metadata = load_model(run, stage, where)
+    missing = missing or metadata.settings.get("missing", "error")
     with PoseStore(data) as store:
         if store.skeleton.parents != metadata.skeleton.parents:
             raise ItesError(

@@ -243,6 +243,9 @@ def test_missing_joints(tmp_path, run):
     assert [(row.name, row.poses) for row in dropped.actions] == [("sit", 10), ("walk", 20)]
     filled = evaluate(run, data, device="cpu", missing="interpolate")
     assert [(row.name, row.poses) for row in filled.actions] == [("sit", 11), ("walk", 22)]
+    metadata = Metadata("student", HUMAN36M, SCALE, settings={"missing": "interpolate"})
+    save_model(run / "student.safetensors", Student(width=8, blocks=1), metadata)
+    assert evaluate(run, data, device="cpu").settings["missing"] == "interpolate"
 
 
 def test_no_3d_is_said_and_nothing_is_written(tmp_path, run):
