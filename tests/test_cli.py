@@ -134,6 +134,10 @@ def test_from_ones_own_keypoints_each_command_names_the_next(tmp_path, capsys, m
     out = capsys.readouterr().out
     assert "320 poses in 25 clips lifted by the student" in out
     assert out.splitlines()[-1] == "next: ites view runs/m/lifted.npz"
+    alone = ("prior", "--data", "m.h5", "--out", "runs/p", "--missing", "drop", "--steps", 2)
+    assert run("train", *alone) == 0
+    follow = "next: ites train teacher --recipe upright --data m.h5 --out runs/p --missing drop"
+    assert capsys.readouterr().out.splitlines()[-1] == follow
 
 
 def test_from_synthetic_motion_to_a_page(tmp_path, capsys, monkeypatch):

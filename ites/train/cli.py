@@ -93,11 +93,11 @@ def _next(stages: list[str], last: Settings) -> str:
     """The command that goes on from these stages, the last one's settings given."""
     from ites.data.store import PoseStore
 
-    if stages == ["prior"]:
-        return f"ites train teacher --recipe upright --data {last.data} --out {last.out}"
-    if stages == ["teacher"]:
+    if stages in (["prior"], ["teacher"]):
+        follow = "teacher" if stages == ["prior"] else "student"
         recipe = "" if last.recipe == "paper" else f"--recipe {last.recipe} "
-        return f"ites train student {recipe}--data {last.data} --out {last.out}"
+        missing = "" if last.missing == "error" else f" --missing {last.missing}"
+        return f"ites train {follow} {recipe}--data {last.data} --out {last.out}{missing}"
     with PoseStore(last.data) as store:
         if store.has_positions:
             return f"ites evaluate {last.out} --data {last.data}"
