@@ -247,8 +247,18 @@ def test_a_folder_of_asf_and_amc(write, tmp_path):
         write(f"{subject}/{subject}_01.amc", f":DEGREES\n{frames}")
     summary = prepare_cmu(tmp_path, tmp_path / "cmu.h5")
     # 240 frames at 120 a second: every 10th (12.5 a second) and every 24th (5 a second).
-    assert summary["splits"]["train"] == {"poses": 96, "sequences": 4, "subjects": ["S07"]}
-    assert summary["splits"]["test"] == {"poses": 40, "sequences": 4, "subjects": ["S01"]}
+    assert summary["splits"]["train"] == {
+        "poses": 96,
+        "incomplete": 0,
+        "sequences": 4,
+        "subjects": ["S07"],
+    }
+    assert summary["splits"]["test"] == {
+        "poses": 40,
+        "incomplete": 0,
+        "sequences": 4,
+        "subjects": ["S01"],
+    }
     with PoseStore(tmp_path / "cmu.h5") as store:
         sequence = store.sequences_of("train")[0]
         assert (sequence.camera, sequence.action, sequence.fps) == ("S1.54138969", "07_01", 12.0)

@@ -87,7 +87,12 @@ def test_cdf_of_the_cameras(tmp_path):
     for take in TAKES:
         flat_files(tmp_path, *take)
     summary = prepare_h36m(tmp_path, tmp_path / "out.h5")
-    assert summary["splits"]["train"] == {"poses": 40, "sequences": 8, "subjects": ["S1"]}
+    assert summary["splits"]["train"] == {
+        "poses": 40,
+        "incomplete": 0,
+        "sequences": 8,
+        "subjects": ["S1"],
+    }
     check(tmp_path / "out.h5", keypoints=lambda *take: seen(*take)[1] + 0.25)
 
 
