@@ -214,7 +214,7 @@ class OpContract:
         assert any(called in str(func) for func, _ in recorder.calls)
         for func, args in recorder.calls:
             args = tuple(
-                a.detach().clone().requires_grad_(a.is_floating_point())
+                a.detach().clone().requires_grad_(self.differentiable and a.is_floating_point())
                 if isinstance(a, Tensor)
                 else a
                 for a in args
