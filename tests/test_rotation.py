@@ -333,6 +333,7 @@ class TestReturnDistance(OpContract):
 
 class TestDrawRotations(OpContract):
     op = "draw_rotations"
+    differentiable = False
 
     @staticmethod
     def call(arguments: Arguments, backend: str):
