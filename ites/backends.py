@@ -19,6 +19,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,28 @@ _DTYPES = {
 }
 _HALF_OPS = ("graph_mix", "batch_norm_relu")
 
+
+def _vendor(path: str = "/proc/cpuinfo") -> str:
+    """Who made the processor, as it says itself: GenuineIntel, AuthenticAMD; "" where unknown."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            for line in islice(file, 8):  # of the first processor
+                name, _, value = line.partition(":")
+                if name.strip() == "vendor_id":
+                    return value.strip()
+    except OSError:
+        pass
+    return ""
+
+
 CHOICES: dict[str, Any] = json.loads(Path(__file__).with_name("choices.json").read_text())
 """By kind of device: where it was `measured` (null: nowhere yet), and the backends, fastest first,
 of each of the `ops`, and by `default` of those not listed."""
+
+if torch.backends.mkl.is_available() and _vendor() == "GenuineIntel":
+    # On Intel's processors alone PyTorch's product, MKL's, uses the widest instructions; there
+    # ours reaches 0.74 to 0.92 of its speed.
+    CHOICES["cpu"]["ops"]["linear"] = ["reference", "cpp"]
 
 
 def _missing() -> dict[str, str]:

@@ -36,6 +36,16 @@ def test_the_first_that_can_run_is_chosen(monkeypatch):
         backends.choose("graph_mix", "cpu", torch.float32, "triton")
 
 
+def test_the_processors_maker_is_read(tmp_path):
+    for text, maker in (
+        ("processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\n", "GenuineIntel"),
+        ("processor\t: 0\nBogoMIPS\t: 50.00\n\nCPU implementer\t: 0x41\n", ""),
+    ):
+        (tmp_path / "cpuinfo").write_text(text)
+        assert backends._vendor(str(tmp_path / "cpuinfo")) == maker
+    assert backends._vendor(str(tmp_path / "none")) == ""
+
+
 def test_measured_times_make_the_order():
     def row(batch, provider, seconds, mode="both"):
         work = {"case": "op", "dtype": "float32", "mode": mode, "batch": batch}
