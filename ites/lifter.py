@@ -116,14 +116,13 @@ class Lifter:
         keypoints, run = self._steps.get(len(batch)) or self._prepare(len(batch))
         start = time.perf_counter()
         keypoints.copy_(batch)
-        lifted = run().to(given.device, copy=True).reshape(*given.shape[:-1], 3)
+        result = run()
+        with torch.inference_mode(False):  # the copy is an ordinary tensor, the caller's own
+            lifted = result.to(given.device, copy=True).reshape(*given.shape[:-1], 3)
         if lifted.is_cuda:
             torch.cuda.synchronize(lifted.device)
         self._seconds.append(time.perf_counter() - start)
-        if not isinstance(frame, Tensor):
-            return lifted.numpy()
-        with torch.inference_mode(False):
-            return lifted.clone()  # an ordinary tensor, for the caller to work with
+        return lifted if isinstance(frame, Tensor) else lifted.numpy()
 
     def latency(self) -> dict[str, float]:
         """Milliseconds from a frame to its pose, of the last calls.

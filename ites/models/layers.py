@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ites import ops
+from ites.ops._registry import expect
 from ites.skeleton import Skeleton
 
 MOMENTUM = 0.1  # of BatchNorm's running statistics
@@ -21,11 +22,7 @@ def expect_poses(model: nn.Module, points: Tensor, skeleton: Skeleton) -> None:
     Raises:
         ValueError: the shape is another, with what was expected and given.
     """
-    if points.ndim != 3 or points.shape[1:] != (skeleton.num_joints, 2):
-        raise ValueError(
-            f"{type(model).__name__}: points must have shape (B, {skeleton.num_joints}, 2), "
-            f"got {tuple(points.shape)}"
-        )
+    expect(type(model).__name__, "points", points, "B", skeleton.num_joints, 2)
 
 
 class BatchStatistics(NamedTuple):
