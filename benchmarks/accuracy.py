@@ -23,10 +23,10 @@ import torch
 from benchmarks import machine
 from benchmarks.rounding import ROUNDINGS, RoundedProducts
 from benchmarks.variants import VARIANTS, write_variant
-from ites.checkpoint import weights_file
-from ites.config import Settings, make_settings, stages_of
-from ites.evaluate import evaluate
-from ites.files import replacing
+from ites.evaluation.evaluate import evaluate
+from ites.runs.checkpoint import weights_file
+from ites.runs.settings import Settings, make_settings, stages_of
+from ites.system.files import replacing
 from ites.train.engine import Result, train
 from ites.train.evaluation import FIGURES
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.cases import JOINTS, Arguments, Case, Random, Work, measure
 from ites import ops
-from ites.skeleton import HUMAN36M
+from ites.pose.skeleton import HUMAN36M
 
 CHANNELS, ATTENDED = 128, 64
 COLUMNS = 392  # 2 C + 2 M + 1, rounded up to a multiple of 8

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import machine
-from ites import backends
+from ites.ops import backends
 
 JOINTS, ATOMS, SAMPLES = 17, 12, 4
 MODES = ("forward", "backward", "both")
@@ -69,7 +69,7 @@ class Case:
 
     Attributes:
         name: of the case, the op's unless there are several.
-        op: as in `ites.backends`.
+        op: as in `ites.ops.backends`.
         make: `make(poses, random)` gives the arguments.
         call: `call(arguments, backend)` gives the outputs that training uses.
         work: of one pose.

@@ -1,4 +1,4 @@
-"""Write `ites/choices.json`, by which `backend=None` chooses, from measured times.
+"""Write `ites/ops/choices.json`, by which `backend=None` chooses, from measured times.
 
     python -m benchmarks.choose [benchmarks/results/<device>/ops.json ...]
 
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from ites import backends
-from ites.files import replacing
+from ites.ops import backends
+from ites.system.files import replacing
 
 TABLE = Path(backends.__file__).with_name("choices.json")
 CLEARLY = 1.1

@@ -8,7 +8,7 @@ import torch._dynamo.config
 import torch._functorch.config
 
 from benchmarks import cases, machine
-from ites.memory import keep_freed_memory
+from ites.system.memory import keep_freed_memory
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

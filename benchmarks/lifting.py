@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from benchmarks import baseline, machine
-from ites.checkpoint import Metadata, save_model, weights_file
-from ites.files import replacing
-from ites.lift import PRECISIONS, arithmetic, batch_size_for
-from ites.lifter import Lifter
+from ites.inference.lift import PRECISIONS, arithmetic, batch_size_for
+from ites.inference.stream import Lifter
 from ites.models import Student, Teacher, fold_norms
-from ites.skeleton import HUMAN36M
+from ites.pose.skeleton import HUMAN36M
+from ites.runs.checkpoint import Metadata, save_model, weights_file
+from ites.system.files import replacing
 
 FLOP = {"teacher": 7.18e6, "student": 18.0e6}
 """Of a pose; the student's with theta as the paper has it."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 import ites
-from ites import backends
+from ites.ops import backends
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -20,16 +20,16 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402
 
-from ites.checkpoint import load_model  # noqa: E402
-from ites.clips import Clip, root_relative  # noqa: E402
+from ites.data.clips import Clip, root_relative  # noqa: E402
 from ites.data.store import PoseStore  # noqa: E402
-from ites.files import replacing  # noqa: E402
-from ites.lift import lift_points  # noqa: E402
-from ites.metrics import p_mpjpe  # noqa: E402
+from ites.inference.lift import lift_points  # noqa: E402
 from ites.models import fold_norms  # noqa: E402
-from ites.render import Drawing  # noqa: E402
-from ites.skeleton import Skeleton  # noqa: E402
-from ites.view import to_truth  # noqa: E402
+from ites.pose.metrics import p_mpjpe  # noqa: E402
+from ites.pose.skeleton import Skeleton  # noqa: E402
+from ites.runs.checkpoint import load_model  # noqa: E402
+from ites.show.render import Drawing  # noqa: E402
+from ites.show.view import to_truth  # noqa: E402
+from ites.system.files import replacing  # noqa: E402
 
 
 def frames_of(data: Path, count: int) -> tuple[Skeleton, Clip, np.ndarray]:

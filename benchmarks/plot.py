@@ -20,7 +20,7 @@ matplotlib.use("svg")
 from matplotlib import pyplot as plt  # noqa: E402
 
 from benchmarks import cases, machine  # noqa: E402
-from ites.files import replacing  # noqa: E402
+from ites.system.files import replacing  # noqa: E402
 
 LOOKS = {
     "reference": ("plain PyTorch", "0.55", "o"),

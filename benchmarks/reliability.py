@@ -26,14 +26,14 @@ from numpy.typing import NDArray  # noqa: E402
 
 from benchmarks import machine  # noqa: E402
 from benchmarks.plot import save  # noqa: E402
-from ites.checkpoint import load_model  # noqa: E402
 from ites.data.store import PoseStore  # noqa: E402
-from ites.evaluate import truth  # noqa: E402
-from ites.files import replacing  # noqa: E402
-from ites.lift import lift_points  # noqa: E402
-from ites.metrics import pose_errors  # noqa: E402
+from ites.evaluation.evaluate import truth  # noqa: E402
+from ites.inference.lift import lift_points  # noqa: E402
 from ites.models import fold_norms  # noqa: E402
-from ites.trust import Trust  # noqa: E402
+from ites.models.trust import Trust  # noqa: E402
+from ites.pose.metrics import pose_errors  # noqa: E402
+from ites.runs.checkpoint import load_model  # noqa: E402
+from ites.system.files import replacing  # noqa: E402
 
 EDGES = (0, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 1)
 COLUMNS = ("by", "from", "to", "poses", "confidence", "right", "p_mpjpe")

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from benchmarks import cases, machine
-from ites.files import replacing
+from ites.system.files import replacing
 
 BATCHES = {
     "cpu": (1, 16, 256, 4096, 65536, 1048576),

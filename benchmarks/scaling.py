@@ -36,15 +36,15 @@ matplotlib.use("svg")
 from matplotlib import pyplot as plt  # noqa: E402
 
 from benchmarks import machine  # noqa: E402
-from ites.camera import human36m_cameras  # noqa: E402
-from ites.checkpoint import Metadata, save_model  # noqa: E402
 from ites.data.store import PoseStore, PoseStoreWriter  # noqa: E402
-from ites.files import replacing  # noqa: E402
-from ites.lift import lift  # noqa: E402
+from ites.inference.lift import lift  # noqa: E402
 from ites.models import Student, Teacher  # noqa: E402
 from ites.ops import RotationDraw  # noqa: E402
-from ites.ranks import Ranks  # noqa: E402
-from ites.skeleton import HUMAN36M, Skeleton  # noqa: E402
+from ites.pose.camera import human36m_cameras  # noqa: E402
+from ites.pose.skeleton import HUMAN36M, Skeleton  # noqa: E402
+from ites.runs.checkpoint import Metadata, save_model  # noqa: E402
+from ites.system.files import replacing  # noqa: E402
+from ites.system.ranks import Ranks  # noqa: E402
 from ites.train.feed import Feed  # noqa: E402
 
 POSES = (10**4, 10**5, 10**6, 10**7)

@@ -19,15 +19,15 @@ from typing import Any
 import torch
 
 from benchmarks import machine
-from ites import geometry
-from ites.checkpoint import load_model
 from ites.data.store import PoseStore
-from ites.evaluate import truth
-from ites.files import replacing
-from ites.lift import lift_points
-from ites.metrics import pose_errors
+from ites.evaluation.evaluate import truth
+from ites.inference.lift import lift_points
 from ites.models import fold_norms
-from ites.temporal import consistent_depths
+from ites.models.temporal import consistent_depths
+from ites.pose import geometry
+from ites.pose.metrics import pose_errors
+from ites.runs.checkpoint import load_model
+from ites.system.files import replacing
 
 FIGURES = ("p_mpjpe", "n_mpjpe", "wrong_sign", "p_mpjpe_oracle")
 COLUMNS = ("run", "stage", "fps", "clips", "poses", "as", *FIGURES, "sign_changes")

@@ -31,11 +31,11 @@ from torch import Tensor
 
 from benchmarks import baseline, machine
 from benchmarks.machine import Counted
-from ites.checkpoint import Metadata, save_model, weights_file
-from ites.config import make_settings
-from ites.files import replacing
 from ites.models import Teacher
-from ites.skeleton import HUMAN36M
+from ites.pose.skeleton import HUMAN36M
+from ites.runs.checkpoint import Metadata, save_model, weights_file
+from ites.runs.settings import make_settings
+from ites.system.files import replacing
 from ites.train.engine import Training
 from ites.train.stages import make_stage
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.camera import Camera
 from ites.data.store import PoseStore, PoseStoreWriter
+from ites.pose.camera import Camera
 
 Random = np.random.Generator
 Floats = NDArray[np.floating]

@@ -6,16 +6,16 @@ __version__ = "0.1.0"
 
 # Where each public name lives; imported when first asked for, so that `import ites` stays quick.
 _HOMES = {
-    "HUMAN36M": "skeleton",
+    "HUMAN36M": "pose.skeleton",
     "ItesError": "errors",
-    "Lifter": "lifter",
+    "Lifter": "inference.stream",
     "PoseStore": "data.store",
     "PoseStoreWriter": "data.store",
     "RotationDraw": "ops",
-    "Skeleton": "skeleton",
+    "Skeleton": "pose.skeleton",
     "Student": "models",
     "Teacher": "models",
-    "load_model": "checkpoint",
+    "load_model": "runs.checkpoint",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -1,6 +1,6 @@
 """`python -m ites` is the command `ites`."""
 
-from ites.cli import main
+from ites.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ites import backends
-from ites.skeleton import HUMAN36M, Skeleton
+from ites.ops import backends
+from ites.pose.skeleton import HUMAN36M, Skeleton
 
 # Largest error over the largest entry of the float64 reference, values and gradients.
 # Worst seen on a CPU: float64 2e-15 and 9e-13, float32 2e-6 and 2e-5.

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from benchmarks.choose import order
-from ites import backends
-from ites.doctor import OPS, describe, examine
+from ites.cli.doctor import OPS, describe, examine
 from ites.errors import ItesError
+from ites.ops import backends
 
 
 def test_the_table_knows_backends_alone():

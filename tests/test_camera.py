@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ites.camera import Camera, human36m_cameras, normalise, scale_for
 from ites.errors import ItesError
-from ites.skeleton import HUMAN36M
+from ites.pose.camera import Camera, human36m_cameras, normalise, scale_for
+from ites.pose.skeleton import HUMAN36M
 
 
 def test_there_and_back():

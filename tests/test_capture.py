@@ -13,12 +13,12 @@ import torch
 from test_train import numbers, rows, same, teacher_settings, write_store
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ites import backends
-from ites.config import Settings, make_settings, stages_of
 from ites.data.store import PoseStore
-from ites.data.synthetic import prepare_synthetic
+from ites.data.synthetic.synthetic import prepare_synthetic
 from ites.errors import ItesError
-from ites.lifter import Lifter
+from ites.inference.stream import Lifter
+from ites.ops import backends
+from ites.runs.settings import Settings, make_settings, stages_of
 from ites.train.engine import Training, train
 from ites.train.log import quiet_console
 from ites.train.stages import make_stage

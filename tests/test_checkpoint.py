@@ -9,7 +9,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ites.checkpoint import (
+from ites.errors import ItesError
+from ites.models import Student, Teacher
+from ites.pose.skeleton import HUMAN36M, Skeleton
+from ites.runs.checkpoint import (
     Metadata,
     Model,
     load_model,
@@ -19,9 +22,6 @@ from ites.checkpoint import (
     state_file,
     weights_file,
 )
-from ites.errors import ItesError
-from ites.models import Student, Teacher
-from ites.skeleton import HUMAN36M, Skeleton
 
 ARM = Skeleton("arm", ("a", "b", "c"), (-1, 0, 1), head=2)
 

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from ites.cli import main
+from ites.cli.main import main
 from ites.data.store import PoseStore
 
 COMMANDS = (

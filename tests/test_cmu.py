@@ -6,11 +6,11 @@ import h5py
 import numpy as np
 import pytest
 
-from ites.camera import human36m_cameras
 from ites.data import PoseStore
-from ites.data.cmu import ACCLAIM, LAYOUTS, centre, prepare_cmu, read_bvh_clip, subject_of
-from ites.data.mocap import euler, read_amc, read_asf, read_bvh
+from ites.data.datasets.cmu import ACCLAIM, LAYOUTS, centre, prepare_cmu, read_bvh_clip, subject_of
+from ites.data.datasets.mocap import euler, read_amc, read_asf, read_bvh
 from ites.errors import ItesError
+from ites.pose.camera import human36m_cameras
 
 ARM_BVH = """HIERARCHY
 ROOT hip

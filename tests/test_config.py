@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from ites.config import StudentSettings, TeacherSettings, make_settings, read_toml, write_toml
 from ites.errors import ItesError
+from ites.runs.settings import (
+    StudentSettings,
+    TeacherSettings,
+    make_settings,
+    read_toml,
+    write_toml,
+)
 
 
 def write(folder: Path, text: str) -> Path:

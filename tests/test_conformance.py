@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ites import backends
-from ites.conformance import check_file
 from ites.errors import ItesError
+from ites.ops import backends
+from ites.released.conformance import check_file
 
 GROUPS = {
     "rotations",

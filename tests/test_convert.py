@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from ites.checkpoint import load_model
-from ites.convert import convert, convert_model
 from ites.errors import ItesError
+from ites.released.convert import convert, convert_model
+from ites.runs.checkpoint import load_model
 
 
 def released_teacher(width=8, blocks=1, atoms=3):

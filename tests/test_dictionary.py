@@ -7,7 +7,7 @@ import torch
 from op_contract import KERNELS, Arguments, OpContract, device_of, require
 
 from ites import ops
-from ites.skeleton import HUMAN36M
+from ites.pose.skeleton import HUMAN36M
 
 
 def normal(*shape, seed=0):

@@ -18,10 +18,10 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 from test_train import rows, student_settings, teacher_settings, write_store
 
-from ites.checkpoint import load_model, state_file
-from ites.config import Settings
 from ites.models import Teacher
-from ites.ranks import Ranks
+from ites.runs.checkpoint import load_model, state_file
+from ites.runs.settings import Settings
+from ites.system.ranks import Ranks
 from ites.train.engine import train
 from ites.train.feed import Feed, epoch_order
 from ites.train.log import quiet_console

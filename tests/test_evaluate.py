@@ -13,16 +13,16 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from ites import evaluate as evaluation
-from ites import metrics
-from ites.camera import human36m_cameras
-from ites.checkpoint import Metadata, save_model
-from ites.data.cmu import prepare_cmu
+from ites.data.datasets.cmu import prepare_cmu
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.errors import ItesError
-from ites.evaluate import compare, depth_zero, evaluate
+from ites.evaluation import evaluate as evaluation
+from ites.evaluation.evaluate import compare, depth_zero, evaluate
 from ites.models import Student, Teacher
-from ites.skeleton import HUMAN36M, Skeleton
+from ites.pose import metrics
+from ites.pose.camera import human36m_cameras
+from ites.pose.skeleton import HUMAN36M, Skeleton
+from ites.runs.checkpoint import Metadata, save_model
 
 CAMERA = human36m_cameras("S9")[0]
 SCALE = 1.5

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from ites.backends import MISSING
 from ites.models import Student, Teacher, fold_norms
 from ites.models.layers import BatchNormReLU
-from ites.skeleton import HUMAN36M, Skeleton
+from ites.ops.backends import MISSING
+from ites.pose.skeleton import HUMAN36M, Skeleton
 
 FORK = Skeleton("fork", tuple("abcde"), (-1, 0, 1, 1, 3), left=(2,), right=(3,), head=4)
 ROOT_LAST = Skeleton("root last", ("a", "b", "c"), (1, 2, -1), head=0)

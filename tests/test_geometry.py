@@ -2,7 +2,7 @@
 
 import torch
 
-from ites.geometry import backproject, project, so3_exp, so3_log
+from ites.pose.geometry import backproject, project, so3_exp, so3_log
 
 
 def test_a_quarter_turn_about_the_vertical():

@@ -7,9 +7,9 @@ import torch
 from op_contract import FORK, HAND, KERNELS, Arguments, OpContract, device_of, require
 
 from ites import ops
-from ites.backends import INTERPRETED
 from ites.ops import Graph
-from ites.skeleton import HUMAN36M
+from ites.ops.backends import INTERPRETED
+from ites.pose.skeleton import HUMAN36M
 
 CPU = torch.device("cpu")
 

@@ -8,11 +8,11 @@ import h5py
 import numpy as np
 import pytest
 
-from ites.camera import human36m_cameras
 from ites.data import PoseStore
-from ites.data.h36m import JOINTS, prepare_h36m
-from ites.data.npz import load_npz, loads
+from ites.data.datasets.h36m import JOINTS, prepare_h36m
+from ites.data.datasets.npz import load_npz, loads
 from ites.errors import ItesError
+from ites.pose.camera import human36m_cameras
 
 FRAMES = 5
 TAKES = (("S1", "Walking"), ("S1", "WalkDog 1"), ("S9", "Photo"), ("S11", "Directions"))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ites.data import PoseStore
-from ites.data.keypoints import prepare_keypoints
+from ites.data.datasets.keypoints import prepare_keypoints
 from ites.errors import ItesError
-from ites.skeleton import to_human36m
+from ites.pose.skeleton import to_human36m
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""ites.lift, ites.clips and ites.lifted: what is read, assumed, lifted and written."""
+"""Lifting, clips and lifted files: what is read, assumed, lifted and written."""
 
 import os
 import subprocess
@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from ites.assume import assume_camera, metres_per_unit
-from ites.camera import human36m_cameras
-from ites.checkpoint import Metadata, load_model, save_model
-from ites.clips import Clip, Clips, fill_missing, read_keypoints
+from ites.data.clips import Clip, Clips, fill_missing, read_keypoints
+from ites.data.lifted import read_clips, write_clips
 from ites.data.store import PoseStoreWriter
 from ites.errors import ItesError
-from ites.lift import batch_size_for, cut, lift, lift_clips, lift_points
-from ites.lifted import read_clips, write_clips
+from ites.inference.assume import assume_camera, metres_per_unit
+from ites.inference.lift import batch_size_for, cut, lift, lift_clips, lift_points
 from ites.models import Student, Teacher, fold_norms
-from ites.skeleton import HUMAN36M, Skeleton
+from ites.pose.camera import human36m_cameras
+from ites.pose.skeleton import HUMAN36M, Skeleton
+from ites.runs.checkpoint import Metadata, load_model, save_model
 
 RNG = np.random.default_rng(3)
 BODY = RNG.normal(0, 0.3, (17, 3)).astype(np.float32)
@@ -334,7 +334,7 @@ def test_portions_give_what_one_piece_gives(run, tmp_path, monkeypatch):
     model, _ = load_model(run)
     simple, notes = lift_clips(fold_norms(model).pose, read_keypoints(store), 1.5, batch_size=1)
     for size in (1, 12, 1000):
-        monkeypatch.setattr("ites.lift.PORTION", size)
+        monkeypatch.setattr("ites.inference.lift.PORTION", size)
         for ending in ("h5", "npz"):
             out = tmp_path / f"out.{ending}"
             summary = lift(run, store, out, device="cpu", batch_size=1, trust=False)
@@ -346,7 +346,7 @@ def test_portions_give_what_one_piece_gives(run, tmp_path, monkeypatch):
 
 def test_a_lifting_resumes_where_it_stopped(run, tmp_path, monkeypatch):
     store, out, parts = many(tmp_path / "s.h5"), tmp_path / "o.h5", tmp_path / "o.h5.parts"
-    monkeypatch.setattr("ites.lift.PORTION", 1)
+    monkeypatch.setattr("ites.inference.lift.PORTION", 1)
     lift(run, store, out, device="cpu")
     whole = read_clips(out)
     out.unlink()
@@ -358,7 +358,7 @@ def test_a_lifting_resumes_where_it_stopped(run, tmp_path, monkeypatch):
         write_clips(path, clips)
         written.append(path.name)
 
-    monkeypatch.setattr("ites.lift.write_clips", write_two)
+    monkeypatch.setattr("ites.inference.lift.write_clips", write_two)
     with pytest.raises(OSError, match="disk full"):
         lift(run, store, out, device="cpu")
     assert written == ["000000.h5", "000001.h5"] and not out.exists()
@@ -366,7 +366,7 @@ def test_a_lifting_resumes_where_it_stopped(run, tmp_path, monkeypatch):
     with pytest.raises(ItesError, match="begun with body_size 0.72, now 1"):
         lift(run, store, out, device="cpu", resume=True, body_size=1)
     monkeypatch.setattr(
-        "ites.lift.write_clips",
+        "ites.inference.lift.write_clips",
         lambda path, clips: (written.append(path.name), write_clips(path, clips)),
     )
     summary = lift(run, store, out, device="cpu", resume=True)
@@ -408,9 +408,9 @@ def test_two_processes_share_the_work(run, tmp_path, monkeypatch):
     store, out, alone = many(tmp_path / "s.h5"), tmp_path / "two.h5", tmp_path / "one.h5"
     script = tmp_path / "lift_it.py"
     script.write_text(
-        "import os, pathlib, sys, ites.lift\n"
-        "ites.lift.PORTION = 1\n"
-        "report = ites.lift.lift(*sys.argv[1:], device='cpu')\n"
+        "import os, pathlib, sys, ites.inference.lift\n"
+        "ites.inference.lift.PORTION = 1\n"
+        "report = ites.inference.lift.lift(*sys.argv[1:], device='cpu')\n"
         "said = pathlib.Path(__file__).with_name('said' + os.environ['RANK'])\n"
         "said.write_text(str(report.get('processes', 'silent')))\n"
     )
@@ -422,7 +422,7 @@ def test_two_processes_share_the_work(run, tmp_path, monkeypatch):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert [(tmp_path / f"said{rank}").read_text() for rank in (0, 1)] == ["2", "silent"]
-    monkeypatch.setattr("ites.lift.PORTION", 1)
+    monkeypatch.setattr("ites.inference.lift.PORTION", 1)
     lift(run, store, alone, device="cpu")
     same(read_clips(out), read_clips(alone))
     assert not (tmp_path / "two.h5.parts").exists()

@@ -7,12 +7,12 @@ import pytest
 import torch
 from test_lift import clips_of, keypoints
 
-from ites.checkpoint import Metadata, load_model, save_model
 from ites.errors import ItesError
-from ites.lift import lift_clips
-from ites.lifter import Lifter
+from ites.inference.lift import lift_clips
+from ites.inference.stream import Lifter
 from ites.models import Student, Teacher
-from ites.skeleton import HUMAN36M
+from ites.pose.skeleton import HUMAN36M
+from ites.runs.checkpoint import Metadata, load_model, save_model
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ites import metrics
+from ites.pose import metrics
 
 ROTATION = torch.linalg.qr(torch.tensor([[1.0, 2, 3], [-2, 1, 0.5], [0.3, -1, 2]]).double())[0]
 ROTATION = ROTATION * torch.linalg.det(ROTATION)  # proper

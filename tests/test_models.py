@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ites import geometry
 from ites.models import Prior, Student, Teacher, fold_norms
 from ites.models.layers import update_running
 from ites.ops import RotationDraw
-from ites.skeleton import Skeleton
+from ites.pose import geometry
+from ites.pose.skeleton import Skeleton
 
 FORK = Skeleton("fork", tuple("abcde"), (-1, 0, 1, 1, 3), left=(2,), right=(3,), head=4)
 

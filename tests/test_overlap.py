@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from ites.errors import ItesError
-from ites.overlap import overlap
-from ites.parts import Parts
+from ites.system.overlap import overlap
+from ites.system.parts import Parts
 
 
 def test_items_keep_their_order_and_three_threads_share_them():

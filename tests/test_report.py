@@ -1,4 +1,4 @@
-"""ites.report: one page about a run, in a real browser."""
+"""ites.show.report: one page about a run, in a real browser."""
 
 import json
 import re
@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from browser import browse
 
-from ites.checkpoint import Metadata, save_model
-from ites.clips import Clip, Clips
-from ites.config import make_settings, write_toml
+from ites.data.clips import Clip, Clips
+from ites.data.lifted import write_clips
 from ites.errors import ItesError
-from ites.lifted import write_clips
 from ites.models import Student, Teacher
-from ites.report import read_csv, write_report
-from ites.skeleton import HUMAN36M
+from ites.pose.skeleton import HUMAN36M
+from ites.runs.checkpoint import Metadata, save_model
+from ites.runs.settings import make_settings, write_toml
+from ites.show.report import read_csv, write_report
 
 pytest.importorskip("plotly", reason="pip install 'ites[view]'")
 

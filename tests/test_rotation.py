@@ -16,9 +16,10 @@ from op_contract import (
 )
 from scipy import stats
 
-from ites import geometry, ops
+from ites import ops
 from ites.ops import RotationDraw, TurnDraw
-from ites.skeleton import HUMAN36M
+from ites.pose import geometry
+from ites.pose.skeleton import HUMAN36M
 
 DRAW = RotationDraw(torch.tensor([2**40 + 5, 7, 3]), 4, "xyz", torch.pi)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ites.errors import ItesError
-from ites.skeleton import HUMAN36M, Skeleton, to_human36m
+from ites.pose.skeleton import HUMAN36M, Skeleton, to_human36m
 
 
 def test_human36m():

@@ -8,10 +8,10 @@ import h5py
 import numpy as np
 import pytest
 
-from ites.camera import Camera, human36m_cameras
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.errors import ItesError
-from ites.skeleton import HUMAN36M
+from ites.pose.camera import Camera, human36m_cameras
+from ites.pose.skeleton import HUMAN36M
 
 PLAIN = Camera("plain", focal_length=(1000.0, 500.0), center=(500.0, 500.0))
 

@@ -8,12 +8,12 @@ import h5py
 import numpy as np
 import pytest
 
-from ites.data.actions import ACTIONS
-from ites.data.motion import draw_body
 from ites.data.store import PoseStore
-from ites.data.synthetic import Take, perform, prepare_synthetic, ring_cameras, schedule
+from ites.data.synthetic.actions import ACTIONS
+from ites.data.synthetic.motion import draw_body
+from ites.data.synthetic.synthetic import Take, perform, prepare_synthetic, ring_cameras, schedule
 from ites.errors import ItesError
-from ites.skeleton import HUMAN36M
+from ites.pose.skeleton import HUMAN36M
 
 FPS, SECONDS = 25.0, 12.0
 LEG, ARM = {"left": (4, 5, 6), "right": (1, 2, 3)}, {"left": (11, 12, 13), "right": (14, 15, 16)}

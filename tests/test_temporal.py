@@ -1,4 +1,4 @@
-"""ites.temporal: depths that suit a clip as a whole."""
+"""ites.models.temporal: depths that suit a clip as a whole."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from ites import geometry
-from ites.camera import Camera
-from ites.checkpoint import Metadata, save_model
-from ites.clips import Clip, Clips
-from ites.config import make_settings
+from ites.data.clips import Clip, Clips
 from ites.data.store import PoseStore, PoseStoreWriter
-from ites.data.synthetic import prepare_synthetic
-from ites.lift import lift_clips
+from ites.data.synthetic.synthetic import prepare_synthetic
+from ites.inference.lift import lift_clips
 from ites.models import Teacher
-from ites.skeleton import HUMAN36M, Skeleton
-from ites.temporal import consistent_depths
+from ites.models.temporal import consistent_depths
+from ites.pose import geometry
+from ites.pose.camera import Camera
+from ites.pose.skeleton import HUMAN36M, Skeleton
+from ites.runs.checkpoint import Metadata, save_model
+from ites.runs.settings import make_settings
 from ites.train.clips import clip_lengths
 from ites.train.stages import make_stage
 

@@ -19,15 +19,15 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from ites.camera import human36m_cameras
-from ites.checkpoint import load_model, state_file, weights_file
-from ites.config import Settings, StudentSettings, TeacherSettings, make_settings
+from ites.cli.train import app
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.errors import ItesError
 from ites.models import Student, Teacher
 from ites.ops import RotationDraw
-from ites.skeleton import HUMAN36M
-from ites.train.cli import app
+from ites.pose.camera import human36m_cameras
+from ites.pose.skeleton import HUMAN36M
+from ites.runs.checkpoint import load_model, state_file, weights_file
+from ites.runs.settings import Settings, StudentSettings, TeacherSettings, make_settings
 from ites.train.engine import Training, train
 from ites.train.feed import epoch_order
 from ites.train.log import Log, clock, quiet_console

@@ -20,7 +20,7 @@ import torch
 from op_contract import TOLERANCES, relative_error
 
 from ites import ops
-from ites.backends import INTERPRETED
+from ites.ops.backends import INTERPRETED
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 pytest.importorskip("ites.kernels", reason="ites is not installed; pip install -e .")

@@ -1,4 +1,4 @@
-"""ites.trust: what is told of a lifted pose, and that it is told honestly."""
+"""ites.models.trust: what is told of a lifted pose, and that it is told honestly."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 import torch
 from test_lift import keypoints
 
-from ites import geometry
-from ites.checkpoint import Metadata, load_model, load_prior, save_model
+from ites.data.lifted import read_clips
 from ites.errors import ItesError
-from ites.lift import lift
-from ites.lifted import read_clips
+from ites.inference.lift import lift
 from ites.models import Prior, Student, Teacher
-from ites.skeleton import HUMAN36M
-from ites.trust import Odds, Trust, _platt, calibrate, odds_file
+from ites.models.trust import Odds, Trust, _platt, calibrate, odds_file
+from ites.pose import geometry
+from ites.pose.skeleton import HUMAN36M
+from ites.runs.checkpoint import Metadata, load_model, load_prior, save_model
 
 CPU = torch.device("cpu")
 TOLD = ("elevation", "log_density", "sign_confidence")

@@ -16,20 +16,20 @@ from torch import nn
 from typer.testing import CliRunner
 
 from benchmarks.variants import write_variant
-from ites.checkpoint import load_model, load_prior, state_file
-from ites.config import make_settings, stages_of
+from ites.cli.train import app
 from ites.data.store import PoseStore
-from ites.data.synthetic import prepare_synthetic
+from ites.data.synthetic.synthetic import prepare_synthetic
 from ites.errors import ItesError
-from ites.evaluate import evaluate
-from ites.geometry import so3_exp
+from ites.evaluation.evaluate import evaluate
 from ites.models import Prior, Student, Teacher, fold_norms
 from ites.models.denoiser import Denoiser
 from ites.models.mirror import mirror_image
 from ites.models.prior import DENSITY_LIMIT, limited
 from ites.models.teacher import bone_spread, bones_of, spread_of
-from ites.skeleton import HUMAN36M
-from ites.train.cli import app
+from ites.pose.geometry import so3_exp
+from ites.pose.skeleton import HUMAN36M
+from ites.runs.checkpoint import load_model, load_prior, state_file
+from ites.runs.settings import make_settings, stages_of
 from ites.train.engine import train
 from ites.train.log import Log, quiet_console
 from ites.train.stages import teacher_labels, with_mirror_images

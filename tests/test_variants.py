@@ -10,7 +10,7 @@ import pytest
 from benchmarks import accuracy
 from benchmarks.variants import VARIANTS, write_variant
 from ites.data.store import PoseStore
-from ites.data.synthetic import prepare_synthetic
+from ites.data.synthetic.synthetic import prepare_synthetic
 
 
 @pytest.fixture(scope="module")

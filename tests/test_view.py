@@ -1,4 +1,4 @@
-"""ites.view and ites.render: the page in a real browser, and the pictures and films."""
+"""ites.show.view and ites.show.render: the page in a real browser, and the pictures and films."""
 
 import base64
 import io
@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from browser import browse
 
-from ites.camera import Camera
-from ites.clips import Clip, Clips
+from ites.data.clips import Clip, Clips
+from ites.data.lifted import write_clips
 from ites.data.store import PoseStoreWriter
 from ites.errors import ItesError
-from ites.lifted import write_clips
-from ites.skeleton import HUMAN36M
-from ites.view import bones_by_side, box, choose, pack, to_truth, view, window
+from ites.pose.camera import Camera
+from ites.pose.skeleton import HUMAN36M
+from ites.show.view import bones_by_side, box, choose, pack, to_truth, view, window
 
 pytest.importorskip("plotly", reason="pip install 'ites[view]'")
 

@@ -17,10 +17,10 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ites.camera import Camera, normalise, scale_for
 from ites.errors import ItesError
-from ites.files import existing, replacing
-from ites.skeleton import Skeleton
+from ites.pose.camera import Camera, normalise, scale_for
+from ites.pose.skeleton import Skeleton
+from ites.system.files import existing, replacing
 
 FORMAT = "ites-pose-store"
 VERSION = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ites.skeleton import HUMAN36M, Skeleton
+from ites.pose.skeleton import HUMAN36M, Skeleton
 
 _FLOOR = 1e-3  # spread of a component, of the largest, below which joints are made of one another
 

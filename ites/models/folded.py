@@ -12,7 +12,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from ites import geometry, ops
+from ites import ops
 from ites.models.denoiser import Denoiser
 from ites.models.layers import BatchNormReLU, GraphLayer, SemGraphConv, expect_poses
 from ites.models.mirror import mean_depth
@@ -20,6 +20,7 @@ from ites.models.student import Block as StudentBlock
 from ites.models.student import Student
 from ites.models.teacher import Block as TeacherBlock
 from ites.models.teacher import Teacher
+from ites.pose import geometry
 
 
 class FoldedTeacher(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ites import ops
 from ites.ops._registry import expect
-from ites.skeleton import Skeleton
+from ites.pose.skeleton import Skeleton
 
 MOMENTUM = 0.1  # of BatchNorm's running statistics
 

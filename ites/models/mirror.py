@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ites.skeleton import Skeleton
+from ites.pose.skeleton import Skeleton
 
 
 def mirror_image(points: Tensor, skeleton: Skeleton) -> Tensor:

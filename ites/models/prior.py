@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ites.models.layers import Linear, expect_poses
-from ites.skeleton import HUMAN36M, Skeleton
+from ites.pose.skeleton import HUMAN36M, Skeleton
 
 _LIMIT = 2.0  # of a layer's log scale
 _FLOOR = 1e-4  # least spread of a component, of the largest

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ites import geometry, ops
+from ites import ops
 from ites.models.denoiser import Denoiser
 from ites.models.layers import (
     MOMENTUM,
@@ -20,7 +20,8 @@ from ites.models.layers import (
 )
 from ites.models.mirror import mean_depth
 from ites.models.prior import limited
-from ites.skeleton import HUMAN36M, Skeleton
+from ites.pose import geometry
+from ites.pose.skeleton import HUMAN36M, Skeleton
 
 
 class StudentLosses(NamedTuple):

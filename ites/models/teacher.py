@@ -8,16 +8,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ites import geometry, ops
+from ites import ops
 from ites.models.denoiser import Denoiser
 from ites.models.layers import MOMENTUM, BatchNormReLU, Linear, expect_poses, update_running
 from ites.models.mirror import mean_depth, mirror_image
 from ites.models.prior import limited
-from ites.skeleton import HUMAN36M, Skeleton
+from ites.pose import geometry
+from ites.pose.skeleton import HUMAN36M, Skeleton
 
 
 class TeacherOutput(NamedTuple):
-    """What the teacher says of B poses; network units, conventions of `ites.geometry`.
+    """What the teacher says of B poses; network units, conventions of `ites.pose.geometry`.
 
     coefficients (B, K); rotation_vector (B, 3), radians; canonical (B, J, 3), the pose in the
     dictionary's frame; camera_pose (B, J, 3), the same in the camera's frame.

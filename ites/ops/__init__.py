@@ -9,8 +9,8 @@
 | norm | `batch_norm_relu` |
 | linear | `linear` |
 
-Every op takes `backend=None`; see `ites.backends`. The reference backend is plain PyTorch, which
-is the specification and can be differentiated twice; the others are kernels, which refuse it.
+Every op takes `backend=None`; see `ites.ops.backends`. The reference backend is plain PyTorch,
+which is the specification and can be differentiated twice; the others are kernels, which refuse it.
 """
 
 from ites.ops.dictionary import dictionary_reprojection, invariance_distance

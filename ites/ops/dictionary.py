@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ites import geometry
-from ites.backends import choose
 from ites.ops._registry import (
     define,
     differentiate,
@@ -15,6 +13,8 @@ from ites.ops._registry import (
     expect_multiple,
     full_precision,
 )
+from ites.ops.backends import choose
+from ites.pose import geometry
 
 
 def _reconstruct(coefficients: Tensor, dictionary: Tensor, mean: Tensor) -> Tensor:
@@ -50,8 +50,8 @@ def dictionary_reprojection(
         mean: (3 J,), the mean pose.
         rotation_vector: (B, 3), w, radians.
         target: (B, J, 2), the centred 2D input; a constant.
-        distance: c of `ites.geometry.project`.
-        backend: see `ites.backends`.
+        distance: c of `ites.pose.geometry.project`.
+        backend: see `ites.ops.backends`.
 
     Returns:
         error (B,), canonical pose (B, J, 3), camera-frame pose (B, J, 3), network units. The mean
@@ -145,7 +145,7 @@ def invariance_distance(
         dictionary: (K, 3 J).
         mean: (3 J,).
         canonical: (B, J, 3), network units.
-        backend: see `ites.backends`.
+        backend: see `ites.ops.backends`.
 
     Returns:
         (n * B,), network units. Its mean is the cycle loss.

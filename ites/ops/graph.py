@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ites.backends import choose
 from ites.ops._registry import define, differentiate, expect
-from ites.skeleton import Skeleton
+from ites.ops.backends import choose
+from ites.pose.skeleton import Skeleton
 
 
 class Graph(NamedTuple):
@@ -72,7 +72,7 @@ def graph_mix(
         channels: C; 0 for the non-local part alone.
         phi_weight: (M,), v; None for the convolution alone.
         residual: (B, J, C) to add to y, or None.
-        backend: see `ites.backends`.
+        backend: see `ites.ops.backends`.
 
     Returns:
         y (B, J, C), and t (B, J, M) or None.
@@ -332,7 +332,7 @@ def semantic_graph_conv(
         logits: (E,), one an edge, in the order of `Skeleton.edges`; A is their row softmax.
         bias: (C_out,).
         graph: the skeleton's tables.
-        backend: see `ites.backends`.
+        backend: see `ites.ops.backends`.
 
     Returns:
         (B, J, C_out).
@@ -364,7 +364,7 @@ def non_local(
         phi_weight: (M,), v.
         bias: (M + 1,): g's bias, and kappa, the constant of the affinity.
         graph: the skeleton's tables.
-        backend: see `ites.backends`.
+        backend: see `ites.ops.backends`.
 
     Returns:
         (B, J, M).

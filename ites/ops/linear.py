@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ites.backends import choose
 from ites.ops._registry import define, differentiate, expect
+from ites.ops.backends import choose
 
 FEW = 16  # rows of x, up to which PyTorch's product is the faster one
 
@@ -24,7 +24,7 @@ def linear(
         x: (..., K).
         weight: (M, K).
         bias: (M,) or None.
-        backend: see `ites.backends`.
+        backend: see `ites.ops.backends`.
 
     Returns:
         (..., M).

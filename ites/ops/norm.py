@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ites.backends import choose
 from ites.ops._registry import define, differentiate, expect
+from ites.ops.backends import choose
 
 
 def batch_norm_relu(
@@ -31,7 +31,7 @@ def batch_norm_relu(
         relu: whether ReLU is applied.
         skip_after: whether the residual comes after ReLU.
         eps: added to the variance.
-        backend: see `ites.backends`.
+        backend: see `ites.ops.backends`.
 
     Returns:
         The result (N, C), and the batch's mean (C,) and biased variance (C,), which carry no

@@ -1,7 +1,7 @@
 """Rotations: drawn from a counter, applied, projected, and compared, without storing any of them.
 
 Rotated batches are sample-major: row `s * B + b` is sample s of pose b. Conventions (row vectors,
-camera axes) are stated in `ites.geometry`.
+camera axes) are stated in `ites.pose.geometry`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ites import geometry
-from ites.backends import choose
 from ites.ops._registry import (
     define,
     differentiate,
@@ -21,6 +19,8 @@ from ites.ops._registry import (
     expect_multiple,
     full_precision,
 )
+from ites.ops.backends import choose
+from ites.pose import geometry
 
 _AXES = {"x": 1, "y": 2, "z": 4}
 
@@ -107,11 +107,13 @@ Rotations = Tensor | RotationDraw | TurnDraw
 
 
 def so3_exp(rotation_vector: Tensor, backend: str | None = None) -> Tensor:
-    """Rotation matrices of rotation vectors, by the paper's formula; see `ites.geometry.so3_exp`.
+    """Rotation matrices of rotation vectors, by the paper's formula.
+
+    See `ites.pose.geometry.so3_exp`.
 
     Args:
         rotation_vector: (..., 3), radians.
-        backend: see `ites.backends`.
+        backend: see `ites.ops.backends`.
 
     Returns:
         (..., 3, 3), to act on row vectors from the right.
@@ -199,7 +201,7 @@ def draw_rotations(
         draw: what to draw.
         poses: B.
         like: a tensor of the wanted dtype and device.
-        backend: see `ites.backends`.
+        backend: see `ites.ops.backends`.
 
     Returns:
         (samples * B, 3, 3), sample-major.
@@ -306,9 +308,9 @@ def rotate_project(
     Args:
         joints: (B, J, 3), network units, relative to the root.
         rotations: matrices (n * B, 3, 3), sample-major, a `RotationDraw` or a `TurnDraw`.
-        distance: c of `ites.geometry.project`.
+        distance: c of `ites.pose.geometry.project`.
         with_rotated: also return the rotated joints.
-        backend: see `ites.backends`.
+        backend: see `ites.ops.backends`.
 
     Returns:
         Points (n * B, J, 2), and the rotated joints (n * B, J, 3) or None.
@@ -437,7 +439,7 @@ def equivariance_distance(
         depth: (n * B, J, 1), their lifted depths, network units.
         rotations: as given to `rotate_project`.
         distance: c.
-        backend: see `ites.backends`.
+        backend: see `ites.ops.backends`.
 
     Returns:
         (n * B,), network units. Its mean is the equivariance loss.
@@ -527,7 +529,7 @@ def return_distance(
         target: (B, J, 2), the 2D input before rotation; a constant.
         rotations: as given to `rotate_project`.
         distance: c.
-        backend: see `ites.backends`.
+        backend: see `ites.ops.backends`.
 
     Returns:
         (n * B,), on the image plane at unit focal length. Its mean is a reprojection loss.

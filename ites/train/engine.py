@@ -17,8 +17,12 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from ites import backends
-from ites.checkpoint import (
+from ites.data.store import PoseStore
+from ites.errors import ItesError
+from ites.models import Prior, Teacher
+from ites.models.trust import calibrate
+from ites.ops import backends
+from ites.runs.checkpoint import (
     Metadata,
     load_state,
     save_model,
@@ -26,26 +30,22 @@ from ites.checkpoint import (
     state_file,
     weights_file,
 )
-from ites.config import Settings, TeacherSettings
-from ites.data.store import PoseStore
-from ites.errors import ItesError
-from ites.memory import keep_freed_memory
-from ites.models import Prior, Teacher
-from ites.ranks import Ranks, pick_device
-from ites.train.clips import clip_lengths
-from ites.train.evaluation import Evaluator
-from ites.train.feed import CHUNK, Feed, device_budget
-from ites.train.log import Log
-from ites.train.run import (
+from ites.runs.folder import (
     device_name,
     refuse_changes,
     refuse_to_overwrite,
     write_settings,
     write_versions,
 )
+from ites.runs.settings import Settings, TeacherSettings
+from ites.system.memory import keep_freed_memory
+from ites.system.ranks import Ranks, pick_device
+from ites.train.clips import clip_lengths
+from ites.train.evaluation import Evaluator
+from ites.train.feed import CHUNK, Feed, device_budget
+from ites.train.log import Log
 from ites.train.stages import Stage, TeacherStage, make_stage
 from ites.train.step import Captured, Clock, Kind, Step, Steps, one_by_one
-from ites.trust import calibrate
 
 STATISTICS = 4096  # poses that BatchNorm's statistics are taken of in recipe "upright"
 ELEVATIONS = (0, -30, 30)  # degrees that pilots hold the camera at

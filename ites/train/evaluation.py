@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ites.checkpoint import Model
-from ites.config import Settings
 from ites.data.store import PoseStore
-from ites.evaluate import figures, truth
-from ites.skeleton import Skeleton
+from ites.evaluation.evaluate import figures, truth
+from ites.pose.skeleton import Skeleton
+from ites.runs.checkpoint import Model
+from ites.runs.settings import Settings
 
 FIGURES = (
     "scaled_mpjpe_oracle",
@@ -21,7 +21,7 @@ FIGURES = (
     "n_mpjpe",
     "wrong_sign",
 )
-"""What is measured (see `ites.metrics.pose_errors`): millimetres, and a percentage."""
+"""What is measured (see `ites.pose.metrics.pose_errors`): millimetres, and a percentage."""
 
 
 class Evaluator:

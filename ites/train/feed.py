@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ites.ops import philox
-from ites.ranks import Ranks
+from ites.system.ranks import Ranks
 
 ORDER = 1 << 62  # offset of the draws that shuffle, beyond any step's
 CHUNK = 64 << 20  # most bytes of a chunk

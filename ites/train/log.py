@@ -22,7 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ites.files import replacing
+from ites.system.files import replacing
 
 Row = Mapping[str, int | float]
 

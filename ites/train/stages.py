@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ites.checkpoint import load_model, load_prior, weights_file
-from ites.config import PriorSettings, Settings, StudentSettings, TeacherSettings
 from ites.errors import ItesError
 from ites.models import Denoiser, Prior, Student, Teacher
 from ites.models.mirror import mirror_image, other_sides
 from ites.models.teacher import spread_of
+from ites.models.temporal import consistent_depths
 from ites.ops import RotationDraw, TurnDraw
-from ites.skeleton import Skeleton
-from ites.temporal import consistent_depths
+from ites.pose.skeleton import Skeleton
+from ites.runs.checkpoint import load_model, load_prior, weights_file
+from ites.runs.settings import PriorSettings, Settings, StudentSettings, TeacherSettings
 
 Losses = tuple[Tensor, ...]
 

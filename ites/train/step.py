@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ites.errors import ItesError
 from ites.models.layers import BatchNormReLU
 from ites.ops import RotationDraw
-from ites.ranks import Ranks
+from ites.system.ranks import Ranks
 from ites.train.feed import Feed
 from ites.train.stages import Stage
 

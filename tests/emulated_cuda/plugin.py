@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch.utils import cpp_extension
 
-from ites import backends
+from ites.ops import backends
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"

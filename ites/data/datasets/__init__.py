@@ -1,0 +1,1 @@
+"""Published data sets and motion capture, each made into a pose store."""

@@ -1,0 +1,306 @@
+"""The CMU motion capture database, seen by Human3.6M's cameras.
+
+Protocol: each clip is thinned to a frame rate, centred on the mean place of its pelvis, kept where
+the pelvis is within a radius of it, and seen by the four cameras as they stood for S1 (training
+subjects) or S9 (test subjects). Two kinds of source:
+
+- one HDF5 file of `/<subject>/<clip>/positions` (T, 17, 3), metres, z up, Human3.6M's joints, with
+  the clip's attributes `fps` and `action`;
+- a folder of `.asf`/`.amc` or `.bvh` files, whose joints are mapped by `LAYOUTS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ites.data.datasets.mocap import Bvh, BvhJoint, Positions, read_amc, read_asf, read_bvh
+from ites.data.store import PoseStore, PoseStoreWriter
+from ites.errors import ItesError
+from ites.pose.camera import human36m_cameras
+from ites.pose.skeleton import HUMAN36M
+
+TEST_SUBJECTS = ("S01", "S02", "S03", "S94", "Smartial")
+RIGS = {"train": "S1", "test": "S9"}
+AMC_FPS = 120.0
+"""Frames a second of an .amc file, which does not say; nearly all of CMU's have 120."""
+INCH = 0.0254
+ACKNOWLEDGEMENT = (
+    "The data used in this project was obtained from mocap.cs.cmu.edu. "
+    "The database was created with funding from NSF EIA-0196217."
+)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """World positions (T, 17, 3) of one clip, metres, z up."""
+
+    subject: str
+    action: str
+    positions: NDArray[np.floating]
+    fps: float
+
+
+def prepare_cmu(
+    source: Path,
+    out: Path,
+    *,
+    train_rate: float = 12.5,
+    test_rate: float = 5.0,
+    radius: float = 1.5,
+    test_subjects: Sequence[str] = TEST_SUBJECTS,
+    fps: float = AMC_FPS,
+) -> dict[str, Any]:
+    """Write a pose store of CMU motion, splits "train" and "test".
+
+    Args:
+        source: the HDF5 file, or a folder that is searched for .amc and .bvh files.
+        out: the store to write.
+        train_rate: frames a second of the training split: every s-th frame is taken,
+            `s = max(1, round(fps / rate))`.
+        test_rate: the same for the test split.
+        radius: metres; a frame whose pelvis is this far from the clip's mean pelvis, or farther,
+            horizontally, is dropped.
+        test_subjects: subjects of the test split; all others train.
+        fps: frames a second of .amc files.
+
+    Returns:
+        `PoseStore.summary` of what was written.
+
+    Raises:
+        ItesError: there are no clips in `source`, or one of them cannot be read.
+    """
+    rates = {"train": train_rate, "test": test_rate}
+    if min(train_rate, test_rate, radius, fps) <= 0:
+        raise ItesError("prepare_cmu: rates, radius and fps must be positive")
+    source = Path(source)
+    clips = _read_folder(source, fps) if source.is_dir() else _read_file(source)
+    with PoseStoreWriter(out, HUMAN36M, "CMU motion capture", ACKNOWLEDGEMENT) as writer:
+        cameras = {split: human36m_cameras(rig) for split, rig in RIGS.items()}
+        for split, rig in RIGS.items():
+            for camera in cameras[split]:
+                writer.add_camera(f"{rig}.{camera.id}", camera)
+        for clip in clips:
+            split = "test" if clip.subject in test_subjects else "train"
+            step = max(1, round(clip.fps / rates[split]))
+            world = centre(clip.positions[::step], radius)
+            for camera in cameras[split] if len(world) else ():
+                positions = camera.world_to_camera(world)
+                writer.add(
+                    camera.project(positions),
+                    camera=f"{RIGS[split]}.{camera.id}",
+                    subject=clip.subject,
+                    action=clip.action,
+                    split=split,
+                    fps=clip.fps / step,
+                    positions=positions,
+                )
+    with PoseStore(out) as store:
+        return store.summary()
+
+
+def centre(world: NDArray[np.floating], radius: float) -> NDArray[np.float64]:
+    """Subtract the mean pelvis (x, y) of (T, J, 3), and keep the frames with it within `radius`."""
+    centred = world.astype(np.float64)
+    centred[..., :2] -= centred[:, 0, :2].mean(0)
+    return centred[np.linalg.norm(centred[:, 0, :2], axis=-1) < radius]
+
+
+def _read_file(source: Path) -> Iterator[Clip]:
+    try:
+        file = h5py.File(source, "r")
+    except OSError as error:
+        raise ItesError(f"{source}: expected an HDF5 file or a folder ({error})") from None
+    with file:
+        found = False
+        for subject, clips in file.items():
+            for name, group in clips.items():
+                where = f"{source}: /{subject}/{name}"
+                if "positions" not in group or "fps" not in group.attrs:
+                    raise ItesError(f"{where}: expected a dataset positions and an attribute fps")
+                positions = group["positions"][:]
+                if positions.ndim != 3 or positions.shape[1:] != (17, 3):
+                    raise ItesError(f"{where}: expected (T, 17, 3), got {positions.shape}")
+                found = True
+                action, fps = group.attrs.get("action", name), float(group.attrs["fps"])
+                yield Clip(subject, str(action), positions, fps)
+        if not found:
+            raise ItesError(f"{source}: expected datasets /<subject>/<clip>/positions, got none")
+
+
+def _read_folder(folder: Path, fps: float) -> Iterator[Clip]:
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".amc", ".bvh"))
+    if not paths:
+        raise ItesError(f"{folder}: expected .amc or .bvh files, got none")
+    for path in paths:
+        yield read_amc_clip(path, fps) if path.suffix.lower() == ".amc" else read_bvh_clip(path)
+
+
+def subject_of(path: Path) -> str:
+    """The CMU subject of a file: "S07" of `07_01.amc`, `cmu_07_01_walk.bvh` and `7/01.bvh`.
+
+    A folder without a number gives its name, "Sdance" of `dance/03.bvh`.
+    """
+    match = re.search(r"(\d+)_\d+", path.stem)
+    name = match[1] if match else path.resolve().parent.name
+    return f"S{int(name):02d}" if name.isdigit() else f"S{name}"
+
+
+Recipe = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a family of files names the joints.
+
+    `joints` gives each of Human3.6M's 17 joints as a weighted sum of the file's. Before the joints
+    are placed, `added` puts further ones (name: parent, offset) into the hierarchy, and the
+    children of `short` that sit on it get its own offset: these files leave out the thorax bone.
+    The first `skipped` frames lead from a rest pose into the motion.
+    """
+
+    joints: tuple[Recipe, ...]
+    unit: float
+    short: str = ""
+    added: tuple[tuple[str, str, tuple[float, float, float]], ...] = ()
+    skipped: int = 0
+
+
+def _joints(torso: str, right: str, left: str, wrist: float = 1.0) -> tuple[Recipe, ...]:
+    """The 17 recipes from names: torso "spine thorax neck head", a side "hip knee ankle ...".
+
+    The pelvis is the middle of the hips. `wrist` places the wrist on the line from the elbow (0)
+    to the joint that the file calls so (1).
+    """
+    sides = [dict(zip(SIDE, names.split(), strict=True)) for names in (right, left)]
+    legs, arms = [], []
+    for side in sides:
+        legs += [{side[joint]: 1.0} for joint in ("hip", "knee", "ankle")]
+        arms.append(
+            [
+                {side["shoulder"]: 1.0},
+                {side["elbow"]: 1.0},
+                {side["wrist"]: wrist, side["elbow"]: 1.0 - wrist},
+            ]
+        )
+    pelvis = {side["hip"]: 0.5 for side in sides}
+    return (pelvis, *legs, *({name: 1.0} for name in torso.split()), *arms[1], *arms[0])
+
+
+SIDE = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
+
+ACCLAIM = Layout(  # the far ends of the bones
+    _joints(
+        "lowerback thorax upperneck head",
+        "rhipjoint rfemur rtibia rclavicle rhumerus rwrist",
+        "lhipjoint lfemur ltibia lclavicle lhumerus lwrist",
+    ),
+    unit=INCH,  # over the skeleton's length unit
+)
+LAYOUTS = {
+    "Acclaim names": Layout(
+        _joints(
+            "upperback lowerneck head head_end",
+            "rfemur rtibia rfoot rhumerus rradius rhand",
+            "lfemur ltibia lfoot lhumerus lradius lhand",
+        ),
+        unit=INCH / 0.45,
+    ),
+    # The conversions published at cgspeed.com. Those for MotionBuilder and 3ds Max lack the thorax
+    # bone, as long as the upper back's in CMU's skeletons, and the outer third of the forearm.
+    "MotionBuilder": Layout(
+        _joints(
+            "Spine Neck Head Head_end",
+            "RightUpLeg RightLeg RightFoot RightArm RightForeArm RightHand",
+            "LeftUpLeg LeftLeg LeftFoot LeftArm LeftForeArm LeftHand",
+            wrist=1.5,
+        ),
+        unit=INCH / 0.45,
+        short="Spine1",
+        skipped=1,
+    ),
+    "3ds Max": Layout(
+        _joints(
+            "Chest lowerneck Head Head_end",
+            "RightHip RightKnee RightAnkle RightShoulder RightElbow RightWrist",
+            "LeftHip LeftKnee LeftAnkle LeftShoulder LeftElbow LeftWrist",
+            wrist=1.5,
+        ),
+        unit=INCH / 0.45,
+        short="Chest2",
+        skipped=1,
+    ),
+    "Daz": Layout(
+        _joints(
+            "chest neck face crown",
+            "rThigh rShin rFoot rShldr rForeArm rHand",
+            "lThigh lShin lFoot lShldr lForeArm lHand",
+        ),
+        unit=0.01,
+        added=(("face", "head", (0, 5, 3)), ("crown", "head", (0, 17, 0))),
+        skipped=4,
+    ),
+}
+"""Joint names of .bvh conversions, told apart by the names that are there."""
+
+
+def read_amc_clip(path: Path, fps: float = AMC_FPS) -> Clip:
+    """Read an .amc file with its skeleton: `<subject>.asf` or the only .asf file beside it."""
+    skeletons = sorted(path.parent.glob("*.asf"))
+    named = [s for s in skeletons if path.stem == s.stem or path.stem.startswith(f"{s.stem}_")]
+    if len(named or skeletons) != 1:
+        raise ItesError(f"{path}: expected its skeleton, one .asf file, in the same folder")
+    bones, length = read_asf((named or skeletons)[0])
+    world = _to_human36m(path, read_amc(path, bones), ACCLAIM, ACCLAIM.unit / length)
+    return Clip(subject_of(path), path.stem, world, fps)
+
+
+def read_bvh_clip(path: Path) -> Clip:
+    """Read a .bvh file of one of the `LAYOUTS`."""
+    bvh = read_bvh(path)
+    layout = _layout_of(path, bvh)
+    positions = {name: p[layout.skipped :] for name, p in bvh.positions().items()}
+    world = _to_human36m(path, positions, layout, layout.unit)
+    return Clip(subject_of(path), path.stem, world, bvh.fps)
+
+
+def _layout_of(path: Path, bvh: Bvh) -> Layout:
+    """The layout of a file, whose hierarchy is completed by it."""
+    index = {joint.name: i for i, joint in enumerate(bvh.joints)}
+    for layout in LAYOUTS.values():
+        needed = {name for recipe in layout.joints for name in recipe}
+        needed |= {parent for _, parent, _ in layout.added}
+        if layout.short:
+            needed.add(layout.short)
+        if needed - {name for name, _, _ in layout.added} <= index.keys():
+            break
+    else:
+        raise ItesError(
+            f"{path}: expected the joint names of one of {', '.join(LAYOUTS)}, "
+            f"got {' '.join(list(index)[:12])} ..."
+        )
+    for name, parent, offset in layout.added:
+        bvh.joints.append(BvhJoint(name, index[parent], np.array(offset, np.float64)))
+    for joint in bvh.joints if layout.short else ():
+        if joint.parent == index[layout.short] and not joint.offset.any():
+            joint.offset = bvh.joints[joint.parent].offset
+    return layout
+
+
+def _to_human36m(
+    path: Path, positions: Positions, layout: Layout, unit: float
+) -> NDArray[np.float64]:
+    """(T, 17, 3), metres, z up, of joints in the file's unit, y up."""
+    missing = {name for recipe in layout.joints for name in recipe} - positions.keys()
+    if missing:
+        raise ItesError(f"{path}: its skeleton lacks {', '.join(sorted(missing))}")
+    joints = [sum(w * positions[name] for name, w in recipe.items()) for recipe in layout.joints]
+    x, y, z = np.moveaxis(np.stack(joints, axis=1), -1, 0)
+    return np.stack([x, -z, y], axis=-1) * unit

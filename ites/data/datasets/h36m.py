@@ -1,0 +1,284 @@
+"""Human3.6M from the three sources in use, whichever the user has.
+
+- the original CDF files: `<subject>/MyPoseFeatures/D3_Positions_mono/<action>.<camera>.cdf`
+  (millimetres, camera frame) and, where they are there, `D2_Positions/<action>.<camera>.cdf`
+  (pixels); or `D3_Positions/<action>.cdf` (millimetres, world); variable `Pose`, (1, T, 96 or 64);
+- the older HDF5 archive, unpacked or h36m.zip itself:
+  `<subject>/MyPoses/3D_positions/<action>.h5`, dataset `3D_positions`, (96, T), millimetres, world;
+- VideoPose3D's data_3d_h36m.npz, `positions_3d[subject][action]` (T, 32, 3), metres, world; with it
+  or alone its 2D files, `positions_2d[subject][action]`, four arrays (T, 17, 2), pixels, in the
+  order of the cameras.
+
+2D that is not given is projected by each camera with its distortion. Actions lose the number of the
+take ("Walking 1" is "Walking"), as figures are averaged by action.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ites.data.datasets.npz import load_npz
+from ites.data.store import PoseStore, PoseStoreWriter
+from ites.errors import ItesError
+from ites.pose.camera import human36m_cameras
+from ites.pose.skeleton import HUMAN36M
+
+JOINTS = (0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27)
+"""The 17 joints in use among the 32 of the files."""
+TRAIN_SUBJECTS = ("S1", "S5", "S6", "S7", "S8")
+TEST_SUBJECTS = ("S9", "S11")
+FPS = 50.0
+SPOILT = {("S11", "Directions")}
+"""A take whose video is broken; nobody counts it."""
+RENAMED = {"TakingPhoto": "Photo", "WalkingDog": "WalkDog"}
+ACKNOWLEDGEMENT = (
+    "Human3.6M: Ionescu, Papava, Olaru, Sminchisescu, PAMI 2014; Ionescu, Li, Sminchisescu, ICCV "
+    "2011. Free for academic use, by its licence: vision.imar.ro/human3.6m."
+)
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Take:
+    """One take as one camera sees it.
+
+    `camera` is 0 to 3; keypoints (T, 17, 2), pixels; positions (T, 17, 3), metres, in its frame, or
+    None where the source has none.
+    """
+
+    subject: str
+    action: str
+    camera: int
+    keypoints: Array
+    positions: Array | None
+
+
+def prepare_h36m(
+    source: Path,
+    out: Path,
+    *,
+    keypoints: Path | None = None,
+    every: int = 1,
+    train_subjects: Sequence[str] = TRAIN_SUBJECTS,
+    test_subjects: Sequence[str] = TEST_SUBJECTS,
+) -> dict[str, Any]:
+    """Write a pose store of Human3.6M, splits "train" and "test".
+
+    Args:
+        source: a folder of CDF or HDF5 files, h36m.zip, or one of VideoPose3D's .npz files.
+        out: the store to write.
+        keypoints: VideoPose3D's .npz of 2D ground truth or detections, to use in place of
+            projections of `source`'s 3D; frames that the 3D lacks are cut off at the end.
+        every: take every n-th frame of 50 a second.
+        train_subjects: subjects of the training split.
+        test_subjects: subjects of the test split; others than these are left out.
+
+    Returns:
+        `PoseStore.summary` of what was written.
+
+    Raises:
+        ItesError: `source` is none of these, or the arrays do not fit each other.
+    """
+    source, subjects = Path(source), (*train_subjects, *test_subjects)
+    if every < 1:
+        raise ItesError(f"prepare_h36m: every must be at least 1, got {every}")
+    flat = None if keypoints is None else (Path(keypoints), _npz(Path(keypoints), "positions_2d"))
+    with PoseStoreWriter(out, HUMAN36M, "Human3.6M", ACKNOWLEDGEMENT) as writer:
+        rigs = {subject: human36m_cameras(subject) for subject in subjects}
+        for subject, rig in rigs.items():
+            for camera in rig:
+                writer.add_camera(f"{subject}.{camera.id}", camera)
+        for take in _takes(source, subjects):
+            camera = rigs[take.subject][take.camera]
+            points = take.keypoints if flat is None else _detected(*flat, take)
+            writer.add(
+                points[::every],
+                camera=f"{take.subject}.{camera.id}",
+                subject=take.subject,
+                action=take.action.split(" ")[0],
+                split="test" if take.subject in test_subjects else "train",
+                fps=FPS / every,
+                positions=None if take.positions is None else take.positions[::every],
+            )
+    with PoseStore(out) as store:
+        return store.summary()
+
+
+def _takes(source: Path, subjects: Sequence[str]) -> Iterator[Take]:
+    """Find out which source it is, and read it; actions by their usual names."""
+    if not source.exists():
+        raise ItesError(f"{source}: no such file or folder")
+    if source.suffix == ".npz":
+        takes = _read_npz(source, subjects)
+    elif source.is_dir() and next(source.rglob("*.cdf"), None):
+        takes = _read_cdf(source, subjects)
+    else:
+        takes = _read_archive(source, subjects)
+    for take in takes:
+        name, space, number = take.action.partition(" ")
+        action = f"{RENAMED.get(name, name)}{space}{number}"
+        if (take.subject, action) not in SPOILT:
+            yield replace(take, action=action)
+
+
+# The original CDF files
+
+
+def _read_cdf(source: Path, subjects: Sequence[str]) -> Iterator[Take]:
+    for subject in subjects:
+        files = sorted(path for path in source.rglob("*.cdf") if subject in path.parts)
+        mono = [path for path in files if path.parent.name == "D3_Positions_mono"]
+        cameras = human36m_cameras(subject)
+        ids = [camera.id for camera in cameras]
+        for path in mono:
+            action, _, name = path.stem.rpartition(".")
+            if name not in ids:
+                raise ItesError(f"{path}: expected <action>.<camera>.cdf, a camera of {ids}")
+            positions = _pose(path, 3) / 1000
+            flat = path.parent.with_name("D2_Positions") / path.name
+            camera = cameras[ids.index(name)]
+            points = _pose(flat, 2) if flat.exists() else camera.project(positions)
+            if len(points) != len(positions):
+                raise ItesError(f"{flat}: expected {len(positions)} frames, got {len(points)}")
+            yield Take(subject, action, ids.index(name), points, positions)
+        for path in () if mono else files:
+            if path.parent.name == "D3_Positions":
+                yield from _seen(subject, path.stem, _pose(path, 3) / 1000)
+
+
+def _pose(path: Path, last: int) -> Array:
+    """The variable Pose of a CDF file, (T, 17, last)."""
+    try:
+        import cdflib
+    except ImportError:
+        raise ItesError("CDF files need the package cdflib: pip install 'ites[data]'") from None
+    try:
+        values = np.asarray(cdflib.CDF(path).varget("Pose"), np.float64)
+    except (OSError, ValueError, KeyError) as error:
+        raise ItesError(f"{path}: expected a CDF file with a variable Pose ({error})") from None
+    if values.shape[-1] != 32 * last:
+        raise ItesError(f"{path}: Pose: expected (1, T, {32 * last}), got {values.shape}")
+    return values.reshape(-1, 32, last)[:, JOINTS]
+
+
+# The older HDF5 archive
+
+
+def _read_archive(source: Path, subjects: Sequence[str]) -> Iterator[Take]:
+    found = False
+    for name, content in _members(source):
+        parts = PurePosixPath(name).parts
+        subject = next((part for part in parts if part in subjects), None)
+        if subject is None or parts[-2:-1] != ("3D_positions",):
+            continue
+        try:
+            with h5py.File(content, "r") as file:
+                values = np.asarray(file["3D_positions"], np.float64)
+        except (OSError, KeyError) as error:
+            raise ItesError(f"{source}: {name}: expected 3D_positions in it ({error})") from None
+        if values.ndim != 2 or len(values) != 96:
+            raise ItesError(f"{source}: {name}: expected (96, T), got {values.shape}")
+        positions = values.T.reshape(-1, 32, 3)[:, JOINTS] / 1000
+        found = True
+        yield from _seen(subject, PurePosixPath(name).stem, positions)
+    if not found:
+        raise ItesError(
+            f"{source}: expected CDF files, an HDF5 archive of S1/MyPoses/3D_positions/*.h5, or "
+            "VideoPose3D's .npz; got none of them"
+        )
+
+
+def _members(source: Path) -> Iterator[tuple[str, Any]]:
+    """The .h5 files of a folder or a .zip file: name, and what h5py can open."""
+    if source.is_dir():
+        for path in sorted(source.rglob("*.h5")):
+            yield path.as_posix(), path
+    elif zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as archive:
+            for name in sorted(archive.namelist()):
+                if name.endswith(".h5"):
+                    yield name, io.BytesIO(archive.read(name))
+
+
+# VideoPose3D's files
+
+
+def _read_npz(source: Path, subjects: Sequence[str]) -> Iterator[Take]:
+    entries = load_npz(source)
+    if "positions_2d" in entries:
+        for subject, action, cameras in _entries(source, entries["positions_2d"], subjects):
+            for index in range(4):
+                yield Take(subject, action, index, _camera_of(source, cameras, index), None)
+        return
+    if "positions_3d" not in entries:
+        raise ItesError(
+            f"{source}: expected positions_3d or positions_2d, got {', '.join(entries)}"
+        )
+    for subject, action, world in _entries(source, entries["positions_3d"], subjects):
+        positions = np.asarray(world, np.float64)
+        where = f"{source}: {subject}, {action}"
+        yield from _seen(subject, action, _seventeen(where, positions, 3))
+
+
+def _npz(path: Path, name: str) -> Any:
+    entries = load_npz(path)
+    if name not in entries:
+        raise ItesError(f"{path}: expected {name}, got {', '.join(entries)}")
+    return entries[name]
+
+
+def _entries(source: Path, table: Any, subjects: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
+    """(subject, action, arrays) of a dict of dicts."""
+    if not isinstance(table, dict) or not all(isinstance(v, dict) for v in table.values()):
+        raise ItesError(f"{source}: expected a dict of subjects of dicts of actions")
+    if not set(subjects) & set(table):
+        raise ItesError(f"{source}: expected some of {', '.join(subjects)}, got {', '.join(table)}")
+    for subject in subjects:
+        for action, value in table.get(subject, {}).items():
+            yield subject, action, value
+
+
+def _camera_of(source: Path, cameras: Any, index: int) -> Array:
+    """(T, 17, 2) of one of an action's four cameras."""
+    if len(cameras) != 4:
+        raise ItesError(f"{source}: expected an action as seen by 4 cameras, got {len(cameras)}")
+    return _seventeen(str(source), np.asarray(cameras[index], np.float64)[..., :2], 2)
+
+
+def _detected(path: Path, detections: Any, take: Take) -> Array:
+    """A take's 2D, cut to the length of its 3D."""
+    try:
+        cameras = detections[take.subject][take.action]
+    except (KeyError, TypeError):
+        raise ItesError(f"{path}: expected {take.subject}, {take.action}; it is missing") from None
+    points = _camera_of(path, cameras, take.camera)
+    count = len(points if take.positions is None else take.positions)
+    if len(points) < count:
+        raise ItesError(
+            f"{path}: {take.subject}, {take.action}: expected at least {count} frames, as the 3D "
+            f"has, got {len(points)}"
+        )
+    return points[:count]
+
+
+def _seventeen(where: str, joints: Array, last: int) -> Array:
+    if joints.ndim != 3 or joints.shape[1] not in (17, 32) or joints.shape[2] != last:
+        raise ItesError(f"{where}: expected (T, 17 or 32, {last}), got {joints.shape}")
+    return joints[:, JOINTS] if joints.shape[1] == 32 else joints
+
+
+def _seen(subject: str, action: str, world: Array) -> Iterator[Take]:
+    """World positions (T, 17, 3), metres, as the four cameras see them."""
+    for index, camera in enumerate(human36m_cameras(subject)):
+        positions = camera.world_to_camera(world)
+        yield Take(subject, action, index, camera.project(positions), positions)

@@ -1,0 +1,1 @@
+"""Synthetic people: postures, actions, motion, and the store made of them."""

@@ -1,0 +1,1 @@
+"""Metrics of a run against the truth, by the protocols of the field and of the paper."""

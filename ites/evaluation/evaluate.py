@@ -1,0 +1,441 @@
+"""Evaluate a trained model on a store that holds 3D: the field's protocols and ITES's side by side.
+
+The ITES protocol lets the better of two depth signs count, pose by pose: an oracle, for a user of
+the method does not know which is better. No such figure stands here without the one that leaves
+the sign alone and the share of poses whose sign was wrong.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from ites.data.store import PoseStore
+from ites.errors import ItesError
+from ites.inference.lift import lift_points
+from ites.models import fold_norms
+from ites.pose.geometry import DISTANCE
+from ites.pose.metrics import pose_errors
+from ites.pose.skeleton import Skeleton
+from ites.runs.checkpoint import load_model
+from ites.system.files import replacing
+from ites.system.ranks import Ranks, pick_device
+
+SCALES = ("checkpoint", "split")
+
+Lifter = Callable[[Tensor], Tensor]
+"""Network input (B, J, 2) to poses (B, J, 3) in network units; `Teacher.pose`, `Student.pose`."""
+
+
+class NoTruthError(ItesError):
+    """The store holds no 3D: evaluation is left out."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One figure of the result.
+
+    Attributes:
+        name: its key in `ites.pose.metrics.pose_errors` and in the JSON.
+        title: the metric.
+        aligned: what is aligned to the truth before the error is taken.
+        unit: "mm" or "%".
+        heading: title and alignment in narrow lines, for the screen.
+    """
+
+    name: str
+    title: str
+    aligned: str
+    unit: str
+    heading: str
+
+
+ROOT, SCALED, SIMILARITY = "root", "root + similarity's scale", "similarity"
+ORACLE = " + oracle sign"
+LENGTHS = (
+    Column("mpjpe", "MPJPE", ROOT, "mm", "MPJPE\nroot"),
+    Column("n_mpjpe", "N-MPJPE", "root + least-squares scale", "mm", "N-MPJPE\nroot +\nscale"),
+    Column("p_mpjpe", "P-MPJPE", SIMILARITY, "mm", "P-MPJPE\nsimi-\nlarity"),
+    Column("scaled_mpjpe", "ITES MPJPE", SCALED, "mm", "ITES\nMPJPE\nroot +\nP-scale"),
+    Column(
+        "scaled_mpjpe_oracle", "ITES MPJPE", SCALED + ORACLE, "mm",
+        "ITES\nMPJPE\nroot +\nP-scale\noracle",
+    ),
+    Column(
+        "p_mpjpe_oracle", "ITES P-MPJPE", SIMILARITY + ORACLE, "mm",
+        "ITES\nP-MPJPE\nsimi-\nlarity\noracle",
+    ),
+    Column("wrong_sign", "wrong sign", SCALED, "%", "wrong\nsign\n%"),
+)  # fmt: skip
+PCK = (
+    Column("pck", "PCK", SCALED, "%", "PCK\nroot +\nP-scale"),
+    Column("pck_oracle", "PCK", SCALED + ORACLE, "%", "PCK\nroot +\nP-scale\noracle"),
+    Column("p_pck", "P-PCK", SIMILARITY, "%", "P-PCK\nsimi-\nlarity"),
+    Column("p_pck_oracle", "P-PCK", SIMILARITY + ORACLE, "%", "P-PCK\nsimi-\nlarity\noracle"),
+    LENGTHS[-1],
+)
+AUC = (
+    Column("auc", "AUC", SCALED, "%", "AUC\nroot +\nP-scale"),
+    Column("auc_oracle", "AUC", SCALED + ORACLE, "%", "AUC\nroot +\nP-scale\noracle"),
+    Column("p_auc", "P-AUC", SIMILARITY, "%", "P-AUC\nsimi-\nlarity"),
+    Column("p_auc_oracle", "P-AUC", SIMILARITY + ORACLE, "%", "P-AUC\nsimi-\nlarity\noracle"),
+    LENGTHS[-1],
+)
+COLUMNS = (*LENGTHS, *PCK[:-1], *AUC[:-1])
+
+LEGEND = {
+    "root": "both poses' roots moved to the origin",
+    "scale": "the least-squares scale about the root",
+    "similarity": "the best rotation, translation and scale, reflections excluded",
+    "P-scale": "the similarity's scale alone, taken before reflections are excluded",
+    "oracle": "of a pose and its depth-flipped twin the one nearer to the truth, pose by pose; PCK "
+    "and AUC: joint by joint. Only the truth can tell which: no figure of a method in use",
+    "wrong sign": "poses whose flipped twin has the strictly smaller ITES MPJPE",
+    "PCK, AUC": "joints within 150 mm; its mean over 0, 5, ..., 150 mm; root and hips not counted",
+    "depth 0": "every joint at the root's depth: what the input gives for nothing",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Figures by column name, in the column's unit, of some poses."""
+
+    name: str
+    poses: int
+    figures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found.
+
+    Attributes:
+        settings: what was evaluated, and how.
+        actions: one row an action, in alphabetical order.
+        over_actions, over_poses: the means.
+        baseline: the same two means for depth 0 at every joint.
+    """
+
+    settings: dict[str, Any]
+    actions: list[Row]
+    over_actions: Row
+    over_poses: Row
+    baseline: list[Row]
+
+    @property
+    def means(self) -> list[Row]:
+        """The model's two means, then the baseline's."""
+        return [self.over_actions, self.over_poses, *self.baseline]
+
+    def show(self, console: Console | None = None) -> None:
+        """Print the tables."""
+        of = self.settings
+        title = (
+            f"{of['model']} after {of['step']} steps on {of['data']}, split {of['split']}, "
+            f"{of['poses']} poses"
+        )
+        notes = Table.grid(padding=(0, 0, 0, 1))
+        notes.add_row("unit", f"MPJPE takes one network unit as {of['unit']:g} m")
+        notes.add_row("input", f"scaled by {of['scale']:.6g}, {of['scaled_as']}")
+        for term, meaning in LEGEND.items():
+            notes.add_row(term, meaning)
+        console = console or Console()
+        console.print(Text(title, "bold"))
+        for unit, columns in (("mm", LENGTHS), ("%", PCK), ("%", AUC)):
+            console.print(self._table(unit, columns))
+        console.print(notes)
+
+    def save(self, folder: str | os.PathLike[str]) -> tuple[Path, Path]:
+        """Write `evaluation-MODEL-DATA-SPLIT.csv` and `.json`; each appears wholly or not at all.
+
+        Returns:
+            the two paths.
+        """
+        of = self.settings
+        stem = f"evaluation-{of['model']}-{Path(of['data']).stem}-{of['split']}"
+        table, document = (Path(folder) / f"{stem}.{kind}" for kind in ("csv", "json"))
+        with replacing(table) as path, path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            titles = (f"{c.title} ({c.aligned}) {c.unit}" for c in COLUMNS)
+            writer.writerow(["row", "poses", *titles])
+            for row in [*self.actions, *self.means]:
+                writer.writerow([row.name, row.poses, *(row.figures[c.name] for c in COLUMNS)])
+        columns = [
+            {"name": c.name, "title": c.title, "aligned": c.aligned, "unit": c.unit}
+            for c in COLUMNS
+        ]
+        rows = {k: [asdict(row) for row in getattr(self, k)] for k in ("actions", "means")}
+        with replacing(document) as path:
+            content = {"settings": of, "columns": columns, **rows}
+            path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        return table, document
+
+    def _table(self, unit: str, columns: Sequence[Column]) -> Table:
+        table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+        table.add_column(f"action, {unit}", vertical="bottom", min_width=9, overflow="fold")
+        table.add_column("poses", justify="right", vertical="bottom", no_wrap=True)
+        for column in columns:
+            table.add_column(column.heading, justify="right", vertical="bottom", no_wrap=True)
+        for rows in (self.actions, self.means):
+            for row in rows:
+                figures = (f"{row.figures[column.name]:.1f}" for column in columns)
+                table.add_row(row.name, str(row.poses), *figures)
+            table.add_section()
+        return table
+
+
+def evaluate(
+    run: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    *,
+    stage: str | None = None,
+    split: str = "test",
+    scale: str = "checkpoint",
+    unit: float = 1.0,
+    missing: str | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    save: bool = True,
+) -> Evaluation:
+    """Lift a split of a store and compare with its 3D.
+
+    Processes that `torchrun` started share the work; all return the result, rank 0 writes it.
+
+    Args:
+        run: a run folder or a checkpoint.
+        data: a pose store with 3D.
+        stage: "teacher" or "student"; None: the student, or else the teacher.
+        split: of the store.
+        scale: of the input: "checkpoint", the training split's, or "split", chosen so that this
+            split's mean root-to-head distance is 1/5, as in the paper.
+        unit: metres in one network unit, for MPJPE alone: the other figures find their own scale.
+        missing: what to do with poses that lack a joint: "error", "drop" or "interpolate"; None:
+            as in the training, "error" where that is not known.
+        batch_size: poses lifted at a time; None: what suits the device.
+        device: "cpu", "cuda", ...; "auto": a GPU where there is one.
+        save: write the result into the run folder; see `Evaluation.save`.
+
+    Returns:
+        An `Evaluation`.
+
+    Raises:
+        NoTruthError: the store holds no 3D.
+        ItesError: a file is not what it should be, an argument is out of range, or the model's
+            output is not finite.
+    """
+    if scale not in SCALES:
+        raise ItesError(f"evaluate: scale must be {' or '.join(SCALES)}, got {scale!r}")
+    for name, value in (("unit", unit), ("batch_size", batch_size)):
+        if value is not None and not 0 < value < float("inf"):
+            raise ItesError(f"evaluate: {name} must be positive and finite, got {value}")
+    ranks = Ranks.here()
+    where = pick_device(device, ranks)
+    model, metadata = load_model(run, stage, where)
+    missing = missing or metadata.settings.get("missing", "error")
+    with PoseStore(data) as store:
+        if store.skeleton.parents != metadata.skeleton.parents:
+            raise ItesError(
+                f"{data}: expected the model's skeleton {metadata.skeleton.name} with "
+                f"{metadata.skeleton.num_joints} joints, got {store.skeleton.name} with "
+                f"{store.skeleton.num_joints}"
+            )
+        positions = truth(store, split, missing)
+        given = metadata.scale if scale == "checkpoint" else None
+        points, factor = store.points(split, given, missing)
+        actions = _actions(store, split, missing)
+    settings = {
+        "model": metadata.kind,
+        "step": metadata.step,
+        "run": str(run),
+        "data": str(data),
+        "split": split,
+        "poses": len(points),
+        "scale": factor,
+        "scaled_as": "as in training" if given else "by this split itself",
+        "unit": unit,
+        "missing": missing,
+        "device": str(where),
+    }
+    pose = fold_norms(model.float()).pose
+    with ranks.joined(where):
+        evaluation = compare(
+            pose, points, positions, actions, metadata.skeleton, settings, batch_size, ranks
+        )
+    ranks.part()
+    if save and ranks.main:
+        evaluation.save(run if Path(run).is_dir() else Path(run).parent)
+    return evaluation
+
+
+def compare(
+    lifter: Lifter,
+    points: NDArray[np.float32],
+    positions: NDArray[np.float32],
+    actions: Sequence[str] | NDArray[np.str_],
+    skeleton: Skeleton,
+    settings: dict[str, Any],
+    batch_size: int | None = None,
+    ranks: Ranks = Ranks(),  # noqa: B008 - immutable
+) -> Evaluation:
+    """Lift poses in memory and compare with the truth, beside depth 0 for every joint.
+
+    Args:
+        lifter: see `Lifter`; runs on `settings["device"]`.
+        points: network input (N, J, 2).
+        positions: truth (N, J, 3), metres, camera frame.
+        actions: of each pose (N).
+        skeleton: of the poses.
+        settings: "device", "unit", and what the result's `settings` shall hold besides.
+        batch_size: poses lifted at a time; None: what suits the device.
+        ranks: who shares the work; all of them call this with the same arguments.
+
+    Returns:
+        An `Evaluation`; the seconds spent are added to its settings.
+
+    Raises:
+        ItesError: the lifter's output is not finite.
+    """
+    unit, own = settings["unit"], ranks.share(len(points))
+    start = time.perf_counter()
+    pose = lift_points(lifter, points[own], skeleton, batch_size, settings["device"])
+    lifted = time.perf_counter()
+    errors = _gather(_errors(pose, positions[own], skeleton, unit), ranks)
+    seconds = {
+        "lifting_seconds": lifted - start,
+        "metrics_seconds": time.perf_counter() - lifted,
+    }
+    rows, over_actions, over_poses = _rows(errors, actions)
+    flat = depth_zero(points[own], skeleton)
+    flat_errors = _gather(_errors(flat, positions[own], skeleton, unit), ranks)
+    _, *baseline = _rows(flat_errors, actions, "depth 0, ")
+    return Evaluation({**settings, **seconds}, rows, over_actions, over_poses, baseline)
+
+
+def _gather(errors: dict[str, NDArray[np.float64]], ranks: Ranks) -> dict[str, NDArray[np.float64]]:
+    """The errors of all poses, on every rank, from each rank's own."""
+    if not ranks.several:
+        return errors
+    parts: list[Any] = [None] * ranks.count
+    dist.all_gather_object(parts, errors)
+    return {name: np.concatenate([part[name] for part in parts]) for name in errors}
+
+
+def figures(
+    lifter: Lifter,
+    points: NDArray[np.float32],
+    positions: NDArray[np.float32],
+    skeleton: Skeleton,
+    *,
+    unit: float = 1.0,
+    batch_size: int | None = None,
+    device: str = "cpu",
+) -> dict[str, float]:
+    """All figures averaged over poses, by column name, in mm and %: for a training's log.
+
+    Arguments and errors as in `compare`.
+    """
+    pose = lift_points(lifter, points, skeleton, batch_size, device)
+    errors = _errors(pose, positions, skeleton, unit)
+    return {name: float(value.mean()) for name, value in errors.items()}
+
+
+def truth(store: PoseStore, split: str, missing: str = "error") -> NDArray[np.float32]:
+    """The 3D of a split, for the poses that `store.points(split, missing=missing)` gives.
+
+    Returns:
+        (N, J, 3) float32, metres, camera frame.
+
+    Raises:
+        NoTruthError: the store holds none.
+        ItesError: there is no such split.
+    """
+    positions = store.positions(split)
+    if positions is None:
+        raise NoTruthError(
+            f"{store.path}: holds no 3D positions to compare with, so evaluation is left out"
+        )
+    return positions[store.complete(split)] if missing == "drop" else positions
+
+
+def depth_zero(points: NDArray[np.float32], skeleton: Skeleton) -> NDArray[np.float32]:
+    """The baseline: points (N, J, 2), root-relative, at depth 0 for every joint (N, J, 3).
+
+    In network units but for a factor common to all joints, which the scaled figures do not see;
+    MPJPE takes the networks' distance of 5.
+    """
+    root = skeleton.root
+    flat = np.zeros((*points.shape[:2], 3), np.float32)
+    flat[..., :2] = DISTANCE * (points - points[:, root : root + 1])
+    return flat
+
+
+def counted_joints(skeleton: Skeleton) -> tuple[int, ...]:
+    """The joints that PCK and AUC count: all but the root and the hips, its children on a side.
+
+    For the Human3.6M skeleton these are `ites.pose.metrics.PCK_JOINTS`.
+    """
+    sides = {*skeleton.left, *skeleton.right}
+    root = skeleton.root
+    return tuple(
+        joint
+        for joint, parent in enumerate(skeleton.parents)
+        if joint != root and not (parent == root and joint in sides)
+    )
+
+
+def _errors(
+    pose: NDArray[np.float32], positions: NDArray[np.float32], skeleton: Skeleton, unit: float
+) -> dict[str, NDArray[np.float64]]:
+    errors = pose_errors(
+        torch.from_numpy(pose),
+        torch.from_numpy(positions),
+        unit=unit,
+        joints=counted_joints(skeleton),
+        root=skeleton.root,
+    )
+    factors = {"mm": 1000, "%": 100}
+    return {c.name: errors[c.name].numpy() * factors[c.unit] for c in COLUMNS}
+
+
+def _rows(
+    errors: dict[str, NDArray[np.float64]],
+    actions: Sequence[str] | NDArray[np.str_],
+    prefix: str = "",
+) -> tuple[list[Row], Row, Row]:
+    """A row an action, their mean, and the mean over poses."""
+    names, index = np.unique(np.asarray(actions), return_inverse=True)
+    counts = np.bincount(index)
+    of_action = {name: np.bincount(index, error) / counts for name, error in errors.items()}
+    rows = [
+        Row(str(action), int(count), {name: float(mean[i]) for name, mean in of_action.items()})
+        for i, (action, count) in enumerate(zip(names, counts, strict=True))
+    ]
+    over_actions = {name: float(mean.mean()) for name, mean in of_action.items()}
+    over_poses = {name: float(error.mean()) for name, error in errors.items()}
+    return (
+        rows,
+        Row(f"{prefix}mean over actions", len(index), over_actions),
+        Row(f"{prefix}mean over poses", len(index), over_poses),
+    )
+
+
+def _actions(store: PoseStore, split: str, missing: str) -> NDArray[np.str_]:
+    sequences = store.sequences_of(split)
+    actions = np.repeat([s.action or "unnamed" for s in sequences], [s.length for s in sequences])
+    return actions[store.complete(split)] if missing == "drop" else actions

@@ -1,0 +1,189 @@
+"""What 2D keypoints leave open when they are lifted, and what is assumed instead.
+
+The camera, where no file or option gives it; the person's size in the image, which must be that of
+training; metres, which 2D cannot tell; joints that a detector missed. All that is assumed is told.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ites.data.clips import Clips, fill_missing
+from ites.errors import ItesError
+from ites.pose.camera import normalise, scale_for
+from ites.pose.skeleton import Skeleton
+
+BODY_SIZE = 0.72
+"""Assumed distance from pelvis to crown, metres: the mean of 17 subjects of the CMU database."""
+FIELD_OF_VIEW = 55.0
+"""Assumed horizontal field of view, degrees: about that of a phone or a webcam."""
+FPS = 25.0
+"""Assumed frames a second."""
+SCALES = ("auto", "checkpoint", "clip")
+
+
+@dataclass
+class Assumed:
+    """What was assumed of some clips.
+
+    Attributes:
+        notes: a line each.
+        sizes: how many times as large as in training the people of a clip look, where that counts.
+        filled: missing joints that were filled.
+    """
+
+    notes: list[str] = field(default_factory=list)
+    sizes: list[float] = field(default_factory=list)
+    filled: int = 0
+
+    def add(self, other: Assumed) -> None:
+        """Take in what was assumed of other clips."""
+        self.notes += other.notes
+        self.sizes += other.sizes
+        self.filled += other.filled
+
+    def lines(self) -> list[str]:
+        """All of it in words, each line once."""
+        lines = list(dict.fromkeys(self.notes))
+        if self.filled:
+            lines.append(f"{self.filled} missing joints filled in, linearly in time")
+        if self.sizes and not 2 / 3 < np.median(self.sizes) < 3 / 2:
+            lines.append(
+                f"people look {np.median(self.sizes):.2g} times as large as those trained on: "
+                "--scale clip may serve better"
+            )
+        return lines
+
+
+def assume_camera(
+    clips: Clips,
+    focal_length: float | None = None,
+    field_of_view: float | None = None,
+    image_size: tuple[int, int] | None = None,
+    fps: float | None = None,
+) -> tuple[Clips, list[str]]:
+    """Put the caller's camera in place of the file's.
+
+    `focal_length = width / (2 tan(field_of_view / 2))`; a width that nobody gave is taken to reach
+    from 0 to the rightmost keypoint.
+
+    Args:
+        clips: as read.
+        focal_length: pixels; None keeps the clip's own.
+        field_of_view: horizontal, degrees; in place of `focal_length`.
+        image_size: (width, height) in pixels; None keeps the clip's own.
+        fps: frames a second; None keeps the clip's own, or else 25.
+
+    Returns:
+        The clips, and what was assumed, a line each.
+
+    Raises:
+        ItesError: both a focal length and a field of view, or one out of range.
+    """
+    if focal_length is not None and field_of_view is not None:
+        raise ItesError("lift: give a focal length or a field of view, not both")
+    if field_of_view is not None and not 0 < field_of_view < 180:
+        raise ItesError(f"lift: field_of_view must lie between 0 and 180, got {field_of_view}")
+    given, notes = [], []
+    for clip in clips.clips:
+        size = image_size or clip.image_size
+        focal = (focal_length, focal_length) if focal_length else clip.focal_length
+        if field_of_view is not None:
+            focal, width = from_field_of_view(field_of_view, size, clip.keypoints)
+            notes.append(f"focal length {focal[0]:.0f} px: {field_of_view:g} degrees over {width}")
+        rate = fps or clip.fps
+        if not rate > 0:
+            rate = FPS
+            notes.append(f"{FPS:g} frames a second, assumed (--fps)")
+        given.append(replace(clip, focal_length=focal, image_size=size, fps=rate))
+    return replace(clips, clips=given), list(dict.fromkeys(notes))
+
+
+def from_field_of_view(
+    degrees: float, image_size: tuple[int, int] | None, keypoints: NDArray[np.floating]
+) -> tuple[tuple[float, float], str]:
+    """(fx, fy) in pixels, and in words the width that it was taken from."""
+    if image_size is not None:
+        width, words = image_size[0], f"{image_size[0]} px of image"
+    else:
+        width = max(1, math.ceil(keypoints[..., 0].max()))
+        words = f"{width} px, the keypoints' extent (--image-size)"
+    focal = width / (2 * math.tan(math.radians(degrees) / 2))
+    return (focal, focal), words
+
+
+def prepare(
+    clips: Clips, training_scale: float, scale: str = "auto"
+) -> tuple[Clips, NDArray[np.float32], Assumed]:
+    """Make the network's input of clips.
+
+    `points = scale * (keypoints - root keypoint) / focal_length`; missing joints are filled before.
+
+    Args:
+        clips: each with `focal_length` where it is known.
+        training_scale: the factor stored in the checkpoint.
+        scale: see `ites.inference.lift.lift`.
+
+    Returns:
+        The clips with `keypoints` filled and `focal_length`; the points (N, J, 2) of all of them,
+        network units; and what was assumed.
+
+    Raises:
+        ItesError: `scale` is none of `SCALES`, or a joint is missing in a whole clip.
+    """
+    if scale not in SCALES:
+        raise ItesError(f"lift: scale must be one of {', '.join(SCALES)}, got {scale!r}")
+    assumed, ready, points = Assumed(), [], []
+    for clip in clips.clips:
+        clip, missing = fill_missing(clip, clips.skeleton)
+        assumed.filled += missing
+        own = scale == "clip" or (scale == "auto" and clip.focal_length is None)
+        if clip.focal_length is None:
+            focal, width = from_field_of_view(FIELD_OF_VIEW, clip.image_size, clip.keypoints)
+            clip = replace(clip, focal_length=focal)
+            assumed.notes.append(
+                f"focal length {focal[0]:.0f} px, assumed: {FIELD_OF_VIEW:g} degrees over {width} "
+                "(--focal-length or --field-of-view)"
+            )
+        focal_length = np.asarray(clip.focal_length, np.float32)
+        flat = normalise(clip.keypoints, focal_length, root=clips.skeleton.root)
+        unit = scale_for(flat, clips.skeleton)
+        if own:
+            assumed.notes.append("size by each clip's own mean root-to-head distance (--scale)")
+        else:
+            assumed.notes.append(
+                f"size by the training split's scale, {training_scale:.4g} (--scale)"
+            )
+            assumed.sizes.append(float(training_scale / unit))
+        ready.append(clip)
+        points.append(flat * np.float32(unit if own else training_scale))
+    assumed.notes = list(dict.fromkeys(assumed.notes))
+    return replace(clips, clips=ready), np.concatenate(points), assumed
+
+
+def metres_per_unit(
+    positions: NDArray[np.float32], skeleton: Skeleton, body_size: float = BODY_SIZE
+) -> NDArray[np.float32]:
+    """The factor from network units to metres, a pose.
+
+    2D cannot tell a small person near by from a tall one far off, and the networks put everyone at
+    the same distance: who walks up to the camera grows. So the factors give all poses of a clip the
+    same summed length of bones, and the clip a mean root-to-head distance of `body_size`.
+
+    Args:
+        positions: (T, J, 3), network units, root-relative, one clip.
+        skeleton: whose bones they are.
+        body_size: metres.
+
+    Returns:
+        (T,) float32.
+    """
+    parents, joints = np.array(skeleton.bones).T
+    bones = np.linalg.norm(positions[:, joints] - positions[:, parents], axis=-1).sum(-1)
+    factors = 1 / np.maximum(bones, 1e-6)
+    heads = np.linalg.norm(positions[:, skeleton.head], axis=-1)
+    return factors * np.float32(body_size / max(float(np.mean(heads * factors)), 1e-6))

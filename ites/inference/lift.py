@@ -1,0 +1,458 @@
+"""Lift 2D keypoints to 3D with a trained model. Files, frames and units: `docs/lifting.md`.
+
+`lift` cuts the clips into portions of whole clips. While one portion is lifted the next is read and
+the one before is written, so that memory does not grow with their number. A portion's result is a
+part, a file of its own, until all are there: see `ites.system.parts`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ites.data.clips import Clips, KeypointReader, cut, root_relative
+from ites.data.lifted import ClipsWriter, read_clips, read_settings, write_clips
+from ites.errors import ItesError
+from ites.inference.assume import BODY_SIZE, Assumed, assume_camera, metres_per_unit, prepare
+from ites.models import fold_norms
+from ites.models.temporal import consistent_depths
+from ites.models.trust import DOUBT, Judgement, Trust
+from ites.pose import geometry
+from ites.pose.skeleton import Skeleton
+from ites.runs.checkpoint import Model, load_model
+from ites.system.overlap import overlap
+from ites.system.parts import Parts
+from ites.system.ranks import Ranks, pick_device
+
+PORTION = 1 << 16
+"""Poses that are read, lifted and written together, but for a clip's end."""
+ROWS = {"cpu": 17 << 9, "cuda": 17 << 16}
+"""Joints that are lifted at a time: on a CPU what stays in its cache, on a GPU what fills it."""
+PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
+
+Pose = Callable[[Tensor], Tensor]
+"""A model's `pose`: points (B, J, 2) float32 to (B, J, 3), network units; or its `clean`."""
+
+
+def lift(
+    run: str | os.PathLike[str],
+    keypoints: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    stage: str | None = None,
+    split: str | None = None,
+    layout: str | None = None,
+    focal_length: float | None = None,
+    field_of_view: float | None = None,
+    image_size: tuple[int, int] | None = None,
+    fps: float | None = None,
+    scale: str = "auto",
+    body_size: float = BODY_SIZE,
+    temporal: bool = False,
+    trust: bool = True,
+    batch_size: int | None = None,
+    device: str | None = None,
+    precision: str = "float32",
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Lift the keypoints of a file and write the 3D poses.
+
+    Processes that `torchrun` started share the work; rank 0 joins what they wrote.
+
+    Args:
+        run: a run folder or a checkpoint.
+        keypoints: a pose store, an .npz or an .npy file; see `ites.data.clips.read_keypoints`.
+        out: the .npz or .h5 file to write; `docs/lifting.md` lists its keys.
+        stage: "teacher" or "student"; None: what the checkpoint is, of a folder its student, or
+            else its teacher.
+        split: of a store, the split to lift; None: "test" where there is one, else all.
+        layout: the joints' order in an array, one of `ites.pose.skeleton.LAYOUTS`, to convert from.
+        focal_length: pixels, x and y alike; overrides the file's.
+        field_of_view: horizontal, degrees, in place of the focal length.
+        image_size: (width, height) in pixels; overrides the file's.
+        fps: frames a second; overrides the file's.
+        scale: what brings keypoints to the network's size. "checkpoint": the training split's
+            factor, right for the cameras trained on; "clip": each clip's own, such that its mean
+            root-to-head distance is 1/5, which needs no camera; "auto": "checkpoint" where the
+            camera is known, else "clip".
+        body_size: mean distance from root to head that a lifted clip is given, metres.
+        temporal: take each clip as a whole: its bones keep their lengths, and nothing jerks; see
+            `ites.models.temporal`.
+        trust: write beside each pose how far to trust it, where the run can tell: a folder of
+            recipe "upright"; see `ites.models.trust`.
+        batch_size: poses lifted at a time; None: what suits the device.
+        device: "cpu", "cuda", ...; None or "auto": a GPU where there is one.
+        precision: of matrix products: "float32", "tf32" (on a GPU) or "bf16".
+        resume: keep what an interrupted lifting of the same kind has written, and do the rest.
+
+    Returns:
+        A summary: poses, clips, seconds and poses_per_second (of reading, lifting and writing
+        together, joining aside, in this call), model, device, out, and notes: what was assumed, a
+        line each. Empty on all ranks but 0.
+
+    Raises:
+        ItesError: a file is not what it should be, or an argument is out of range.
+    """
+    for name, value in (
+        ("focal_length", focal_length),
+        ("fps", fps),
+        ("body_size", body_size),
+        ("batch_size", batch_size),
+    ):
+        if value is not None and not value > 0:
+            raise ItesError(f"lift: {name} must be positive, got {value}")
+    if precision not in PRECISIONS:
+        raise ItesError(
+            f"lift: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
+        )
+    ClipsWriter(out)  # refuses a name that it could not write
+    camera = {
+        "focal_length": focal_length,
+        "field_of_view": field_of_view,
+        "image_size": image_size,
+        "fps": fps,
+    }
+    ranks = Ranks.here()
+    where = pick_device(device or "auto", ranks)
+    model, metadata = load_model(run, stage, where)
+    judge = Trust.of(run, metadata.kind, where) if trust else None
+    batch_size = batch_size or batch_size_for(where, model.skeleton)
+    with (
+        arithmetic(precision),
+        ranks.joined(where),
+        KeypointReader(keypoints, model.skeleton, split, layout) as reader,
+    ):
+        if reader.skeleton.parents != model.skeleton.parents:
+            raise ItesError(
+                f"{keypoints}: the model lifts {model.skeleton.name} "
+                f"({model.skeleton.num_joints} joints), got {reader.skeleton.name} "
+                f"({reader.skeleton.num_joints} joints)"
+            )
+        file = Path(keypoints).stat()
+        request = {
+            "keypoints": [str(keypoints), file.st_size, file.st_mtime_ns],
+            "split": split,
+            "layout": layout,
+            **camera,
+            "model": f"{metadata.kind} {_digest(model)}",
+            "scale": scale,
+            "body_size": body_size,
+            "temporal": temporal,
+            "trust": judge is not None,
+            "batch_size": batch_size,
+            "precision": precision,
+            "portion": PORTION,
+        }
+        portions = cut(reader.lengths, PORTION)
+        parts = Parts(out, json.loads(json.dumps(request)), len(portions))
+        if resume and _is_done(out, parts):
+            summary = read_settings(out)
+        else:
+            folded = fold_norms(model.float(), PRECISIONS[precision])
+            lifting = _Lifting(
+                reader, portions, parts, camera, metadata.scale, scale, body_size,
+                folded.pose, folded.clean, temporal,
+                judge, _judged(judge, model, run) if trust else [], batch_size, where,
+            )  # fmt: skip
+            poses, seconds = lifting.run(ranks, resume)
+            summary = {
+                "poses": sum(reader.lengths),
+                "clips": len(reader.lengths),
+                "seconds": seconds,
+                "poses_per_second": poses / seconds,
+                "model": metadata.kind,
+                "run": str(run),
+                "keypoints": str(keypoints),
+                "device": str(where),
+                "precision": precision,
+                "processes": ranks.count,
+                "request": parts.request,
+            }
+            if ranks.main:
+                summary = lifting.join(out, summary)
+    ranks.part()
+    return {**summary, "out": str(out)} if ranks.main else {}
+
+
+@dataclass(frozen=True)
+class _Portion:
+    """Clips on their way through, with the network's input, then with its output."""
+
+    index: int
+    clips: Clips
+    assumed: Assumed
+    points: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Lifting:
+    """What one call of `lift` works with; see there."""
+
+    reader: KeypointReader
+    portions: list[slice]
+    parts: Parts
+    camera: dict[str, Any]
+    training_scale: float
+    scale: str
+    body_size: float
+    pose: Pose
+    clean: Pose
+    temporal: bool
+    judge: Trust | None
+    notes: list[str]
+    batch_size: int
+    device: torch.device
+
+    def run(self, ranks: Ranks, resume: bool) -> tuple[int, float]:
+        """Write the parts that are missing, this rank its share.
+
+        Returns:
+            How many poses all ranks lifted, in how many seconds.
+        """
+        if ranks.main:
+            self.parts.begin(resume)
+        ranks.any(False, self.device)
+        todo = self.parts.missing()
+        ranks.any(False, self.device)  # none writes before all have looked
+        start = time.perf_counter()
+        try:
+            overlap(map(self.read, todo[ranks.share(len(todo))]), self.compute, self.write)
+        except BaseException:
+            if not ranks.several and len(self.parts.missing()) == self.parts.count:
+                self.parts.remove()
+            raise
+        ranks.any(False, self.device)
+        poses = sum(sum(self.reader.lengths[self.portions[index]]) for index in todo)
+        return poses, time.perf_counter() - start
+
+    def read(self, index: int) -> _Portion:
+        """A portion with the network's input."""
+        clips, notes = assume_camera(self.reader.read(self.portions[index]), **self.camera)
+        clips, points, assumed = prepare(clips, self.training_scale, self.scale)
+        assumed.notes = notes + assumed.notes
+        return _Portion(index, clips, assumed, points)
+
+    def compute(self, portion: _Portion) -> tuple[_Portion, NDArray[np.float32], Judgement | None]:
+        """The portion and its poses, network units, and what is thought of them."""
+        points, skeleton = portion.points, self.reader.skeleton
+        lifted = lift_points(self.pose, points, skeleton, self.batch_size, self.device)
+        if self.temporal:
+            flat = cleaned(self.clean, points, self.device)
+            lifted = as_wholes(portion.clips, flat, lifted, self.device)
+        judgement = self.judge(points, lifted, self.device) if self.judge else None
+        return portion, lifted, judgement
+
+    def write(self, done: tuple[_Portion, NDArray[np.float32], Judgement | None]) -> None:
+        """Write a part."""
+        portion, lifted, judgement = done
+        clips = in_metres(portion.clips, lifted, self.body_size, judgement)
+        settings = asdict(portion.assumed)
+        write_clips(self.parts.path(portion.index), replace(clips, settings=settings))
+
+    def join(self, out: str | os.PathLike[str], summary: dict[str, Any]) -> dict[str, Any]:
+        """Write the output from the parts; the summary with its notes."""
+        assumed, doubtful = Assumed(), 0
+        with ClipsWriter(out) as writer:
+            for index in range(self.parts.count):
+                clips = read_clips(self.parts.path(index))
+                assumed.add(Assumed(**clips.settings))
+                writer.add(clips)
+                told = (clip.sign_confidence for clip in clips.clips)
+                doubtful += sum(int((sure < DOUBT).sum()) for sure in told if sure is not None)
+            notes = [*assumed.lines(), _metres(self.body_size), *self.notes]
+            if self.judge is not None:
+                of = f"{doubtful:,} of {summary['poses']:,} poses"
+                notes.append(f"{of} are less than {DOUBT:.0%} sure of their depth's sign")
+            writer.settings = {**summary, "notes": notes}
+        self.parts.remove()
+        return writer.settings
+
+
+def _digest(model: Model) -> str:
+    """Names the weights."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _is_done(out: str | os.PathLike[str], parts: Parts) -> bool:
+    """Whether the output is there, of the same request."""
+    if not Path(out).is_file() or parts.folder.is_dir():
+        return False
+    return read_settings(out).get("request") == parts.request
+
+
+def _judged(judge: Trust | None, model: Model, run: str | os.PathLike[str]) -> list[str]:
+    """Whether it is told how far to trust a pose, and why not."""
+    if judge is not None:
+        return ["how far to trust each pose: elevation, log_density, sign_confidence (--no-trust)"]
+    what = "no elevation, log_density, sign_confidence"
+    if model.upright:
+        return [f"{what}: {run} is no run folder with the teacher, the prior and the odds"]
+    return [f"{what}: a model of recipe paper does not know its depth's sign"]
+
+
+def _metres(body_size: float) -> str:
+    return f"metres by a mean of {body_size:g} m from root to head, assumed (--body-size)"
+
+
+def batch_size_for(device: torch.device | str, skeleton: Skeleton) -> int:
+    """Poses to lift at a time on a device."""
+    return max(1, ROWS.get(torch.device(device).type, ROWS["cuda"]) // skeleton.num_joints)
+
+
+@contextmanager
+def arithmetic(precision: str) -> Iterator[None]:
+    """TF32 in matrix products where "tf32" asks for it, and nowhere else."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def lift_clips(
+    pose: Pose,
+    clips: Clips,
+    training_scale: float,
+    *,
+    scale: str = "auto",
+    body_size: float = BODY_SIZE,
+    temporal: bool = False,
+    clean: Pose | None = None,
+    batch_size: int | None = None,
+    device: str = "cpu",
+) -> tuple[Clips, list[str]]:
+    """Lift clips in memory.
+
+    `points = scale * (keypoints - root keypoint) / focal_length`, then `pose(points)` made
+    root-relative, times `metres_per_unit`. Missing joints are filled before.
+
+    Args:
+        pose: see `Pose`.
+        clips: each with a positive `fps`; `focal_length` where it is known.
+        training_scale: the factor stored in the checkpoint.
+        scale, body_size, temporal, batch_size, device: see `lift`.
+        clean: the model's, where `temporal`: the points (B, J, 2) that it lifts, of those given;
+            None: the same.
+
+    Returns:
+        The clips with `keypoints` filled, `positions`, `focal_length` and `metres_per_unit`; and
+        what was assumed, a line each.
+
+    Raises:
+        ItesError: `scale` is none of `SCALES`, or a joint is missing in a whole clip.
+    """
+    clips, points, assumed = prepare(clips, training_scale, scale)
+    lifted = lift_points(pose, points, clips.skeleton, batch_size, device)
+    if temporal:
+        flat = points if clean is None else cleaned(clean, points, device)
+        lifted = as_wholes(clips, flat, lifted, device)
+    return in_metres(clips, lifted, body_size), [*assumed.lines(), _metres(body_size)]
+
+
+@torch.inference_mode()
+def lift_points(
+    pose: Pose,
+    points: NDArray[np.float32],
+    skeleton: Skeleton,
+    batch_size: int | None = None,
+    device: torch.device | str = "cpu",
+) -> NDArray[np.float32]:
+    """Lift normalised 2D poses.
+
+    Args:
+        pose: see `Pose`.
+        points: (N, J, 2) float32, network units, root at the origin.
+        skeleton: its root is what the result is relative to.
+        batch_size: poses at a time; None: what suits the device.
+        device: where `pose` runs.
+
+    Returns:
+        (N, J, 3) float32, network units, camera frame, root-relative.
+
+    Raises:
+        ItesError: a lifted pose is not finite.
+    """
+    on_gpu = torch.device(device).type == "cuda"
+    source = torch.from_numpy(points)
+    source = source.pin_memory() if on_gpu else source
+    lifted = torch.empty(*points.shape[:2], 3, pin_memory=on_gpu)
+    size = batch_size or batch_size_for(device, skeleton)
+    for batch, result in zip(source.split(size), lifted.split(size), strict=True):
+        result.copy_(pose(batch.to(device, non_blocking=True)))
+    if not lifted.isfinite().all():
+        raise ItesError("lift: the model's output is not finite; was its training sound?")
+    return root_relative(lifted.numpy(), skeleton)
+
+
+@torch.inference_mode()
+def cleaned(
+    clean: Pose, points: NDArray[np.float32], device: torch.device | str
+) -> NDArray[np.float32]:
+    """Normalised 2D poses (N, J, 2) as a model lifts them; see `ites.models.Teacher.clean`."""
+    return clean(torch.from_numpy(points).to(device)).cpu().numpy()
+
+
+def as_wholes(
+    clips: Clips,
+    points: NDArray[np.float32],
+    lifted: NDArray[np.float32],
+    device: torch.device | str = "cpu",
+) -> NDArray[np.float32]:
+    """Lifted poses (N, J, 3), network units, at depths that suit each clip as a whole.
+
+    Args:
+        clips: which rows are frames of one.
+        points: (N, J, 2), what was lifted.
+        lifted: (N, J, 3), root-relative.
+        device: where it is done; see `ites.models.temporal.consistent_depths`.
+    """
+    flat, depth = torch.from_numpy(points), torch.from_numpy(lifted[..., 2:])
+    lengths = [len(clip) for clip in clips.clips]
+    depth = consistent_depths(flat, depth, lengths, clips.skeleton, device=device)
+    return geometry.backproject(flat, depth).numpy()
+
+
+def in_metres(
+    clips: Clips,
+    lifted: NDArray[np.float32],
+    body_size: float,
+    judgement: Judgement | None = None,
+) -> Clips:
+    """The clips with their rows of `lifted` (N, J, 3), network units, as `positions` in metres.
+
+    And with their rows of the judgement, if there is one.
+    """
+    done, start = [], 0
+    for clip in clips.clips:
+        rows = slice(start, start + len(clip))
+        start = rows.stop
+        metres = metres_per_unit(lifted[rows], clips.skeleton, body_size)
+        known = (
+            {key: values[rows] for key, values in judgement._asdict().items()} if judgement else {}
+        )
+        positions = lifted[rows] * metres[:, None, None]
+        done.append(
+            replace(
+                clip,
+                positions=positions,
+                metres_per_unit=metres,
+                **{key: v[rows] for key, v in known.items()},
+            )
+        )
+    return replace(clips, clips=done)

@@ -1,0 +1,206 @@
+"""Lift frames as they come: one at a time, with little delay."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ites.errors import ItesError
+from ites.inference.assume import BODY_SIZE
+from ites.inference.lift import PRECISIONS, arithmetic
+from ites.models import fold_norms
+from ites.pose.camera import HEAD_DISTANCE
+from ites.runs.checkpoint import load_model
+from ites.system.ranks import Ranks, pick_device
+
+REMEMBERED = 10_000
+"""Calls whose latency is kept."""
+
+Frame = TypeVar("Frame", NDArray[np.floating], Tensor)
+
+
+class Lifter:
+    """Lifts frames as they come, with a trained model.
+
+        lifter = Lifter("runs/cmu", focal_length=1145)
+        for keypoints in camera:                  # (17, 2), pixels
+            positions = lifter.lift(keypoints)    # (17, 3), metres
+        print(lifter.latency())
+
+    What `ites.inference.lift.lift` takes from a whole clip, the size of the person in the
+    image (only where there is no focal length) and the factor to metres, is here the mean over the
+    frames so far: the first frames of a clip may differ a little from a file's, the last does not.
+
+    On CUDA the work on a frame is one captured graph, replayed from fixed buffers.
+
+    Args:
+        run: a run folder or a checkpoint.
+        stage: "teacher" or "student"; None: what the checkpoint is, of a folder its student, or
+            else its teacher.
+        focal_length: (fx, fy) or one number, pixels. None: people are brought to the size of
+            training by their mean root-to-head distance, so no camera need be known.
+        body_size: mean distance from root to head, metres.
+        device: "cpu", "cuda", ...; None: a GPU where there is one.
+        precision: of matrix products: "float32", "tf32" (on a GPU) or "bf16".
+
+    Raises:
+        ItesError: the checkpoint is not what it should be, or an argument is out of range.
+
+    Attributes: `skeleton`, whose joints a frame holds; `device`.
+    """
+
+    def __init__(
+        self,
+        run: str | os.PathLike[str],
+        *,
+        stage: str | None = None,
+        focal_length: float | tuple[float, float] | None = None,
+        body_size: float = BODY_SIZE,
+        device: str | None = None,
+        precision: str = "float32",
+    ) -> None:
+        if not np.all(np.asarray(1.0 if focal_length is None else focal_length) > 0):
+            raise ItesError(f"Lifter: focal_length must be positive, got {focal_length}")
+        if not body_size > 0:
+            raise ItesError(f"Lifter: body_size must be positive, got {body_size}")
+        if precision not in PRECISIONS:
+            raise ItesError(
+                f"Lifter: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
+            )
+        self.device = pick_device(device or "auto", Ranks.here())
+        model, metadata = load_model(run, stage, self.device)
+        self.skeleton = model.skeleton
+        self.precision, self.body_size = precision, body_size
+        self._pose = fold_norms(model.float(), PRECISIONS[precision]).pose
+        self._factor: Tensor | None = None  # from pixels to network units
+        if focal_length is not None:
+            factors = metadata.scale / np.broadcast_to(np.asarray(focal_length, np.float32), 2)
+            self._factor = torch.tensor(factors, dtype=torch.float32, device=self.device)
+        parents, joints = zip(*self.skeleton.bones, strict=True)
+        self._bones = torch.tensor([joints, parents], device=self.device)
+        self._heads = torch.zeros(2, 2, dtype=torch.float64, device=self.device)
+        self._steps: dict[int, tuple[Tensor, Callable[[], Tensor]]] = {}
+        self._seconds: deque[float] = deque(maxlen=REMEMBERED)
+
+    @torch.inference_mode()
+    def lift(self, frame: Frame) -> Frame:
+        """Lift one frame, or a few.
+
+        Args:
+            frame: (J, 2) or (B, J, 2), numpy or tensor on any device; pixels, x right, y down, in
+                the skeleton's order. A frame with a joint that is not finite comes out as nan.
+
+        Returns:
+            (J, 3) or (B, J, 3) float32, of the same kind and on the same device: metres, camera
+            axes (x right, y down, z forward), relative to the root joint.
+
+        Raises:
+            ValueError: the shape is another.
+        """
+        given = frame if isinstance(frame, Tensor) else torch.from_numpy(np.array(frame, "f4"))
+        joints = self.skeleton.num_joints
+        if given.ndim not in (2, 3) or given.shape[-2:] != (joints, 2):
+            raise ValueError(
+                f"Lifter.lift: frame must have shape ({joints}, 2) or (B, {joints}, 2), "
+                f"got {tuple(given.shape)}"
+            )
+        batch = given.reshape(-1, joints, 2)
+        keypoints, run = self._steps.get(len(batch)) or self._prepare(len(batch))
+        start = time.perf_counter()
+        keypoints.copy_(batch)
+        result = run()
+        with torch.inference_mode(False):  # the copy is an ordinary tensor, the caller's own
+            lifted = result.to(given.device, copy=True).reshape(*given.shape[:-1], 3)
+        if lifted.is_cuda:
+            torch.cuda.synchronize(lifted.device)
+        self._seconds.append(time.perf_counter() - start)
+        return lifted if isinstance(frame, Tensor) else lifted.numpy()
+
+    def latency(self) -> dict[str, float]:
+        """Milliseconds from a frame to its pose, of the last calls.
+
+        Returns:
+            `calls`, how many these are, and `p50`, `p90`, `p99`, `max`; nan before the first. The
+            first call with another number of frames prepares; that is not counted.
+        """
+        spent = 1e3 * np.array(self._seconds or [np.nan])
+        p50, p90, p99 = (float(p) for p in np.percentile(spent, (50, 90, 99)))
+        return {
+            "calls": len(self._seconds),
+            "p50": p50,
+            "p90": p90,
+            "p99": p99,
+            "max": float(spent.max()),
+        }
+
+    def reset(self) -> None:
+        """Forget the frames so far: another clip begins."""
+        self._heads.zero_()
+
+    def _step(self, keypoints: Tensor) -> Tensor:
+        """(B, J, 2) pixels to (B, J, 3) metres, on the device, without waiting for it."""
+        root, head = self.skeleton.root, self.skeleton.head
+        points = keypoints - keypoints[:, root : root + 1]
+        factor = self._factor
+        if factor is None:
+            factor = HEAD_DISTANCE / self._mean(0, points[:, head].norm(dim=-1))
+        pose = self._pose(points * factor)
+        pose = pose - pose[:, root : root + 1]
+        joints, parents = self._bones
+        bones = (pose[:, joints] - pose[:, parents]).norm(dim=-1).sum(1).clamp(min=1e-6)
+        mean = self._mean(1, pose[:, head].norm(dim=-1) / bones)
+        return pose * (self.body_size / mean.clamp(min=1e-6) / bones)[:, None, None]
+
+    def _mean(self, which: int, values: Tensor) -> Tensor:
+        """The mean of all values so far, these included; those that are not finite do not count."""
+        finite = values.isfinite()
+        self._heads[which, 0] += values.where(finite, 0).sum()
+        self._heads[which, 1] += finite.sum()
+        total, count = self._heads[which]
+        return (total / count).float()
+
+    def _prepare(self, size: int) -> tuple[Tensor, Callable[[], Tensor]]:
+        """A buffer for so many frames, and what lifts its content; warmed up, captured on CUDA."""
+        keypoints = torch.zeros(size, self.skeleton.num_joints, 2, device=self.device)
+        heads = self._heads.clone()
+
+        def run() -> Tensor:
+            return self._step(keypoints)
+
+        with arithmetic(self.precision):
+            if self.device.type == "cuda":
+                run = _captured(run, self.device)
+            else:
+                for _ in range(3):
+                    run()
+        self._heads.copy_(heads)
+        self._steps[size] = keypoints, run
+        return self._steps[size]
+
+
+def _captured(function: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:
+    """The function as a CUDA graph, whose result is the same tensor at every call."""
+    with torch.cuda.device(device):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                function()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = function()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return result
+
+    return replay

@@ -1,0 +1,212 @@
+"""How far to trust a lifted pose: what a run of recipe "upright" knows beside it.
+
+Turned about the true vertical, a pose with the right depths is one that people take, from whatever
+side it is seen; one with wrong depths leans and bends as nobody does. So the prior, a density of 2D
+poses, tells how good a lifted pose is, and how sure its depth's sign.
+
+How sure is learned from 2D alone: poses of the training that the teacher has lifted are turned,
+projected and lifted again. Of these views the depths are known, so it can be counted how often the
+sign is right at which density. They are the teacher's for the student too, which has learned to be
+at one with itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ites import ops
+from ites.errors import ItesError
+from ites.models import Prior, Teacher, fold_norms
+from ites.models.teacher import limited, spread_of
+from ites.pose import geometry
+from ites.pose.metrics import pose_errors
+from ites.runs.checkpoint import load_model, load_prior, weights_file
+from ites.system.files import replacing
+
+VIEWS = 4
+"""From how many sides a pose is seen; 16 tell no more of its error."""
+DOUBT = 0.8
+"""A pose whose depth's sign is less sure than this is counted, and shown pale."""
+BATCH = 2048
+"""Poses that are judged at a time."""
+CALIBRATION = 4096, 4
+"""Poses of the training, and views of each, that the odds are fitted to."""
+
+
+class Judgement(NamedTuple):
+    """What is known of N poses; arrays (N,) float32.
+
+    elevation: how far the camera looks down, radians. log_density: mean over the views of the pose
+    turned about, nats. sign_confidence: the probability that the depth's sign is right.
+    """
+
+    elevation: NDArray[np.float32]
+    log_density: NDArray[np.float32]
+    sign_confidence: NDArray[np.float32]
+
+
+class Odds(NamedTuple):
+    """The log odds that the depth's sign is right: `bias + slope * log_density`."""
+
+    bias: float
+    slope: float
+
+
+class Trust:
+    """Judges lifted poses.
+
+    Args:
+        teacher: of recipe "upright": says the camera's elevation.
+        prior: says how likely a view is.
+        odds: what the density says of the sign.
+    """
+
+    def __init__(self, teacher: Teacher, prior: Prior, odds: Odds) -> None:
+        self.teacher, self.prior, self.odds = teacher.float(), prior.float(), odds
+
+    @classmethod
+    def of(
+        cls, run: str | os.PathLike[str], stage: str, device: torch.device | str = "cpu"
+    ) -> Trust | None:
+        """What a run folder knows of a stage's poses.
+
+        Returns:
+            None where it does not hold all that is needed: a teacher of recipe "upright", the
+            prior, and the odds that its training fitted.
+
+        Raises:
+            ItesError: a file of the folder is damaged.
+        """
+        path, judges = odds_file(run, stage), _judges(run, device)
+        if judges is None or not path.is_file():
+            return None
+        try:
+            odds = Odds(**json.loads(path.read_text(encoding="utf-8")))
+        except (TypeError, ValueError) as error:
+            raise ItesError(f"{path}: expected the odds of a sign ({error})") from None
+        return cls(*judges, odds)
+
+    @torch.inference_mode()
+    def __call__(
+        self, points: NDArray[np.float32], poses: NDArray[np.float32], device: torch.device | str
+    ) -> Judgement:
+        """Judge poses.
+
+        Args:
+            points: (N, J, 2), the network's input, root-relative.
+            poses: (N, J, 3), lifted from it, network units, root-relative.
+            device: where the models are.
+        """
+        flat, depths = torch.from_numpy(points), torch.from_numpy(poses[..., 2:])
+        parts = [
+            self.judge(a.to(device), b.to(device))
+            for a, b in zip(flat.split(BATCH), depths.split(BATCH), strict=True)
+        ]
+        elevation, density = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
+        confidence = torch.sigmoid(self.odds.bias + self.odds.slope * density)
+        return Judgement(elevation.numpy(), density.numpy(), confidence.numpy())
+
+    def judge(self, points: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
+        """The camera's elevation and the log density (B,) of poses: points (B, J, 2) at depths.
+
+        `- mean over k of limited(prior(project(X @ Rx(e) @ Ry(a_k) @ Rx(-e))))` with
+        `a_k = 2 pi (k + 1/2) / VIEWS`: the camera goes around the person.
+        """
+        elevation = self.teacher.elevation(points)
+        pose = geometry.backproject(self.teacher.clean(points), depth, self.teacher.distance)
+        down = geometry.so3_exp(torch.nn.functional.pad(elevation[:, None], (0, 2)))  # Rx(e)
+        density = torch.zeros_like(elevation)
+        for k in range(VIEWS):
+            azimuth = elevation.new_tensor([0, 2 * torch.pi * (k + 0.5) / VIEWS, 0])
+            turned = pose @ (down @ geometry.so3_exp(azimuth) @ down.mT)
+            density -= limited(self.prior(geometry.project(turned, self.teacher.distance)))
+        return elevation, density / VIEWS
+
+    @torch.inference_mode()
+    def fit(self, lift: Callable[[Tensor], Tensor], points: Tensor, samples: int) -> Odds:
+        """Odds by what is known of turned views: Platt's scaling.
+
+        Args:
+            lift: a model's `depth`: points (B, J, 2) to (B, J, 1).
+            points: (N, J, 2) of the training, on the models' device.
+            samples: views of each.
+
+        Source: Platt, 1999.
+        """
+        densities, wrong = [], []
+        for start in range(0, len(points), BATCH):
+            batch = points[start : start + BATCH]
+            counter = torch.tensor([0, 0, start], device=batch.device)
+            elevation, depth = self.teacher.elevation(batch), self.teacher.depth(batch)
+            pose = geometry.backproject(self.teacher.clean(batch), depth, self.teacher.distance)
+            turns = ops.TurnDraw(counter, elevation, spread_of(elevation), samples)
+            views, known = ops.rotate_project(pose, turns, self.teacher.distance, with_rotated=True)
+            assert known is not None
+            depth = lift(views)
+            densities.append(self.judge(views, depth)[1])
+            again = geometry.backproject(views, depth, self.teacher.distance)
+            wrong.append(pose_errors(again, known)["wrong_sign"])
+        return _platt(torch.cat(densities), torch.cat(wrong) == 0)
+
+
+def odds_file(run: str | os.PathLike[str], stage: str) -> Path:
+    """Where a run folder holds what the density says of a stage's signs."""
+    return Path(run) / f"{stage}.odds.json"
+
+
+def calibrate(
+    run: str | os.PathLike[str], stage: str, points: Tensor, device: torch.device
+) -> Odds | None:
+    """Fit the odds of a stage's signs to training poses (N, J, 2) and write them into its run.
+
+    Returns:
+        The odds; None, and nothing is written, where the run folder holds no prior and no teacher
+        of recipe "upright".
+    """
+    judges = _judges(run, device)
+    if judges is None:
+        return None
+    model, _ = load_model(run, stage, device)
+    count, samples = CALIBRATION
+    sample = points[:: max(1, len(points) // count)].to(device, torch.float32)
+    odds = Trust(*judges, Odds(0, 0)).fit(fold_norms(model.float()).depth, sample, samples)
+    with replacing(odds_file(run, stage)) as temporary:
+        temporary.write_text(json.dumps(odds._asdict()) + "\n", encoding="utf-8")
+    return odds
+
+
+def _judges(
+    run: str | os.PathLike[str], device: torch.device | str
+) -> tuple[Teacher, Prior] | None:
+    if not all(weights_file(run, stage).is_file() for stage in ("prior", "teacher")):
+        return None
+    teacher, _ = load_model(run, "teacher", device)
+    assert isinstance(teacher, Teacher)
+    return (teacher, load_prior(run, device)) if teacher.upright else None
+
+
+def _platt(density: Tensor, right: Tensor) -> Odds:
+    """The logistic curve through outcomes (N,) at densities (N,), by Newton's method."""
+    # Targets short of 0 and 1, so that there is a curve even where all signs are right.
+    count = right.sum().item()
+    target = torch.where(right, (count + 1) / (count + 2), 1 / (len(right) - count + 2)).double()
+    shift, spread = density.double().mean(), density.double().std().clamp(min=1e-6)
+    scaled = (density.double() - shift) / spread
+    x = torch.stack([torch.ones_like(scaled), scaled], dim=1)
+    weights = x.new_tensor([0.0, 0.0])
+    weights[0] = torch.logit(target.mean())
+    for _ in range(30):
+        chance = torch.sigmoid(x @ weights)
+        curvature = (x * (chance * (1 - chance))[:, None]).T @ x
+        weights -= torch.linalg.solve(curvature, x.T @ (chance - target))
+    slope = weights[1] / spread
+    return Odds((weights[0] - slope * shift).item(), slope.item())

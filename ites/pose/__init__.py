@@ -1,0 +1,1 @@
+"""What a pose is: skeletons, cameras, rotations, metrics; no files, no networks."""

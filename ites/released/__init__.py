@@ -1,0 +1,1 @@
+"""The released program: its checkpoints converted, its numbers compared with ours."""

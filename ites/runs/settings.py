@@ -1,0 +1,423 @@
+"""Settings of a training run: the paper's defaults, TOML files, checks.
+
+A TOML file holds settings for both stages at its top and for one stage in a table::
+
+    data = "cmu.h5"
+    seed = 1
+
+    [teacher]
+    steps = 4000
+
+    [student]
+    steps = 2000
+
+What is given on the command line wins over the file, a stage's table over the top.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ites.errors import ItesError
+from ites.system.files import replacing
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+RECIPES = ("paper", "upright")
+PRECISIONS = ("float32", "float64", "tf32", "bf16")
+AXES = ("x", "y", "z", "xy", "xz", "yz", "xyz")
+
+
+def _setting(
+    default: int | float | str,
+    help: str,
+    *,
+    least: float | None = None,
+    choices: tuple[str, ...] = (),
+    shared: bool = False,
+    free: bool = False,
+) -> Any:
+    """A field of Settings.
+
+    Args:
+        default: the paper's value; its type is the setting's type.
+        help: one line for `--help`.
+        least: the least value allowed.
+        choices: the values allowed; empty for any.
+        shared: `ites train both` has one option for both stages, not one for each.
+        free: may change when a run is resumed.
+    """
+    metadata = {"help": help, "least": least, "choices": choices, "shared": shared, "free": free}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(kw_only=True)
+class Settings:
+    """What both stages have in common. Each field's meaning is its help text.
+
+    Raises:
+        ItesError: a value has the wrong type or lies outside its range.
+    """
+
+    stage: ClassVar[str] = ""
+
+    data: str = _setting("", "Pose store to train on, from `ites prepare`.", shared=True, free=True)
+    split: str = _setting("train", "Split of the store to train on.", shared=True)
+    missing: str = _setting(
+        "error",
+        "What to do with a pose that lacks a joint: error, drop or interpolate.",
+        choices=("error", "drop", "interpolate"),
+        shared=True,
+    )
+    out: str = _setting("run", "Folder for checkpoints and logs.", shared=True, free=True)
+
+    recipe: str = _setting(
+        "paper",
+        "paper: the published method; upright: turns about the true vertical and a density of 2D "
+        "poses, which tell the depth's sign. Other defaults follow it.",
+        choices=RECIPES,
+        shared=True,
+    )
+    epochs: int = _setting(50, "Passes over the data.", least=1, free=True)
+    steps: int = _setting(0, "Stop after this many steps; 0: after the epochs.", least=0, free=True)
+    batch: int = _setting(128, "Poses a step.", least=2, shared=True)
+    learning_rate: float = _setting(1e-3, "Learning rate at the start.", least=0)
+    halve_every: int = _setting(15, "Halve the learning rate every N epochs; 0: never.", least=0)
+    decay: str = _setting(
+        "halve",
+        "How the learning rate falls: halve, as halve_every says; cosine, to zero at the end.",
+        choices=("halve", "cosine"),
+    )
+    optimiser: str = _setting("sgd", "sgd or adam.", choices=("sgd", "adam"))
+    momentum: float = _setting(0.9, "Momentum of SGD, first decay rate of Adam.", least=0)
+    weight_decay: float = _setting(5e-4, "Weight decay, on every parameter.", least=0)
+    clip: float = _setting(
+        0.0, "Largest norm of the gradient, shortened to it otherwise; 0: any.", least=0
+    )
+    samples: int = _setting(4, "Random rotations of each pose.", least=1)
+    axes: str = _setting("xyz", "Axes that a random rotation's axis is drawn from.", choices=AXES)
+    max_angle: float = _setting(math.pi, "Largest angle of a random rotation, radians.", least=0)
+
+    width: int = _setting(1024, "Features of a layer.", least=4)
+    blocks: int = _setting(6, "Residual blocks.", least=0)
+    distance: float = _setting(5.0, "Camera's distance from the root joint.", least=1, shared=True)
+
+    seed: int = _setting(0, "Seed of weights, order and rotations.", least=0, shared=True)
+    device: str = _setting(
+        "auto", "cpu, cuda, cuda:1 ...; auto: a GPU where there is one.", shared=True, free=True
+    )
+    backend: str = _setting(
+        "auto",
+        "Backend of the ops: auto, reference, cpp, cuda or triton.",
+        choices=("auto", "reference", "cpp", "cuda", "triton"),
+        shared=True,
+        free=True,
+    )
+    precision: str = _setting(
+        "float32", f"Arithmetic: {', '.join(PRECISIONS)}.", choices=PRECISIONS, shared=True
+    )
+
+    capture: str = _setting(
+        "auto",
+        "Replay steps as CUDA graphs: on, off; auto: on a single GPU.",
+        choices=("auto", "on", "off"),
+        shared=True,
+        free=True,
+    )
+    capture_steps: int = _setting(4, "Steps of a CUDA graph.", least=1, shared=True, free=True)
+    device_memory: float = _setting(
+        0.0,
+        "Megabytes of the device that the training set may take, else it streams from main "
+        "memory; 0: half of what is free.",
+        least=0,
+        shared=True,
+        free=True,
+    )
+    batch_statistics: str = _setting(
+        "global",
+        "Of several processes, BatchNorm's statistics: global, the whole batch's, or local, "
+        "those of each process's share.",
+        choices=("global", "local"),
+        shared=True,
+    )
+
+    log_every: int = _setting(100, "Log the mean losses every N steps.", least=1, shared=True)
+    checkpoint_every: int = _setting(
+        0,
+        "Checkpoint every N steps; 0: after an epoch, at most once a minute.",
+        least=0,
+        shared=True,
+        free=True,
+    )
+    evaluate_every: int = _setting(
+        0,
+        "Evaluate every N steps on a split with 3D; 0: never. Changes no number of the training.",
+        least=0,
+        shared=True,
+        free=True,
+    )
+    evaluate_split: str = _setting("test", "Split to evaluate on.", shared=True, free=True)
+    evaluate_scale: str = _setting(
+        "checkpoint",
+        "Scale of its input: checkpoint, the training split's, or split, its own (the paper's).",
+        choices=("checkpoint", "split"),
+        shared=True,
+        free=True,
+    )
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            setattr(self, item.name, _checked(item, getattr(self, item.name)))
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The names of all settings, in order."""
+        return tuple(item.name for item in fields(cls))
+
+    def to_dict(self) -> dict[str, int | float | str]:
+        """Settings by name."""
+        return asdict(self)
+
+
+@dataclass(kw_only=True)
+class TeacherSettings(Settings):
+    """Settings of the teacher's training; the defaults are the paper's."""
+
+    stage: ClassVar[str] = "teacher"
+
+    atoms: int = _setting(12, "Poses in the dictionary.", least=1)
+    reprojection_weight: float = _setting(5.0, "Weight of the reprojection loss.", least=0)
+    turn_weight: float = _setting(
+        5.0, "Recipe upright: weight of the distance between a turned pose and its lift.", least=0
+    )
+    prior_weight: float = _setting(
+        0.05, "Recipe upright: weight of the turned views' negative log density.", least=0
+    )
+    bone_weight: float = _setting(
+        2.0,
+        "Recipe upright: weight of how far a pose's proportions are from the mean.",
+        least=0,
+    )
+    prior: str = _setting(
+        "",
+        "Recipe upright: the prior's run folder or checkpoint; default: the run's own.",
+        free=True,
+    )
+    pilot_steps: int = _setting(
+        200,
+        "Recipe upright: steps of each of three short trainings that find how far the camera looks "
+        "down, at most a tenth of the steps; 0: about level.",
+        least=0,
+    )
+    level_weight: float = _setting(
+        5.0,
+        "Recipe upright: weight of how far the camera's elevation, squared, is from the pilots' at "
+        "the start.",
+        least=0,
+    )
+    level_steps: int = _setting(
+        1000, "Recipe upright: that weight falls to 0 in the first N steps.", least=1
+    )
+    centre_epochs: int = _setting(
+        15, "Centre the canonical pose in the cycle during the first N epochs.", least=0
+    )
+    centre_steps: int = _setting(
+        0, "Centre it during the first N steps instead; 0: by epochs.", least=0
+    )
+
+
+@dataclass(kw_only=True)
+class StudentSettings(Settings):
+    """Settings of the student's training; the defaults are the paper's."""
+
+    stage: ClassVar[str] = "student"
+
+    epochs: int = _setting(40, "Passes over the data.", least=1, free=True)
+    axes: str = _setting("y", "Axes that a random rotation's axis is drawn from.", choices=AXES)
+    max_angle: float = _setting(2 * math.pi, "Largest angle of a random rotation.", least=0)
+    width: int = _setting(128, "Features of a joint.", least=2)
+    blocks: int = _setting(4, "Residual blocks of two graph layers.", least=0)
+    distillation_weight: float = _setting(5.0, "Weight of the distillation loss.", least=0)
+    prior_weight: float = _setting(
+        0.0, "Recipe upright: weight of the turned views' negative log density.", least=0
+    )
+    prior: str = _setting(
+        "",
+        "Recipe upright: the prior's run folder or checkpoint; default: the run's own.",
+        free=True,
+    )
+    vertical: str = _setting(
+        "true",
+        "Recipe upright: the axis of turns: the true vertical, or the camera's.",
+        choices=("true", "camera"),
+    )
+    temporal: str = _setting(
+        "off",
+        "on: the teacher's depths are fitted to each clip as a whole before they are learned: its "
+        "bones keep their lengths, and nothing jerks.",
+        choices=("off", "on"),
+    )
+    teacher: str = _setting(
+        "", "Teacher's run folder or checkpoint; default: the run's own.", free=True
+    )
+
+
+@dataclass(kw_only=True)
+class PriorSettings(Settings):
+    """Settings of the training of the density of 2D poses, which recipe "upright" uses."""
+
+    stage: ClassVar[str] = "prior"
+
+    recipe: str = _setting(
+        "upright", "The recipe that it serves.", choices=("upright",), shared=True
+    )
+    epochs: int = _setting(
+        20, "Passes over the data; more, and it knows few poses by heart.", least=1, free=True
+    )
+    steps: int = _setting(
+        1500, "Stop after this many steps; 0: after the epochs.", least=0, free=True
+    )
+    batch: int = _setting(512, "Poses a step.", least=2, shared=True)
+    decay: str = _setting("cosine", "As of the other stages.", choices=("halve", "cosine"))
+    optimiser: str = _setting("adam", "sgd or adam.", choices=("sgd", "adam"))
+    weight_decay: float = _setting(0.0, "Weight decay, on every parameter.", least=0)
+    width: int = _setting(256, "Features of a layer of a coupling's network.", least=1)
+    blocks: int = _setting(6, "Couplings.", least=0)
+    components: int = _setting(26, "Principal components of the 2D poses.", least=2)
+
+
+STAGES: dict[str, type[Settings]] = {
+    "prior": PriorSettings,
+    "teacher": TeacherSettings,
+    "student": StudentSettings,
+}
+"""The settings of each stage, in the order in which the stages are trained."""
+
+UPRIGHT: dict[str, dict[str, int | float | str]] = {
+    "prior": {},
+    "teacher": {
+        "batch": 256, "samples": 1, "optimiser": "adam", "decay": "cosine", "weight_decay": 0.0,
+        "learning_rate": 5e-4, "clip": 1.0, "width": 512, "blocks": 3, "atoms": 30,
+    },
+    "student": {
+        "samples": 1, "optimiser": "adam", "decay": "cosine", "weight_decay": 0.0, "clip": 1.0,
+        "learning_rate": 4e-3, "width": 64, "blocks": 3,
+    },
+}  # fmt: skip
+"""What recipe "upright" sets otherwise than the paper's, where nothing else is said."""
+
+
+def stages_of(recipe: str) -> tuple[str, ...]:
+    """The stages of a recipe, in order."""
+    return tuple(STAGES) if recipe == "upright" else ("teacher", "student")
+
+
+def make_settings(
+    stage: str,
+    file: str | os.PathLike[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Settings of one stage: defaults, then a file's top, then its table, then options.
+
+    Args:
+        stage: "teacher" or "student".
+        file: a TOML file, or None.
+        options: settings by name that win over the file; None as a value means not given.
+
+    Raises:
+        ItesError: the file is absent or no TOML, a setting is unknown (the nearest known one is
+            named), or a value has the wrong type or lies outside its range.
+    """
+    kind = STAGES[stage]
+    chosen: dict[str, Any] = {}
+    if file is not None:
+        tables = read_toml(file)
+        chosen = {k: v for k, v in tables[""].items() if k in kind.names()} | tables[stage]
+        try:
+            kind(**chosen)
+        except ItesError as error:
+            raise ItesError(f"{file}: {error}") from None
+    given = {name: value for name, value in (options or {}).items() if value is not None}
+    for name in given:
+        _known(name, kind.names(), "settings")
+    chosen |= given
+    defaults = UPRIGHT[stage] if chosen.get("recipe") == "upright" else {}
+    return kind(**(defaults | chosen))
+
+
+def read_toml(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
+    """A settings file's tables: "" for its top, "teacher" and "student"; names are checked.
+
+    Raises:
+        ItesError: the file is absent or no TOML, or a name is unknown.
+    """
+    try:
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ItesError(f"{path}: cannot read the settings: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ItesError(f"{path}: not a TOML file: {error}") from None
+    tables: dict[str, dict[str, Any]] = {"": {}}
+    for stage in STAGES:
+        table = content.pop(stage, {})
+        if not isinstance(table, dict):
+            raise ItesError(f"{path}: expected a table [{stage}], got {stage} = {table!r}")
+        for name in table:
+            _known(name, STAGES[stage].names(), f"{path}: [{stage}]")
+        tables[stage] = table
+    everything = {name: None for kind in STAGES.values() for name in kind.names()}
+    for name, value in content.items():
+        _known(name, [*everything, *STAGES] if isinstance(value, dict) else everything, str(path))
+    tables[""] = content
+    return tables
+
+
+def write_toml(path: str | os.PathLike[str], settings: Iterable[Settings]) -> None:
+    """Write settings, a table a stage, as `make_settings` reads them."""
+    lines = []
+    for stage in settings:
+        lines.append(f"[{stage.stage}]")
+        lines += [f"{name} = {_toml(value)}" for name, value in stage.to_dict().items()]
+        lines.append("")
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _toml(value: int | float | str) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+
+
+def _known(name: str, known: Iterable[str], where: str) -> None:
+    known = list(known)
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+        raise ItesError(f"{where}: unknown setting '{name}'; the nearest known one is '{nearest}'")
+
+
+def _checked(item: Field[Any], value: Any) -> int | float | str:
+    """The value in the setting's type, or an error that says what was expected."""
+    kind: Any = type(item.default)
+    expected = {int: "a whole number", float: "a number", str: "a text"}[kind]
+    right = isinstance(value, (int, float) if kind is float else kind)
+    if not right or isinstance(value, bool):
+        raise ItesError(f"{item.name}: expected {expected}, got {value!r}")
+    if kind is int and value >= 2**63:
+        raise ItesError(f"{item.name}: expected a whole number below 2^63, got {value}")
+    value = kind(value)
+    least, choices = item.metadata["least"], item.metadata["choices"]
+    if least is not None and not least <= value < math.inf:
+        raise ItesError(f"{item.name}: expected {expected} of at least {least}, got {value!r}")
+    if choices and value not in choices:
+        raise ItesError(f"{item.name}: expected one of {', '.join(choices)}, got {value!r}")
+    return value

@@ -1,0 +1,1 @@
+"""Pages, films and reports that show poses and runs."""

@@ -1,0 +1,1 @@
+"""What a process needs: whole files, ranks, parts of an output, overlapping work, memory."""

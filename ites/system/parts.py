@@ -1,0 +1,78 @@
+"""A long piece of work in parts, each a file of its own until they are joined.
+
+Each part appears wholly or not at all. So work that was cut off continues with the parts that are
+missing, and several processes share it without another word.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ites.errors import ItesError
+from ites.system.files import replacing
+
+REQUEST = "request.json"
+
+
+class Parts:
+    """The parts of an output, in the folder `<output>.parts` beside it.
+
+    Args:
+        out: the output.
+        request: what is being done, in plain JSON: parts of other work are not taken for these.
+        count: how many parts there are.
+
+    Attributes: `count`, `folder`.
+    """
+
+    def __init__(self, out: str | os.PathLike[str], request: dict[str, Any], count: int) -> None:
+        out = Path(out)
+        self.folder = out.with_name(f"{out.name}.parts")
+        self.request, self.count = request, count
+
+    def begin(self, resume: bool) -> None:
+        """Make the folder, by one process before the others look into it.
+
+        Args:
+            resume: keep the parts that are there; otherwise they are removed.
+
+        Raises:
+            ItesError: the folder holds parts of other work, or no parts at all but other files.
+        """
+        note = self.folder / REQUEST
+        if note.is_file():
+            if resume:
+                self._expect(json.loads(note.read_text(encoding="utf-8")))
+                return
+            self.remove()
+        elif self.folder.is_dir() and any(self.folder.iterdir()):
+            raise ItesError(f"{self.folder}: expected parts of an output or nothing; move it away")
+        with replacing(note) as temporary:
+            temporary.write_text(json.dumps(self.request, indent=1) + "\n", encoding="utf-8")
+
+    def _expect(self, given: dict[str, Any]) -> None:
+        for name in sorted(self.request.keys() | given.keys()):
+            wanted, had = self.request.get(name), given.get(name)
+            if wanted != had:
+                raise ItesError(
+                    f"{self.folder}: begun with {name} {had!r}, now {wanted!r}; "
+                    "to begin anew leave --resume out"
+                )
+
+    def path(self, index: int) -> Path:
+        """Where a part is written."""
+        return self.folder / f"{index:06d}.h5"
+
+    def missing(self) -> list[int]:
+        """The parts that are not there."""
+        return [index for index in range(self.count) if not self.path(index).exists()]
+
+    def remove(self) -> None:
+        """Remove the parts, what a killed process left half written, and the folder."""
+        for pattern in ("*.h5", ".*.tmp", REQUEST):
+            for path in self.folder.glob(pattern):
+                path.unlink()
+        self.folder.rmdir()

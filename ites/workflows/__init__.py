@@ -1,0 +1,1 @@
+"""Whole workflows made of the commands below them."""
