@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +14,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from ites import __version__
-from ites.errors import ItesError
+from ites.cli import errors
 
 FIRST = ("demo", "prepare", "train")
 
@@ -503,15 +502,8 @@ def doctor(
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line; a user's mistake becomes one line and exit code 2."""
+    """Run the command line and leave the process; see `ites.cli.errors.run`."""
     from ites.cli.train import app as train
 
     app.add_typer(train, name="train")
-    try:
-        app(args, prog_name="ites")
-    except ItesError as error:
-        typer.echo(f"ites: {error}", err=True)
-        sys.exit(2)
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    errors.run(app, args)
