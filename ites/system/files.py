@@ -26,7 +26,18 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["existing", "load_json", "load_npy", "load_npz", "reading", "replacing", "shorten"]
+__all__ = [
+    "check_expansion",
+    "existing",
+    "kind_of",
+    "load_json",
+    "load_npy",
+    "load_npz",
+    "reading",
+    "remove_orphans",
+    "replacing",
+    "shorten",
+]
 
 JSON_BYTES = 1 << 29
 """The largest JSON file that is read; its objects take up to 30 times as much memory."""
@@ -34,7 +45,7 @@ JSON_DEPTH = 64
 """Lists and objects within each other in a JSON file, at most."""
 EXPANSION = 200
 """What a compressed file may declare to hold, over its own size."""
-EXPANSION_FREE = 1 << 26
+EXPANSION_FREE = 1 << 24
 """Bytes that any compressed file may declare to hold, however small it is."""
 NPY_HEADER = 10_000
 """Bytes of an .npy header, at most."""
@@ -147,13 +158,12 @@ def load_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     with reading(path, expected):
         with path.open("rb") as file:
             if file.read(2) != b"PK":
-                file.seek(0)
-                raise ItesError(f"{path}: expected {expected}, got {_kind(file.read(256))}")
+                raise ItesError(f"{path}: expected {expected}, got {kind_of(path)}")
         with zipfile.ZipFile(path) as archive:
             members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
             if not members:
                 raise ItesError(f"{path}: expected {expected}, got a zip archive without any")
-            _check_expansion(path, sum(info.file_size for info in members))
+            check_expansion(path, sum(info.file_size for info in members))
             arrays = {}
             for info in members:
                 name = info.filename.removesuffix(".npy")
@@ -174,8 +184,12 @@ def load_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
         return _read_npy(file, path.stat().st_size, str(path))
 
 
-def _check_expansion(path: Path, declared: int) -> None:
-    """Raise ItesError where a compressed file declares more than it can be believed to hold."""
+def check_expansion(path: Path, declared: int) -> None:
+    """Hold the bytes that a file declares against its own size.
+
+    Raises:
+        ItesError: they are more than `EXPANSION` times the file's, and than `EXPANSION_FREE`.
+    """
     allowed = max(EXPANSION * path.stat().st_size, EXPANSION_FREE)
     if declared > allowed:
         raise ItesError(
@@ -238,6 +252,12 @@ def _npy_header(text: str, who: str) -> tuple[np.dtype[Any], bool, tuple[int, ..
     return np.dtype(code), fortran, shape
 
 
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """What a file is by its first bytes, in words, such as "a text file"."""
+    with Path(path).open("rb") as file:
+        return _kind(file.read(256))
+
+
 def _kind(start: bytes) -> str:
     """What a file that begins with these bytes is, in words."""
     if not start:
@@ -251,7 +271,7 @@ def _kind(start: bytes) -> str:
 
 _PLAIN = re.compile(r"[<>|=]?(b1|[iuf][1248]|c8|c16|[SU]\d{1,9})")
 _KINDS = (
-    (b"PK", "a zip archive (.npz)"),
+    (b"PK", "a zip archive"),
     (b"\x93NUMPY", "an .npy file"),
     (b"\x89HDF", "an HDF5 file"),
     (b"\x1f\x8b", "a gzip file"),
