@@ -23,6 +23,7 @@ import pytest
 from ites.errors import LIMIT, ItesError, shorten
 from ites.system.files import load_json, load_npy, load_npz, reading, remove_orphans, replacing
 from ites.system.h5 import H5Writer
+from ites.system.parts import Parts
 
 ROOT = Path(__file__).parents[1]
 
@@ -363,3 +364,17 @@ def test_prepare_on_a_full_disk(small_disk: Path) -> None:
     assert result.stderr.count("\n") == 1 and len(result.stderr) <= 301
     assert "x.h5" in result.stderr and "No space left" in result.stderr
     assert not list(small_disk.iterdir())
+
+
+def test_what_a_process_left_when_it_died_does_not_stop_the_next(tmp_path: Path) -> None:
+    folder = tmp_path / "out.npz.parts"
+    folder.mkdir()
+    (folder / f".request.json.{dead_process()}.tmp").write_text("{")
+    parts = Parts(tmp_path / "out.npz", {"a": 1}, 2)
+    parts.begin(resume=False)
+    assert [path.name for path in folder.iterdir()] == ["request.json"]
+    (folder / "request.json").write_text("[" * 10_000)
+    with pytest.raises(ItesError, match=r"request\.json"):
+        parts.begin(resume=True)
+    parts.remove()
+    assert not list(tmp_path.iterdir())
