@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from ites import __version__
-from ites.cli import doctor, lift, prepare, results, train
+from ites.cli import doctor, export, lift, prepare, results, train
 from ites.cli.options import say
 from ites.errors import ItesError
 
@@ -53,6 +53,7 @@ for command in (
     results.evaluate,
     lift.lift,
     results.view,
+    export.export,
     results.report,
     results.convert,
     results.conformance,
