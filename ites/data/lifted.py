@@ -23,6 +23,7 @@ from ites.errors import ItesError
 from ites.models.trust import Judgement
 from ites.pose.skeleton import Skeleton
 from ites.system.files import existing, replacing
+from ites.system.h5 import H5Writer
 
 FORMAT = "ites-lifted"
 VERSION = 1
@@ -80,7 +81,7 @@ class ClipsWriter:
     def __enter__(self) -> ClipsWriter:
         self._temporary = self._stack.enter_context(replacing(self.path))
         if self.path.suffix == ".h5":
-            self._file = self._stack.enter_context(h5py.File(self._temporary, "w"))
+            self._file = self._stack.enter_context(H5Writer(self._temporary))
         return self
 
     def __exit__(
@@ -126,6 +127,7 @@ class ClipsWriter:
             data = self._file[key]
             data.resize(start + len(value), axis=0)
             data[start:] = value.tolist() if value.dtype.kind == "U" else value
+        self._file.check()
 
     def _finish(self) -> None:
         if self._clips is None:
