@@ -37,6 +37,8 @@ PER_FRAME = (
     "sign_confidence",
 )
 """The fields of a clip that hold a row per frame."""
+DOUBT = 0.8
+"""A pose whose depth's sign is less sure than this is counted, and shown pale."""
 UNIT = "metre, by an assumed body size; divide by metres_per_unit for network units"
 
 

@@ -95,7 +95,7 @@ def prepare_cmu(
             f"{train_rate:g}, {test_rate:g}, {radius:g} and {fps:g}"
         )
     source = Path(source)
-    clips = _read_folder(source, fps) if source.is_dir() else _read_file(source)
+    clips = clips_of(source, fps)
     with PoseStoreWriter(out, HUMAN36M, "CMU motion capture", ACKNOWLEDGEMENT) as writer:
         cameras = {split: human36m_cameras(rig) for split, rig in RIGS.items()}
         for split, rig in RIGS.items():
@@ -137,6 +137,15 @@ def centre(world: NDArray[np.floating], radius: float) -> NDArray[np.float64]:
         return centred
     centred[..., :2] -= centred[:, 0, :2].mean(0)
     return centred[np.linalg.norm(centred[:, 0, :2], axis=-1) < radius]
+
+
+def clips_of(source: Path, fps: float = AMC_FPS) -> Iterator[Clip]:
+    """The clips of an HDF5 file or of a folder; `fps` is that of .amc files.
+
+    Raises:
+        ItesError: there are none, or one cannot be read.
+    """
+    return _read_folder(source, fps) if source.is_dir() else _read_file(source)
 
 
 def _read_file(source: Path) -> Iterator[Clip]:

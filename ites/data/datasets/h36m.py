@@ -114,7 +114,7 @@ def prepare_h36m(
         for subject, rig in rigs.items():
             for camera in rig:
                 writer.add_camera(f"{subject}.{camera.id}", camera)
-        for take in _takes(source, subjects):
+        for take in takes_of(source, subjects):
             camera = rigs[take.subject][take.camera]
             points = take.keypoints if flat is None else _detected(*flat, take)
             sound = sound_frames(take.where, take.positions, points, say=say_once)[::every]
@@ -135,8 +135,14 @@ def prepare_h36m(
         return store.summary()
 
 
-def _takes(source: Path, subjects: Sequence[str]) -> Iterator[Take]:
-    """Find out which source it is, and read it; actions by their usual names."""
+def takes_of(
+    source: Path, subjects: Sequence[str] = (*TRAIN_SUBJECTS, *TEST_SUBJECTS)
+) -> Iterator[Take]:
+    """The takes of a source, whichever of the three it is; actions by their usual names.
+
+    Raises:
+        ItesError: it is none of these, or one cannot be read.
+    """
     if not source.exists():
         raise ItesError(f"{source}: no such file or folder")
     if source.suffix == ".npz":

@@ -106,10 +106,8 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
     "EMPTY_SET": set,
 }
-_LITERALS = frozenset(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING "
-    "UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 "
-    "BYTEARRAY8".split()
+_LITERALS = re.compile(
+    "(BIN)?INT[12]?|LONG[14]?|(BIN)?FLOAT|(SHORT_|)(BIN)?(STRING|UNICODE|BYTES)8?|BYTEARRAY8"
 )
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _PUT = frozenset(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"))
@@ -133,7 +131,7 @@ def _unpickle(data: bytes) -> Any:
         name = operation.name
         if number >= OPERATIONS:
             raise pickle.UnpicklingError(f"more than {OPERATIONS:,} operations")
-        if name in _LITERALS:
+        if _LITERALS.fullmatch(name):
             stack.append(argument)
         elif name in _CONSTANTS:
             stack.append(_CONSTANTS[name]())
