@@ -26,9 +26,10 @@ from ites.pose.camera import human36m_cameras
 from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import load_model, state_file, weights_file
 from ites.runs.settings import Settings, StudentSettings, TeacherSettings, make_settings
+from ites.system.console import duration
 from ites.train.engine import Training, train
 from ites.train.feed import epoch_order
-from ites.train.log import Log, clock, quiet_console
+from ites.train.log import Log, quiet_console
 from ites.train.stages import make_stage, teacher_labels
 
 POSES = 71  # with batches of 16: five steps an epoch, the last of seven poses
@@ -431,5 +432,5 @@ def test_parameters_without_decay_are_none(store: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(42.3, "42 s"), (185, "3:05 min"), (7380, "2:03 h")])
-def test_clock(seconds: float, text: str) -> None:
-    assert clock(seconds) == text
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -30,6 +30,7 @@ from ites.runs.settings import (
     tables_of,
     why_without_effect,
 )
+from ites.system.console import duration
 from ites.system.files import replacing
 
 if TYPE_CHECKING:
@@ -384,14 +385,12 @@ def _next(only: str | None, last: Settings) -> str:
 
 
 def _tell(result: Result, console: Console) -> None:
-    from ites.train.log import clock
-
     word = "interrupted" if result.interrupted else "trained"
     losses = ", ".join(f"{name} {value:.5f}" for name, value in result.losses.items())
     _say(
         console,
         f"{result.stage}: {word} after {result.step:,} of {result.steps:,} steps "
-        f"({result.epochs:.2f} epochs of {result.poses:,} poses) in {clock(result.seconds)}, "
+        f"({result.epochs:.2f} epochs of {result.poses:,} poses) in {duration(result.seconds)}, "
         f"{result.poses_per_second:,.0f} poses/s on {result.device}, backend {result.backend}",
     )
     _say(console, f"{result.stage}: {losses}; saved in {result.run}")
