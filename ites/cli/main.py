@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from ites import __version__
-from ites.cli import doctor, errors, lift, prepare, results, train
+from ites.cli import doctor, errors, export, lift, prepare, results, train
 from ites.cli.options import say
 
 FIRST = ("demo", "prepare", "train")
@@ -50,6 +50,7 @@ for command in (
     results.evaluate,
     lift.lift,
     results.view,
+    export.export,
     results.report,
     results.convert,
     results.conformance,
