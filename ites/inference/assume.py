@@ -12,15 +12,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.clips import Clips, fill_missing
+from ites.data.clips import Clip, Clips, fill_missing, seen_joints
 from ites.errors import ItesError
-from ites.pose.camera import normalise, scale_for
+from ites.pose.camera import FIELD_OF_VIEW, HEAD_DISTANCE, focal_length_of, normalise
+from ites.pose.missing import impossible, robust_mean, unknown
 from ites.pose.skeleton import Skeleton
 
 BODY_SIZE = 0.72
 """Assumed distance from pelvis to crown, metres: the mean of 17 subjects of the CMU database."""
-FIELD_OF_VIEW = 55.0
-"""Assumed horizontal field of view, degrees: about that of a phone or a webcam."""
 FPS = 25.0
 """Assumed frames a second."""
 SCALES = ("auto", "checkpoint", "clip")
@@ -93,7 +92,9 @@ def assume_camera(
         size = image_size or clip.image_size
         focal = (focal_length, focal_length) if focal_length else clip.focal_length
         if field_of_view is not None:
-            focal, width = from_field_of_view(field_of_view, size, clip.keypoints)
+            focal, width = from_field_of_view(
+                field_of_view, size, clip.keypoints, seen_joints(clip)
+            )
             notes.append(f"focal length {focal[0]:.0f} px: {field_of_view:g} degrees over {width}")
         rate = fps or clip.fps
         if not rate > 0:
@@ -104,24 +105,33 @@ def assume_camera(
 
 
 def from_field_of_view(
-    degrees: float, image_size: tuple[int, int] | None, keypoints: NDArray[np.floating]
+    degrees: float,
+    image_size: tuple[int, int] | None,
+    keypoints: NDArray[np.floating],
+    seen: NDArray[np.bool_] | None = None,
 ) -> tuple[tuple[float, float], str]:
-    """(fx, fy) in pixels, and in words the width that it was taken from."""
+    """(fx, fy) in pixels, and in words the width that it was taken from.
+
+    Without an image size the width reaches from 0 to the rightmost of the keypoints (T, J, 2) that
+    are `seen` (T, J) and possible.
+    """
     if image_size is not None:
         width, words = image_size[0], f"{image_size[0]} px of image"
     else:
-        width = max(1, math.ceil(keypoints[..., 0].max()))
+        good = ~impossible(keypoints, seen) if seen is None else seen & ~impossible(keypoints, seen)
+        width = max(1, math.ceil(keypoints[..., 0].max(where=good, initial=1)))
         words = f"{width} px, the keypoints' extent (--image-size)"
-    focal = width / (2 * math.tan(math.radians(degrees) / 2))
+    focal = focal_length_of(degrees, width)
     return (focal, focal), words
 
 
-def prepare(
+def network_input(
     clips: Clips, training_scale: float, scale: str = "auto"
 ) -> tuple[Clips, NDArray[np.float32], Assumed]:
     """Make the network's input of clips.
 
-    `points = scale * (keypoints - root keypoint) / focal_length`; missing joints are filled before.
+    `points = scale * (keypoints - root keypoint) / focal_length`. Keypoints that cannot be right
+    (`ites.pose.missing.impossible`) become missing, and what is missing is filled before.
 
     Args:
         clips: each with `focal_length` where it is known.
@@ -129,21 +139,25 @@ def prepare(
         scale: see `ites.inference.lift.lift`.
 
     Returns:
-        The clips with `keypoints` filled and `focal_length`; the points (N, J, 2) of all of them,
-        network units; and what was assumed.
+        The clips with `keypoints` filled, `confidence` 0 where they were not seen, and
+        `focal_length`; the points (N, J, 2) of all of them, network units; and what was assumed.
 
     Raises:
-        ItesError: `scale` is none of `SCALES`, or a joint is missing in a whole clip.
+        ItesError: `scale` is none of `SCALES`.
     """
     if scale not in SCALES:
         raise ItesError(f"lift: scale must be one of {', '.join(SCALES)}, got {scale!r}")
     assumed, ready, points = Assumed(), [], []
     for clip in clips.clips:
+        clip = _without_impossible(clip, clips.skeleton, assumed)
+        seen = seen_joints(clip)
         clip, missing = fill_missing(clip, clips.skeleton)
-        assumed.filled += missing
+        nothing = unknown(seen, clip.fps)
+        _tell_unknown(clip.name, seen, nothing, clips.skeleton, assumed)
+        assumed.filled += missing - int(np.count_nonzero(nothing))
         own = scale == "clip" or (scale == "auto" and clip.focal_length is None)
         if clip.focal_length is None:
-            focal, width = from_field_of_view(FIELD_OF_VIEW, clip.image_size, clip.keypoints)
+            focal, width = from_field_of_view(FIELD_OF_VIEW, clip.image_size, clip.keypoints, seen)
             clip = replace(clip, focal_length=focal)
             assumed.notes.append(
                 f"focal length {focal[0]:.0f} px, assumed: {FIELD_OF_VIEW:g} degrees over {width} "
@@ -151,7 +165,7 @@ def prepare(
             )
         focal_length = np.asarray(clip.focal_length, np.float32)
         flat = normalise(clip.keypoints, focal_length, root=clips.skeleton.root)
-        unit = scale_for(flat, clips.skeleton)
+        unit = _unit(flat, seen, clips.skeleton) or training_scale
         if own:
             assumed.notes.append("size by each clip's own mean root-to-head distance (--scale)")
         else:
@@ -165,14 +179,66 @@ def prepare(
     return replace(clips, clips=ready), np.concatenate(points), assumed
 
 
+def _without_impossible(clip: Clip, skeleton: Skeleton, assumed: Assumed) -> Clip:
+    """The clip with keypoints that cannot be right at confidence 0; told."""
+    seen = seen_joints(clip)
+    bad = impossible(clip.keypoints, seen, clip.image_size)
+    if not bad.any():
+        return clip
+    frame, joint = np.argwhere(bad)[0]
+    x, y = clip.keypoints[frame, joint]
+    assumed.notes.append(
+        f"{clip.name}: {np.count_nonzero(bad):,} impossible keypoints count as missing, the first "
+        f"in frame {frame}: {skeleton.joints[joint]} at ({x:.6g}, {y:.6g})"
+    )
+    given = 1.0 if clip.confidence is None else clip.confidence
+    return replace(clip, confidence=np.where(bad | ~seen, 0, given).astype(np.float32))
+
+
+def _tell_unknown(
+    name: str,
+    seen: NDArray[np.bool_],
+    nothing: NDArray[np.bool_],
+    skeleton: Skeleton,
+    assumed: Assumed,
+) -> None:
+    never, empty = np.flatnonzero(~seen.any(0)), int(np.count_nonzero(nothing.all(1)))
+    if not seen.any():
+        assumed.notes.append(f"{name}: nobody is seen in it: nan in the output")
+        return
+    if len(never):
+        names = ", ".join(skeleton.joints[joint] for joint in never)
+        assumed.notes.append(
+            f"{name}: never seen, nan in the output: {names}; a standing body's stand in for the "
+            "network"
+        )
+    if empty:
+        assumed.notes.append(f"{name}: {empty:,} frames without a joint: nan in the output")
+
+
+def _unit(points: NDArray[np.float32], seen: NDArray[np.bool_], skeleton: Skeleton) -> float:
+    """The clip's own scale, by a robust mean over the frames that show root and head; 0: none.
+
+    Args:
+        points: (T, J, 2), normalised with scale 1.
+        seen: (T, J).
+        skeleton: of the joints.
+    """
+    heads = np.linalg.norm(points[:, skeleton.head] - points[:, skeleton.root], axis=-1)
+    both = seen[:, skeleton.head] & seen[:, skeleton.root]
+    mean = robust_mean(heads[both] if both.any() else heads)
+    return HEAD_DISTANCE / mean if mean > 0 else 0.0
+
+
 def metres_per_unit(
     positions: NDArray[np.float32], skeleton: Skeleton, body_size: float = BODY_SIZE
 ) -> NDArray[np.float32]:
-    """The factor from network units to metres, a pose.
+    """The factor per pose from network units to metres.
 
     2D cannot tell a small person near by from a tall one far off, and the networks put everyone at
     the same distance: who walks up to the camera grows. So the factors give all poses of a clip the
-    same summed length of bones, and the clip a mean root-to-head distance of `body_size`.
+    same summed length of bones, and the clip a mean root-to-head distance of `body_size`. The mean
+    is a robust one, so a few wrong poses do not change the others.
 
     Args:
         positions: (T, J, 3), network units, root-relative, one clip.
@@ -186,4 +252,4 @@ def metres_per_unit(
     bones = np.linalg.norm(positions[:, joints] - positions[:, parents], axis=-1).sum(-1)
     factors = 1 / np.maximum(bones, 1e-6)
     heads = np.linalg.norm(positions[:, skeleton.head], axis=-1)
-    return factors * np.float32(body_size / max(float(np.mean(heads * factors)), 1e-6))
+    return factors * np.float32(body_size / max(robust_mean(heads * factors), 1e-6))
