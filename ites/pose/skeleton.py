@@ -6,10 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from operator import index
 
 import numpy as np
 
 from ites.errors import ItesError
+
+MOST_JOINTS = 256
+"""Of a skeleton; far more than a body has, few enough for tables of pairs of joints."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,10 @@ class Skeleton:
 
     def __post_init__(self) -> None:
         count = len(self.joints)
+        if not 1 <= count <= MOST_JOINTS:
+            raise ItesError(
+                f"Skeleton {self.name}: expected 1 to {MOST_JOINTS} joints, got {count}"
+            )
         if len(self.parents) != count:
             raise ItesError(f"Skeleton {self.name}: {count} joints but {len(self.parents)} parents")
         if list(self.parents).count(-1) != 1:
@@ -92,10 +100,10 @@ class Skeleton:
     @cached_property
     def mirror(self) -> tuple[int, ...]:
         """For each joint the joint on the other side (itself on the midline)."""
-        index = list(range(self.num_joints))
+        others = list(range(self.num_joints))
         for left, right in zip(self.left, self.right, strict=True):
-            index[left], index[right] = right, left
-        return tuple(index)
+            others[left], others[right] = right, left
+        return tuple(others)
 
     def to_json(self) -> str:
         """The skeleton as one line of JSON, as stores and checkpoints hold it."""
@@ -110,11 +118,13 @@ class Skeleton:
         """
         try:
             fields = json.loads(text)
-            for key in ("joints", "parents", "left", "right"):
-                fields[key] = tuple(fields[key])
-            fields["pooling"] = tuple((int(a), int(b)) for a, b in fields["pooling"])
+            for key in ("parents", "left", "right"):
+                fields[key] = tuple(map(index, fields[key]))
+            fields["joints"] = tuple(map(str, fields["joints"]))
+            fields["head"] = index(fields["head"])
+            fields["pooling"] = tuple((index(a), index(b)) for a, b in fields["pooling"])
             return cls(**fields)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ItesError(f"Skeleton: expected the JSON of a skeleton, got {text!r}") from error
 
 
