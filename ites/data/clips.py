@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ites.data.store import PoseStore, Sequence
 from ites.errors import ItesError
-from ites.pose.missing import fill
+from ites.pose.missing import fill, impossible
 from ites.pose.skeleton import HUMAN36M, LAYOUTS, Skeleton, to_human36m
 from ites.system.files import existing
 
@@ -96,6 +96,26 @@ def seen_joints(clip: Clip) -> NDArray[np.bool_]:
     if clip.confidence is None:
         return np.ones(clip.keypoints.shape[:2], bool)
     return np.asarray(clip.confidence > 0)
+
+
+def drop_impossible(clip: Clip, skeleton: Skeleton) -> tuple[Clip, list[str]]:
+    """Give keypoints that cannot be right confidence 0; see `ites.pose.missing.impossible`.
+
+    Returns:
+        The clip, and a line that says how many they are and names the first; none if there is none.
+    """
+    seen = seen_joints(clip)
+    bad = impossible(clip.keypoints, seen, clip.image_size)
+    if not bad.any():
+        return clip, []
+    frame, joint = np.argwhere(bad)[0]
+    x, y = clip.keypoints[frame, joint]
+    note = (
+        f"{clip.name}: {np.count_nonzero(bad):,} impossible keypoints count as missing, the first "
+        f"in frame {frame}: {skeleton.joints[joint]} at ({x:.6g}, {y:.6g})"
+    )
+    given = 1.0 if clip.confidence is None else clip.confidence
+    return replace(clip, confidence=np.where(bad | ~seen, 0, given).astype(np.float32)), [note]
 
 
 def fill_missing(clip: Clip, skeleton: Skeleton) -> tuple[Clip, int]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.clips import Clip, Clips, fill_missing, seen_joints
+from ites.data.clips import Clips, drop_impossible, fill_missing, seen_joints
 from ites.errors import ItesError
 from ites.pose.camera import FIELD_OF_VIEW, HEAD_DISTANCE, focal_length_of, normalise
 from ites.pose.missing import impossible, robust_mean, unknown
@@ -149,7 +149,8 @@ def network_input(
         raise ItesError(f"lift: scale must be one of {', '.join(SCALES)}, got {scale!r}")
     assumed, ready, points = Assumed(), [], []
     for clip in clips.clips:
-        clip = _without_impossible(clip, clips.skeleton, assumed)
+        clip, note = drop_impossible(clip, clips.skeleton)
+        assumed.notes += note
         seen = seen_joints(clip)
         clip, missing = fill_missing(clip, clips.skeleton)
         nothing = unknown(seen, clip.fps)
@@ -177,22 +178,6 @@ def network_input(
         points.append(flat * np.float32(unit if own else training_scale))
     assumed.notes = list(dict.fromkeys(assumed.notes))
     return replace(clips, clips=ready), np.concatenate(points), assumed
-
-
-def _without_impossible(clip: Clip, skeleton: Skeleton, assumed: Assumed) -> Clip:
-    """The clip with keypoints that cannot be right at confidence 0; told."""
-    seen = seen_joints(clip)
-    bad = impossible(clip.keypoints, seen, clip.image_size)
-    if not bad.any():
-        return clip
-    frame, joint = np.argwhere(bad)[0]
-    x, y = clip.keypoints[frame, joint]
-    assumed.notes.append(
-        f"{clip.name}: {np.count_nonzero(bad):,} impossible keypoints count as missing, the first "
-        f"in frame {frame}: {skeleton.joints[joint]} at ({x:.6g}, {y:.6g})"
-    )
-    given = 1.0 if clip.confidence is None else clip.confidence
-    return replace(clip, confidence=np.where(bad | ~seen, 0, given).astype(np.float32))
 
 
 def _tell_unknown(

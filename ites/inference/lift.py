@@ -31,7 +31,6 @@ from ites.models.temporal import consistent_depths
 from ites.models.trust import DOUBT, Judgement, Trust
 from ites.pose import geometry
 from ites.pose.missing import unknown
-from ites.pose.skeleton import Skeleton
 from ites.runs.checkpoint import Model, load_model
 from ites.system.overlap import overlap
 from ites.system.parts import Parts

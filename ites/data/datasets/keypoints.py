@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.clips import Clip, read_keypoints
+from ites.data.clips import Clip, drop_impossible, read_keypoints, seen_joints
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.errors import ItesError
 from ites.pose.camera import FIELD_OF_VIEW, Camera, focal_length_of
@@ -63,13 +63,15 @@ def prepare_keypoints(
         title: one line that says what the data are.
 
     Returns:
-        `PoseStore.summary` of what was written.
+        `PoseStore.summary` of what was written, and `notes`: what was assumed or left out, a line
+        each.
 
     Raises:
         ItesError: there is no file, or one cannot be read or holds no pose.
     """
     if field_of_view is not None and not 0 < field_of_view < 180:
         raise ItesError(f"prepare_keypoints: field_of_view must be in 0..180, got {field_of_view}")
+    notes: list[str] = []
     with PoseStoreWriter(out, HUMAN36M, title or "2D keypoints") as writer:
         for path in _files(sources):
             clip = _read(path, layout)
@@ -82,7 +84,9 @@ def prepare_keypoints(
             confidence = clip.confidence
             if confidence is not None:
                 confidence = np.where(confidence < min_confidence, 0, confidence)
+            clip, note = drop_impossible(replace(clip, confidence=confidence), HUMAN36M)
             camera = _camera(clip, field_of_view)
+            notes += [*note, *_assumptions(clip, camera)]
             if camera.id not in writer.cameras:
                 writer.add_camera(camera.id, camera)
             writer.add(
@@ -92,10 +96,10 @@ def prepare_keypoints(
                 action="keypoints",
                 split=split,
                 fps=clip.fps,
-                confidence=confidence,
+                confidence=clip.confidence,
             )
     with PoseStore(out) as store:
-        return store.summary()
+        return {**store.summary(), "notes": list(dict.fromkeys(notes))}
 
 
 def _files(sources: Sequence[Path]) -> Iterator[Path]:
@@ -159,9 +163,24 @@ def _best(frames: dict[Any, list[Person]]) -> tuple[NDArray[np.float32], NDArray
     return rows[..., :2], np.clip(rows[..., 2], 0, 1)
 
 
+def _assumptions(clip: Clip, camera: Camera) -> list[str]:
+    """What a store of this clip lacks, a line each."""
+    lines = []
+    if camera.assumed:
+        lines.append(
+            f"camera unknown: focal length {camera.focal_length[0]:.0f} px assumed, "
+            f"{FIELD_OF_VIEW:g} degrees (--focal-length or --field-of-view)"
+        )
+    if not clip.fps > 0:
+        lines.append("frames per second unknown (--fps)")
+    return lines
+
+
 def _camera(clip: Clip, field_of_view: float | None) -> Camera:
     """The clip's camera, the optical axis in the middle of the image; says what is assumed."""
-    extent = [max(1, math.ceil(float(edge))) for edge in np.nanmax(clip.keypoints, axis=(0, 1))]
+    seen = seen_joints(clip)[..., None]
+    edges = clip.keypoints.max((0, 1), where=seen, initial=1)
+    extent = (math.ceil(edges[0]), math.ceil(edges[1]))
     width, height = clip.image_size or extent
     degrees = FIELD_OF_VIEW if field_of_view is None else field_of_view
     wide = focal_length_of(degrees, width)
