@@ -28,6 +28,7 @@ from ites.models.predict import batch_size_for, lift_points
 from ites.pose.camera import human36m_cameras
 from ites.pose.missing import impossible, robust_mean
 from ites.pose.skeleton import HUMAN36M, Skeleton
+from ites.pose.swaps import swapped
 from ites.runs.checkpoint import Metadata, load_model, save_model
 
 RNG = np.random.default_rng(3)
@@ -218,6 +219,26 @@ def test_the_width_of_an_unknown_image_is_that_of_possible_keypoints():
         (one,) = clip.clips
         _, words = from_field_of_view(90, None, one.keypoints, seen_joints(one))
         assert words.startswith(f"{width} px")
+
+
+def test_swapped_legs_are_told_and_exchanged_where_clips_are_taken_as_wholes():
+    points = keypoints(40)
+    legs, arms = ([1, 2, 3], [4, 5, 6]), ([15, 16], [12, 13])
+    wrong = points.copy()
+    for (right, left), frames in ((legs, [20, 21, 22]), (arms, [30])):
+        for one, other in ((right, left), (left, right)):
+            wrong[np.ix_(frames, one)] = points[np.ix_(frames, other)]
+    clips = clips_of(wrong)
+    told, _, assumed = network_input(clips, 1.5)
+    np.testing.assert_array_equal(told.clips[0].keypoints, wrong)
+    (note,) = (line for line in assumed.notes if "swapped" in line)
+    assert note.startswith("a: left and right look swapped in 4 frames from 20 on (left_ankle, le")
+    mended, _, assumed = network_input(clips, 1.5, mend=True)
+    np.testing.assert_array_equal(mended.clips[0].keypoints, points)
+    assert any(line.endswith("exchanged") for line in assumed.notes)
+    slow = replace(clips.clips[0], fps=5.0)
+    assert not swapped(slow.keypoints, HUMAN36M, 5.0)
+    assert not swapped(points, HUMAN36M, 25.0) and not swapped(points[:2], HUMAN36M, 25.0)
 
 
 NEVER = [2, 3, 5, 6]

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.clips import Clips, drop_impossible, fill_missing, seen_joints
+from ites.data.clips import Clip, Clips, drop_impossible, fill_missing, seen_joints
 from ites.errors import ItesError
 from ites.pose.camera import FIELD_OF_VIEW, HEAD_DISTANCE, focal_length_of, normalise
 from ites.pose.missing import impossible, robust_mean, unknown
 from ites.pose.skeleton import Skeleton
+from ites.pose.swaps import swapped
 
 BODY_SIZE = 0.72
 """Assumed distance from pelvis to crown, metres: the mean of 17 subjects of the CMU database."""
@@ -126,7 +127,7 @@ def from_field_of_view(
 
 
 def network_input(
-    clips: Clips, training_scale: float, scale: str = "auto"
+    clips: Clips, training_scale: float, scale: str = "auto", mend: bool = False
 ) -> tuple[Clips, NDArray[np.float32], Assumed]:
     """Make the network's input of clips.
 
@@ -137,6 +138,8 @@ def network_input(
         clips: each with `focal_length` where it is known.
         training_scale: the factor stored in the checkpoint.
         scale: see `ites.inference.lift.lift`.
+        mend: give limbs that jump to the other side and back their own side again; otherwise they
+            are only told.
 
     Returns:
         The clips with `keypoints` filled, `confidence` 0 where they were not seen, and
@@ -153,6 +156,8 @@ def network_input(
         assumed.notes += note
         seen = seen_joints(clip)
         clip, missing = fill_missing(clip, clips.skeleton)
+        clip, note = _own_sides(clip, seen, clips.skeleton, mend)
+        assumed.notes += note
         nothing = unknown(seen, clip.fps)
         _tell_unknown(clip.name, seen, nothing, clips.skeleton, assumed)
         assumed.filled += missing - int(np.count_nonzero(nothing))
@@ -178,6 +183,26 @@ def network_input(
         points.append(flat * np.float32(unit if own else training_scale))
     assumed.notes = list(dict.fromkeys(assumed.notes))
     return replace(clips, clips=ready), np.concatenate(points), assumed
+
+
+def _own_sides(
+    clip: Clip, seen: NDArray[np.bool_], skeleton: Skeleton, mend: bool
+) -> tuple[Clip, list[str]]:
+    """The clip with swapped limbs exchanged, if they are to be, and a line on them."""
+    found = swapped(clip.keypoints, skeleton, clip.fps, seen)
+    if not found:
+        return clip, []
+    keypoints, frames = clip.keypoints.copy(), np.unique(np.concatenate([f for *_, f in found]))
+    for left, right, at in found:
+        both, other = [*left, *right], [*right, *left]
+        keypoints[np.ix_(at, both)] = clip.keypoints[np.ix_(at, other)]
+    ends = ", ".join(skeleton.joints[left[-1]] for left, *_ in found)
+    what = "exchanged" if mend else "left so (--temporal exchanges them)"
+    note = (
+        f"{clip.name}: left and right look swapped in {len(frames):,} frames from {frames[0]} on "
+        f"({ends}): {what}"
+    )
+    return (replace(clip, keypoints=keypoints) if mend else clip), [note]
 
 
 def _tell_unknown(

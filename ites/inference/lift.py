@@ -235,7 +235,9 @@ class _Lifting:
     def read(self, index: int) -> _Portion:
         """A portion with the network's input."""
         clips, notes = assume_camera(self.reader.read(self.portions[index]), **self.camera)
-        clips, points, assumed = network_input(clips, self.training_scale, self.scale)
+        clips, points, assumed = network_input(
+            clips, self.training_scale, self.scale, self.temporal
+        )
         assumed.notes = notes + assumed.notes
         return _Portion(index, clips, assumed, points)
 
@@ -347,7 +349,7 @@ def lift_clips(
     Raises:
         ItesError: `scale` is none of `SCALES`, or a joint is missing in a whole clip.
     """
-    clips, points, assumed = network_input(clips, training_scale, scale)
+    clips, points, assumed = network_input(clips, training_scale, scale, temporal)
     lifted = lift_points(pose, points, clips.skeleton, batch_size, device)
     if temporal:
         flat = points if clean is None else cleaned(clean, points, device)

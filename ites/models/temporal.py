@@ -23,6 +23,10 @@ TOO_LONG = 1.5
 """A bone that is so many times too long at any depth has a wrong keypoint at its end."""
 NEAR = 1.5
 """Bones whose ratio to their usual length is within this factor of the frame's tell its size."""
+DRIFT = 1.1
+"""The fit moves a bone's usual length by at most this factor from that of the lifted poses."""
+SHORT = 5
+"""Frames with a wrong keypoint that are begun between their neighbours."""
 STEPS, RATE = 50, 0.03
 TOGETHER = 1 << 14
 """Poses that are fitted at a time, but for a clip's end."""
@@ -47,6 +51,8 @@ def consistent_depths(
     Bad frames leave the good ones alone: s is the mean ratio of those bones to their m_b that are
     within `NEAR` of the median ratio. A bone that is `TOO_LONG` times m_b in 2D alone, and a joint
     with no other bones, take no part in the second and third sum; nor does one that was not seen.
+    A frame with such a bone was lifted wrongly as a whole: few of them in a row start between their
+    neighbours, and the third sum does not tie them to good frames.
 
     Args:
         points: (N, J, 2), the network's input, of clips one after another.
@@ -115,18 +121,22 @@ def _fit(
             usual = usual_of(bones / size_of(bones, usual, good), good)
         size = size_of(bones, usual, good)
         least = bones_of(geometry.backproject(points, 0 * depth, distance))
+        wrong = (good & (least >= TOO_LONG * size * usual[clip])).any(1)  # [N]
         good &= least < TOO_LONG * size * usual[clip]
-        sound = seen.clone()  # joints with a good bone, or none at all
+        depth = torch.where(wrong[:, None, None], between(depth, ~wrong, clip), depth)
+        sound = seen.clone()  # joints with a good bone
         touching = torch.zeros_like(seen, dtype=points.dtype)
         for ends in (joints, parents):
             touching.index_add_(1, ends, good.to(points.dtype))
         sound &= touching > 0
         inside = (clip[2:] == clip[:-2])[:, None] & sound[2:] & sound[1:-1] & sound[:-2]
+        inside &= ((wrong[2:] == wrong[1:-1]) & (wrong[1:-1] == wrong[:-2]))[:, None]
 
     def departure(pose: Tensor) -> Tensor:  # [N, B]
         bones = bones_of(pose)
         own = bones / size_of(bones, usual, good)
-        return (own - usual_of(own.detach(), good)[clip]) * good
+        length = usual_of(own.detach(), good).clamp(usual / DRIFT, usual * DRIFT)
+        return (own - length[clip]) * good
 
     found = depth.clone().requires_grad_(True)
     optimiser = torch.optim.Adam([found], RATE)
@@ -143,6 +153,29 @@ def _fit(
         optimiser.step()
         schedule.step()
     return found.detach()
+
+
+def between(values: Tensor, good: Tensor, clip: Tensor) -> Tensor:
+    """Values that lie, linearly in time, between those of the nearest good frames of the clip.
+
+    Args:
+        values: (N, J, D).
+        good: (N) bool.
+        clip: (N) int64, ascending: whose frame it is.
+
+    Returns:
+        (N, J, D); as given in runs of more than `SHORT` frames that are not good, and at the ends.
+    """
+    count = len(values)
+    at = torch.arange(count, device=values.device)
+    before = at.where(good, -1).cummax(0).values
+    after = at.where(good, count).flip(0).cummin(0).values.flip(0)
+    inside = (before >= 0) & (after < count) & (after - before - 1 <= SHORT)
+    before, after = before.where(inside, at), after.where(inside, at)
+    inside &= (clip[before] == clip) & (clip[after] == clip)
+    share = (at - before) / (after - before).clamp(min=1)
+    found = torch.lerp(values[before], values[after], share[:, None, None].to(values.dtype))
+    return found.where(inside[:, None, None], values)
 
 
 def segment_median(values: Tensor, segment: Tensor, lengths: Tensor) -> Tensor:
