@@ -49,7 +49,10 @@ HEIGHT = 1.7
 """Metres of a body, to speak of distances in the image."""
 
 
-@dataclass(frozen=True)
+NO_FRAMES: NDArray[np.intp] = np.zeros(0, np.intp)
+
+
+@dataclass(frozen=True, eq=False)
 class Finding:
     """One thing that is unlikely or impossible.
 
@@ -67,7 +70,7 @@ class Finding:
     message: str
     data: Mapping[str, Any] = field(default_factory=dict)
     clip: str = ""
-    frames: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
+    frames: NDArray[np.intp] = field(default_factory=lambda: NO_FRAMES)
 
 
 CODES = {
@@ -117,7 +120,7 @@ def check(
         The findings, clip by clip, errors first within a clip.
     """
     if isinstance(clips, Clips):
-        clips, skeleton = clips.clips, clips.skeleton
+        skeleton, clips = clips.skeleton, clips.clips
     arrays = list(raw) if raw is not None else [None] * len(clips)
     body = _Body.of(skeleton)
     found: list[Finding] = []
@@ -140,7 +143,7 @@ def check_array(keypoints: Floats, name: str = "") -> list[Finding]:
     if keypoints.ndim != 3 or keypoints.shape[-1] not in (2, 3) or not keypoints.size:
         return []
     points = np.asarray(keypoints[..., :2], np.float64)
-    seen = np.isfinite(points).all(-1)
+    seen: Bools = np.all(np.isfinite(points), axis=-1)
     found = []
     if keypoints.shape[-1] == 3:
         third = np.asarray(keypoints[..., 2], np.float64)
@@ -148,7 +151,8 @@ def check_array(keypoints: Floats, name: str = "") -> list[Finding]:
         if not found:
             with np.errstate(invalid="ignore"):
                 seen &= third > 0
-    return found + list(_units(points, seen, name)) + list(_zeros(points, seen, name))
+    placeholder = seen & _placeholders(points)
+    return found + list(_units(points, seen, name)) + list(_zeros(placeholder, name))
 
 
 def summarise(findings: Sequence[Finding]) -> list[Finding]:
@@ -217,21 +221,22 @@ def _third_column(third: NDArray[np.float64], name: str) -> list[Finding]:
     return []
 
 
-def _units(points: NDArray[np.float64], seen: Bools, name: str) -> Iterator[Finding]:
+def _units(points: Floats, seen: Bools, name: str) -> Iterator[Finding]:
     """Coordinates that cannot be pixels; points (T, J, 2)."""
     placed = seen & (points != 0).any(-1)
     if not placed.any():
         return
     all_seen = points[placed]
-    extent = np.where(placed[..., None], points, np.nan)
-    size = (np.nanmax(extent, 1, initial=-np.inf, where=placed[..., None]) - np.nanmin(
-        extent, 1, initial=np.inf, where=placed[..., None]))  # fmt: skip
     several = placed.sum(1) > 2
     if not several.any():
         return
-    size = np.median(np.linalg.norm(size[several], axis=-1))  # of a body, a typical frame's
+    mask = placed[several, :, None]
+    extent = points[several].max(1, initial=-np.inf, where=mask)
+    extent = extent - points[several].min(1, initial=np.inf, where=mask)
+    size = float(np.median(_length(extent)))  # of a body, in a typical frame
+    all_seen = all_seen[:: max(1, len(all_seen) // 10_000)]
     low, high = np.quantile(all_seen, [0.01, 0.99], axis=0)
-    data = {"size": float(size), "low": low.tolist(), "high": high.tolist()}
+    data = {"size": size, "low": low.tolist(), "high": high.tolist()}
     if size == 0:
         yield Finding("degenerate", "error", "all keypoints of a person are the same", data, name)
     elif size < 10:
@@ -284,18 +289,22 @@ def _units(points: NDArray[np.float64], seen: Bools, name: str) -> Iterator[Find
             )
 
 
-def _zeros(points: NDArray[np.float64], seen: Bools, name: str) -> Iterator[Finding]:
-    placeholder = seen & ((points == 0).all(-1) | (points == -1).all(-1))
-    everywhere = placeholder[:, ~placeholder.all(0)]
-    if not everywhere.any():  # a root joint that is (0, 0) throughout is an origin
+def _placeholders(points: Floats) -> Bools:
+    """Joints (T, J) at (0, 0) or (-1, -1); a root joint that is (0, 0) throughout is an origin."""
+    found: Bools = np.all(points == 0, axis=-1) | np.all(points == -1, axis=-1)
+    return found & ~np.all(found, axis=0)
+
+
+def _zeros(placeholder: Bools, name: str) -> Iterator[Finding]:
+    if not placeholder.any():
         return
     frames = np.flatnonzero(placeholder.any(1))
     joints = np.flatnonzero(placeholder.any(0))
     yield Finding(
         "zeros",
         "warning",
-        f"{placeholder.sum():,} joints lie at exactly (0, 0) in {len(frames):,} of {len(points):,} "
-        "frames: they stand for joints not found",
+        f"{placeholder.sum():,} joints lie at exactly (0, 0) or (-1, -1) in {len(frames):,} of "
+        f"{len(placeholder):,} frames: they stand for joints not found",
         {"joints": int(placeholder.sum()), "which": joints.tolist()},
         name,
         frames,
@@ -303,6 +312,12 @@ def _zeros(points: NDArray[np.float64], seen: Bools, name: str) -> Iterator[Find
 
 
 # --- a body
+
+
+def _swap_shares(clips: Sequence[Clip]) -> NDArray[np.float32]:
+    """How much smoother a clip must become by a change of sides: the slower its rate, the more."""
+    rates = np.array([clip.fps if clip.fps > 0 else 25.0 for clip in clips])
+    return np.interp(rates, [5, 12, 20], [0.15, 0.3, 0.5]).astype(np.float32)
 
 
 def _length(vectors: Floats) -> Floats:
@@ -364,12 +379,13 @@ class _Group:
             slice(int(end) - len(clip), int(end)) for clip, end in zip(clips, ends, strict=True)
         ]
         self.points = np.concatenate([clip.keypoints for clip in clips]).astype(np.float32)
-        self.seen = np.isfinite(self.points).all(-1)
+        self.seen: Bools = np.all(np.isfinite(self.points), axis=-1)
         for rows, clip in zip(self.rows, clips, strict=True):
             if clip.confidence is not None:
                 self.seen[rows] &= clip.confidence > 0
+        self.placeholder = self.seen & _placeholders(self.points)
+        self.seen &= ~self.placeholder
         self.points = np.where(self.seen[..., None], self.points, 0)
-        # What follows or precedes a frame in its own clip.
         self.clip_of = np.repeat(np.arange(len(clips)), [len(clip) for clip in clips])
 
     def findings(self, prior: Density | None, scale: float | None) -> list[Finding]:
@@ -380,9 +396,8 @@ class _Group:
                 found[number] += check_array(raw, clip.name)
             else:
                 rows = self.rows[number]
-                points, seen = self.points[rows].astype(np.float64), self.seen[rows]
-                found[number] += list(_units(points, seen, clip.name))
-                found[number] += list(_zeros(points, seen, clip.name))
+                found[number] += list(_units(self.points[rows], self.seen[rows], clip.name))
+                found[number] += list(_zeros(self.placeholder[rows], clip.name))
         if self.body is not None:
             self._measure(self.body)
             for search in (
@@ -433,7 +448,18 @@ class _Group:
     def _middle(self, joints: Sequence[int]) -> tuple[Floats, Bools]:
         """The mean (N, 2) of some joints, and where all are seen (N,)."""
         chosen = list(joints)
-        return self.points[:, chosen].mean(1), self.seen[:, chosen].all(1)
+        return self.points[:, chosen].mean(1), np.all(self.seen[:, chosen], axis=1)
+
+    def _found(
+        self,
+        number: int,
+        code: str,
+        severity: Severity,
+        message: str,
+        data: Mapping[str, Any],
+        frames: NDArray[np.intp] = NO_FRAMES,
+    ) -> tuple[int, Finding]:
+        return number, Finding(code, severity, message, data, self.clips[number].name, frames)
 
     def _order(self, body: _Body) -> Iterator[tuple[int, Finding]]:
         mine = self.layout or "human36m"
@@ -468,29 +494,23 @@ class _Group:
             whole = seen.mean() > 0.8  # parts of a body stand closer together
             data = {"said": said, "misfit": fits, "best": best}
             if fits[said] > ORDER_MARGIN * fits[best] and fits[best] < ORDER_LIMIT:
-                yield (
+                yield self._found(
                     number,
-                    Finding(
-                        "order",
-                        "warning",
-                        f"the joints make a body in the order {best}, not in the order {said} "
-                        f"that they were taken to be in (bones {fits[said] / fits[best]:.1f} "
-                        "times as long)",
-                        data,
-                        clip.name,
-                    ),
+                    "order",
+                    "warning",
+                    f"the joints make a body in the order {best}, not in the order {said} "
+                    f"that they were taken to be in (bones {fits[said] / fits[best]:.1f} "
+                    "times as long)",
+                    data,
                 )
             elif fits[said] > ORDER_LIMIT and whole:
-                yield (
+                yield self._found(
                     number,
-                    Finding(
-                        "order",
-                        "warning",
-                        f"the joint order fits no body: bones are {fits[said] / 0.65:.1f} times as "
-                        f"long as in the order {said}",
-                        {**data, "best": None},
-                        clip.name,
-                    ),
+                    "order",
+                    "warning",
+                    f"the joint order fits no body: bones are {fits[said] / 0.65:.1f} times as "
+                    f"long as in the order {said}",
+                    {**data, "best": None},
                 )
 
     def _image_size(self, _: _Body) -> Iterator[tuple[int, Finding]]:
@@ -508,17 +528,14 @@ class _Group:
             exchanged = turned.sum() < 0.1 * outside.sum()
             words = "; with width and height exchanged they lie inside" if exchanged else ""
             frames = np.flatnonzero(outside.any(1))
-            yield (
+            yield self._found(
                 number,
-                Finding(
-                    "image-size",
-                    "warning",
-                    f"{share:.0%} of the joints lie outside the image of {clip.image_size[0]} x "
-                    f"{clip.image_size[1]} px{words}",
-                    {"share": float(share), "exchanged": bool(exchanged)},
-                    clip.name,
-                    frames,
-                ),
+                "image-size",
+                "warning",
+                f"{share:.0%} of the joints lie outside the image of {clip.image_size[0]} x "
+                f"{clip.image_size[1]} px{words}",
+                {"share": float(share), "exchanged": bool(exchanged)},
+                frames,
             )
 
     def _upright(self, body: _Body) -> Iterator[tuple[int, Finding]]:
@@ -545,54 +562,45 @@ class _Group:
             angle, leg, has_leg = lean[rows], stand[rows], has_legs[rows] & own
             severity: Severity = "warning" if len(clip) >= FEW else "note"
             down = own & (np.abs(angle) > 130) & (~has_leg | (np.abs(leg) > 120))
-            side = own & (np.abs(np.abs(angle) - 90) < 50) & (
-                ~has_leg | ((np.abs(np.abs(leg) - 90) < 60) & (np.sign(leg) == np.sign(angle))))  # fmt: skip
+            along = (np.abs(np.abs(leg) - 90) < 60) & (np.sign(leg) == np.sign(angle))
+            side = own & (np.abs(np.abs(angle) - 90) < 50) & (~has_leg | along)
             side &= np.sign(angle) == np.sign(np.median(angle[own]))
             count = own.sum()
             if down.sum() >= MOST * count:
-                yield (
+                yield self._found(
                     number,
-                    Finding(
-                        "upside-down",
-                        severity,
-                        f"the person is upside down in {down.sum():,} of {count:,} frames: y "
-                        "points up, or the image is turned by 180 degrees",
-                        {"frames": int(down.sum())},
-                        clip.name,
-                        np.flatnonzero(down),
-                    ),
+                    "upside-down",
+                    severity,
+                    f"the person is upside down in {down.sum():,} of {count:,} frames: y "
+                    "points up, or the image is turned by 180 degrees",
+                    {"frames": int(down.sum())},
+                    np.flatnonzero(down),
                 )
             elif side.sum() >= MOST * count:
                 right = bool(np.median(angle[own]) > 0)
                 to = "right" if right else "left"
-                yield (
+                yield self._found(
                     number,
-                    Finding(
-                        "sideways",
-                        severity,
-                        f"the person lies on the side, head to the {to}, in {side.sum():,} of "
-                        f"{count:,} frames: the video's rotation was not applied, or somebody lies",
-                        {"frames": int(side.sum()), "head": to, "rotate": 270 if right else 90},
-                        clip.name,
-                        np.flatnonzero(side),
-                    ),
+                    "sideways",
+                    severity,
+                    f"the person lies on the side, head to the {to}, in {side.sum():,} of "
+                    f"{count:,} frames: the video's rotation was not applied, or somebody lies",
+                    {"frames": int(side.sum()), "head": to, "rotate": 270 if right else 90},
+                    np.flatnonzero(side),
                 )
             elif has_leg.sum() >= max(FEW, 0.5 * len(clip)):
                 roll = whole[rows][has_leg]
                 middle = float(np.median(roll))
                 spread = float(np.median(np.abs(roll - middle)))
                 if ROLL[0] <= abs(middle) <= ROLL[1] and spread < 0.4 * abs(middle):
-                    yield (
+                    yield self._found(
                         number,
-                        Finding(
-                            "roll",
-                            "note",
-                            f"the person leans by {abs(middle):.0f} degrees to the "
-                            f"{'right' if middle > 0 else 'left'} throughout: the camera is rolled, "
-                            "if the person stands upright",
-                            {"roll": middle, "spread": spread},
-                            clip.name,
-                        ),
+                        "roll",
+                        "note",
+                        f"the person leans by {abs(middle):.0f} degrees to the "
+                        f"{'right' if middle > 0 else 'left'} throughout: a rolled camera, "
+                        "if the person stands upright",
+                        {"roll": middle, "spread": spread},
                     )
 
     def _sides(self, body: _Body) -> Iterator[tuple[int, Finding]]:
@@ -610,17 +618,14 @@ class _Group:
             ):
                 if frames.any():
                     where = np.flatnonzero(frames)
-                    yield (
+                    yield self._found(
                         number,
-                        Finding(
-                            "swapped-sides",
-                            "warning",
-                            f"left and right {what} change places in {len(where):,} of "
-                            f"{len(clip):,} frames: {ranges(where)}",
-                            {"what": what, "frames": len(where)},
-                            clip.name,
-                            where,
-                        ),
+                        "swapped-sides",
+                        "warning",
+                        f"left and right {what} change places in {len(where):,} of "
+                        f"{len(clip):,} frames: {ranges(where)}",
+                        {"what": what, "frames": len(where)},
+                        where,
                     )
 
     def _swapped(self, pairs: Sequence[tuple[int, int]]) -> Bools:
@@ -654,8 +659,9 @@ class _Group:
         middle = self.points[:, left] + self.points[:, right]
         steady = (_length(middle[2:-1] - middle[1:-2]) * there).sum(1) / 2
         reach = np.repeat(self.typical, [len(clip) for clip in self.clips])[:-3]
+        share = np.repeat(_swap_shares(self.clips), [len(clip) for clip in self.clips])[:-3]
         with np.errstate(invalid="ignore"):
-            event[2:-1] = (change < 0.35 * kept) & (kept - change > 0.35 * reach)
+            event[2:-1] = (change < share * kept) & (kept - change > 0.35 * reach)
             event[2:-1] &= (there.sum(1) >= 2) & (steady < 0.5 * kept)
         return event
 
@@ -691,17 +697,14 @@ class _Group:
             crossed &= (eyes < 0) & seen
             if seen.sum() >= FEW and crossed.sum() > 0.5 * seen.sum() and crossed.sum() >= FEW:
                 where = np.flatnonzero(crossed)
-                yield (
+                yield self._found(
                     number,
-                    Finding(
-                        "mirrored",
-                        "warning",
-                        f"left and right are exchanged: both eyes are seen in {seen.sum():,} "
-                        f"frames, and the left side is on the image's left in {len(where):,}",
-                        {"frames": len(where)},
-                        clip.name,
-                        where,
-                    ),
+                    "mirrored",
+                    "warning",
+                    f"left and right are exchanged: both eyes are seen in {seen.sum():,} "
+                    f"frames, and the left side is on the image's left in {len(where):,}",
+                    {"frames": len(where)},
+                    where,
                 )
 
     def _jumps(self, _: _Body) -> Iterator[tuple[int, Finding]]:
@@ -729,17 +732,14 @@ class _Group:
                 other = (ratio[steps] > 0.6) & (middle[steps] > 0.25 * far)
             jumps = np.flatnonzero(fast | other) + 1
             if len(jumps):
-                yield (
+                yield self._found(
                     number,
-                    Finding(
-                        "jump",
-                        "warning",
-                        f"the whole body jumps before {len(jumps):,} of {len(clip):,} frames "
-                        f"({ranges(jumps)}): another person, another scene or frames out of order",
-                        {"jumps": len(jumps)},
-                        clip.name,
-                        jumps,
-                    ),
+                    "jump",
+                    "warning",
+                    f"the whole body jumps before {len(jumps):,} of {len(clip):,} frames "
+                    f"({ranges(jumps)}): another person, another scene or frames out of order",
+                    {"jumps": len(jumps)},
+                    jumps,
                 )
 
     def _outliers(self, _: _Body) -> Iterator[tuple[int, Finding]]:
@@ -778,17 +778,14 @@ class _Group:
                     data["confidence"] = top
                     why = f", with a confidence of at most {top:.2g}"
                 rare = code == "guessed" and len(frames) <= max(1, 0.02 * len(clip))
-                yield (
+                yield self._found(
                     number,
-                    Finding(
-                        code,
-                        "note" if rare else "warning",
-                        f"joints far from the body in {len(frames):,} of {len(clip):,} frames "
-                        f"({words}; {ranges(frames)}){why}",
-                        data,
-                        clip.name,
-                        frames,
-                    ),
+                    code,
+                    "note" if rare else "warning",
+                    f"joints far from the body in {len(frames):,} of {len(clip):,} frames "
+                    f"({words}; {ranges(frames)}){why}",
+                    data,
+                    frames,
                 )
 
     def _density(self, prior: Density, scale: float | None) -> Iterator[tuple[int, Finding]]:
@@ -808,16 +805,13 @@ class _Group:
                 points = points * np.float32(scale) / np.asarray(clip.focal_length, np.float32)
             middle = float(np.median(prior(points.astype(np.float32))))
             if middle < DENSITY_FLOOR:
-                yield (
+                yield self._found(
                     number,
-                    Finding(
-                        "density",
-                        "warning" if len(clip) >= FEW else "note",
-                        f"the poses resemble none that the model was trained on (median log "
-                        f"density {middle:.0f})",
-                        {"log_density": middle},
-                        clip.name,
-                    ),
+                    "density",
+                    "warning" if len(clip) >= FEW else "note",
+                    f"the poses resemble none that the model was trained on (median log "
+                    f"density {middle:.0f})",
+                    {"log_density": middle},
                 )
 
 

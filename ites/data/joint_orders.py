@@ -6,7 +6,7 @@ across the body, so that their lengths, as shares of a body's own, add up to sev
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +81,7 @@ ORDERS: dict[str, tuple[str, ...]] = {
 """Joint orders by name; "left_" and "right_" before what each side has."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def bones_of(joints: tuple[str, ...]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """The bones between joints of an order, by name.
 
