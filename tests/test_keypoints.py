@@ -8,7 +8,7 @@ import pytest
 from ites.data import PoseStore
 from ites.data.datasets.keypoints import prepare_keypoints
 from ites.errors import ItesError
-from ites.pose.skeleton import to_human36m
+from ites.pose.layouts import to_human36m
 
 
 @pytest.fixture

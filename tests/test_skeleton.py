@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ites.errors import ItesError
-from ites.pose.skeleton import HUMAN36M, Skeleton, to_human36m
+from ites.pose.layouts import to_human36m
+from ites.pose.skeleton import HUMAN36M, Skeleton
 
 
 def test_human36m():

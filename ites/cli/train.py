@@ -1,4 +1,4 @@
-"""`ites train prior`, `ites train teacher`, `ites train student`, `ites train both`.
+"""`ites demo`, and `ites train` with its commands `prior`, `teacher`, `student` and `both`.
 
 PyTorch is imported by the commands, not by their help.
 """
@@ -9,11 +9,12 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from ites.cli.options import Device, say
 from ites.errors import ItesError
 from ites.runs.settings import STAGES, Settings, make_settings, read_toml, stages_of
 
@@ -26,6 +27,20 @@ app = typer.Typer(
 )
 
 Option = tuple[str, str]  # stage or "" for both, name of a setting
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Of the data and the training.")] = 0,
+    device: Device = None,
+) -> None:
+    """See the whole method work on synthetic motion, in minutes, without a download.
+
+    Example: ites demo --out demo
+    """
+    from ites.workflows.demo import demo as run
+
+    run(out, seed=seed, device=device, say=say)
 
 
 def run_stages(

@@ -1,13 +1,38 @@
-"""Read what is a file; write a file wholly or not at all."""
+"""Read what is a file, whatever its bytes are; write a file wholly or not at all."""
 
 from __future__ import annotations
 
+import ast
+import json
+import math
 import os
+import re
+import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
-from ites.errors import ItesError
+import numpy as np
+from numpy.typing import NDArray
+
+from ites.errors import ItesError, shorten
+
+__all__ = ["existing", "load_json", "load_npy", "load_npz", "reading", "replacing", "shorten"]
+
+JSON_BYTES = 1 << 29
+"""The largest JSON file that is read; its objects take up to 30 times as much memory."""
+JSON_DEPTH = 64
+"""Lists and objects within each other in a JSON file, at most."""
+EXPANSION = 200
+"""What a compressed file may declare to hold, over its own size."""
+EXPANSION_FREE = 1 << 26
+"""Bytes that any compressed file may declare to hold, however small it is."""
+NPY_HEADER = 10_000
+"""Bytes of an .npy header, at most."""
+NPY_DIMENSIONS = 32
+"""Dimensions of an array, at most: what every version of numpy allows."""
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
@@ -20,6 +45,210 @@ def existing(path: str | os.PathLike[str]) -> Path:
     if not path.is_file():
         raise ItesError(f"{path}: " + ("a folder, not a file" if path.is_dir() else "no such file"))
     return path
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str], expected: str) -> Iterator[None]:
+    """Turn whatever a parser raises in the block into one line that names the file.
+
+    Args:
+        path: the file that is read in the block.
+        expected: what it should be, such as "a BVH file".
+
+    Raises:
+        ItesError: the block raised an error of any kind; one that is an ItesError already passes,
+            after the path where it does not name the file.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except ItesError as error:
+        if os.fspath(path) in str(error) or Path(path).name in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from None
+    except BaseException as error:  # a panic of a parser in Rust is no Exception
+        raise ItesError(f"{path}: {_reason(error, expected)}") from None
+
+
+def _reason(error: BaseException, expected: str) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"expected {expected}, got no such file"
+    if isinstance(error, IsADirectoryError):
+        return f"expected {expected}, got a folder"
+    if isinstance(error, OSError) and error.strerror and error.errno is not None:
+        return f"expected {expected}, which cannot be read: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return f"expected {expected}, got one that needs more memory than there is"
+    if isinstance(error, RecursionError):
+        return f"expected {expected}, got one that is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return f"expected {expected}, got bytes that are no text in {error.encoding}"
+    return f"expected {expected}, got a damaged or another one ({type(error).__name__}: {error})"
+
+
+def load_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file in UTF-8, or in UTF-16 with a byte order mark.
+
+    Raises:
+        ItesError: the file is absent, no JSON, larger than `JSON_BYTES` or nested deeper than
+            `JSON_DEPTH`.
+    """
+    path = existing(path)
+    with reading(path, "a JSON file"):
+        size = path.stat().st_size
+        if size > JSON_BYTES:
+            raise ItesError(f"{path}: expected at most {JSON_BYTES:,} bytes of JSON, got {size:,}")
+        data = path.read_bytes()
+        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            data = data.decode("utf-16").encode()
+        depth = _json_depth(data)
+        if depth > JSON_DEPTH:
+            raise ItesError(
+                f"{path}: expected JSON nested at most {JSON_DEPTH} deep, got {depth} deep"
+            )
+        return json.loads(data.decode("utf-8-sig"))
+
+
+def _json_depth(data: bytes) -> int:
+    """How deep lists and objects are within each other, without building one."""
+    outside = data.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2]
+    brackets = b"".join(part.translate(None, _NO_BRACKET) for part in outside)
+    if not brackets:
+        return 0
+    steps = np.frombuffer(brackets.translate(_STEPS), np.int8)
+    return int(np.cumsum(steps, dtype=np.int64).max())
+
+
+_NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+
+
+def load_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    """Read the arrays of an .npz file; nothing is unpickled.
+
+    What the file declares is held against its size before memory is taken: at most `EXPANSION`
+    times the file's bytes, or `EXPANSION_FREE` where that is more.
+
+    Returns:
+        Each array by its name; writable.
+
+    Raises:
+        ItesError: the file is absent, damaged, no .npz file, or holds other than plain arrays.
+    """
+    path, expected = existing(path), "an .npz file of plain arrays"
+    with reading(path, expected):
+        with path.open("rb") as file:
+            if file.read(2) != b"PK":
+                file.seek(0)
+                raise ItesError(f"{path}: expected {expected}, got {_kind(file.read(256))}")
+        with zipfile.ZipFile(path) as archive:
+            members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+            if not members:
+                raise ItesError(f"{path}: expected {expected}, got a zip archive without any")
+            _check_expansion(path, sum(info.file_size for info in members))
+            arrays = {}
+            for info in members:
+                name = info.filename.removesuffix(".npy")
+                with archive.open(info) as member:
+                    arrays[name] = _read_npy(member, info.file_size, f"{path}: {shorten(name, 60)}")
+                    member.read(1)  # the end, where the checksum is compared
+            return arrays
+
+
+def load_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
+    """Read the array of an .npy file, writable; nothing is unpickled.
+
+    Raises:
+        ItesError: the file is absent, damaged, no .npy file, or holds other than a plain array.
+    """
+    path = existing(path)
+    with reading(path, "an .npy file of a plain array"), path.open("rb") as file:
+        return _read_npy(file, path.stat().st_size, str(path))
+
+
+def _check_expansion(path: Path, declared: int) -> None:
+    """Raise ItesError where a compressed file declares more than it can be believed to hold."""
+    allowed = max(EXPANSION * path.stat().st_size, EXPANSION_FREE)
+    if declared > allowed:
+        raise ItesError(
+            f"{path}: expected at most {allowed:,} bytes of arrays in a file of its size, "
+            f"got {declared:,} declared"
+        )
+
+
+def _read_npy(file: IO[bytes], size: int, who: str) -> NDArray[Any]:
+    """An array of `size` bytes, header included."""
+    start = file.read(12)
+    if start[:6] != b"\x93NUMPY":
+        raise ItesError(f"{who}: expected a plain array as .npy, got {_kind(start)}")
+    version, wide = tuple(start[6:8]), start[6:7] != b"\x01"
+    if version not in ((1, 0), (2, 0), (3, 0)) or len(start) < 12:
+        raise ItesError(f"{who}: expected .npy of version 1.0 to 3.0, got {version}")
+    length = int.from_bytes(start[8 : 12 if wide else 10], "little")
+    if length > min(NPY_HEADER, size):
+        raise ItesError(
+            f"{who}: expected an .npy header of at most {min(NPY_HEADER, size)} bytes, "
+            f"got {length} declared"
+        )
+    header = (b"" if wide else start[10:]) + file.read(length - (0 if wide else 2))
+    text = header.decode("utf-8" if version == (3, 0) else "latin1")
+    dtype, fortran, shape = _npy_header(text, who)
+    count, left = math.prod(shape) * dtype.itemsize, size - (12 if wide else 10) - length
+    if count > left:
+        raise ItesError(f"{who}: expected {count:,} bytes of {dtype} {shape}, got {left:,}")
+    data = bytearray(count)
+    got = file.readinto(data) if count else 0  # type: ignore[attr-defined]
+    if got != count:
+        raise ItesError(f"{who}: expected {count:,} bytes of {dtype} {shape}, got {got:,}")
+    if not count:
+        return np.zeros(shape, dtype)
+    array = np.frombuffer(data, dtype)
+    if dtype.kind == "U" and array.view(f"{dtype.byteorder}u4").max() > sys.maxunicode:
+        raise ItesError(f"{who}: expected text, got characters that do not exist")
+    return array.reshape(shape, order="F" if fortran else "C")
+
+
+def _npy_header(text: str, who: str) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
+    """The dtype, whether columns come first, and the shape that an .npy header tells."""
+    try:
+        header = ast.literal_eval(text.strip())
+        code, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
+    except Exception as error:
+        raise ItesError(
+            f"{who}: expected an .npy header, got {type(error).__name__} of {text[:60]!r}"
+        ) from None
+    if not isinstance(code, str) or not _PLAIN.fullmatch(code):
+        held = "Python objects" if code in ("|O", "O") else f"{code!r}"
+        raise ItesError(f"{who}: expected a plain array of numbers or text, got {held}")
+    if (
+        type(fortran) is not bool
+        or type(shape) is not tuple
+        or len(shape) > NPY_DIMENSIONS
+        or not all(type(n) is int and 0 <= n <= sys.maxsize for n in shape)
+    ):
+        raise ItesError(f"{who}: expected an array's shape in the header, got {shape!r}")
+    return np.dtype(code), fortran, shape
+
+
+def _kind(start: bytes) -> str:
+    """What a file that begins with these bytes is, in words."""
+    if not start:
+        return "an empty file"
+    for mark, kind in _KINDS:
+        if start.startswith(mark):
+            return kind
+    text = all(byte >= 32 or byte in b"\t\n\r\f" for byte in start)
+    return "a text file" if text else "other bytes"
+
+
+_PLAIN = re.compile(r"[<>|=]?(b1|[iuf][1248]|c8|c16|[SU]\d{1,9})")
+_KINDS = (
+    (b"PK", "a zip archive (.npz)"),
+    (b"\x93NUMPY", "an .npy file"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"\x1f\x8b", "a gzip file"),
+)
 
 
 @contextmanager

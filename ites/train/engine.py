@@ -51,6 +51,7 @@ STATISTICS = 4096  # poses that BatchNorm's statistics are taken of in recipe "u
 ELEVATIONS = (0, -30, 30)  # degrees that pilots hold the camera at
 PILOT_POSES = 100_000  # about as many does a pilot learn from
 RATE_STEPS = 20  # between changes of a learning rate that falls by a cosine
+COUNTERS = ("step", "seconds", "losses", "poses", "scale", "settings")  # of a training's state
 
 
 @dataclass(frozen=True)
@@ -363,7 +364,7 @@ class Training:
             ItesError: there is none, or its settings or data are others.
         """
         path = state_file(self.run_folder, self.settings.stage)
-        recent, counters = load_state(path, self.stage.model, self.optimiser)
+        recent, counters = load_state(path, self.stage.model, self.optimiser, COUNTERS)
         refuse_changes(counters["settings"], self.settings)
         if (counters["poses"], counters["scale"]) != (self.poses, self.scale):
             raise ItesError(
