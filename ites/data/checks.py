@@ -43,7 +43,7 @@ LONG = 2.2
 """Times its usual length beyond which a bone's end is somewhere else."""
 ROLL = 15.0, 50.0
 """Degrees of a standing person's lean: a camera's roll from the one on, lying beyond the other."""
-DENSITY_FLOOR = -60.0
+DENSITY_FLOOR = -150.0
 """Nats: the median log density of a clip that resembles nothing a prior has learned."""
 HEIGHT = 1.7
 """Metres of a body, to speak of distances in the image."""
