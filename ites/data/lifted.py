@@ -20,7 +20,6 @@ from ites.data.clips import Clip, Clips, KeypointReader, fill_missing, load_arra
 from ites.data.store import CHUNK
 from ites.data.store import FORMAT as STORE_FORMAT
 from ites.errors import ItesError
-from ites.models.trust import Judgement
 from ites.pose.skeleton import Skeleton
 from ites.system.files import existing, replacing
 
@@ -33,7 +32,9 @@ PER_FRAME = (
     "positions",
     "metres_per_unit",
     "truth",
-    *Judgement._fields,
+    "elevation",
+    "log_density",
+    "sign_confidence",
 )
 UNIT = "metre, by an assumed body size; divide by metres_per_unit for network units"
 
@@ -152,6 +153,11 @@ def _to_arrays(clips: Clips) -> dict[str, NDArray[Any]]:
     }
     for key in PER_FRAME:
         values = [getattr(clip, key) for clip in items]
+        for clip, value in zip(items, values, strict=True):
+            if value is not None and len(value) != len(clip):
+                raise ItesError(
+                    f"{clip.name}: {key} must have a row per frame, {len(clip)}, got {len(value)}"
+                )
         known = next((value for value in values if value is not None), None)
         if known is not None:
             rows = [
@@ -196,7 +202,7 @@ def read_clips(path: str | os.PathLike[str]) -> Clips:
     if texts.get("version") != str(VERSION):
         raise ItesError(f"{path}: expected version {VERSION}, got {texts.get('version')}")
     try:
-        return _from_arrays(arrays, texts)
+        return _from_arrays(path, arrays, texts)
     except KeyError as error:
         raise ItesError(f"{path}: a lifted file needs {error}, which is not there") from None
 
@@ -225,9 +231,20 @@ def _measured(path: Path) -> Clips:
     return replace(store, clips=[replace(c, positions=c.truth, truth=None) for c in filled])
 
 
-def _from_arrays(arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str]) -> Clips:
+def _from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str]) -> Clips:
+    # A clip that nobody is seen in has positions, all nan, unless no clip has any.
+    kept = ("keypoints",) if "positions" not in arrays else ("keypoints", "positions")
     clips = []
     starts, lengths = arrays["sequence_start"], arrays["sequence_length"]
+    total = int(np.sum(lengths))
+    for key in PER_FRAME:
+        if key in arrays and len(arrays[key]) != total:
+            raise ItesError(
+                f"{path}: {key} must have a row per frame of its clips, {total}, got "
+                f"{len(arrays[key])}"
+            )
+    if not np.array_equal(starts, np.cumsum(lengths) - lengths):
+        raise ItesError(f"{path}: sequence_start must be where the clip before ends, got {starts}")
     for i, (start, length) in enumerate(zip(starts, lengths, strict=True)):
         rows = slice(int(start), int(start + length))
         width, height = (int(n) for n in arrays["image_size"][i])
@@ -239,7 +256,7 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str]) -
                 fps=float(arrays["sequence_fps"][i]),
                 focal_length=(fx, fy) if fx > 0 else None,
                 image_size=(width, height) if width else None,
-                **{key: rows for key, rows in frames.items() if not np.isnan(rows).all()},
+                **{key: rows for key, rows in frames.items() if key in kept or _holds(rows)},
             )
         )
     return Clips(
@@ -249,3 +266,8 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str]) -
         texts.get("acknowledgement", ""),
         json.loads(texts.get("settings", "{}")),
     )
+
+
+def _holds(rows: NDArray[Any]) -> bool:
+    """Whether rows hold anything but nan, which stands for a clip without them."""
+    return not np.isnan(rows).all()

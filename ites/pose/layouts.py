@@ -36,12 +36,12 @@ _HAND = (
 )
 _FEET = ("big_toe", "small_toe", "heel")
 _HALPE = (
-    *_COCO, "head_top", "neck", "pelvis",
+    *_COCO, "head_top", "neck", "mid_hip",
     *(f"{side}_{j}" for j in _FEET for side in ("left", "right")),
 )  # fmt: skip
 _BODY_25 = (
     "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow",
-    "left_wrist", "pelvis", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee",
+    "left_wrist", "mid_hip", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee",
     "left_ankle", "right_eye", "left_eye", "right_ear", "left_ear",
     *(f"{side}_{j}" for side in ("left", "right") for j in _FEET),
 )  # fmt: skip
@@ -133,13 +133,13 @@ _MIDDLES: tuple[Recipe, ...] = (_SHOULDERS, {"neck": 1.0})
 _SIDES: tuple[Recipe, ...] = (_EARS, {"left_ear": 1.0}, {"right_ear": 1.0})
 
 _RECIPES: dict[str, list[Recipe]] = {
-    "pelvis": [_HIPS, {"pelvis": 1.0}],
-    "right_hip": [{"right_hip": 1.0}, {"pelvis": 2.0, "left_hip": -1.0}],
-    "left_hip": [{"left_hip": 1.0}, {"pelvis": 2.0, "right_hip": -1.0}],
+    "pelvis": [{"pelvis": 1.0}, _HIPS, {"mid_hip": 1.0}],
+    "right_hip": [{"right_hip": 1.0}, *({m: 2.0, "left_hip": -1.0} for m in ("mid_hip", "pelvis"))],
+    "left_hip": [{"left_hip": 1.0}, *({m: 2.0, "right_hip": -1.0} for m in ("mid_hip", "pelvis"))],
     "spine": [
         {"spine": 1.0},
         *_between((_SHOULDERS, _HIPS), ({"thorax": 1.0}, _HIPS), ({"neck": 1.0}, _HIPS)),
-        *_between((_SHOULDERS, {"pelvis": 1.0}), ({"neck": 1.0}, {"pelvis": 1.0})),
+        *_between(*((m, {n: 1.0}) for n in ("mid_hip", "pelvis") for m in (_SHOULDERS, {"neck": 1.0}))),
     ],
     "thorax": [{"thorax": 1.0}, _SHOULDERS, {"neck": 1.0}],
     "neck": [
@@ -295,8 +295,8 @@ def body25_or_25b(keypoints: NDArray[np.floating], confidence: NDArray[np.floati
 _SYNONYMS = {
     "headtop": "head_top", "tophead": "head_top", "topofhead": "head_top", "vertex": "head_top",
     "crown": "head_top", "forehead": "head_top", "head": "head_top", "headend": "head_top",
-    "midhip": "pelvis", "hip": "pelvis", "hips": "pelvis", "midhips": "pelvis", "root": "pelvis",
-    "hipcenter": "pelvis", "hipcentre": "pelvis", "pelvis": "pelvis", "chin": "upper_neck",
+    "midhip": "mid_hip", "hip": "mid_hip", "hips": "mid_hip", "midhips": "mid_hip",
+    "hipcenter": "mid_hip", "hipcentre": "mid_hip", "root": "pelvis", "pelvis": "pelvis", "chin": "upper_neck",
     "upperneck": "upper_neck", "neckbase": "neck", "midshoulder": "neck", "midshoulders": "neck",
     "shouldercenter": "neck", "sternum": "neck", "neck": "neck", "nose": "nose", "thorax": "thorax",
     "chest": "thorax", "spine": "spine", "belly": "spine", "torso": "spine",

@@ -11,14 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ites.data.clips import Clip
+from ites.data.clips import Clip, seen_joints
 from ites.data.readers import read
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.errors import ItesError
-from ites.inference.assume import FIELD_OF_VIEW, FPS
-from ites.pose.camera import Camera
+from ites.pose.camera import FIELD_OF_VIEW, Camera, focal_length_of
 from ites.pose.skeleton import HUMAN36M
 
 
@@ -30,7 +27,7 @@ def prepare_keypoints(
     split: str = "train",
     fps: float | None = None,
     focal_length: float | None = None,
-    field_of_view: float = FIELD_OF_VIEW,
+    field_of_view: float | None = None,
     image_size: tuple[int, int] | None = None,
     min_confidence: float | None = None,
     person: str | int | None = None,
@@ -43,9 +40,10 @@ def prepare_keypoints(
         out: the store to write.
         layout: the joints' order, one of `ites.pose.layouts.LAYOUTS`; None: as `read` tells it.
         split: the split that they become.
-        fps: frames a second; None takes the file's, or else 25.
+        fps: frames per second; None takes the file's, where it has one.
         focal_length: pixels; None takes the file's, or else `field_of_view`.
-        field_of_view: horizontal, degrees: `focal_length = width / (2 tan(field_of_view / 2))`.
+        field_of_view: horizontal, degrees: `focal_length = width / (2 tan(field_of_view / 2))`;
+            None assumes 55, and the store says of its camera that it is assumed.
         image_size: (width, height), pixels; None takes the file's, or else the keypoints' extent.
         min_confidence: a joint with less confidence than this counts as missing; None: the
             detector's default.
@@ -59,7 +57,7 @@ def prepare_keypoints(
     Raises:
         ItesError: there is no file, or one cannot be read or holds no pose.
     """
-    if not 0 < field_of_view < 180:
+    if field_of_view is not None and not 0 < field_of_view < 180:
         raise ItesError(f"prepare_keypoints: field_of_view must be in 0..180, got {field_of_view}")
     notes: list[str] = []
     taken: set[str] = set()
@@ -76,12 +74,15 @@ def prepare_keypoints(
             if recording.skeleton.parents != HUMAN36M.parents:
                 raise ItesError(f"{path}: expected {HUMAN36M.name}, got {recording.skeleton.name}")
             several = len(sources) > 1
-            notes += [f"{path.name}: {note}" if several else note for note in recording.notes]
+            for note in recording.notes:
+                named = not several or note.startswith(f"{path.stem}: ")
+                notes.append(note if named else f"{path.stem}: {note}")
             for clip in recording.clips:
                 clip = replace(clip, name=_unused(clip.name, path, taken))
                 if focal_length:
                     clip = replace(clip, focal_length=(focal_length,) * 2)
                 camera = _camera(clip, field_of_view)
+                notes += _assumptions(clip, camera)
                 if camera.id not in writer.cameras:
                     writer.add_camera(camera.id, camera)
                 writer.add(
@@ -90,7 +91,7 @@ def prepare_keypoints(
                     subject=clip.name,
                     action="keypoints",
                     split=split,
-                    fps=clip.fps if clip.fps > 0 else FPS,
+                    fps=clip.fps,
                     confidence=clip.confidence,
                 )
     with PoseStore(out) as store:
@@ -108,13 +109,29 @@ def _unused(name: str, path: Path, taken: set[str]) -> str:
     return name
 
 
-def _camera(clip: Clip, field_of_view: float) -> Camera:
-    """The clip's camera, the optical axis in the middle of the image."""
-    width, height = clip.image_size or (
-        max(1, math.ceil(np.max(clip.keypoints[..., 0]))),
-        max(1, math.ceil(np.max(clip.keypoints[..., 1]))),
-    )
-    wide = width / (2 * math.tan(math.radians(field_of_view) / 2))
+def _assumptions(clip: Clip, camera: Camera) -> list[str]:
+    """What a store of this clip lacks, a line each."""
+    lines = []
+    if camera.assumed:
+        lines.append(
+            f"camera unknown: focal length {camera.focal_length[0]:.0f} px assumed, "
+            f"{FIELD_OF_VIEW:g} degrees (--focal-length or --field-of-view)"
+        )
+    if not clip.fps > 0:
+        lines.append("frames per second unknown (--fps)")
+    return lines
+
+
+def _camera(clip: Clip, field_of_view: float | None) -> Camera:
+    """The clip's camera, the optical axis in the middle of the image; says what is assumed."""
+    seen = seen_joints(clip)[..., None]
+    edges = clip.keypoints.max((0, 1), where=seen, initial=1)
+    extent = (math.ceil(edges[0]), math.ceil(edges[1]))
+    width, height = clip.image_size or extent
+    degrees = FIELD_OF_VIEW if field_of_view is None else field_of_view
+    wide = focal_length_of(degrees, width)
     fx, fy = clip.focal_length or (wide, wide)
-    name = f"{width}x{height} f{fx:.6g},{fy:.6g}"
-    return Camera(name, (fx, fy), (width / 2, height / 2), width=width, height=height)
+    assumed = clip.focal_length is None and field_of_view is None
+    name = f"{width}x{height} f{fx:.6g},{fy:.6g}{' assumed' * assumed}"
+    known = {"width": width, "height": height} if clip.image_size else {}
+    return Camera(name, (fx, fy), (width / 2, height / 2), assumed=assumed, **known)

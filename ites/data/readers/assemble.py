@@ -1,12 +1,13 @@
 """From detections to clips: what is missing, who is who, and Human3.6M's joints.
 
 A joint is missing where a coordinate is not finite, where both are exactly 0, where its confidence
-is below `min_confidence` or not above 0, and where it lies impossibly far away: more than one image
-outside the image, or more than `FAR_OFF` person sizes from the person where the size is unknown.
+is below `min_confidence` or not above 0, and where it lies impossibly far from the image or the
+body: see `ites.pose.missing.impossible`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +18,11 @@ from ites.data.clips import Clip
 from ites.data.readers.frames import Video, natural, videos_of
 from ites.data.readers.recording import Detections, Frame, Person, Recording, Source, Track
 from ites.data.tracking import person_size, track
-from ites.errors import ItesError
+from ites.errors import ItesError, shorten
 from ites.pose.layouts import BY_COUNT, LAYOUTS, body25_or_25b, convert, joints_of, recipes
+from ites.pose.missing import impossible
 from ites.pose.skeleton import HUMAN36M, Skeleton
 
-FAR_OFF = 10.0
-"""Person sizes from a person's middle beyond which a joint cannot be the person's."""
 NORMALISED = 2.0
 """Coordinates that are all smaller are no pixels."""
 BRIEF, LONG = 3, 30
@@ -58,8 +58,9 @@ def assemble(
     if found.frames:
         tracks, joints, name = _follow(path, found, image_size, least, layout, skeleton, notes)
     else:
-        tracks = _clean_tracks(path, found, image_size, least, notes)
-        joints, name = _joints(path, found, tracks[0].joints, layout, skeleton, notes)
+        tracks, joints, name = _clean_tracks(
+            path, found, image_size, least, layout, skeleton, notes
+        )
     tracks = [_trimmed(one) for one in tracks]
     rows = sum(len(one.joints) for one in tracks)
     seen = sum(int((one.joints[..., 2] > 0).any(1).sum()) for one in tracks)
@@ -94,8 +95,9 @@ def _follow(
         for _ in frame.people
     ]
     joints = np.stack([person.joints for person in people])
-    joints = _clean(path, joints, sizes, least, found, notes)
     names, layout = _joints(path, found, joints, layout, skeleton, notes)
+    ids = [frame.id for frame in found.frames for _ in frame.people]
+    joints = _clean(path, joints, sizes, ids, names, least, found, notes)
     bodies = joints
     if names != skeleton.joints:
         places, sure = convert(joints[..., :2], names, joints[..., 2])
@@ -184,15 +186,20 @@ def _clean_tracks(
     found: Detections,
     image_size: tuple[int, int] | None,
     least: float,
+    layout: str | None,
+    skeleton: Skeleton,
     notes: list[str],
-) -> list[Track]:
+) -> tuple[list[Track], tuple[str, ...], str]:
+    """Everybody with missing joints marked, the joints' names, and their layout's."""
     if not any(len(one.joints) for one in found.tracks):
         raise ItesError(f"{path}: expected keypoints, got no frame")
     tracks = []
     sizes = [image_size or one.image_size or found.image_size for one in found.tracks]
     everything = np.concatenate([one.joints for one in found.tracks])
     each = [s for s, one in zip(sizes, found.tracks, strict=True) for _ in one.joints]
-    cleaned = _clean(path, everything, each, least, found, notes)
+    names, layout = _joints(path, found, everything, layout, skeleton, notes)
+    ids = [row for one in found.tracks for row in range(len(one.joints))]
+    cleaned = _clean(path, everything, each, ids, names, least, found, notes)
     row = 0
     for one, size in zip(found.tracks, sizes, strict=True):
         joints = cleaned[row : row + len(one.joints)]
@@ -208,13 +215,15 @@ def _clean_tracks(
     if gone:
         told = sum(len(one.joints) for one in tracks)
         notes.append(f"nobody is seen in {gone} of {told} frames: missing frames")
-    return tracks
+    return tracks, names, layout
 
 
 def _clean(
     path: Path,
     joints: NDArray[np.float32],
-    sizes: list[tuple[int, int] | None],
+    sizes: Sequence[tuple[int, int] | None],
+    ids: Sequence[int | float | str],
+    names: tuple[str, ...],
     least: float,
     found: Detections,
     notes: list[str],
@@ -235,11 +244,17 @@ def _clean(
     extent = np.array([size or (0, 0) for size in sizes], np.float32)[:, None]
     if seen.any() and np.abs(places[seen]).max() <= NORMALISED:
         places = _pixels(path, places, seen, extent, found.signed, notes)
-    wild = seen & _impossible(places, seen, extent)
+    sources = {name for choices in recipes(names) for recipe in choices for name in recipe}
+    body = [index for index, name in enumerate(names) if name in sources]
+    wild = _impossible(places, seen, extent, body or list(range(len(names))))
     if wild.any():
-        notes.append(f"{int(wild.sum())} joints lie far outside of the image and count as missing")
+        row, joint = np.argwhere(wild)[0]
+        x, y = places[row, joint]
+        notes.append(
+            f"{path.stem}: {int(wild.sum()):,} impossible keypoints count as missing, the first "
+            f"in frame {shorten(ids[row], 40)}: {shorten(names[joint], 40)} at ({x:.6g}, {y:.6g})"
+        )
         seen &= ~wild
-    # float: a confidence may exceed 1, as heatmaps' do
     sure = np.where(seen, np.clip(sure, 0, 1), 0)
     return np.concatenate(
         [np.where(seen[..., None], places, 0), sure[..., None]], axis=-1, dtype=np.float32
@@ -281,22 +296,22 @@ def _pixels(
 
 
 def _impossible(
-    places: NDArray[np.float32], seen: NDArray[np.bool_], extent: NDArray[np.float32]
+    places: NDArray[np.float32],
+    seen: NDArray[np.bool_],
+    extent: NDArray[np.float32],
+    body: list[int],
 ) -> NDArray[np.bool_]:
-    """Joints far outside of the image, or of the person where the image size is unknown."""
-    outside = ((places < -extent) | (places > 2 * extent)).any(-1) & (extent > 0).all(-1)
-    blank = np.where(seen[..., None], places.astype(np.float64), np.nan)
-    rows = seen.any(1)
-    middles = np.zeros((len(places), 1, 2))
-    middles[rows] = np.nanmedian(blank[rows], axis=1, keepdims=True)
-    away = np.linalg.norm(blank - middles, axis=-1)
-    usual = np.zeros(len(places))
-    usual[rows] = np.nanmedian(away[rows], axis=1)
-    usual[seen.sum(1) < 2 * FEWEST] = 0
-    size = 4 * np.median(usual[usual > 0]) if (usual > 0).any() else np.inf
-    size = max(float(size), 1.0)
-    far = np.nan_to_num(away) > FAR_OFF * np.maximum(4 * usual[:, None], size)
-    return outside | far
+    """Keypoints that cannot be right by `ites.pose.missing.impossible`; of the body alone.
+
+    A face and two hands of many joints would make a body look small.
+    """
+    bad = np.zeros(seen.shape, bool)
+    for size in np.unique(extent[:, 0], axis=0):
+        rows = np.flatnonzero((extent[:, 0] == size).all(-1))
+        known = (int(size[0]), int(size[1])) if size.all() else None
+        own = np.ix_(rows, body)
+        bad[own] = impossible(places[own], seen[own], known)
+    return bad
 
 
 def _trimmed(one: Track) -> Track:
@@ -384,7 +399,7 @@ def _converted(
     if len(never) == skeleton.num_joints:
         raise ItesError(f"{path}: joints {_listed(joints)} make no joint of {skeleton.name}")
     if never:
-        notes.append(f"never seen and unknown: {_listed(never)}")
+        notes.append(f"in no frame: {_listed(never)}")
     clips, sources, row = [], [], 0
     several = len({one.label for one in tracks}) > 1
     for one in tracks:
@@ -423,7 +438,7 @@ def _tell_derived(joints: tuple[str, ...], sure: NDArray[np.float32], notes: lis
         usable = [recipe for recipe in choices if seen >= set(recipe)]
         if usable and usable[0] is not choices[0]:
             lacking = sorted(set(choices[0]) - seen)
-            notes.append(f"{name} from {_listed(list(usable[0]))}: {_listed(lacking)} never seen")
+            notes.append(f"{name} from {_listed(list(usable[0]))}: {_listed(lacking)} in no frame")
 
 
 def _listed(names: list[str] | tuple[str, ...]) -> str:
