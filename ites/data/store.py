@@ -200,7 +200,8 @@ class PoseStore:
                 )
             if not (0 < sequence.fps < np.inf or np.isnan(sequence.fps)):  # nan: unknown
                 raise ItesError(
-                    f"{self.path}: sequence {sequence}: expected fps above 0 or nan, got {sequence.fps}"
+                    f"{self.path}: sequence {sequence}: expected fps above 0 or nan, got "
+                    f"{sequence.fps}"
                 )
             row += sequence.length
         if not row:
