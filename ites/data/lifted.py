@@ -21,8 +21,7 @@ from ites.data.store import FORMAT as STORE_FORMAT
 from ites.errors import ItesError
 from ites.pose.skeleton import Skeleton
 from ites.system.files import existing, load_npz, reading, replacing
-from ites.system.h5 import H5Writer
-from ites.system.hdf5 import dataset, opened
+from ites.system.hdf5 import H5Writer, dataset, opened
 
 FORMAT = "ites-lifted"
 VERSION = 1

@@ -22,8 +22,7 @@ from ites.pose.camera import Camera, normalise, scale_for
 from ites.pose.missing import interpolate
 from ites.pose.skeleton import Skeleton
 from ites.system.files import existing, reading, replacing
-from ites.system.h5 import H5Writer
-from ites.system.hdf5 import dataset
+from ites.system.hdf5 import H5Writer, dataset
 
 FORMAT = "ites-pose-store"
 VERSION = 1
