@@ -21,6 +21,7 @@ from ites.data.store import FORMAT as STORE_FORMAT
 from ites.errors import ItesError
 from ites.pose.skeleton import Skeleton
 from ites.system.files import existing, load_npz, reading, replacing
+from ites.system.h5 import H5Writer
 from ites.system.hdf5 import dataset, opened
 
 FORMAT = "ites-lifted"
@@ -84,7 +85,7 @@ class ClipsWriter:
     def __enter__(self) -> ClipsWriter:
         self._temporary = self._stack.enter_context(replacing(self.path))
         if self.path.suffix == ".h5":
-            self._file = self._stack.enter_context(h5py.File(self._temporary, "w"))
+            self._file = self._stack.enter_context(H5Writer(self._temporary))
         return self
 
     def __exit__(
@@ -130,6 +131,7 @@ class ClipsWriter:
             data = self._file[key]
             data.resize(start + len(value), axis=0)
             data[start:] = value.tolist() if value.dtype.kind == "U" else value
+        self._file.check()
 
     def _finish(self) -> None:
         if self._clips is None:

@@ -21,6 +21,7 @@ from ites.errors import ItesError
 from ites.pose.camera import Camera, normalise, scale_for
 from ites.pose.skeleton import Skeleton
 from ites.system.files import existing, reading, replacing
+from ites.system.h5 import H5Writer
 from ites.system.hdf5 import dataset
 
 FORMAT = "ites-pose-store"
@@ -440,7 +441,7 @@ class PoseStoreWriter:
         self._count = 0
         self._stack = ExitStack()
         temporary = self._stack.enter_context(replacing(self.path))
-        self._file = self._stack.enter_context(h5py.File(temporary, "w"))
+        self._file = self._stack.enter_context(H5Writer(temporary))
         self._file.attrs.update(
             format=FORMAT,
             version=VERSION,
@@ -534,6 +535,7 @@ class PoseStoreWriter:
             data.resize(self._count, axis=0)
             if name in arrays:
                 data[start:] = arrays[name]
+        self._file.check()
 
     def __enter__(self) -> PoseStoreWriter:
         return self
