@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ites.errors import ItesError
-from ites.system.files import existing, reading
+from ites.system.files import EXPANSION, EXPANSION_FREE, existing, reading
 
 READS = 100_000
 """Reads of a file, at most; pointers that form a circle have no end."""
@@ -63,4 +64,14 @@ def read_variable(path: Path, name: str) -> NDArray[np.float64]:
 
     path = existing(path)
     with reading(path, f"a CDF file with a variable {name}"):
-        return np.asarray(Cdf(path).varget(name), np.float64)
+        file, size = Cdf(path), path.stat().st_size
+        about = file.varinq(name)
+        shape = (about.Last_Rec + 1, *about.Dim_Sizes, about.Num_Elements, 8)
+        declared = math.prod(abs(int(count)) for count in shape)
+        allowed = max(EXPANSION * size, EXPANSION_FREE)
+        if declared > allowed:
+            raise ItesError(
+                f"{path}: {name}: expected at most {allowed:,} bytes in a file of its size, "
+                f"got {declared:,} declared"
+            )
+        return np.asarray(file.varget(name), np.float64)
