@@ -5,10 +5,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from benchmarks.fuzz import LINE, READERS, SCRATCH, Reader, broken, mutate, outcome, place_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.fuzz import LINE, READERS, SCRATCH, Reader, broken, mutate, outcome, place_of
 from ites.errors import ItesError
 
 NEEDS = {"h36m cdf": "cdflib"}
