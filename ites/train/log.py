@@ -22,6 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ites.system.console import duration
 from ites.system.files import replacing
 
 Row = Mapping[str, int | float]
@@ -139,7 +140,7 @@ class Log:
         self._progress.update(self._task, completed=row["step"], losses=shown)
         if not self._console.is_terminal:
             left = (self._steps - row["step"]) * row["seconds"] / max(row["step"], 1)
-            self.say(f"{self._stage} {row['step']}/{self._steps}  {shown}  {clock(left)} left")
+            self.say(f"{self._stage} {row['step']}/{self._steps}  {shown}  {duration(left)} left")
 
     def evaluation(self, step: int, metrics: Row) -> None:
         """Record the metrics of an evaluation after `step` steps."""
@@ -159,15 +160,6 @@ class Log:
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(f"{group}/{name}", value, step)
-
-
-def clock(seconds: float) -> str:
-    """A duration as people say it: 42 s, 3:05 min, 2:03 h."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
-    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d} h"
 
 
 def quiet_console() -> Console:
