@@ -512,7 +512,7 @@ class PoseStoreWriter:
             raise ItesError(f"{who}: positions must be given for all sequences or for none")
         if camera not in self.cameras:
             raise ItesError(f"{who}: unknown camera; there is {', '.join(self.cameras) or 'none'}")
-        if not length or fps <= 0 or not split:  # nan is no rate, and may be
+        if not length or fps <= 0 or fps == np.inf or not split:  # nan: unknown
             raise ItesError(
                 f"{who}: expected at least one pose, fps > 0 (nan: unknown) and a split's name, "
                 f"got {length} poses, fps {fps}, split {split!r}"
