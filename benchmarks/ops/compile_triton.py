@@ -1,7 +1,7 @@
 """Compile every Triton kernel for GPUs that need not be here, and tabulate what each one takes.
 
-    python -m benchmarks.ops.compile_triton writes results/triton_resources.csv
-    python -m benchmarks.ops.compile_triton --check compares with it; exit status 1 on a difference
+    python -m benchmarks.ops.compile_triton           writes results/triton_resources.csv
+    python -m benchmarks.ops.compile_triton --check   compares with it; exits with 1
 
 A kernel that spills registers fails either way. The launches are those of `ites.kernels` itself,
 recorded on tensors without data, so that what is compiled here is what runs on a GPU. Registers and
