@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ites.errors import ItesError
-from ites.system.files import replacing
+from ites.system.files import reading, replacing
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -345,10 +345,8 @@ def make_settings(
     if file is not None:
         tables = read_toml(file)
         chosen = {k: v for k, v in tables[""].items() if k in kind.names()} | tables[stage]
-        try:
+        with reading(file, "settings in TOML"):
             kind(**chosen)
-        except ItesError as error:
-            raise ItesError(f"{file}: {error}") from None
     given = {name: value for name, value in (options or {}).items() if value is not None}
     for name in given:
         _known(name, kind.names(), "settings")
@@ -363,12 +361,13 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     Raises:
         ItesError: the file is absent or no TOML, or a name is unknown.
     """
-    try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ItesError(f"{path}: cannot read the settings: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ItesError(f"{path}: not a TOML file: {error}") from None
+    with reading(path, "settings in TOML"):
+        try:
+            content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ItesError(f"{path}: cannot read the settings: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ItesError(f"{path}: not a TOML file: {error}") from None
     tables: dict[str, dict[str, Any]] = {"": {}}
     for stage in STAGES:
         table = content.pop(stage, {})

@@ -38,6 +38,7 @@ from ites.runs.folder import (
     write_versions,
 )
 from ites.runs.settings import Settings, TeacherSettings
+from ites.system.lock import lock
 from ites.system.memory import keep_freed_memory
 from ites.system.ranks import Ranks, pick_device
 from ites.train.clips import clip_lengths
@@ -105,11 +106,19 @@ def train(settings: Settings, *, resume: bool = False, console: Console | None =
         ItesError: the data, the teacher or the folder cannot be used, a resumed run's data or
             settings changed, or a loss is not finite.
     """
+    ranks = Ranks.here()
+    if not ranks.main:
+        return _train(settings, resume, console, ranks)
+    with lock(Path(settings.out) / ".training.lock", f"{settings.out}: another training"):
+        return _train(settings, resume, console, ranks)
+
+
+def _train(settings: Settings, resume: bool, console: Console | None, ranks: Ranks) -> Result:
     if not resume:
         refuse_to_overwrite(settings.out, settings.stage)
     if not settings.data:
         raise ItesError("data: expected a pose store (--data STORE, from `ites prepare`), got none")
-    ranks, console = Ranks.here(), console or Console()
+    console = console or Console()
     device = pick_device(settings.device, ranks)
     with _arithmetic(settings), ranks.joined(device):
         lifts = ranks.main and settings.stage != "prior"
