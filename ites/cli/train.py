@@ -19,6 +19,8 @@ from ites.errors import ItesError
 from ites.runs.settings import STAGES, Settings, make_settings, read_toml, stages_of
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ites.train.engine import Result
 
 app = typer.Typer(
@@ -67,10 +69,10 @@ def run_stages(
     from ites.runs.folder import refuse_to_overwrite, resumed_settings, write_settings
     from ites.system.ranks import Ranks
     from ites.train.engine import train
-    from ites.train.log import quiet_console
+    from ites.train.log import quiet_console, training_console
 
     ranks = Ranks.here()
-    stages, console = list(stages), Console() if ranks.main else quiet_console()
+    stages, console = list(stages), training_console() if ranks.main else quiet_console()
     why = _choose_recipe(stages, config, options) if resume is None else ""
     if len(stages) > 1:
         stages = _of_recipe(config, resume, options)

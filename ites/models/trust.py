@@ -207,6 +207,9 @@ def _platt(density: Tensor, right: Tensor) -> Odds:
     for _ in range(30):
         chance = torch.sigmoid(x @ weights)
         curvature = (x * (chance * (1 - chance))[:, None]).T @ x
-        weights -= torch.linalg.solve(curvature, x.T @ (chance - target))
+        step, failed = torch.linalg.solve_ex(curvature, x.T @ (chance - target))
+        weights -= step
+        if failed or not weights.isfinite().all():  # the densities are alike: they tell nothing
+            return Odds(torch.logit(target.mean()).item(), 0.0)
     slope = weights[1] / spread
     return Odds((weights[0] - slope * shift).item(), slope.item())
