@@ -152,7 +152,7 @@ def test_amc_by_hand(write):
         (
             "a.amc",
             ARM_AMC.replace("upper 90 0", "upper 90"),
-            "2 numbers, got 3 of 1 to 2",
+            "upper: expected frames of 2 numbers, got 1 in frame 3",
         ),
         ("a.amc", ARM_AMC.replace("upper 90 0\n", ""), "expected 3 frames of 2 numbers"),
         ("a.amc", ARM_AMC.replace("upper 90 0", "upper 90 x"), "expected numbers after upper"),
@@ -215,7 +215,8 @@ def test_each_layout_is_recognised_and_mapped(write, layout):
 
 
 def test_the_thorax_bone_is_put_back(write):
-    text = star_bvh([n for r in LAYOUTS["3ds Max"].joints for n in r if n != "lowerneck"])
+    names = dict.fromkeys(n for r in LAYOUTS["3ds Max"].joints for n in r if n != "lowerneck")
+    text = star_bvh(names)
     bones = "JOINT Chest2\n{\nOFFSET 0 5 0\nJOINT lowerneck\n{\nOFFSET 0 0 0\nCHANNELS 0\n}\n}\n"
     text = text.replace("JOINT Chest\n", f"{bones}JOINT Chest\n")
     clip = read_bvh_clip(write("131_01.bvh", text))
@@ -311,7 +312,8 @@ def test_the_protocol_gives_its_pose_counts(shared, tmp_path):
     ("change", "message"),
     [
         ({"train_rate": 0}, "must be positive"),
-        ({"source": "none.h5"}, "expected an HDF5 file or a folder"),
+        ({"source": "none.h5"}, "none.h5: no such file"),
+        ({"source": "text.h5"}, "expected an HDF5 file of CMU motion, or a folder"),
         ({"source": "."}, "expected .amc or .bvh files, got none"),
         ({"source": "empty.h5"}, "expected datasets /<subject>/<clip>/positions, got none"),
         ({"source": "shape.h5"}, re.escape("/S1/a: expected (T, 17, 3), got (2, 16, 3)")),
@@ -319,6 +321,7 @@ def test_the_protocol_gives_its_pose_counts(shared, tmp_path):
     ],
 )
 def test_a_bad_source_is_named(tmp_path, change, message):
+    (tmp_path / "text.h5").write_text("no HDF5")
     with h5py.File(tmp_path / "empty.h5", "w"):
         pass
     with h5py.File(tmp_path / "shape.h5", "w") as file:

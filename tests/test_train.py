@@ -26,9 +26,10 @@ from ites.pose.camera import human36m_cameras
 from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import load_model, state_file, weights_file
 from ites.runs.settings import Settings, StudentSettings, TeacherSettings, make_settings
+from ites.system.console import command_console, duration
 from ites.train.engine import Training, train
 from ites.train.feed import epoch_order
-from ites.train.log import Log, Table, clock, quiet_console, training_console
+from ites.train.log import Log, Table, quiet_console
 from ites.train.stages import make_stage, teacher_labels
 
 POSES = 71  # with batches of 16: five steps an epoch, the last of seven poses
@@ -246,7 +247,7 @@ def test_an_interrupt_leaves_a_checkpoint_to_resume(
     result = CliRunner().invoke(app, ["teacher", *arguments])
     assert result.exit_code == 130, result.output
     assert "interrupted after 7 of 15 steps" in result.output
-    assert f"continue with: ites train teacher --resume {tmp_path / 'cut'}" in result.output
+    assert f"continue with: ites train --only teacher --resume {tmp_path / 'cut'}" in result.output
     assert signal.getsignal(signal.SIGINT) is before
     monkeypatch.undo()
     result = CliRunner().invoke(app, ["teacher", "--resume", str(tmp_path / "cut")])
@@ -432,8 +433,8 @@ def test_parameters_without_decay_are_none(store: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(42.3, "42 s"), (185, "3:05 min"), (7380, "2:03 h")])
-def test_clock(seconds: float, text: str) -> None:
-    assert clock(seconds) == text
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def bad_store(path: Path, change: Any, recipe: str = "paper") -> Settings:
@@ -523,7 +524,7 @@ def test_a_reader_that_has_gone_does_not_stop_a_training(
     os.close(reading)
     with os.fdopen(writing, "w") as output:
         monkeypatch.setattr("sys.stdout", output)
-        console = training_console()
+        console = command_console()
         console.print("the first line of many")
         assert console.quiet
         result = train(teacher_settings(store, tmp_path, steps=9), console=console)

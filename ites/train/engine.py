@@ -40,13 +40,15 @@ from ites.runs.folder import (
     write_versions,
 )
 from ites.runs.settings import Settings, TeacherSettings
+from ites.system.console import command_console, say
+from ites.system.lock import lock
 from ites.system.memory import keep_freed_memory
 from ites.system.ranks import Ranks, pick_device
 from ites.train.clips import clip_lengths
 from ites.train.dataset import check_poses
 from ites.train.evaluation import Evaluator
 from ites.train.feed import CHUNK, Feed, device_budget
-from ites.train.log import Log, Stopwatch, say, training_console
+from ites.train.log import Log, Stopwatch
 from ites.train.stages import Stage, TeacherStage, make_stage
 from ites.train.step import Captured, Clock, Kind, Step, Steps, one_by_one
 
@@ -108,11 +110,19 @@ def train(settings: Settings, *, resume: bool = False, console: Console | None =
         ItesError: the data, the teacher or the folder cannot be used, a resumed run's data or
             settings changed, or a loss is not finite.
     """
+    ranks = Ranks.here()
+    if not ranks.main:
+        return _train(settings, resume, console, ranks)
+    with lock(Path(settings.out) / ".training.lock", f"{settings.out}: another training"):
+        return _train(settings, resume, console, ranks)
+
+
+def _train(settings: Settings, resume: bool, console: Console | None, ranks: Ranks) -> Result:
     if not resume:
         refuse_to_overwrite(settings.out, settings.stage)
     if not settings.data:
         raise ItesError("data: expected a pose store (--data STORE, from `ites prepare`), got none")
-    ranks, console = Ranks.here(), console or training_console()
+    console = console or command_console()
     device = pick_device(settings.device, ranks)
     mark = Unfinished(settings.out, settings.stage, ranks)
     with mark.watched(), _arithmetic(settings), ranks.joined(device):

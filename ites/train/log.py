@@ -6,7 +6,6 @@ import csv
 import importlib.util
 import io
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ites.system.console import duration, say
 from ites.system.files import replacing
 
 Row = Mapping[str, int | float]
@@ -187,7 +187,7 @@ class Log:
         self._progress.update(self._task, completed=row["step"], losses=shown)
         if not self._console.is_terminal:
             left = (self._steps - row["step"]) * row["seconds"] / max(row["step"], 1)
-            self.say(f"{self._stage} {row['step']}/{self._steps}  {shown}  {clock(left)} left")
+            self.say(f"{self._stage} {row['step']}/{self._steps}  {shown}  {duration(left)} left")
 
     def evaluation(self, step: int, metrics: Row) -> None:
         """Record the metrics of an evaluation after `step` steps."""
@@ -207,36 +207,6 @@ class Log:
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(f"{group}/{name}", value, step)
-
-
-def clock(seconds: float) -> str:
-    """A duration as people say it: 42 s, 3:05 min, 2:03 h."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
-    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d} h"
-
-
-def say(console: Console, line: str) -> None:
-    """Print a line as it is: not wrapped, not coloured."""
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
-
-
-class _SteadyConsole(Console):
-    """A console that falls silent where the reader of its output has gone, as `| head` does."""
-
-    def on_broken_pipe(self) -> None:
-        """Send what follows nowhere, at the process's exit too."""
-        self.quiet = True
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.file.fileno())
-        os.close(nowhere)
-
-
-def training_console() -> Console:
-    """Standard output; a training goes on in silence where its reader has gone."""
-    return _SteadyConsole()
 
 
 def quiet_console() -> Console:
