@@ -35,7 +35,8 @@ def test_arrays_with_their_camera(tmp_path, out):
     assert not summary["positions"]
     with PoseStore(out) as store:
         first, second = store.sequences
-        assert (first.fps, second.fps) == (30, 25)
+        assert first.fps == 30 and np.isnan(second.fps)
+        assert [store.cameras[s.camera].assumed for s in (first, second)] == [False, True]
         assert store.cameras[first.camera].focal_length == (900, 900)
         assert store.cameras[first.camera].center == (320, 240)
         assumed = 320 / np.tan(np.radians(55 / 2))
@@ -153,3 +154,14 @@ def test_no_files(tmp_path, out):
         prepare_keypoints([tmp_path / "walk.csv"], out)
     with pytest.raises(ItesError, match="field_of_view must be in 0..180, got 200"):
         prepare_keypoints([tmp_path], out, field_of_view=200)
+
+
+def test_impossible_keypoints_are_missing_and_told(tmp_path, out):
+    points = clip(8)
+    points[3, 10] = 1e6
+    np.savez(tmp_path / "a.npz", keypoints=points, fps=30, focal_length=900, image_size=(640, 480))
+    summary = prepare_keypoints([tmp_path / "a.npz"], out)
+    (note,) = summary["notes"]
+    assert note.startswith("a: 1 impossible keypoints count as missing, the first in frame 3: head")
+    with PoseStore(out) as store:
+        assert np.argwhere(store.confidence() == 0).tolist() == [[3, 10]]

@@ -161,6 +161,8 @@ def _summary(out: Path, summary: dict[str, Any]) -> None:
     confidence = ", confidences" if summary["confidence"] else ""
     cameras = f"cameras {summary['cameras']}"
     say(f"  skeleton {summary['skeleton']}, {cameras}{confidence}, {truth}")
+    for note in summary.get("notes", ()):
+        say(f"  {note}")
     if summary["acknowledgement"]:
         say(f"  {summary['acknowledgement']}")
     missing = " --missing interpolate" if incomplete else ""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ites.data.store import PoseStore, Sequence
 from ites.errors import ItesError
+from ites.pose.missing import fill, impossible
 from ites.pose.skeleton import HUMAN36M, LAYOUTS, Skeleton, to_human36m
 from ites.system.files import existing
 
@@ -90,28 +91,44 @@ def cut(lengths: list[int], size: int) -> list[slice]:
     return portions
 
 
+def seen_joints(clip: Clip) -> NDArray[np.bool_]:
+    """Which joints of a clip a detector saw: (T, J) bool, confidence above 0."""
+    if clip.confidence is None:
+        return np.ones(clip.keypoints.shape[:2], bool)
+    return np.asarray(clip.confidence > 0)
+
+
+def drop_impossible(clip: Clip, skeleton: Skeleton) -> tuple[Clip, list[str]]:
+    """Give keypoints that cannot be right confidence 0; see `ites.pose.missing.impossible`.
+
+    Returns:
+        The clip, and a line that says how many they are and names the first; none if there is none.
+    """
+    seen = seen_joints(clip)
+    bad = impossible(clip.keypoints, seen, clip.image_size)
+    if not bad.any():
+        return clip, []
+    frame, joint = np.argwhere(bad)[0]
+    x, y = clip.keypoints[frame, joint]
+    note = (
+        f"{clip.name}: {np.count_nonzero(bad):,} impossible keypoints count as missing, the first "
+        f"in frame {frame}: {skeleton.joints[joint]} at ({x:.6g}, {y:.6g})"
+    )
+    given = 1.0 if clip.confidence is None else clip.confidence
+    return replace(clip, confidence=np.where(bad | ~seen, 0, given).astype(np.float32)), [note]
+
+
 def fill_missing(clip: Clip, skeleton: Skeleton) -> tuple[Clip, int]:
-    """Fill joints of confidence 0 linearly in time, the ends with the nearest.
+    """Fill joints of confidence 0; see `ites.pose.missing.fill`.
 
     Returns:
         The clip, and how many joints were filled.
-
-    Raises:
-        ItesError: a joint is missing in the whole clip.
     """
-    if clip.confidence is None or (clip.confidence > 0).all():
+    seen = seen_joints(clip)
+    if seen.all():
         return clip, 0
-    seen, keypoints = clip.confidence > 0, clip.keypoints.copy()
-    frames = np.arange(len(clip))
-    for joint in np.flatnonzero(~seen.all(0)):
-        there = seen[:, joint]
-        if not there.any():
-            raise ItesError(f"{clip.name}: joint {skeleton.joints[joint]} is missing throughout")
-        for axis in range(2):
-            keypoints[~there, joint, axis] = np.interp(
-                frames[~there], frames[there], keypoints[there, joint, axis]
-            )
-    return replace(clip, keypoints=keypoints), int(np.count_nonzero(~seen))
+    filled = fill(clip.keypoints, seen, skeleton)
+    return replace(clip, keypoints=filled), int(np.count_nonzero(~seen))
 
 
 def read_keypoints(
@@ -202,7 +219,7 @@ def _read_store(store: PoseStore, rows: list[Sequence]) -> Clips:
                 fps=sequence.fps,
                 confidence=None if confidence is None else confidence[own],
                 truth=None if truth is None else truth[own],
-                focal_length=camera.focal_length,
+                focal_length=None if camera.assumed else camera.focal_length,
                 image_size=(camera.width, camera.height) if camera.width else None,
             )
         )

@@ -158,6 +158,11 @@ def _to_arrays(clips: Clips) -> dict[str, NDArray[Any]]:
     }
     for key in PER_FRAME:
         values = [getattr(clip, key) for clip in items]
+        for clip, value in zip(items, values, strict=True):
+            if value is not None and len(value) != len(clip):
+                raise ItesError(
+                    f"{clip.name}: {key} must have a row per frame, {len(clip)}, got {len(value)}"
+                )
         known = next((value for value in values if value is not None), None)
         if known is not None:
             rows = [
@@ -283,7 +288,8 @@ def _from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], texts: Mapping[
         width, height = (int(n) for n in arrays["image_size"][i])
         fx, fy = (float(n) for n in arrays["focal_length"][i])
         own = {key: values[rows] for key, values in frames.items()}
-        known = {key: values for key, values in own.items() if not np.isnan(values).all()}
+        # Of a clip that nobody is seen in the positions are all nan: it has them all the same.
+        known = {k: v for k, v in own.items() if k == "positions" or not np.isnan(v).all()}
         name = str(arrays["sequence_name"][i])
         _check_values(f"{path}: clip {name[:60]}", known, skeleton)
         clips.append(

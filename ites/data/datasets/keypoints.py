@@ -22,11 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.clips import Clip, read_keypoints
+from ites.data.clips import Clip, drop_impossible, read_keypoints, seen_joints
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.errors import ItesError
-from ites.inference.assume import FIELD_OF_VIEW, FPS
-from ites.pose.camera import Camera
+from ites.pose.camera import FIELD_OF_VIEW, Camera, focal_length_of
 from ites.pose.skeleton import HUMAN36M, to_human36m
 
 SUFFIXES = (".npz", ".npy", ".json")
@@ -40,7 +39,7 @@ def prepare_keypoints(
     split: str = "train",
     fps: float | None = None,
     focal_length: float | None = None,
-    field_of_view: float = FIELD_OF_VIEW,
+    field_of_view: float | None = None,
     image_size: tuple[int, int] | None = None,
     min_confidence: float = 0.0,
     title: str = "",
@@ -55,21 +54,24 @@ def prepare_keypoints(
         layout: the joints' order, one of `ites.pose.skeleton.LAYOUTS`; None means "human36m" in
             arrays and "coco17" in .json files.
         split: the split that they become.
-        fps: frames a second; None takes the file's, or else 25.
+        fps: frames a second; None takes the file's, where it has one.
         focal_length: pixels; None takes the file's, or else `field_of_view`.
-        field_of_view: horizontal, degrees: `focal_length = width / (2 tan(field_of_view / 2))`.
+        field_of_view: horizontal, degrees: `focal_length = width / (2 tan(field_of_view / 2))`;
+            None assumes 55, and the store says of its camera that it is assumed.
         image_size: (width, height), pixels; None takes the file's, or else the keypoints' extent.
         min_confidence: a joint with less confidence than this counts as missing.
         title: one line that says what the data are.
 
     Returns:
-        `PoseStore.summary` of what was written.
+        `PoseStore.summary` of what was written, and `notes`: what was assumed or left out, a line
+        each.
 
     Raises:
         ItesError: there is no file, or one cannot be read or holds no pose.
     """
-    if not 0 < field_of_view < 180:
+    if field_of_view is not None and not 0 < field_of_view < 180:
         raise ItesError(f"prepare_keypoints: field_of_view must be in 0..180, got {field_of_view}")
+    notes: list[str] = []
     with PoseStoreWriter(out, HUMAN36M, title or "2D keypoints") as writer:
         for path in _files(sources):
             clip = _read(path, layout)
@@ -82,7 +84,9 @@ def prepare_keypoints(
             confidence = clip.confidence
             if confidence is not None:
                 confidence = np.where(confidence < min_confidence, 0, confidence)
+            clip, note = drop_impossible(replace(clip, confidence=confidence), HUMAN36M)
             camera = _camera(clip, field_of_view)
+            notes += [*note, *_assumptions(clip, camera)]
             if camera.id not in writer.cameras:
                 writer.add_camera(camera.id, camera)
             writer.add(
@@ -91,11 +95,11 @@ def prepare_keypoints(
                 subject=clip.name,
                 action="keypoints",
                 split=split,
-                fps=clip.fps if clip.fps > 0 else FPS,
-                confidence=confidence,
+                fps=clip.fps,
+                confidence=clip.confidence,
             )
     with PoseStore(out) as store:
-        return store.summary()
+        return {**store.summary(), "notes": list(dict.fromkeys(notes))}
 
 
 def _files(sources: Sequence[Path]) -> Iterator[Path]:
@@ -159,13 +163,29 @@ def _best(frames: dict[Any, list[Person]]) -> tuple[NDArray[np.float32], NDArray
     return rows[..., :2], np.clip(rows[..., 2], 0, 1)
 
 
-def _camera(clip: Clip, field_of_view: float) -> Camera:
-    """The clip's camera, the optical axis in the middle of the image."""
-    width, height = clip.image_size or (
-        max(1, math.ceil(clip.keypoints[..., 0].max())),
-        max(1, math.ceil(clip.keypoints[..., 1].max())),
-    )
-    wide = width / (2 * math.tan(math.radians(field_of_view) / 2))
+def _assumptions(clip: Clip, camera: Camera) -> list[str]:
+    """What a store of this clip lacks, a line each."""
+    lines = []
+    if camera.assumed:
+        lines.append(
+            f"camera unknown: focal length {camera.focal_length[0]:.0f} px assumed, "
+            f"{FIELD_OF_VIEW:g} degrees (--focal-length or --field-of-view)"
+        )
+    if not clip.fps > 0:
+        lines.append("frames per second unknown (--fps)")
+    return lines
+
+
+def _camera(clip: Clip, field_of_view: float | None) -> Camera:
+    """The clip's camera, the optical axis in the middle of the image; says what is assumed."""
+    seen = seen_joints(clip)[..., None]
+    edges = clip.keypoints.max((0, 1), where=seen, initial=1)
+    extent = (math.ceil(edges[0]), math.ceil(edges[1]))
+    width, height = clip.image_size or extent
+    degrees = FIELD_OF_VIEW if field_of_view is None else field_of_view
+    wide = focal_length_of(degrees, width)
     fx, fy = clip.focal_length or (wide, wide)
-    name = f"{width}x{height} f{fx:.6g},{fy:.6g}"
-    return Camera(name, (fx, fy), (width / 2, height / 2), width=width, height=height)
+    assumed = clip.focal_length is None and field_of_view is None
+    name = f"{width}x{height} f{fx:.6g},{fy:.6g}{' assumed' * assumed}"
+    known = {"width": width, "height": height} if clip.image_size else {}
+    return Camera(name, (fx, fy), (width / 2, height / 2), assumed=assumed, **known)
