@@ -157,6 +157,11 @@ def _to_arrays(clips: Clips) -> dict[str, NDArray[Any]]:
     }
     for key in PER_FRAME:
         values = [getattr(clip, key) for clip in items]
+        for clip, value in zip(items, values, strict=True):
+            if value is not None and len(value) != len(clip):
+                raise ItesError(
+                    f"{clip.name}: {key} must have a row per frame, {len(clip)}, got {len(value)}"
+                )
         known = next((value for value in values if value is not None), None)
         if known is not None:
             rows = [
@@ -282,7 +287,8 @@ def _from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], texts: Mapping[
         width, height = (int(n) for n in arrays["image_size"][i])
         fx, fy = (float(n) for n in arrays["focal_length"][i])
         own = {key: values[rows] for key, values in frames.items()}
-        known = {key: values for key, values in own.items() if not np.isnan(values).all()}
+        # Of a clip that nobody is seen in the positions are all nan: it has them all the same.
+        known = {k: v for k, v in own.items() if k == "positions" or not np.isnan(v).all()}
         name = str(arrays["sequence_name"][i])
         _check_values(f"{path}: clip {name[:60]}", known, skeleton)
         clips.append(
@@ -359,20 +365,14 @@ def _check_frames(
 def _check_values(who: str, values: Mapping[str, NDArray[np.float32]], skeleton: Skeleton) -> None:
     """Check the values of one clip.
 
-    A coordinate may be nan where the joint is missing: all its coordinates are, and its confidence
-    is 0, or nothing is known of the joint in the clip, or of any joint in the frame.
+    A joint that is not known is nan in all its coordinates.
     """
-    confidence = values.get("confidence")
     for key, array in values.items():
         low, high = BOUNDS.get(key, (-np.finfo(np.float32).max, np.finfo(np.float32).max))
         unknown = np.isnan(array)
         bad = ~((array >= low) & (array <= high)) & ~unknown
         if key in SHAPES and key != "confidence":
-            every = unknown.all(-1)
-            allowed = every & (every.all(0) | every.all(1)[:, None])
-            if confidence is not None:
-                allowed |= every & ~(confidence > 0)
-            bad |= unknown & ~allowed[..., None]
+            bad |= unknown & ~unknown.all(-1, keepdims=True)
         elif key == "confidence":
             bad |= unknown
         if bad.any():

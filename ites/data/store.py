@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ites.errors import ItesError
 from ites.pose.camera import Camera, normalise, scale_for
+from ites.pose.missing import interpolate
 from ites.pose.skeleton import Skeleton
 from ites.system.files import existing, reading, replacing
 from ites.system.hdf5 import H5Writer, dataset
@@ -52,7 +53,7 @@ class Sequence:
 
     `start` is the clip's first row in the arrays read with the same `split`:
     `store.sequences` goes with `store.keypoints()`, `store.sequences_of("test")` with
-    `store.keypoints("test")`. `length` is in poses, `fps` in poses a second.
+    `store.keypoints("test")`. `length` is in poses, `fps` in poses a second, nan where unknown.
     """
 
     subject: str
@@ -196,9 +197,10 @@ class PoseStore:
                 raise ItesError(
                     f"{self.path}: sequence {sequence}: no camera '{sequence.camera}' in /cameras"
                 )
-            if not 0 < sequence.fps < np.inf:
+            if not (0 < sequence.fps < np.inf or np.isnan(sequence.fps)):  # nan: unknown
                 raise ItesError(
-                    f"{self.path}: sequence {sequence}: expected fps above 0, got {sequence.fps}"
+                    f"{self.path}: sequence {sequence}: expected fps above 0 or nan, got "
+                    f"{sequence.fps}"
                 )
             row += sequence.length
         if not row:
@@ -361,18 +363,13 @@ class PoseStore:
             return
         for sequence in self.sequences_of(split):
             clip, seen = keypoints[sequence.rows], confidence[sequence.rows] > 0
-            frames = np.arange(sequence.length)
-            for joint in np.flatnonzero(~seen.all(0)):
-                there = seen[:, joint]
-                if not there.any():
-                    raise ItesError(
-                        f"{self.path}: sequence {sequence}: joint {self.skeleton.joints[joint]} is "
-                        "never seen, so it cannot be interpolated: choose missing = 'drop'"
-                    )
-                for axis in range(2):
-                    clip[~there, joint, axis] = np.interp(
-                        frames[~there], frames[there], clip[there, joint, axis]
-                    )
+            never = np.flatnonzero(~seen.any(0))
+            if len(never):
+                raise ItesError(
+                    f"{self.path}: sequence {sequence}: joint {self.skeleton.joints[never[0]]} is "
+                    "never seen, so it cannot be interpolated: choose missing = 'drop'"
+                )
+            keypoints[sequence.rows] = interpolate(clip, seen)
 
     def _of(self, split: Split) -> list[Sequence]:
         if isinstance(split, list):
@@ -491,7 +488,7 @@ class PoseStoreWriter:
             subject: who moves.
             action: what is done; figures are averaged by it.
             split: `"train"`, `"test"` or another name.
-            fps: poses a second.
+            fps: poses a second; nan where unknown.
             positions: (T, J, 3) metres, camera frame, absolute; for all sequences or for none.
             confidence: (T, J), 0 for a missing joint, whose keypoint may then be NaN; 1 if None.
 
@@ -515,9 +512,9 @@ class PoseStoreWriter:
             raise ItesError(f"{who}: positions must be given for all sequences or for none")
         if camera not in self.cameras:
             raise ItesError(f"{who}: unknown camera; there is {', '.join(self.cameras) or 'none'}")
-        if not length or not fps > 0 or not split:
+        if not length or fps <= 0 or fps == np.inf or not split:  # nan: unknown
             raise ItesError(
-                f"{who}: expected at least one pose, fps > 0 and a split's name, "
+                f"{who}: expected at least one pose, fps > 0 (nan: unknown) and a split's name, "
                 f"got {length} poses, fps {fps}, split {split!r}"
             )
         self._append(arrays, length)
@@ -607,6 +604,8 @@ def _is_broken(text: str) -> bool:
 
 def _is_sound(name: str, value: NDArray[Any]) -> bool:
     """Whether one of a camera's fields is what a camera can have."""
+    if name == "assumed":
+        return value.dtype.kind == "b"
     if value.dtype.kind not in "fiu" or not (np.abs(value) < 1e9).all():
         return False
     if name == "focal_length":

@@ -28,8 +28,8 @@ from torch import Tensor
 
 from ites.data.store import PoseStore
 from ites.errors import ItesError
-from ites.inference.lift import lift_points
 from ites.models import fold_norms
+from ites.models.predict import lift_points
 from ites.pose.geometry import DISTANCE
 from ites.pose.metrics import pose_errors
 from ites.pose.skeleton import Skeleton

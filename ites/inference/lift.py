@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,17 +20,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from ites.data.clips import Clips, KeypointReader, cut, root_relative
+from ites.data.clips import Clips, KeypointReader, cut, seen_joints
 from ites.data.lifted import ClipsWriter, read_clips, read_settings, write_clips
 from ites.errors import ItesError
-from ites.inference.assume import BODY_SIZE, Assumed, assume_camera, metres_per_unit, prepare
+from ites.inference.assume import BODY_SIZE, Assumed, assume_camera, metres_per_unit, network_input
 from ites.models import fold_norms
+from ites.models.predict import Pose, batch_size_for, cleaned, lift_points
 from ites.models.temporal import consistent_depths
 from ites.models.trust import DOUBT, Judgement, Trust
 from ites.pose import geometry
-from ites.pose.skeleton import Skeleton
+from ites.pose.missing import unknown
 from ites.runs.checkpoint import Model, load_model
 from ites.system.lock import lock
 from ites.system.overlap import overlap
@@ -39,12 +39,7 @@ from ites.system.ranks import Ranks, pick_device
 
 PORTION = 1 << 16
 """Poses that are read, lifted and written together, but for a clip's end."""
-ROWS = {"cpu": 17 << 9, "cuda": 17 << 16}
-"""Joints that are lifted at a time: on a CPU what stays in its cache, on a GPU what fills it."""
 PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
-
-Pose = Callable[[Tensor], Tensor]
-"""A model's `pose`: points (B, J, 2) float32 to (B, J, 3), network units; or its `clean`."""
 
 
 def lift(
@@ -55,6 +50,8 @@ def lift(
     stage: str | None = None,
     split: str | None = None,
     layout: str | None = None,
+    person: str | int | None = None,
+    min_confidence: float | None = None,
     focal_length: float | None = None,
     field_of_view: float | None = None,
     image_size: tuple[int, int] | None = None,
@@ -74,12 +71,12 @@ def lift(
 
     Args:
         run: a run folder or a checkpoint.
-        keypoints: a pose store, an .npz or an .npy file; see `ites.data.clips.read_keypoints`.
+        keypoints: a pose store, or what `ites.data.readers.read` takes.
         out: the .npz or .h5 file to write; `docs/lifting.md` lists its keys.
         stage: "teacher" or "student"; None: what the checkpoint is, of a folder its student, or
             else its teacher.
         split: of a store, the split to lift; None: "test" where there is one, else all.
-        layout: the joints' order in an array, one of `ites.pose.skeleton.LAYOUTS`, to convert from.
+        layout, person, min_confidence: see `ites.data.readers.read`.
         focal_length: pixels, x and y alike; overrides the file's.
         field_of_view: horizontal, degrees, in place of the focal length.
         image_size: (width, height) in pixels; overrides the file's.
@@ -133,7 +130,15 @@ def lift(
     with (
         arithmetic(precision),
         ranks.joined(where),
-        KeypointReader(keypoints, model.skeleton, split, layout) as reader,
+        KeypointReader(
+            keypoints,
+            model.skeleton,
+            split,
+            layout,
+            image_size=image_size,
+            person=person,
+            min_confidence=min_confidence,
+        ) as reader,
         _only_writer(out) if ranks.main else nullcontext(),
     ):
         if reader.skeleton.parents != model.skeleton.parents:
@@ -147,6 +152,8 @@ def lift(
             "keypoints": [str(keypoints), file.st_size, file.st_mtime_ns],
             "split": split,
             "layout": layout,
+            "person": None if person is None else str(person),
+            "min_confidence": min_confidence,
             **camera,
             "model": f"{metadata.kind} {_digest(model)}",
             "scale": scale,
@@ -166,7 +173,8 @@ def lift(
             lifting = _Lifting(
                 reader, portions, parts, camera, metadata.scale, scale, body_size,
                 folded.pose, folded.clean, temporal,
-                judge, _judged(judge, model, run) if trust else [], batch_size, where,
+                judge, [*reader.notes, *(_judged(judge, model, run) if trust else [])],
+                batch_size, where,
             )  # fmt: skip
             poses, seconds = lifting.run(ranks, resume)
             summary = {
@@ -242,7 +250,9 @@ class _Lifting:
     def read(self, index: int) -> _Portion:
         """A portion with the network's input."""
         clips, notes = assume_camera(self.reader.read(self.portions[index]), **self.camera)
-        clips, points, assumed = prepare(clips, self.training_scale, self.scale)
+        clips, points, assumed = network_input(
+            clips, self.training_scale, self.scale, self.temporal
+        )
         assumed.notes = notes + assumed.notes
         return _Portion(index, clips, assumed, points)
 
@@ -252,14 +262,14 @@ class _Lifting:
         lifted = lift_points(self.pose, points, skeleton, self.batch_size, self.device)
         if self.temporal:
             flat = cleaned(self.clean, points, self.device)
-            lifted = as_wholes(portion.clips, flat, lifted, self.device)
+            lifted = make_consistent(portion.clips, flat, lifted, self.device)
         judgement = self.judge(points, lifted, self.device) if self.judge else None
         return portion, lifted, judgement
 
     def write(self, done: tuple[_Portion, NDArray[np.float32], Judgement | None]) -> None:
         """Write a part."""
         portion, lifted, judgement = done
-        clips = in_metres(portion.clips, lifted, self.body_size, judgement)
+        clips = to_clips(portion.clips, lifted, self.body_size, judgement)
         settings = asdict(portion.assumed)
         write_clips(self.parts.path(portion.index), replace(clips, settings=settings))
 
@@ -317,11 +327,6 @@ def _metres(body_size: float) -> str:
     return f"metres by a mean of {body_size:g} m from root to head, assumed (--body-size)"
 
 
-def batch_size_for(device: torch.device | str, skeleton: Skeleton) -> int:
-    """Poses to lift at a time on a device."""
-    return max(1, ROWS.get(torch.device(device).type, ROWS["cuda"]) // skeleton.num_joints)
-
-
 @contextmanager
 def arithmetic(precision: str) -> Iterator[None]:
     """TF32 in matrix products where "tf32" asks for it, and nowhere else."""
@@ -365,78 +370,36 @@ def lift_clips(
     Raises:
         ItesError: `scale` is none of `SCALES`, or a joint is missing in a whole clip.
     """
-    clips, points, assumed = prepare(clips, training_scale, scale)
+    clips, points, assumed = network_input(clips, training_scale, scale, temporal)
     lifted = lift_points(pose, points, clips.skeleton, batch_size, device)
     if temporal:
         flat = points if clean is None else cleaned(clean, points, device)
-        lifted = as_wholes(clips, flat, lifted, device)
-    return in_metres(clips, lifted, body_size), [*assumed.lines(), _metres(body_size)]
+        lifted = make_consistent(clips, flat, lifted, device)
+    return to_clips(clips, lifted, body_size), [*assumed.lines(), _metres(body_size)]
 
 
-@torch.inference_mode()
-def lift_points(
-    pose: Pose,
-    points: NDArray[np.float32],
-    skeleton: Skeleton,
-    batch_size: int | None = None,
-    device: torch.device | str = "cpu",
-) -> NDArray[np.float32]:
-    """Lift normalised 2D poses.
-
-    Args:
-        pose: see `Pose`.
-        points: (N, J, 2) float32, network units, root at the origin.
-        skeleton: its root is what the result is relative to.
-        batch_size: poses at a time; None: what suits the device.
-        device: where `pose` runs.
-
-    Returns:
-        (N, J, 3) float32, network units, camera frame, root-relative.
-
-    Raises:
-        ItesError: a lifted pose is not finite.
-    """
-    on_gpu = torch.device(device).type == "cuda"
-    source = torch.from_numpy(points)
-    source = source.pin_memory() if on_gpu else source
-    lifted = torch.empty(*points.shape[:2], 3, pin_memory=on_gpu)
-    size = batch_size or batch_size_for(device, skeleton)
-    for batch, result in zip(source.split(size), lifted.split(size), strict=True):
-        result.copy_(pose(batch.to(device, non_blocking=True)))
-    if not lifted.isfinite().all():
-        raise ItesError("lift: the model's output is not finite; was its training sound?")
-    return root_relative(lifted.numpy(), skeleton)
-
-
-@torch.inference_mode()
-def cleaned(
-    clean: Pose, points: NDArray[np.float32], device: torch.device | str
-) -> NDArray[np.float32]:
-    """Normalised 2D poses (N, J, 2) as a model lifts them; see `ites.models.Teacher.clean`."""
-    return clean(torch.from_numpy(points).to(device)).cpu().numpy()
-
-
-def as_wholes(
+def make_consistent(
     clips: Clips,
     points: NDArray[np.float32],
     lifted: NDArray[np.float32],
     device: torch.device | str = "cpu",
 ) -> NDArray[np.float32]:
-    """Lifted poses (N, J, 3), network units, at depths that suit each clip as a whole.
+    """Lifted poses (N, J, 3), network units, at depths that are consistent over each clip.
 
     Args:
-        clips: which rows are frames of one.
+        clips: which rows are frames of one, and which joints were seen in them.
         points: (N, J, 2), what was lifted.
         lifted: (N, J, 3), root-relative.
         device: where it is done; see `ites.models.temporal.consistent_depths`.
     """
     flat, depth = torch.from_numpy(points), torch.from_numpy(lifted[..., 2:])
     lengths = [len(clip) for clip in clips.clips]
-    depth = consistent_depths(flat, depth, lengths, clips.skeleton, device=device)
+    seen = torch.from_numpy(np.concatenate([seen_joints(clip) for clip in clips.clips]))
+    depth = consistent_depths(flat, depth, lengths, clips.skeleton, seen=seen, device=device)
     return geometry.backproject(flat, depth).numpy()
 
 
-def in_metres(
+def to_clips(
     clips: Clips,
     lifted: NDArray[np.float32],
     body_size: float,
@@ -444,23 +407,28 @@ def in_metres(
 ) -> Clips:
     """The clips with their rows of `lifted` (N, J, 3), network units, as `positions` in metres.
 
-    And with their rows of the judgement, if there is one.
+    And with their rows of the judgement, if there is one. What nothing is known of is nan: a joint
+    that is never seen in the clip, and all of a frame without any joint.
     """
     done, start = [], 0
     for clip in clips.clips:
         rows = slice(start, start + len(clip))
         start = rows.stop
         metres = metres_per_unit(lifted[rows], clips.skeleton, body_size)
-        known = (
-            {key: values[rows] for key, values in judgement._asdict().items()} if judgement else {}
-        )
-        positions = lifted[rows] * metres[:, None, None]
+        nothing = unknown(seen_joints(clip), clip.fps)
+        empty = nothing.all(1)
+        told = {} if judgement is None else judgement._asdict()
         done.append(
             replace(
                 clip,
-                positions=positions,
-                metres_per_unit=metres,
-                **{key: v[rows] for key, v in known.items()},
+                keypoints=_nan_where(nothing[..., None], clip.keypoints),
+                positions=_nan_where(nothing[..., None], lifted[rows] * metres[:, None, None]),
+                metres_per_unit=_nan_where(empty, metres),
+                **{name: _nan_where(empty, values[rows]) for name, values in told.items()},
             )
         )
     return replace(clips, clips=done)
+
+
+def _nan_where(nothing: NDArray[np.bool_], values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.where(nothing, np.float32(np.nan), values) if nothing.any() else values
