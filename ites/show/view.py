@@ -21,7 +21,7 @@ from ites.data.clips import Clip, Clips
 from ites.data.lifted import DOUBT, PER_FRAME, read_clips
 from ites.errors import ItesError
 from ites.pose.skeleton import Skeleton
-from ites.system.files import replacing
+from ites.system.files import atomic_write
 
 COLOURS = {"right": "#d55e00", "middle": "#3e4c59", "left": "#0072b2", "truth": "#9aa5b1"}
 """Okabe and Ito's orange and blue, which the colour-blind tell apart too."""
@@ -68,7 +68,7 @@ def view(
             viewer(chosen, notes),
             plotly_script(),
         )
-        with replacing(out) as temporary:
+        with atomic_write(out) as temporary:
             temporary.write_text(text, encoding="utf-8")
         files.append(str(out))
     if gif or mp4 or png:

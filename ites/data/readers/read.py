@@ -28,7 +28,7 @@ from ites.data.readers.frames import natural
 from ites.data.readers.recording import Detections, Frame, Recording, Source
 from ites.errors import ItesError, shorten
 from ites.pose.skeleton import HUMAN36M, Skeleton
-from ites.system.files import existing, load_json, load_npy, load_npz, reading
+from ites.system.files import load_json, load_npy, load_npz, reading, require_file
 
 SUFFIXES = (".json", ".npz", ".npy", ".csv", ".h5", ".hdf5")
 """The files that are read of a folder."""
@@ -79,7 +79,7 @@ def read(
     }
     if path.is_dir():
         return _folder(path, options)
-    path = existing(path)
+    path = require_file(path)
     with reading(path, EXPECTED):
         found = _file(path)
         if isinstance(found, Recording):
