@@ -255,7 +255,8 @@ def keypoints_npz() -> list[Files]:
         "keypoints": _poses(5, 17, 2), "confidence": np.ones((5, 17)), "fps": 30.0,
         "focal_length": np.array([1100.0, 1100.0]), "image_size": np.array([1000, 1000]),
     }  # fmt: skip
-    return [{"k.npz": _npz(arrays)}, {"k.npz": _npz({"keypoints": _poses(5, 17, 3) + 1})}]
+    sure = np.concatenate([arrays["keypoints"], np.full((5, 17, 1), 0.8)], -1)
+    return [{"k.npz": _npz(arrays)}, {"k.npz": _npz({"keypoints": sure})}]
 
 
 def keypoints_npy() -> list[Files]:
@@ -403,12 +404,6 @@ def _read_keypoints(path: Path) -> None:
     read_keypoints(path)
 
 
-def _read_json(path: Path) -> None:
-    from ites.data.datasets.keypoints import prepare_keypoints
-
-    prepare_keypoints([path], path.with_suffix(".h5"))
-
-
 def _read_checkpoint(path: Path) -> None:
     from ites.runs.checkpoint import load_model
 
@@ -445,7 +440,7 @@ READERS = {
     "lifted": Reader(lifted, _read_lifted),
     "keypoints npz": Reader(keypoints_npz, _read_keypoints),
     "keypoints npy": Reader(keypoints_npy, _read_keypoints),
-    "keypoints json": Reader(keypoints_json, _read_json),
+    "keypoints json": Reader(keypoints_json, _read_keypoints),
     "checkpoint": Reader(checkpoint, _read_checkpoint),
     "state": Reader(state, _read_state),
     "golden": Reader(golden, _read_golden),
