@@ -21,8 +21,7 @@ from ites.data.store import FORMAT as STORE_FORMAT
 from ites.errors import ItesError
 from ites.pose.skeleton import Skeleton
 from ites.system.files import existing, load_npz, reading, replacing
-from ites.system.h5 import H5Writer
-from ites.system.hdf5 import dataset, opened
+from ites.system.hdf5 import H5Writer, dataset, opened
 
 FORMAT = "ites-lifted"
 VERSION = 1
@@ -281,6 +280,8 @@ def _from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], texts: Mapping[
     }
     if "keypoints" not in frames:
         raise KeyError("keypoints")
+    if "positions" in frames and np.isnan(frames["positions"]).all():
+        del frames["positions"]
     clips = []
     starts, lengths = arrays["sequence_start"], arrays["sequence_length"]
     for i, (start, length) in enumerate(zip(starts, lengths, strict=True)):
@@ -288,8 +289,12 @@ def _from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], texts: Mapping[
         width, height = (int(n) for n in arrays["image_size"][i])
         fx, fy = (float(n) for n in arrays["focal_length"][i])
         own = {key: values[rows] for key, values in frames.items()}
-        # Of a clip that nobody is seen in the positions are all nan: it has them all the same.
-        known = {k: v for k, v in own.items() if k == "positions" or not np.isnan(v).all()}
+        # Of a clip in which nobody is seen, the positions are there and all nan.
+        known = {
+            key: values
+            for key, values in own.items()
+            if key == "positions" or not np.isnan(values).all()
+        }
         name = str(arrays["sequence_name"][i])
         _check_values(f"{path}: clip {name[:60]}", known, skeleton)
         clips.append(
@@ -366,20 +371,14 @@ def _check_frames(
 def _check_values(who: str, values: Mapping[str, NDArray[np.float32]], skeleton: Skeleton) -> None:
     """Check the values of one clip.
 
-    A coordinate may be nan where the joint is missing: all its coordinates are, and its confidence
-    is 0, or nothing is known of the joint in the clip, or of any joint in the frame.
+    A joint that is not known is nan in all its coordinates.
     """
-    confidence = values.get("confidence")
     for key, array in values.items():
         low, high = BOUNDS.get(key, (-np.finfo(np.float32).max, np.finfo(np.float32).max))
         unknown = np.isnan(array)
         bad = ~((array >= low) & (array <= high)) & ~unknown
         if key in SHAPES and key != "confidence":
-            every = unknown.all(-1)
-            allowed = every & (every.all(0) | every.all(1)[:, None])
-            if confidence is not None:
-                allowed |= every & ~(confidence > 0)
-            bad |= unknown & ~allowed[..., None]
+            bad |= unknown & ~unknown.all(-1, keepdims=True)
         elif key == "confidence":
             bad |= unknown
         if bad.any():

@@ -198,10 +198,11 @@ def build_model(
     most = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
     for name, value in sizes.items():
         limit = len(tensors) if name == "blocks" else max(most, 1)
-        right = isinstance(value, (bool, float)) or (
-            isinstance(value, int) and 0 <= value <= (math.inf if name == "distance" else limit)
-        )
-        if not right or not math.isfinite(value):
+        if isinstance(value, int) and name != "distance":
+            right = 0 <= value <= limit
+        else:
+            right = isinstance(value, (int, float)) and 0 < value < math.inf
+        if not right:
             raise ItesError(f"{who}: {name}: expected a size that fits its tensors, got {value!r}")
     try:
         with torch.device("meta"):
