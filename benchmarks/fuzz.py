@@ -4,8 +4,8 @@
 
 An input is a valid file, made here, of which bytes, words, or whole arrays and JSON values are
 replaced. Each is read in a child process whose memory is limited; a watchdog ends it when an input
-takes longer than `SECONDS`. Input `i` of a reader is the same in every run; a run goes on where the one
-before stopped. Writes `benchmarks/results/fuzz.csv` and the table of `docs/reliability.md`.
+takes longer than `SECONDS`. Input `i` of a reader is the same in every run; a run goes on where
+the one before stopped. Writes `benchmarks/results/fuzz.csv` and the table in `docs/reliability.md`.
 
 Right is: read, or refused by one line of at most 300 characters that names the file.
 """
