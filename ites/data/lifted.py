@@ -280,8 +280,6 @@ def _from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], texts: Mapping[
     }
     if "keypoints" not in frames:
         raise KeyError("keypoints")
-    if "positions" in frames and np.isnan(frames["positions"]).all():
-        del frames["positions"]
     clips = []
     starts, lengths = arrays["sequence_start"], arrays["sequence_length"]
     for i, (start, length) in enumerate(zip(starts, lengths, strict=True)):
@@ -289,12 +287,8 @@ def _from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], texts: Mapping[
         width, height = (int(n) for n in arrays["image_size"][i])
         fx, fy = (float(n) for n in arrays["focal_length"][i])
         own = {key: values[rows] for key, values in frames.items()}
-        # Of a clip in which nobody is seen, the positions are there and all nan.
-        known = {
-            key: values
-            for key, values in own.items()
-            if key == "positions" or not np.isnan(values).all()
-        }
+        # Of a clip that nobody is seen in the positions are all nan: it has them all the same.
+        known = {k: v for k, v in own.items() if k == "positions" or not np.isnan(v).all()}
         name = str(arrays["sequence_name"][i])
         _check_values(f"{path}: clip {name[:60]}", known, skeleton)
         clips.append(

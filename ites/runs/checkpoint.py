@@ -221,6 +221,15 @@ def _check_shapes(who: str, own: Mapping[str, Tensor], tensors: Mapping[str, Ten
             raise ItesError(f"{who}: {name}: expected {expected}, got {given}")
 
 
+def step_of(path: str | os.PathLike[str]) -> int | None:
+    """The step of the weights in a file; None where there is no whole checkpoint."""
+    try:
+        _, text = _read(Path(path), MODEL_FORMAT)
+        return int(text["step"])
+    except (ItesError, KeyError, ValueError):
+        return None
+
+
 def assign(path: str | os.PathLike[str], model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Give a model the tensors of a file, in the file's floating dtype, after checking them.
 

@@ -1,6 +1,6 @@
 """Time every op by every backend that can run here, against eager PyTorch and `torch.compile`.
 
-    python -m benchmarks.run [--quick] [-k bench_graph --merge]
+    python -m benchmarks.ops.run [--quick] [-k bench_graph --merge]
 
 Writes `ops.json` and `ops.csv` under `benchmarks/results/<device>/`. Each row says how large a
 share it reaches of what bounds it: the copy bandwidth or the matrix-product rate, measured in the
@@ -23,7 +23,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import cases, machine
+from benchmarks import machine
+from benchmarks.ops import cases
 from ites.system.files import replacing
 
 BATCHES = {
@@ -45,7 +46,7 @@ def time_rows(arguments: list[str]) -> tuple[list[dict[str, Any]], int]:
         report = Path(folder) / "report.json"
         command = [str(Path(__file__).parent), "-q", "--no-header", "-p", "no:cacheprovider"]
         command += ["-o", "python_files=bench_*.py", "-o", "python_functions=bench"]
-        command += [f"--rootdir={Path(__file__).parents[1]}", "--benchmark-json", str(report)]
+        command += [f"--rootdir={Path(__file__).parents[2]}", "--benchmark-json", str(report)]
         command += ["--benchmark-disable-gc", "--benchmark-columns=median", "--benchmark-quiet"]
         command += ["--benchmark-timer=benchmarks.machine.clock"]
         status = int(pytest.main([*command, *arguments]))

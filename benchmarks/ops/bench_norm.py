@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.cases import JOINTS, Arguments, Case, Random, Work, measure
+from benchmarks.ops.cases import JOINTS, Arguments, Case, Random, Work, measure
 from ites import ops
 
 

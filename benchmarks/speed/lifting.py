@@ -1,6 +1,6 @@
 """Time lifting: poses a second in large batches, and the latency of one pose.
 
-    python -m benchmarks.lifting --json FILE
+    python -m benchmarks.speed.lifting --json FILE
 
 Both networks at the paper's sizes, BatchNorm folded, against the released order of operations in
 eager PyTorch in evaluation mode. Points lie on the device; ours go through in batches as `ites
@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import baseline, machine
+from benchmarks import machine
+from benchmarks.speed import baseline
 from ites.inference.lift import PRECISIONS, arithmetic, batch_size_for
 from ites.inference.stream import Lifter
 from ites.models import Student, Teacher, fold_norms

@@ -1,7 +1,7 @@
 """Compile every Triton kernel for GPUs that need not be here, and tabulate what each one takes.
 
-    python -m benchmarks.compile_triton            writes benchmarks/results/triton_resources.csv
-    python -m benchmarks.compile_triton --check    compares with it; exit status 1 on a difference
+    python -m benchmarks.ops.compile_triton           writes results/triton_resources.csv
+    python -m benchmarks.ops.compile_triton --check   compares with it; exits with 1
 
 A kernel that spills registers fails either way. The launches are those of `ites.kernels` itself,
 recorded on tensors without data, so that what is compiled here is what runs on a GPU. Registers and
@@ -23,12 +23,13 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
-from ites.kernels import dictionary, graph, norm, rotation
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-TABLE = Path(__file__).parent / "results/triton_resources.csv"
+from ites.kernels import dictionary, graph, norm, rotation
+
+TABLE = Path(__file__).parents[1] / "results/triton_resources.csv"
 ARCHITECTURES = (80, 90, 100, 120)
 COLUMNS = ("kernel", "case", "sm", "registers", "spilled_bytes", "shared_bytes", "triton")
 POSES, JOINTS, ATOMS, SAMPLES = 1 << 20, 17, 12, 4

@@ -1,7 +1,7 @@
 """Draw what recipe upright's teacher makes of less kind worlds, from what was measured of them.
 
-    python -m benchmarks.accuracy teacher-short noise5 noise10 ... --data cmu.h5
-    python -m benchmarks.worlds
+    python -m benchmarks.accuracy.recipes teacher-short noise5 noise10 ... --data cmu.h5
+    python -m benchmarks.accuracy.worlds
 
 Reads `benchmarks/results/cmu/ROW.csv` of each world and writes `worlds.svg` there: the strict
 P-MPJPE, mean over the seeds, and the share of poses of the wrong depth sign.
@@ -17,8 +17,8 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot as plt  # noqa: E402
 
-from benchmarks.accuracy import RESULTS  # noqa: E402
-from benchmarks.plot import save  # noqa: E402
+from benchmarks.accuracy.recipes import RESULTS  # noqa: E402
+from benchmarks.ops.plot import save  # noqa: E402
 
 WORLDS = {
     "teacher-short": "as it is: 96,864 poses",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.cases import ATOMS, JOINTS, SAMPLES, Arguments, Case, Random, Work, measure
+from benchmarks.ops.cases import ATOMS, JOINTS, SAMPLES, Arguments, Case, Random, Work, measure
 from ites import ops
 
 POSE = 3 * JOINTS

@@ -1,6 +1,6 @@
 """Pose stores of a less kind world, made of one that holds 3D.
 
-python -m benchmarks.variants NAME --data cmu.h5 --out NAME.h5
+python -m benchmarks.accuracy.variants NAME --data cmu.h5 --out NAME.h5
 
 A change is applied to every clip of every camera, training and test alike, from one seed.
 """
@@ -196,7 +196,9 @@ def write_variant(name: str, source: Path, out: Path, seed: int = 0) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.variants", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy.variants", description=__doc__
+    )
     parser.add_argument("name", choices=VARIANTS)
     parser.add_argument("--data", type=Path, required=True, help="pose store with 3D")
     parser.add_argument("--out", type=Path, required=True, help="store to write")

@@ -1,6 +1,6 @@
 """Measure what it gains to take clips as wholes: `ites lift --temporal` against single frames.
 
-    python -m benchmarks.sequences RUN [RUN ...] --data cmu.h5 [--stage student]
+    python -m benchmarks.accuracy.sequences RUN [RUN ...] --data cmu.h5 [--stage student]
 
 Every pose of the test split by its own scale. `sign_changes` counts the frames that would be
 nearer to the frame before them as their depth-flipped twins. Writes

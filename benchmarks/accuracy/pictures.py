@@ -1,6 +1,6 @@
 """Draw the same test frames under several runs: the picture of docs/accuracy.md.
 
-    python -m benchmarks.pictures paper=runs/paper upright=runs/upright --data cmu.h5
+    python -m benchmarks.accuracy.pictures paper=runs/paper upright=runs/upright --data cmu.h5
 
 Frames evenly spread over the test split, not chosen by how they turned out; a row for the 2D
 keypoints, one for the truth, and one a run, its poses at the least-squares scale, in colour, over

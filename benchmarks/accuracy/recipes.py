@@ -1,6 +1,6 @@
 """Measure the recipes on CMU motion capture: the figures of docs/accuracy.md, row by row.
 
-    python -m benchmarks.accuracy ROW ... --data cmu.h5 --seeds 0 1 2
+    python -m benchmarks.accuracy.recipes ROW ... --data cmu.h5 --seeds 0 1 2
 
 A row is a name and what it sets otherwise than its recipe. Each seed's runs stay in
 `runs/accuracy/ROW/SEED`; its figures go to `benchmarks/results/cmu/ROW.csv`, a line a stage: the
@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from benchmarks import machine
-from benchmarks.rounding import ROUNDINGS, RoundedProducts
-from benchmarks.variants import VARIANTS, write_variant
+from benchmarks.accuracy.rounding import ROUNDINGS, RoundedProducts
+from benchmarks.accuracy.variants import VARIANTS, write_variant
 from ites.evaluation.evaluate import evaluate
 from ites.runs.checkpoint import weights_file
 from ites.runs.settings import Settings, make_settings, stages_of
@@ -42,11 +42,11 @@ class Row:
 
     Attributes:
         recipe: whose settings the others are relative to.
-        data: "cmu" or one of `benchmarks.variants`.
+        data: "cmu" or one of `benchmarks.accuracy.variants`.
         prior, teacher, student: settings by name; or the name of the row whose model of the same
             seed serves instead of a training; or None: none is needed.
         products: "tf32" or "bf16" where the training's matrix products are those, by
-            `benchmarks.rounding`.
+            `benchmarks.accuracy.rounding`.
     """
 
     recipe: str = "upright"
@@ -199,7 +199,9 @@ def show(name: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy.recipes", description=__doc__
+    )
     parser.add_argument("rows", nargs="+", choices=ROWS, metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--data", type=Path, default=Path("cmu.h5"), help="from ites prepare cmu")
     parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"), help="run folders")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.cases import JOINTS, SAMPLES, Arguments, Case, Random, Work, measure
+from benchmarks.ops.cases import JOINTS, SAMPLES, Arguments, Case, Random, Work, measure
 from ites import ops
 from ites.ops import RotationDraw, TurnDraw
 

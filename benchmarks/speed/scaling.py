@@ -1,6 +1,6 @@
 """Time and memory against the number of poses and of joints.
 
-    python -m benchmarks.scaling [--quick] [--out FOLDER]
+    python -m benchmarks.speed.scaling [--quick] [--out FOLDER]
 
 Poses, 10^4 to 10^7 of random keypoints in clips of 1000 frames: loading a store, an epoch's batches
 shuffled and gathered without the steps between, and `ites lift` from store to file, by a small

@@ -1,6 +1,6 @@
 """Run every op of the timings once at small batches, for a checker of memory and races to watch.
 
-compute-sanitizer --tool memcheck python -m benchmarks.small
+compute-sanitizer --tool memcheck python -m benchmarks.ops.small
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import sys
 
 import torch
 
-from benchmarks import (
+from benchmarks import machine
+from benchmarks.ops import (
     bench_dictionary,
     bench_graph,
     bench_linear,
     bench_norm,
     bench_rotation,
     cases,
-    machine,
 )
 
 BATCHES = [1, 2, 17, 257]

@@ -1,6 +1,6 @@
 """Hold what `ites lift` says of a pose against the truth: is it as sure as it is right?
 
-    python -m benchmarks.reliability RUN [RUN ...] --data cmu.h5 [--stage student]
+    python -m benchmarks.accuracy.reliability RUN [RUN ...] --data cmu.h5 [--stage student]
 
 Every pose of the test split by its own scale, all runs' together. Writes
 `benchmarks/results/cmu/reliability.csv` and `.svg`: poses by the confidence in their depth's sign,
@@ -25,7 +25,7 @@ from matplotlib import pyplot as plt  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
 from benchmarks import machine  # noqa: E402
-from benchmarks.plot import save  # noqa: E402
+from benchmarks.ops.plot import save  # noqa: E402
 from ites.data.store import PoseStore  # noqa: E402
 from ites.evaluation.evaluate import truth  # noqa: E402
 from ites.inference.lift import lift_points  # noqa: E402

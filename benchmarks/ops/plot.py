@@ -1,6 +1,6 @@
-"""Draw the results of `benchmarks.run`: time against batch, and the roofline.
+"""Draw the results of `benchmarks.ops.run`: time against batch, and the roofline.
 
-    python -m benchmarks.plot [benchmarks/results/<device>/ops.json]
+    python -m benchmarks.ops.plot [benchmarks/results/<device>/ops.json]
 
 Writes `times.svg` and `roofline.svg` beside the results.
 """
@@ -19,7 +19,8 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot as plt  # noqa: E402
 
-from benchmarks import cases, machine  # noqa: E402
+from benchmarks import machine  # noqa: E402
+from benchmarks.ops import cases  # noqa: E402
 from ites.system.files import replacing  # noqa: E402
 
 LOOKS = {

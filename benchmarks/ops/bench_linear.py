@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.cases import Arguments, Case, Random, Work, measure
+from benchmarks.ops.cases import Arguments, Case, Random, Work, measure
 from ites import ops
 from ites.ops.linear import FEW
 

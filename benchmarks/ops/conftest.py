@@ -1,4 +1,4 @@
-"""Which rows are timed, and on what: options of `pytest benchmarks`, set by `benchmarks.run`."""
+"""Which rows are timed, and on what: options that `benchmarks.ops.run` gives to pytest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import torch
 import torch._dynamo.config
 import torch._functorch.config
 
-from benchmarks import cases, machine
+from benchmarks import machine
+from benchmarks.ops import cases
 from ites.system.memory import keep_freed_memory
 
 

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from benchmarks.cases import JOINTS, Arguments, Case, Random, Work, measure
+from benchmarks.ops.cases import JOINTS, Arguments, Case, Random, Work, measure
 from ites import ops
 from ites.pose.skeleton import HUMAN36M
 

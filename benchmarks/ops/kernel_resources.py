@@ -1,7 +1,7 @@
 """Tabulate what each CUDA kernel of the built `ites._C_cuda` takes on each architecture.
 
-    python -m benchmarks.kernel_resources            writes benchmarks/results/kernel_resources.csv
-    python -m benchmarks.kernel_resources --check    compares with it; exit status 1 on a difference
+    python -m benchmarks.ops.kernel_resources           writes results/kernel_resources.csv
+    python -m benchmarks.ops.kernel_resources --check   compares with it; exits with 1
 
 A kernel that spills registers, or keeps anything else in local memory, fails either way. The
 figures are read by cuobjdump from the binary that runs, on a machine with or without a GPU. They
@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-TABLE = Path(__file__).parent / "results/kernel_resources.csv"
+TABLE = Path(__file__).parents[1] / "results/kernel_resources.csv"
 COLUMNS = ("kernel", "sm", "registers", "local_bytes", "shared_bytes", "nvcc")
 RESERVED_SHARED = 1024  # bytes that the system takes of each block, from sm_90 on: not the kernel's
 

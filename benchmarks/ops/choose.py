@@ -1,6 +1,6 @@
 """Write `ites/ops/choices.json`, by which `backend=None` chooses, from measured times.
 
-    python -m benchmarks.choose [benchmarks/results/<device>/ops.json ...]
+    python -m benchmarks.ops.choose [benchmarks/results/<device>/ops.json ...]
 
 Backends are put in the order of their mean time over all batches, forward and with the backward
 pass, each relative to the fastest of its row. A table serves all batches of an op; where another
@@ -29,7 +29,7 @@ def order(rows: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     """Backends of one op, fastest first; and in words where the first is not the fastest.
 
     Args:
-        rows: of that op, as `benchmarks.run` writes them.
+        rows: of that op, as `benchmarks.ops.run` writes them.
     """
     works: dict[tuple[Any, ...], dict[str, float]] = defaultdict(dict)
     for row in rows:

@@ -1,6 +1,6 @@
 """Time training steps of ites against the released order of operations.
 
-    python -m benchmarks.training --json FILE
+    python -m benchmarks.speed.training --json FILE
 
 Steps are whole: gathering the batch, losses of both passes, backward pass, optimiser, at batch 128
 and the paper's sizes. The contenders take turns; those of ites are the training engine itself. On
@@ -29,8 +29,9 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from benchmarks import baseline, machine
+from benchmarks import machine
 from benchmarks.machine import Counted
+from benchmarks.speed import baseline
 from ites.models import Teacher
 from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import Metadata, save_model, weights_file
