@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from benchmarks import baseline, machine
-from ites.inference.lift import PRECISIONS, arithmetic, batch_size_for
+from ites.inference.lift import PRECISIONS, arithmetic
 from ites.inference.stream import Lifter
 from ites.models import Student, Teacher, fold_norms
+from ites.models.predict import batch_size_for
 from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import Metadata, save_model, weights_file
 from ites.system.files import replacing

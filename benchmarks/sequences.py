@@ -21,7 +21,7 @@ import torch
 from benchmarks import machine
 from ites.data.store import PoseStore
 from ites.evaluation.evaluate import truth
-from ites.inference.lift import lift_points
+from ites.models.predict import lift_points
 from ites.models import fold_norms
 from ites.models.temporal import consistent_depths
 from ites.pose import geometry

@@ -24,6 +24,8 @@ from ites.pose.skeleton import HUMAN36M, LAYOUTS, Skeleton, to_human36m
 from ites.system.files import existing
 
 Floats = NDArray[np.floating]
+ASSUMED_FPS = 25.0
+"""Frames per second of a clip whose rate nothing tells."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.clips import Clip, Clips, drop_impossible, fill_missing, seen_joints
+from ites.data.clips import ASSUMED_FPS, Clip, Clips, drop_impossible, fill_missing, seen_joints
 from ites.errors import ItesError
 from ites.pose.camera import FIELD_OF_VIEW, HEAD_DISTANCE, focal_length_of, normalise
 from ites.pose.missing import impossible, robust_mean, unknown
@@ -21,8 +21,6 @@ from ites.pose.swaps import swapped
 
 BODY_SIZE = 0.72
 """Assumed distance from pelvis to crown, metres: the mean of 17 subjects of the CMU database."""
-FPS = 25.0
-"""Assumed frames a second."""
 SCALES = ("auto", "checkpoint", "clip")
 
 
@@ -99,8 +97,8 @@ def assume_camera(
             notes.append(f"focal length {focal[0]:.0f} px: {field_of_view:g} degrees over {width}")
         rate = fps or clip.fps
         if not rate > 0:
-            rate = FPS
-            notes.append(f"{FPS:g} frames a second, assumed (--fps)")
+            rate = ASSUMED_FPS
+            notes.append(f"{ASSUMED_FPS:g} frames a second, assumed (--fps)")
         given.append(replace(clip, focal_length=focal, image_size=size, fps=rate))
     return replace(clips, clips=given), list(dict.fromkeys(notes))
 
