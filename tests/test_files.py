@@ -22,7 +22,7 @@ import pytest
 
 from ites.errors import LIMIT, ItesError, shorten
 from ites.system.files import load_json, load_npy, load_npz, reading, remove_orphans, replacing
-from ites.system.h5 import H5Writer
+from ites.system.hdf5 import H5Writer
 from ites.system.parts import Parts
 
 ROOT = Path(__file__).parents[1]
@@ -302,7 +302,7 @@ def test_hdf5_is_written_as_hdf5_itself_does(tmp_path: Path) -> None:
 FULL = """
 import errno, os, sys
 from tests.test_files import fill
-from ites.system import h5
+from ites.system import hdf5
 from ites.system.files import replacing
 left, write = int(sys.argv[2]), os.write
 def full(handle, data):
@@ -312,9 +312,9 @@ def full(handle, data):
     count = write(handle, data[:left])
     left -= count
     return count
-h5.os.write = full
+hdf5.os.write = full
 try:
-    with replacing(sys.argv[1]) as temporary, h5.H5Writer(temporary) as writer:
+    with replacing(sys.argv[1]) as temporary, hdf5.H5Writer(temporary) as writer:
         fill(writer, 5000)
 except OSError as error:
     print(error.errno == errno.ENOSPC, error.filename == sys.argv[1])

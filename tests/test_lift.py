@@ -114,11 +114,11 @@ def test_coco_is_converted(tmp_path):
         ({"points": np.zeros((2, 17, 2)), "fps": 3.0}, "expected an array 'keypoints', got fps"),
         ({"keypoints": np.zeros((2, 17))}, r"shape \(T, J, 2\) or \(T, J, 3\), got float64 of"),
         ({"keypoints": np.zeros((0, 17, 2))}, "no frame"),
-        ({"keypoints": np.zeros((2, 16, 2))}, r"expected 17 joints a frame \(human36m\), got 16"),
+        ({"keypoints": np.zeros((2, 16, 2))}, r"expected 17 joints per frame \(human36m\), got 16"),
         ({"keypoints": np.zeros((2, 17, 2)), "fps": -1.0}, "fps must be positive"),
         ({"keypoints": np.zeros((2, 17, 2)), "image_size": 5}, "image_size must hold 2 numbers"),
         ({"keypoints": np.zeros((2, 17, 2)), "confidence": np.zeros(2)}, "confidence must have"),
-        ({"keypoints": np.array([{}])}, "plain arrays"),
+        ({"keypoints": np.array([{}])}, "plain array of numbers"),
     ],
 )
 def test_what_is_no_clip_is_refused(tmp_path, arrays, message):
@@ -129,7 +129,7 @@ def test_what_is_no_clip_is_refused(tmp_path, arrays, message):
 
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "a.npz").write_text("hello")
-    with pytest.raises(ItesError, match="expected a pose store, or an .npz or .npy"):
+    with pytest.raises(ItesError, match="expected keypoints: a pose store, .npz, .npy"):
         read_keypoints(tmp_path / "a.npz")
     with pytest.raises(ItesError, match="no such file"):
         read_keypoints(tmp_path / "b.npz")

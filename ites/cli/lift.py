@@ -7,20 +7,20 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ites.cli.options import Device, Stage, say
+from ites.cli.options import Device, Layout, MinConfidence, Person, Stage, say
 
 
 def lift(
     run: Annotated[Path, typer.Argument(help="Run folder or checkpoint.")],
-    keypoints: Annotated[Path, typer.Argument(help="Pose store, .npz or .npy of keypoints.")],
+    keypoints: Annotated[Path, typer.Argument(help="Pose store, or keypoints by any detector.")],
     out: Annotated[Path, typer.Option("--out", "-o", help=".npz or .h5 to write.")],
     stage: Stage = None,
     split: Annotated[
         str | None, typer.Option(help="Of a store; test where there is one by default.")
     ] = None,
-    layout: Annotated[
-        str | None, typer.Option(help="Joint order of an array: human36m, coco17, mpi3dhp17.")
-    ] = None,
+    layout: Layout = None,
+    person: Person = None,
+    min_confidence: MinConfidence = None,
     focal_length: Annotated[float | None, typer.Option(help="Pixels.")] = None,
     field_of_view: Annotated[float | None, typer.Option(help="Horizontal, degrees.")] = None,
     image_size: Annotated[
@@ -68,6 +68,8 @@ def lift(
         stage=stage,
         split=split,
         layout=layout,
+        person=person,
+        min_confidence=min_confidence,
         focal_length=focal_length,
         field_of_view=field_of_view,
         image_size=image_size,

@@ -9,6 +9,21 @@ import typer
 Device = Annotated[
     str | None, typer.Option(help='"cpu", "cuda", ...; a GPU where there is one by default.')
 ]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        help="Joint order: human36m, coco17, coco18, body25, body25b, halpe26, halpe136, "
+        "wholebody133, mediapipe33, mpii16, mpi3dhp17 or mpi3dhp28; told by the format by default."
+    ),
+]
+MinConfidence = Annotated[
+    float | None,
+    typer.Option(help="Joints below count as missing; the detector's default otherwise."),
+]
+Person = Annotated[
+    str | None,
+    typer.Option(help="Track id or number of the only person to read; everybody by default."),
+]
 Split = Annotated[str, typer.Option(help="Split of the store.")]
 Stage = Annotated[
     Literal["teacher", "student"] | None,

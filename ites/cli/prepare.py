@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ites.cli.options import Split, say
+from ites.cli.options import Layout, MinConfidence, Person, Split, say
 
 SHOWN = 20
 """Subjects of a split that the summary names."""
@@ -104,14 +104,12 @@ def h36m(
 
 def keypoints(
     sources: Annotated[
-        list[Path], typer.Argument(help=".npz, .npy or .json files, one clip each; or folders.")
+        list[Path], typer.Argument(help="Files or folders of keypoints by any detector.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Store to write.")] = Path(
         "keypoints.h5"
     ),
-    layout: Annotated[
-        str | None, typer.Option(help="Joint order: human36m, coco17 or mpi3dhp17.")
-    ] = None,
+    layout: Layout = None,
     split: Split = "train",
     fps: Annotated[float | None, typer.Option(help="Frames a second.")] = None,
     focal_length: Annotated[float | None, typer.Option(help="Pixels.")] = None,
@@ -121,9 +119,8 @@ def keypoints(
     image_size: Annotated[
         tuple[int, int] | None, typer.Option(help="Width and height, pixels.")
     ] = None,
-    min_confidence: Annotated[
-        float, typer.Option(help="A joint less sure than this counts as missing.")
-    ] = 0.0,
+    person: Person = None,
+    min_confidence: MinConfidence = None,
 ) -> None:
     """Your own keypoints, by any detector, without 3D.
 
@@ -140,6 +137,7 @@ def keypoints(
         fps=fps,
         focal_length=focal_length,
         image_size=image_size,
+        person=person,
         min_confidence=min_confidence,
         **given,
     )

@@ -30,10 +30,13 @@ from ites.runs.settings import (
     tables_of,
     why_without_effect,
 )
-from ites.system.console import duration
+from ites.system.console import command_console, duration
+from ites.system.console import say as print_line
 from ites.system.files import replacing
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ites.train.engine import Result
 
 Given = tuple[str, str, str, str]
@@ -190,7 +193,7 @@ def run_stages(
     from ites.train.log import quiet_console
 
     ranks = Ranks.here()
-    console = Console() if ranks.main else quiet_console()
+    console = command_console() if ranks.main else quiet_console()
     if resume is None:
         chosen, why = _chosen(only, config, given)
         for settings in chosen:
@@ -200,7 +203,7 @@ def run_stages(
     else:
         chosen, why = _resumed(only, resume, given), ""
     if why:
-        _say(console, why)
+        print_line(console, why)
     results = []
     for settings in chosen:
         started = resume is not None and state_file(settings.out, settings.stage).is_file()
@@ -211,13 +214,13 @@ def run_stages(
         _tell(result, console)
         if result.interrupted:
             alone = f" --only {only}" if only else ""
-            _say(console, f"continue with: ites train{alone} --resume {settings.out}")
+            print_line(console, f"continue with: ites train{alone} --resume {settings.out}")
             ranks.part()
             return results
     ranks.part()
     if why:
-        _say(console, why)
-    _say(console, f"next: {_next(only, chosen[-1])}")
+        print_line(console, why)
+    print_line(console, f"next: {_next(only, chosen[-1])}")
     return results
 
 
@@ -387,17 +390,13 @@ def _next(only: str | None, last: Settings) -> str:
 def _tell(result: Result, console: Console) -> None:
     word = "interrupted" if result.interrupted else "trained"
     losses = ", ".join(f"{name} {value:.5f}" for name, value in result.losses.items())
-    _say(
+    print_line(
         console,
         f"{result.stage}: {word} after {result.step:,} of {result.steps:,} steps "
         f"({result.epochs:.2f} epochs of {result.poses:,} poses) in {duration(result.seconds)}, "
         f"{result.poses_per_second:,.0f} poses/s on {result.device}, backend {result.backend}",
     )
-    _say(console, f"{result.stage}: {losses}; saved in {result.run}")
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
+    print_line(console, f"{result.stage}: {losses}; saved in {result.run}")
 
 
 def _value_of(arguments: Sequence[str], name: str) -> str | None:
@@ -420,7 +419,9 @@ def _show_settings(asked: dict[str, str | None]) -> None:
     config = Path(asked["config"]) if asked["config"] else None
     chosen, why = _chosen(None, config, given)
     console = Console()
-    _say(console, f"Settings for --set and --config, with what this command would use.\n{why}\n")
+    print_line(
+        console, f"Settings for --set and --config, with what this command would use.\n{why}\n"
+    )
     for stage, held in tables_of(chosen).items():
         table = Table(
             title=f"{stage}.NAME" if stage else "All stages", title_justify="left", box=None

@@ -22,8 +22,7 @@ from ites.errors import ItesError
 from ites.pose.missing import unknown
 from ites.pose.skeleton import Skeleton
 from ites.system.files import existing, load_npz, reading, replacing
-from ites.system.h5 import H5Writer
-from ites.system.hdf5 import dataset, opened
+from ites.system.hdf5 import H5Writer, dataset, opened
 
 FORMAT = "ites-lifted"
 VERSION = 1
@@ -372,20 +371,14 @@ def _check_frames(
 def _check_values(who: str, values: Mapping[str, NDArray[np.float32]], skeleton: Skeleton) -> None:
     """Check the values of one clip.
 
-    A coordinate may be nan where the joint is missing: all its coordinates are, and its confidence
-    is 0, or nothing is known of the joint in the clip, or of any joint in the frame.
+    A joint that is not known is nan in all its coordinates.
     """
-    confidence = values.get("confidence")
     for key, array in values.items():
         low, high = BOUNDS.get(key, (-np.finfo(np.float32).max, np.finfo(np.float32).max))
         unknown = np.isnan(array)
         bad = ~((array >= low) & (array <= high)) & ~unknown
         if key in SHAPES and key != "confidence":
-            every = unknown.all(-1)
-            allowed = every & (every.all(0) | every.all(1)[:, None])
-            if confidence is not None:
-                allowed |= every & ~(confidence > 0)
-            bad |= unknown & ~allowed[..., None]
+            bad |= unknown & ~unknown.all(-1, keepdims=True)
         elif key == "confidence":
             bad |= unknown
         if bad.any():

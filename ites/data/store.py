@@ -22,8 +22,7 @@ from ites.pose.camera import Camera, normalise, scale_for
 from ites.pose.missing import interpolate
 from ites.pose.skeleton import Skeleton
 from ites.system.files import existing, reading, replacing
-from ites.system.h5 import H5Writer
-from ites.system.hdf5 import dataset
+from ites.system.hdf5 import H5Writer, dataset
 
 FORMAT = "ites-pose-store"
 VERSION = 1
@@ -200,7 +199,8 @@ class PoseStore:
                 )
             if not (0 < sequence.fps < np.inf or np.isnan(sequence.fps)):  # nan: unknown
                 raise ItesError(
-                    f"{self.path}: sequence {sequence}: expected fps above 0, got {sequence.fps}"
+                    f"{self.path}: sequence {sequence}: expected fps above 0 or nan, got "
+                    f"{sequence.fps}"
                 )
             row += sequence.length
         if not row:

@@ -50,6 +50,8 @@ def lift(
     stage: str | None = None,
     split: str | None = None,
     layout: str | None = None,
+    person: str | int | None = None,
+    min_confidence: float | None = None,
     focal_length: float | None = None,
     field_of_view: float | None = None,
     image_size: tuple[int, int] | None = None,
@@ -69,12 +71,12 @@ def lift(
 
     Args:
         run: a run folder or a checkpoint.
-        keypoints: a pose store, an .npz or an .npy file; see `ites.data.clips.read_keypoints`.
+        keypoints: a pose store, or what `ites.data.readers.read` takes.
         out: the .npz or .h5 file to write; `docs/lifting.md` lists its keys.
         stage: "teacher" or "student"; None: what the checkpoint is, of a folder its student, or
             else its teacher.
         split: of a store, the split to lift; None: "test" where there is one, else all.
-        layout: the joints' order in an array, one of `ites.pose.skeleton.LAYOUTS`, to convert from.
+        layout, person, min_confidence: see `ites.data.readers.read`.
         focal_length: pixels, x and y alike; overrides the file's.
         field_of_view: horizontal, degrees, in place of the focal length.
         image_size: (width, height) in pixels; overrides the file's.
@@ -128,7 +130,15 @@ def lift(
     with (
         arithmetic(precision),
         ranks.joined(where),
-        KeypointReader(keypoints, model.skeleton, split, layout) as reader,
+        KeypointReader(
+            keypoints,
+            model.skeleton,
+            split,
+            layout,
+            image_size=image_size,
+            person=person,
+            min_confidence=min_confidence,
+        ) as reader,
         _only_writer(out) if ranks.main else nullcontext(),
     ):
         if reader.skeleton.parents != model.skeleton.parents:
@@ -142,6 +152,8 @@ def lift(
             "keypoints": [str(keypoints), file.st_size, file.st_mtime_ns],
             "split": split,
             "layout": layout,
+            "person": None if person is None else str(person),
+            "min_confidence": min_confidence,
             **camera,
             "model": f"{metadata.kind} {_digest(model)}",
             "scale": scale,
@@ -161,7 +173,8 @@ def lift(
             lifting = _Lifting(
                 reader, portions, parts, camera, metadata.scale, scale, body_size,
                 folded.pose, folded.clean, temporal,
-                judge, _judged(judge, model, run) if trust else [], batch_size, where,
+                judge, [*reader.notes, *(_judged(judge, model, run) if trust else [])],
+                batch_size, where,
             )  # fmt: skip
             poses, seconds = lifting.run(ranks, resume)
             summary = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -154,7 +155,9 @@ def _load(source: Path) -> Any:
         with zipfile.ZipFile(source) as archive:
             check_expansion(source, sum(info.file_size for info in archive.infolist()))
     try:
-        return torch.load(source, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # more lines, of what is refused anyway
+            warnings.simplefilter("ignore")
+            return torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # PyTorch's own words advise to load the file unsafely.
         found = re.search(r"GLOBAL (\S+)", str(error))

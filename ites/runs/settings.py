@@ -56,7 +56,7 @@ def _setting(
         help: one line for `--help`.
         least: the least value allowed.
         choices: the values allowed; empty for any.
-        shared: `ites train both` has one option for both stages, not one for each.
+        shared: all stages of a run should have one value.
         free: may change when a run is resumed.
     """
     metadata = {"help": help, "least": least, "choices": choices, "shared": shared, "free": free}

@@ -14,12 +14,13 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import IO, TYPE_CHECKING, Any
 
 from ites.errors import ItesError, shorten
+
+if TYPE_CHECKING:  # the help of the command line needs no numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 try:
     import fcntl
@@ -134,6 +135,8 @@ def _json_depth(data: bytes) -> int:
     brackets = b"".join(part.translate(None, _NO_BRACKET) for part in outside)
     if not brackets:
         return 0
+    import numpy as np
+
     steps = np.frombuffer(brackets.translate(_STEPS), np.int8)
     return int(np.cumsum(steps, dtype=np.int64).max())
 
@@ -200,6 +203,8 @@ def check_expansion(path: Path, declared: int) -> None:
 
 def _read_npy(file: IO[bytes], size: int, who: str) -> NDArray[Any]:
     """An array of `size` bytes, header included."""
+    import numpy as np
+
     start = file.read(12)
     if start[:6] != b"\x93NUMPY":
         raise ItesError(f"{who}: expected a plain array as .npy, got {_kind(start)}")
@@ -232,6 +237,8 @@ def _read_npy(file: IO[bytes], size: int, who: str) -> NDArray[Any]:
 
 def _npy_header(text: str, who: str) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
     """The dtype, whether columns come first, and the shape that an .npy header tells."""
+    import numpy as np
+
     try:
         header = ast.literal_eval(text.strip())
         code, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
