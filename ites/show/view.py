@@ -40,6 +40,11 @@ def view(
 
     Raises:
         ItesError: the file cannot be shown, no clip has that name, or a library is not installed.
+
+    Example:
+        >>> import ites
+        >>> ites.view("clip3d.npz", "clip.html")["files"]
+        ['clip.html']
     """
     clips = read_clips(path)
     chosen, notes = choose(clips, clip, max_clips, max_frames)
