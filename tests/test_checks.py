@@ -11,7 +11,8 @@ import pytest
 from ites.data.checks import CODES, check, check_array, ranges, summarise
 from ites.data.clips import Clip
 from ites.data.joint_orders import ORDERS, misfit
-from ites.pose.skeleton import HUMAN36M, Skeleton, to_human36m
+from ites.pose.layouts import to_human36m
+from ites.pose.skeleton import HUMAN36M, Skeleton
 
 JOINT = {name: index for index, name in enumerate(HUMAN36M.joints)}
 
@@ -280,7 +281,7 @@ def test_a_prior_says_what_resembles_nothing() -> None:
 
     def prior(points: np.ndarray) -> np.ndarray:
         seen.append(points)
-        return np.full(len(points), -99.0)
+        return np.full(len(points), -999.0)
 
     assert codes(walk(), prior=prior) == {"density": "warning"}
     assert codes(walk(), prior=lambda points: np.full(len(points), 20.0)) == {}

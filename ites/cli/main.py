@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from ites import __version__
 from ites.cli import doctor, lift, prepare, results, train
+from ites.cli.hints import hint_of
 from ites.cli.options import say
 from ites.errors import ItesError
 
@@ -84,7 +85,7 @@ def main(args: list[str] | None = None) -> None:
     try:
         app(args, prog_name="ites")
     except ItesError as error:
-        typer.echo(f"ites: {error}", err=True)
+        typer.echo(f"ites: {error}{hint_of(error)}", err=True)
         sys.exit(2)
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

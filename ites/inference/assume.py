@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,17 +35,20 @@ class Assumed:
         notes: a line each.
         sizes: how many times as large as in training the people of a clip look, where that counts.
         filled: missing joints that were filled.
+        findings: what is implausible, each as `ites.data.checks.Finding.plain` gives it.
     """
 
     notes: list[str] = field(default_factory=list)
     sizes: list[float] = field(default_factory=list)
     filled: int = 0
+    findings: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, other: Assumed) -> None:
         """Take in what was assumed of other clips."""
         self.notes += other.notes
         self.sizes += other.sizes
         self.filled += other.filled
+        self.findings += other.findings
 
     def lines(self) -> list[str]:
         """All of it in words, each line once."""

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ites.data.checks import Finding, ImplausibleError
 from ites.data.readers.recording import LARGEST, Detections, Frame, Person, Track
 from ites.errors import ItesError
 from ites.pose.layouts import BY_COUNT
@@ -135,9 +136,14 @@ def _with_confidence(
     if told.size and not (
         (told.min() >= -0.05 and told.max() <= OVER) or set(np.unique(told)) <= {0.0, 1.0, 2.0}
     ):
-        raise ItesError(
-            f"{path}: confidence must lie in 0..1, got {told.min():.3g} to {told.max():.3g}; a "
-            "third column that is a depth must be left out"
+        raise ImplausibleError(
+            path,
+            Finding(
+                "depth",
+                "error",
+                f"confidence must lie in 0..1, got {told.min():.3g} to {told.max():.3g}; a third "
+                "column that is a depth must be left out",
+            ),
         )
     return np.concatenate([places, third[..., None]], axis=-1), True
 

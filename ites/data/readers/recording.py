@@ -109,6 +109,10 @@ class Source:
     joints: tuple[str, ...]
     frames: NDArray[np.int64]
 
+    def array(self) -> NDArray[np.float32]:
+        """(T, K, 3): pixels and confidence."""
+        return np.concatenate([self.keypoints, self.confidence[..., None]], axis=-1)
+
 
 @dataclass(frozen=True)
 class Recording:
