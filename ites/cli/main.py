@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from ites import __version__
-from ites.cli import doctor, lift, prepare, results, train
+from ites.cli import doctor, inspect, lift, prepare, results, train
 from ites.cli.hints import hint_of
 from ites.cli.options import say
 from ites.errors import ItesError
@@ -51,6 +51,7 @@ for command in (
 ):
     prepare_app.command()(command)
 for command in (
+    inspect.inspect,
     results.evaluate,
     lift.lift,
     results.view,
