@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from ites.models.trust import DOUBT, Judgement, Trust
 from ites.pose import geometry
 from ites.pose.missing import unknown
 from ites.runs.checkpoint import Model, load_model
+from ites.system.lock import lock
 from ites.system.overlap import overlap
 from ites.system.parts import Parts
 from ites.system.ranks import Ranks, pick_device
@@ -145,6 +146,7 @@ def lift(
             min_confidence=min_confidence,
             corrections=corrections,
         ) as reader,
+        _only_writer(out) if ranks.main else nullcontext(),
     ):
         if reader.skeleton.parents != model.skeleton.parents:
             raise ItesError(
@@ -320,6 +322,12 @@ def _is_told(finding: Finding, notes: list[str]) -> bool:
     """Whether a note of the lifting already says so: it exchanges sides itself, or could."""
     told = f"{finding.clip}: left and right look swapped"
     return finding.code == "swapped-sides" and any(note.startswith(told) for note in notes)
+
+
+def _only_writer(out: str | os.PathLike[str]) -> AbstractContextManager[None]:
+    """Keeps a second lifting from the parts of the same output."""
+    out = Path(out)
+    return lock(out.with_name(f".{out.name}.lock"), f"{out}: another lifting into this file")
 
 
 def _digest(model: Model) -> str:
