@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +14,8 @@ from ites.cli.hints import hint
 from ites.cli.options import FlipY, Layout, MinConfidence, Person, Rotate, SwapSides, say
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ites.data.checks import Finding
     from ites.data.clips import Clip
     from ites.data.readers.recording import Recording, Source
@@ -84,6 +85,7 @@ def inspect(
 
 def _prior(run: Path) -> Any:
     """What a run's prior says of 2D poses."""
+    import numpy as np
     import torch
 
     from ites.runs.checkpoint import load_prior
@@ -117,6 +119,8 @@ def _head(file: Path, recording: Recording, clips: list[Clip]) -> None:
 
 
 def _clips_table(clips: list[Clip], sources: list[Source]) -> Table:
+    import numpy as np
+
     more = f" (the first {SHOWN} of {len(clips):,})" if len(clips) > SHOWN else ""
     table = Table(title=f"clips{more}", title_justify="left")
     table.add_column("clip")
@@ -124,7 +128,7 @@ def _clips_table(clips: list[Clip], sources: list[Source]) -> Table:
         table.add_column(heading, justify="right")
     for clip, source in list(zip(clips, sources, strict=True))[:SHOWN]:
         seen = source.confidence > 0
-        empty = ~seen.any(1)
+        empty = np.asarray(~seen.any(1))
         first, last = source.frames[0], source.frames[-1]
         table.add_row(
             clip.name,
@@ -139,19 +143,24 @@ def _clips_table(clips: list[Clip], sources: list[Source]) -> Table:
 
 def _longest(gone: np.ndarray) -> int:
     """The length of the longest run of true values."""
+    import numpy as np
+
     edges = np.flatnonzero(np.diff(np.concatenate([[0], gone.astype(np.int8), [0]])))
     return int(max(np.diff(edges)[::2], default=0))
 
 
 def _joints_table(recording: Recording, clips: list[Clip]) -> Table:
     """Each joint of the skeleton, what it is made of, and how often it is seen."""
+    import numpy as np
+
     from ites.pose.layouts import recipes
 
     names = recording.source[0].joints
     made = [[{joint: 1.0}] for joint in names]
     if tuple(names) != recording.skeleton.joints:
         made = recipes(names)
-    there = np.concatenate([source.confidence > 0 for source in recording.source]).any(0)
+    told = np.concatenate([source.confidence > 0 for source in recording.source])
+    there = np.asarray(told.any(0))
     usable = {name for name, seen in zip(names, there, strict=True) if seen}
     seen = np.concatenate(
         [
