@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from operator import index
 
-
 from ites.errors import ItesError
 
 MOST_JOINTS = 256
