@@ -627,7 +627,9 @@ def test_arrays_of_another_length_are_neither_written_nor_read(tmp_path, ending,
         with np.load(path) as arrays:
             members = {name: arrays[name] for name in arrays.files}
         np.savez(path, **{**members, key: members[key][:23]})
-    with pytest.raises(ItesError, match=f"{key} must have a row per frame of its clips, 24, got 2"):
+    with pytest.raises(
+        ItesError, match=f"{key}: expected numbers of shape .24.*a row per frame, got"
+    ):
         read_clips(path)
 
 

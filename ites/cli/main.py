@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Annotated
 
 import typer
 from typer.core import TyperGroup
 
 from ites import __version__
-from ites.cli import doctor, lift, prepare, results, train
+from ites.cli import doctor, errors, export, lift, prepare, results, train
 from ites.cli.options import say
-from ites.errors import ItesError
 
 FIRST = ("demo", "prepare", "train")
 
@@ -53,6 +50,7 @@ for command in (
     results.evaluate,
     lift.lift,
     results.view,
+    export.export,
     results.report,
     results.convert,
     results.conformance,
@@ -80,12 +78,5 @@ def _root(
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line; a user's mistake becomes one line and exit code 2."""
-    try:
-        app(args, prog_name="ites")
-    except ItesError as error:
-        typer.echo(f"ites: {error}", err=True)
-        sys.exit(2)
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    """Run the command line and leave the process; see `ites.cli.errors.run`."""
+    errors.run(app, args)

@@ -164,4 +164,4 @@ def _summary(out: Path, summary: dict[str, Any]) -> None:
     if summary["acknowledgement"]:
         say(f"  {summary['acknowledgement']}")
     missing = " --missing interpolate" if incomplete else ""
-    say(f"next: ites train both --data {out} --out runs/{out.stem}{missing}")
+    say(f"next: ites train --data {out} --out runs/{out.stem}{missing}")

@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from ites.models.trust import DOUBT, Judgement, Trust
 from ites.pose import geometry
 from ites.pose.missing import unknown
 from ites.runs.checkpoint import Model, load_model
+from ites.system.lock import lock
 from ites.system.overlap import overlap
 from ites.system.parts import Parts
 from ites.system.ranks import Ranks, pick_device
@@ -138,6 +139,7 @@ def lift(
             person=person,
             min_confidence=min_confidence,
         ) as reader,
+        _only_writer(out) if ranks.main else nullcontext(),
     ):
         if reader.skeleton.parents != model.skeleton.parents:
             raise ItesError(
@@ -288,6 +290,12 @@ class _Lifting:
             writer.settings = {**summary, "notes": notes}
         self.parts.remove()
         return writer.settings
+
+
+def _only_writer(out: str | os.PathLike[str]) -> AbstractContextManager[None]:
+    """Keeps a second lifting from the parts of the same output."""
+    out = Path(out)
+    return lock(out.with_name(f".{out.name}.lock"), f"{out}: another lifting into this file")
 
 
 def _digest(model: Model) -> str:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ites import ops
+from ites.data.lifted import DOUBT as DOUBT
 from ites.errors import ItesError
 from ites.models import Prior, Teacher, fold_norms
 from ites.models.teacher import limited, spread_of
@@ -34,8 +35,6 @@ from ites.system.files import replacing
 
 VIEWS = 4
 """From how many sides a pose is seen; 16 tell no more of its error."""
-DOUBT = 0.8
-"""A pose whose depth's sign is less sure than this is counted, and shown pale."""
 BATCH = 2048
 """Poses that are judged at a time."""
 RIDGE = 1e-9

@@ -8,7 +8,7 @@
 | triton | Triton kernels (`ites.kernels`) | the same; on a CPU under `TRITON_INTERPRET=1` |
 
 Where nobody names a backend, `choices.json` says which is the fastest for an op and a kind of
-device, and on what that was measured; `python -m benchmarks.choose` writes it.
+device, and on what that was measured; `python -m benchmarks.ops.choose` writes it.
 """
 
 from __future__ import annotations

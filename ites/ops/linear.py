@@ -38,7 +38,7 @@ def linear(
     device = x.device.type
     plain = torch.is_autocast_enabled(device) or x.dtype != weight.dtype
     rows = x.numel() // max(x.shape[-1], 1)
-    if plain or rows <= FEW or choose("linear", device, x.dtype, backend) != "cpp":
+    if plain or choose("linear", device, x.dtype, backend) != "cpp" or rows <= FEW:
         return functional.linear(x, weight, bias)
     flat = x.reshape(-1, x.shape[-1]).contiguous()
     y = _linear(flat, weight.contiguous(), None if bias is None else bias.contiguous(), "cpp")

@@ -1,14 +1,40 @@
-"""Skeletons: joints, parents, mirror pairs, pooling pairs; and maps between keypoint layouts."""
+"""Skeletons: joints, parents, mirror pairs, pooling pairs; those built in are `skeletons/*.toml`.
+
+A file of a user's own has the same form::
+
+    name = "chain"
+    joints = ["hip", "knee", "ankle"]
+    head = "ankle"                       # its distance to the root sets the input's scale
+    mirror = [["left_eye", "right_eye"]] # left and right; may be absent
+    pooling = [["knee", "ankle"]]        # may be absent: each joint with its parent, leaves first
+
+    [parents]                            # of every joint but the root
+    knee = "hip"
+    ankle = "knee"
+
+    [maps.human36m]                      # may be absent; see `ites.pose.layouts`
+    source = "where the joints are defined"
+"""
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache, cached_property
 from operator import index
+from pathlib import Path
+from typing import Any
 
 from ites.errors import ItesError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 MOST_JOINTS = 256
 """Of a skeleton; far more than a body has, few enough for tables of pairs of joints."""
@@ -139,31 +165,211 @@ def _pair_with_parents(parents: Sequence[int]) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(pairs))
 
 
-HUMAN36M = Skeleton(
-    name="human36m",
-    joints=(
-        "pelvis",
-        "right_hip",
-        "right_knee",
-        "right_ankle",
-        "left_hip",
-        "left_knee",
-        "left_ankle",
-        "spine",
-        "thorax",
-        "neck",
-        "head",
-        "left_shoulder",
-        "left_elbow",
-        "left_wrist",
-        "right_shoulder",
-        "right_elbow",
-        "right_wrist",
-    ),
-    parents=(-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15),
-    left=(4, 5, 6, 11, 12, 13),
-    right=(1, 2, 3, 14, 15, 16),
-    head=10,
-    pooling=((2, 3), (5, 6), (1, 4), (0, 7), (8, 10), (15, 16), (12, 13), (11, 14)),
-)
+Recipe = dict[str, float]
+"""A joint as a weighted sum of other joints, by name."""
+
+FOLDER = Path(__file__).parent / "skeletons"
+"""Where the built-in skeletons are."""
+
+_LARGEST = 1 << 20
+"""Bytes of a skeleton's file; the largest built-in one has 7,000."""
+
+
+@dataclass(frozen=True)
+class JointMap:
+    """How the joints of another skeleton are made of those of a layout.
+
+    Args:
+        source: where the points of both are defined.
+        recipes: by joint of the other skeleton, the best first; only what differs from that
+            skeleton's own `recipes`.
+    """
+
+    source: str
+    recipes: Mapping[str, Sequence[Recipe]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SkeletonFile:
+    """What a skeleton's TOML file says.
+
+    Args:
+        skeleton: the tree.
+        source: where the order of joints is defined.
+        recipes: how each joint can be made of joints of other layouts, by name, the best first.
+        maps: to other skeletons, by their names.
+    """
+
+    skeleton: Skeleton
+    source: str = ""
+    recipes: Mapping[str, Sequence[Recipe]] = field(default_factory=dict)
+    maps: Mapping[str, JointMap] = field(default_factory=dict)
+
+
+@cache
+def skeleton_names() -> tuple[str, ...]:
+    """The names of the built-in skeletons, Human3.6M's first."""
+    names = sorted(path.stem for path in FOLDER.glob("*.toml"))
+    return tuple(sorted(names, key=lambda name: name != "human36m"))
+
+
+def load_skeleton(name: str | os.PathLike[str]) -> Skeleton:
+    """A built-in skeleton by its name, or the one of a TOML file.
+
+    Args:
+        name: one of `skeleton_names()`, or the path of a file.
+
+    Raises:
+        ItesError: there is no such skeleton or file, or the file is wrong.
+    """
+    return skeleton_file(name).skeleton
+
+
+def skeleton_file(name: str | os.PathLike[str]) -> SkeletonFile:
+    """All that the file of a skeleton says; see `load_skeleton`."""
+    if str(name) in skeleton_names():
+        return _built_in(str(name))
+    if Path(name).suffix != ".toml" and not Path(name).is_file():
+        nearest = difflib.get_close_matches(str(name), skeleton_names(), n=1, cutoff=0)[0]
+        raise ItesError(
+            f"skeleton: expected a TOML file or one of {', '.join(skeleton_names())}, got "
+            f"{str(name)[:40]!r}; the nearest is {nearest!r}"
+        )
+    return read_skeleton(name)
+
+
+@cache
+def _built_in(name: str) -> SkeletonFile:
+    return read_skeleton(FOLDER / f"{name}.toml")
+
+
+def read_skeleton(path: str | os.PathLike[str]) -> SkeletonFile:
+    """Read a skeleton's TOML file.
+
+    Raises:
+        ItesError: the file is absent or no TOML, a name is unknown, or the joints form no tree.
+    """
+    try:
+        if Path(path).stat().st_size > _LARGEST:
+            raise ItesError(f"{path}: expected a skeleton of at most {_LARGEST} bytes, got more")
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ItesError(f"{path}: cannot read the skeleton: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        told = " ".join(str(error).split())[:120]
+        raise ItesError(f"{path}: expected a TOML file of a skeleton: {told}") from None
+    return _Reader(path).read(content)
+
+
+class _Reader:
+    """Checks what a skeleton's file says, entry by entry."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path
+
+    def read(self, content: dict[str, Any]) -> SkeletonFile:
+        known = (
+            "name", "source", "joints", "head", "mirror", "pooling", "parents", "recipes", "maps",
+        )  # fmt: skip
+        for key in content:
+            if key not in known:
+                raise self.wrong(key[:40], f"a name of {', '.join(known)}", key)
+        joints = content.get("joints")
+        if not isinstance(joints, list) or not all(isinstance(j, str) and j for j in joints):
+            raise self.wrong("joints", "a list of names", joints)
+        twice = next((joint for joint in joints if joints.count(joint) > 1), None)
+        if twice is not None:
+            raise self.wrong("joints", "each name once", twice)
+        self.index = {joint: at for at, joint in enumerate(joints)}
+        parents = [-1] * len(joints)
+        for joint, parent in self.table(content, "parents").items():
+            parents[self.joint("parents", joint)] = self.joint(f"parents.{joint}", parent)
+        roots = [joint for joint in joints if parents[self.index[joint]] == -1]
+        if len(roots) != 1:
+            raise self.wrong("parents", "a parent of every joint but one, the root", roots)
+        pairs = self.pairs(content, "mirror")
+        sides = [joint for pair in pairs for joint in pair]
+        if len(set(sides)) != len(sides):
+            raise self.wrong("mirror", "each joint in one pair of two", content["mirror"])
+        if self.index[roots[0]] in sides:
+            raise self.wrong("mirror", "a root that has no mirror image", roots[0])
+        name = self.text(content, "name", Path(self.path).stem)
+        if "head" not in content:
+            raise self.wrong("head", f"a joint, of {', '.join(joints)}", None)
+        try:
+            skeleton = Skeleton(
+                name=name,
+                joints=tuple(joints),
+                parents=tuple(parents),
+                left=tuple(left for left, _ in pairs),
+                right=tuple(right for _, right in pairs),
+                head=self.joint("head", content["head"]),
+                pooling=tuple(self.pairs(content, "pooling")),
+            )
+        except ItesError as error:
+            raise ItesError(f"{self.path}: {error}"[:300]) from None
+        if skeleton.head == skeleton.root:
+            raise self.wrong("head", "another joint than the root", content["head"])
+        maps = {}
+        for target in self.table(content, "maps"):
+            entry = dict(self.table(content["maps"], target, "maps."))
+            source = self.text(entry, "source", "", f"maps.{target}.")
+            entry.pop("source", None)
+            maps[target] = JointMap(source, self.recipes(entry, f"maps.{target}.", self.index))
+        recipes = self.recipes(self.table(content, "recipes"), "recipes.", None)
+        return SkeletonFile(skeleton, self.text(content, "source", ""), recipes, maps)
+
+    def wrong(self, place: str, expected: str, got: object) -> ItesError:
+        told = "nothing" if got is None else repr(got)
+        told = told if len(told) <= 60 else f"{told[:57]}..."
+        expected = expected if len(expected) <= 120 else f"{expected[:117]}..."
+        return ItesError(f"{self.path}: {place}: expected {expected}, got {told}")
+
+    def table(self, content: Mapping[str, Any], key: str, before: str = "") -> dict[str, Any]:
+        value = content.get(key, {})
+        if not isinstance(value, dict):
+            raise self.wrong(before + key, "a table", value)
+        return value
+
+    def text(self, content: Mapping[str, Any], key: str, default: str, before: str = "") -> str:
+        value = content.get(key, default)
+        if not isinstance(value, str):
+            raise self.wrong(before + key, "a text", value)
+        return value
+
+    def joint(self, place: str, name: object) -> int:
+        if not isinstance(name, str) or name not in self.index:
+            raise self.wrong(place, f"a joint, of {', '.join(self.index)}", name)
+        return self.index[name]
+
+    def pairs(self, content: Mapping[str, Any], key: str) -> list[tuple[int, int]]:
+        value = content.get(key, [])
+        if not isinstance(value, list) or any(
+            not isinstance(pair, list) or len(pair) != 2 for pair in value
+        ):
+            raise self.wrong(key, "a list of pairs of joints", value)
+        return [(self.joint(key, a), self.joint(key, b)) for a, b in value]
+
+    def recipes(
+        self, content: Mapping[str, Any], place: str, known: Mapping[str, int] | None
+    ) -> dict[str, list[Recipe]]:
+        for joint, choices in content.items():
+            if not isinstance(choices, list) or not choices:
+                raise self.wrong(place + joint, "a list of tables of weights by joint", choices)
+            for recipe in choices:
+                if not isinstance(recipe, dict) or not recipe:
+                    raise self.wrong(place + joint, "a table of weights by joint", recipe)
+                for name, weight in recipe.items():
+                    if known is not None:
+                        self.joint(place + joint, name)
+                    number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+                    if not number or not abs(weight) < 1e3:
+                        raise self.wrong(f"{place}{joint}.{name}", "a finite weight", weight)
+        return {
+            joint: [{name: float(weight) for name, weight in recipe.items()} for recipe in choices]
+            for joint, choices in content.items()
+        }
+
+
+HUMAN36M = load_skeleton("human36m")
 """Human3.6M's 17 joints; "neck" is the point between neck and nose, "head" the crown."""

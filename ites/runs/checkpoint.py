@@ -198,10 +198,11 @@ def build_model(
     most = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
     for name, value in sizes.items():
         limit = len(tensors) if name == "blocks" else max(most, 1)
-        right = isinstance(value, (bool, float)) or (
-            isinstance(value, int) and 0 <= value <= (math.inf if name == "distance" else limit)
-        )
-        if not right or not math.isfinite(value):
+        if isinstance(value, int) and name != "distance":
+            right = 0 <= value <= limit
+        else:
+            right = isinstance(value, (int, float)) and 0 < value < math.inf
+        if not right:
             raise ItesError(f"{who}: {name}: expected a size that fits its tensors, got {value!r}")
     try:
         with torch.device("meta"):
@@ -218,6 +219,15 @@ def _check_shapes(who: str, own: Mapping[str, Tensor], tensors: Mapping[str, Ten
         given = tuple(tensors[name].shape) if name in tensors else "no such tensor"
         if expected != given:
             raise ItesError(f"{who}: {name}: expected {expected}, got {given}")
+
+
+def step_of(path: str | os.PathLike[str]) -> int | None:
+    """The step of the weights in a file; None where there is no whole checkpoint."""
+    try:
+        _, text = _read(Path(path), MODEL_FORMAT)
+        return int(text["step"])
+    except (ItesError, KeyError, ValueError):
+        return None
 
 
 def assign(path: str | os.PathLike[str], model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from ites import __version__
 from ites.data.clips import Clip, Clips
-from ites.data.lifted import PER_FRAME, read_clips
+from ites.data.lifted import DOUBT, PER_FRAME, read_clips
 from ites.errors import ItesError
-from ites.models.trust import DOUBT
 from ites.pose.skeleton import Skeleton
 from ites.system.files import replacing
 

@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import math
 import os
 import re
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import IO, TYPE_CHECKING, Any
 
 from ites.errors import ItesError, shorten
 
-__all__ = ["existing", "load_json", "load_npy", "load_npz", "reading", "replacing", "shorten"]
+if TYPE_CHECKING:  # the help of the command line needs no numpy
+    import numpy as np
+    from numpy.typing import NDArray
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = [
+    "check_expansion",
+    "existing",
+    "kind_of",
+    "load_json",
+    "load_npy",
+    "load_npz",
+    "reading",
+    "remove_orphans",
+    "replacing",
+    "shorten",
+]
 
 JSON_BYTES = 1 << 29
 """The largest JSON file that is read; its objects take up to 30 times as much memory."""
@@ -27,7 +46,7 @@ JSON_DEPTH = 64
 """Lists and objects within each other in a JSON file, at most."""
 EXPANSION = 200
 """What a compressed file may declare to hold, over its own size."""
-EXPANSION_FREE = 1 << 26
+EXPANSION_FREE = 1 << 24
 """Bytes that any compressed file may declare to hold, however small it is."""
 NPY_HEADER = 10_000
 """Bytes of an .npy header, at most."""
@@ -116,6 +135,8 @@ def _json_depth(data: bytes) -> int:
     brackets = b"".join(part.translate(None, _NO_BRACKET) for part in outside)
     if not brackets:
         return 0
+    import numpy as np
+
     steps = np.frombuffer(brackets.translate(_STEPS), np.int8)
     return int(np.cumsum(steps, dtype=np.int64).max())
 
@@ -140,13 +161,12 @@ def load_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     with reading(path, expected):
         with path.open("rb") as file:
             if file.read(2) != b"PK":
-                file.seek(0)
-                raise ItesError(f"{path}: expected {expected}, got {_kind(file.read(256))}")
+                raise ItesError(f"{path}: expected {expected}, got {kind_of(path)}")
         with zipfile.ZipFile(path) as archive:
             members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
             if not members:
                 raise ItesError(f"{path}: expected {expected}, got a zip archive without any")
-            _check_expansion(path, sum(info.file_size for info in members))
+            check_expansion(path, sum(info.file_size for info in members))
             arrays = {}
             for info in members:
                 name = info.filename.removesuffix(".npy")
@@ -167,8 +187,12 @@ def load_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
         return _read_npy(file, path.stat().st_size, str(path))
 
 
-def _check_expansion(path: Path, declared: int) -> None:
-    """Raise ItesError where a compressed file declares more than it can be believed to hold."""
+def check_expansion(path: Path, declared: int) -> None:
+    """Hold the bytes that a file declares against its own size.
+
+    Raises:
+        ItesError: they are more than `EXPANSION` times the file's, and than `EXPANSION_FREE`.
+    """
     allowed = max(EXPANSION * path.stat().st_size, EXPANSION_FREE)
     if declared > allowed:
         raise ItesError(
@@ -179,6 +203,8 @@ def _check_expansion(path: Path, declared: int) -> None:
 
 def _read_npy(file: IO[bytes], size: int, who: str) -> NDArray[Any]:
     """An array of `size` bytes, header included."""
+    import numpy as np
+
     start = file.read(12)
     if start[:6] != b"\x93NUMPY":
         raise ItesError(f"{who}: expected a plain array as .npy, got {_kind(start)}")
@@ -211,6 +237,8 @@ def _read_npy(file: IO[bytes], size: int, who: str) -> NDArray[Any]:
 
 def _npy_header(text: str, who: str) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
     """The dtype, whether columns come first, and the shape that an .npy header tells."""
+    import numpy as np
+
     try:
         header = ast.literal_eval(text.strip())
         code, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
@@ -231,6 +259,12 @@ def _npy_header(text: str, who: str) -> tuple[np.dtype[Any], bool, tuple[int, ..
     return np.dtype(code), fortran, shape
 
 
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """What a file is by its first bytes, in words, such as "a text file"."""
+    with Path(path).open("rb") as file:
+        return _kind(file.read(256))
+
+
 def _kind(start: bytes) -> str:
     """What a file that begins with these bytes is, in words."""
     if not start:
@@ -244,7 +278,7 @@ def _kind(start: bytes) -> str:
 
 _PLAIN = re.compile(r"[<>|=]?(b1|[iuf][1248]|c8|c16|[SU]\d{1,9})")
 _KINDS = (
-    (b"PK", "a zip archive (.npz)"),
+    (b"PK", "a zip archive"),
     (b"\x93NUMPY", "an .npy file"),
     (b"\x89HDF", "an HDF5 file"),
     (b"\x1f\x8b", "a gzip file"),
@@ -255,16 +289,102 @@ _KINDS = (
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path`; it takes that name when the block ends without an error.
 
-    Missing folders are made. The data reach the disk before the name changes, so that after a
-    crash `path` holds either the old file or the new one.
+    Missing folders are made. The data and then the name reach the disk, so that after a crash
+    `path` holds either the old file or the new one. Files that killed processes left half written
+    in that folder are removed.
+
+    Raises:
+        OSError: the file cannot be written; it names `path`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_orphans(path.parent)
+        with _locked(temporary):
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno in _OF_THE_PLACE and error.filename in (None, str(temporary)):
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+_OF_THE_PLACE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.EFBIG,
+    errno.ENAMETOOLONG,
+)
+
+
+def remove_orphans(folder: Path) -> None:
+    """Remove files `.NAME.PID.tmp` whose process has died; looks once into each folder.
+
+    The writer of such a file holds a lock on it, also seen from other machines. Without the lock a
+    file stays while its process lives, unless that process began after the file was written: then
+    the number is another process's.
+    """
+    if fcntl is None or folder in _looked_into:
+        return
+    _looked_into.add(folder)
+    for path in folder.glob(".*.tmp"):
+        match = _TEMPORARY.fullmatch(path.name)
+        with suppress(OSError):
+            if match and path.is_file() and not _is_alive(int(match[1]), path.stat().st_mtime):
+                with path.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+
+
+_looked_into: set[Path] = set()
+_TEMPORARY = re.compile(r"\..+\.(\d{1,9})\.tmp")
+
+
+def _is_alive(process: int, since: float) -> bool:
+    """Whether a process of this number lives that began before a time, seconds since 1970."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        pass
+    try:
+        numbers = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        up = float(Path("/proc/uptime").read_text().split()[0])
+        began = time.time() - up + int(numbers[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):  # no /proc here
+        return True
+    return began <= since + 5
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Make a file and hold a lock on it, where there are locks."""
+    with path.open("ab") as file:
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder reach the disk, where the system can."""
+    if os.name != "posix":
+        return
+    with suppress(PermissionError):  # a folder that may be written but not read
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

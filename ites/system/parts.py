@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ites.errors import ItesError
-from ites.system.files import replacing
+from ites.system.files import load_json, reading, remove_orphans, replacing
 
 REQUEST = "request.json"
 
@@ -43,9 +43,12 @@ class Parts:
             ItesError: the folder holds parts of other work, or no parts at all but other files.
         """
         note = self.folder / REQUEST
+        if self.folder.is_dir():
+            remove_orphans(self.folder)
         if note.is_file():
             if resume:
-                self._expect(json.loads(note.read_text(encoding="utf-8")))
+                with reading(note, "what parts of an output are for"):
+                    self._expect(load_json(note))
                 return
             self.remove()
         elif self.folder.is_dir() and any(self.folder.iterdir()):
