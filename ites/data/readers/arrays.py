@@ -122,6 +122,11 @@ def _with_confidence(
             f"{array.shape}"
         )
     if given is not None:
+        if array.shape[-1] == 3 and array.shape[-2] != 33:
+            raise ItesError(
+                f"{path}: {name} must have shape (T, J, 2) beside a confidence, got {array.shape}: "
+                "a third column would be a second confidence, or a depth"
+            )
         if given.shape == (*places.shape[:-1], 1):
             given = given[..., 0]
         if given.shape != places.shape[:-1] or given.dtype.kind not in "fiub":
