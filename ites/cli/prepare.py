@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ites.cli.options import Layout, MinConfidence, Person, Split, say
+from ites.cli.options import FlipY, Layout, MinConfidence, Person, Rotate, Split, SwapSides, say
 
 SHOWN = 20
 """Subjects of a split that the summary names."""
@@ -121,11 +121,16 @@ def keypoints(
     ] = None,
     person: Person = None,
     min_confidence: MinConfidence = None,
+    flip_y: FlipY = False,
+    rotate: Rotate = 0,
+    swap_sides: SwapSides = False,
 ) -> None:
     """Your own keypoints, by any detector, without 3D.
 
     Example: ites prepare keypoints clips/ --layout coco17 --out mine.h5
     """
+    from ites.cli.hints import tell
+    from ites.data.corrections import Corrections
     from ites.data.datasets.keypoints import prepare_keypoints
 
     given: dict[str, Any] = {} if field_of_view is None else {"field_of_view": field_of_view}
@@ -139,8 +144,10 @@ def keypoints(
         image_size=image_size,
         person=person,
         min_confidence=min_confidence,
+        corrections=Corrections(flip_y=flip_y, rotate=rotate, swap_sides=swap_sides),
         **given,
     )
+    tell(summary["findings"])
     _summary(out, summary)
 
 

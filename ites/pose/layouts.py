@@ -139,7 +139,7 @@ _RECIPES: dict[str, list[Recipe]] = {
     "spine": [
         {"spine": 1.0},
         *_between((_SHOULDERS, _HIPS), ({"thorax": 1.0}, _HIPS), ({"neck": 1.0}, _HIPS)),
-        *_between(*((m, {n: 1.0}) for n in ("mid_hip", "pelvis") for m in (_SHOULDERS, {"neck": 1.0}))),
+        *_between(*((m, {n: 1.0}) for n in ("mid_hip", "pelvis") for m in _MIDDLES)),
     ],
     "thorax": [{"thorax": 1.0}, _SHOULDERS, {"neck": 1.0}],
     "neck": [
@@ -296,9 +296,11 @@ _SYNONYMS = {
     "headtop": "head_top", "tophead": "head_top", "topofhead": "head_top", "vertex": "head_top",
     "crown": "head_top", "forehead": "head_top", "head": "head_top", "headend": "head_top",
     "midhip": "mid_hip", "hip": "mid_hip", "hips": "mid_hip", "midhips": "mid_hip",
-    "hipcenter": "mid_hip", "hipcentre": "mid_hip", "root": "pelvis", "pelvis": "pelvis", "chin": "upper_neck",
+    "hipcenter": "mid_hip", "hipcentre": "mid_hip", "root": "pelvis", "pelvis": "pelvis",
+    "chin": "upper_neck",
     "upperneck": "upper_neck", "neckbase": "neck", "midshoulder": "neck", "midshoulders": "neck",
-    "shouldercenter": "neck", "sternum": "neck", "neck": "neck", "nose": "nose", "thorax": "thorax",
+    "shouldercenter": "neck", "sternum": "neck", "neck": "neck", "nose": "nose",
+    "thorax": "thorax",
     "chest": "thorax", "spine": "spine", "belly": "spine", "torso": "spine",
 }  # fmt: skip
 _SIDED = {

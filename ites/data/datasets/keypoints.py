@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ites.data.checks import Finding, check, refuse, summarise
 from ites.data.clips import Clip, seen_joints
+from ites.data.corrections import Corrections
 from ites.data.readers import read
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.errors import ItesError
@@ -31,6 +33,7 @@ def prepare_keypoints(
     image_size: tuple[int, int] | None = None,
     min_confidence: float | None = None,
     person: str | int | None = None,
+    corrections: Corrections | None = None,
     title: str = "",
 ) -> dict[str, Any]:
     """Write a pose store of 2D keypoints.
@@ -48,18 +51,20 @@ def prepare_keypoints(
         min_confidence: a joint with less confidence than this counts as missing; None: the
             detector's default.
         person: the track id or number of the only person to read; None: everybody.
+        corrections: what to do to the keypoints after reading them; None: nothing.
         title: one line that says what the data are.
 
     Returns:
-        `PoseStore.summary` of what was written, and `notes`: what was assumed, derived or left
-        out, a line each.
+        `PoseStore.summary` of what was written, `notes`: what was assumed, derived or left out, a
+        line each, and `findings`: what is implausible, as `ites.data.checks.Finding.plain` has it.
 
     Raises:
-        ItesError: there is no file, or one cannot be read or holds no pose.
+        ItesError: there is no file, or one cannot be read, holds no pose or none that can be right.
     """
     if field_of_view is not None and not 0 < field_of_view < 180:
         raise ItesError(f"prepare_keypoints: field_of_view must be in 0..180, got {field_of_view}")
-    notes: list[str] = []
+    notes: list[str] = [] if corrections is None else corrections.lines()
+    findings: list[Finding] = []
     taken: set[str] = set()
     with PoseStoreWriter(out, HUMAN36M, title or "2D keypoints") as writer:
         for path in map(Path, sources):
@@ -77,8 +82,15 @@ def prepare_keypoints(
             for note in recording.notes:
                 named = not several or note.startswith(f"{path.stem}: ")
                 notes.append(note if named else f"{path.stem}: {note}")
-            for clip in recording.clips:
-                clip = replace(clip, name=_unused(clip.name, path, taken))
+            clips = [
+                replace(clip, name=_unused(clip.name, path, taken)) for clip in recording.clips
+            ]
+            if corrections is not None:
+                clips = [corrections(clip, HUMAN36M) for clip in clips]
+            raw = [source.array() for source in recording.source]
+            found = check(clips, raw=raw, layout=recording.layout)
+            findings += refuse(found, len(clips), path)
+            for clip in clips:
                 if focal_length:
                     clip = replace(clip, focal_length=(focal_length,) * 2)
                 camera = _camera(clip, field_of_view)
@@ -95,7 +107,11 @@ def prepare_keypoints(
                     confidence=clip.confidence,
                 )
     with PoseStore(out) as store:
-        return {**store.summary(), "notes": list(dict.fromkeys(notes))}
+        return {
+            **store.summary(),
+            "notes": list(dict.fromkeys(notes)),
+            "findings": [finding.plain() for finding in summarise(findings)],
+        }
 
 
 def _unused(name: str, path: Path, taken: set[str]) -> str:

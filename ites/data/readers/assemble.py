@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ites.data.checks import Finding, ImplausibleError
 from ites.data.clips import Clip
 from ites.data.readers.frames import Video, natural, videos_of
 from ites.data.readers.recording import Detections, Frame, Person, Recording, Source, Track
@@ -236,7 +237,7 @@ def _clean(
     weak = finite & ~corner & (sure > 0) & (sure < least)
     seen = finite & ~corner & (sure > 0) & ~weak
     zeros = int((corner & (sure > 0)).sum())
-    if zeros and found.scored:
+    if zeros:
         notes.append(f"{zeros} joints at exactly (0, 0) count as missing")
     if weak.any():
         share = f"{int(weak.sum())} of {int((finite & (sure > 0)).sum())} joints"
@@ -281,14 +282,24 @@ def _pixels(
     low, high = np.percentile(places[seen], (1, 99))
     halves = signed and low < -0.2
     if low < (-1.2 if halves else -0.2) or high > 1.2:
-        raise ItesError(
-            f"{path}: expected keypoints in pixels, or x / width and y / height in 0..1; "
-            f"got numbers from {low:.3g} to {high:.3g}"
+        raise ImplausibleError(
+            path,
+            Finding(
+                "units",
+                "error",
+                "expected keypoints in pixels, or x / width and y / height in 0..1; "
+                f"got numbers from {low:.3g} to {high:.3g}",
+            ),
         )
     if not (extent > 0).all():
-        raise ItesError(
-            f"{path}: keypoints are normalised (from {low:.3g} to {high:.3g}, x / width and "
-            "y / height): the image size (width, height) in pixels is needed"
+        raise ImplausibleError(
+            path,
+            Finding(
+                "normalised",
+                "error",
+                f"keypoints are normalised (from {low:.3g} to {high:.3g}, x / width and "
+                "y / height): the image size (width, height) in pixels is needed",
+            ),
         )
     width, height = extent[0, 0]
     notes.append(f"normalised coordinates, times the image size {width:.0f} x {height:.0f}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -122,9 +123,11 @@ def _npz(path: Path) -> Detections:
     try:
         return arrays.parse(path, load_npz(path))
     except ItesError as error:
-        if "Python objects" not in str(error):
-            raise
         plain = error
+    with zipfile.ZipFile(path) as archive:
+        names = {name.removesuffix(".npy") for name in archive.namelist()}
+    if "Python objects" not in str(plain) or not videopose3d.could_be(names):
+        raise plain
     content = load_pickled(path)
     if not videopose3d.recognises(content):
         raise plain
