@@ -74,9 +74,7 @@ def videos_of(frames: list[Frame], where: str) -> list[Video]:
             )
         rows = dict(zip(numbers, people, strict=True))
         told = range(numbers[0], numbers[-1] + 1, step)
-        videos.append(
-            Video(name, list(told), [rows.get(n, []) for n in told], keys[numbers[0]])
-        )
+        videos.append(Video(name, list(told), [rows.get(n, []) for n in told], keys[numbers[0]]))
     return videos
 
 

@@ -153,14 +153,18 @@ def joints_from(values: Any, where: str, scores: Any = None) -> NDArray[np.float
     if array.ndim == 1:
         triples = array.size % 3 == 0 and not (array.size % 2 == 0 and array.size // 2 in (17, 33))
         if not array.size or array.size % (3 if triples else 2):
-            raise ItesError(f"{where}: expected x, y, confidence per joint, got {array.size} numbers")
+            raise ItesError(
+                f"{where}: expected x, y, confidence per joint, got {array.size} numbers"
+            )
         array = array.reshape(-1, 3 if triples else 2)
     if array.ndim != 2 or array.shape[1] not in (2, 3) or not len(array):
         raise ItesError(f"{where}: expected K keypoints of x and y, got shape {array.shape}")
     if scores is not None:
         sure = numbers(scores, where).reshape(-1)
         if array.shape[1] != 2:
-            raise ItesError(f"{where}: expected 2D keypoints, got (K, {array.shape[1]}) with scores")
+            raise ItesError(
+                f"{where}: expected 2D keypoints, got (K, {array.shape[1]}) with scores"
+            )
         if len(sure) != len(array):
             raise ItesError(
                 f"{where}: expected {len(array)} keypoint scores, one per keypoint, got {len(sure)}"
