@@ -35,6 +35,7 @@ EXTRAS = {
     "view": ("plotly", "matplotlib", "imageio_ffmpeg", "PIL"),
     "log": ("tensorboard",),
     "data": ("cdflib",),
+    "export": ("ezc3d", "pygltflib", "onnx", "onnxscript"),
 }
 
 
