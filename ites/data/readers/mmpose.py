@@ -106,6 +106,6 @@ def _meta(meta: Any) -> tuple[tuple[str, ...] | None, str | None]:
         return None, "human36m" if data in ("h36m", "human3.6m") else None
     joints = tuple(joint_name(name) for name in names)
     usual = BY_COUNT.get(len(joints))
-    if usual and len(set(joints) & set(joints_of(usual))) == len(set(joints_of(usual))):
-        return None, usual if joints == joints_of(usual) else None
+    if usual and joints == joints_of(usual):
+        return None, usual
     return (joints, None) if len(set(joints)) == len(joints) else (None, usual)
