@@ -61,6 +61,22 @@ def test_frames_that_the_ids_skip_are_missing(tmp_path):
     assert recording.source[0].frames.tolist() == list(range(12))
 
 
+def test_somebody_seen_in_few_frames_is_still_in_a_video(tmp_path):
+    points = walk(frames=100)
+    kept = sorted(np.random.default_rng(2).choice(100, 30, replace=False).tolist())
+    recording = read(written(tmp_path, results((t, [(points[t], {})]) for t in kept)))
+    (clip,) = recording.clips
+    rows = np.array(kept) - kept[0]
+    assert np.flatnonzero((clip.confidence > 0).any(1)).tolist() == rows.tolist()
+    expected, _ = to_human36m(points[kept], "coco17")
+    np.testing.assert_allclose(clip.keypoints[rows], expected, atol=0.01)
+
+
+def test_sparse_ids_of_results_are_photographs(tmp_path):
+    content = results((n, [(walk()[0], {})]) for n in (139, 285, 632, 724, 776, 785))
+    assert [len(clip) for clip in read(written(tmp_path, content)).clips] == [1] * 6
+
+
 def test_every_eighth_frame_is_no_gap(tmp_path):
     points = walk(frames=10)
     path = written(tmp_path, results((8 * t, [(points[t], {})]) for t in range(10)))
@@ -318,6 +334,28 @@ def test_mmpose_names_its_joints(tmp_path):
     meta = {"keypoint_id2name": {str(i): name for i, name in enumerate(shuffled)}}
     (clip,) = read(written(tmp_path, {"meta_info": meta, "instance_info": frames})).clips
     same(clip, points)
+
+
+def test_rtmlib(tmp_path):
+    first, second = walk(frames=7), walk(frames=7, start=(200.0, 400.0), height=250.0)
+    people = np.round(np.stack([first, second], axis=1).astype(float), 3)
+    frames = [{"keypoints": p.tolist(), "scores": np.full((2, 17), 0.8).tolist()} for p in people]
+    frames[4] = {"keypoints": [], "scores": []}
+    whole = {"keypoints": people.tolist(), "scores": np.full((7, 2, 17), 0.8).tolist()}
+    for content in (frames, {str(t): frame for t, frame in enumerate(frames)}, whole):
+        clips = read(written(tmp_path, content)).clips
+        assert len(clips) == 2
+        rows = [0, 1, 2, 3, 5, 6]
+        same(clips[0], first, rows=rows)
+        same(clips[1], second, rows=rows)
+
+
+def test_plain_lists_are_arrays(tmp_path):
+    points = np.round(walk(frames=5).astype(float), 3)
+    for content in ({"keypoints": points.tolist(), "fps": 30}, points.tolist()):
+        recording = read(written(tmp_path, content), layout="coco17")
+        same(recording.clips[0], points)
+    assert read(written(tmp_path, {"keypoints": points.tolist(), "fps": 30})).fps == 30
 
 
 def test_ultralytics_json(tmp_path):
