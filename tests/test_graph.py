@@ -193,22 +193,6 @@ class TestGraphMixWithoutAttention(GraphMix):
     attended, padding = 0, 0
 
 
-class TestNonLocal(OpContract):
-    op = "graph_mix"
-
-    @staticmethod
-    def call(arguments: Arguments, backend: str):
-        return (ops.non_local(**arguments, backend=backend),)
-
-    def sample(self, batch, skeleton):
-        return {
-            "projected": normal(batch, skeleton.num_joints, 2 * 6 + 1).requires_grad_(),
-            "phi_weight": normal(6, seed=1).requires_grad_(),
-            "bias": normal(7, seed=2).requires_grad_(),
-            "graph": ops.graph_of(skeleton, CPU),
-        }
-
-
 class TestSemanticGraphConv(OpContract):
     op = "graph_mix"
     called = {"cpp": "graph_project_mix"}
@@ -252,11 +236,7 @@ def test_convolution_by_dense_matrices(skeleton):
 
 def test_non_local_by_loops():
     """Each pair of joint and pooled position by itself."""
-    sample = {
-        n: t.detach() if isinstance(t, torch.Tensor) else t
-        for n, t in TestNonLocal().sample(2, HUMAN36M).items()
-    }
-    projected, v, bias = sample["projected"], sample["phi_weight"], sample["bias"]
+    projected, v, bias = normal(2, 17, 2 * 6 + 1), normal(6, seed=1), normal(7, seed=2)
     expected = torch.zeros(2, 17, 6, dtype=torch.float64)
     for pose in range(2):
         for joint in range(17):
@@ -265,7 +245,11 @@ def test_non_local_by_loops():
                 phi = torch.maximum(projected[pose, a, 6:12], projected[pose, b, 6:12])
                 affinity = (projected[pose, joint, 12] + v @ phi + bias[6]).relu()
                 expected[pose, joint] += affinity / len(HUMAN36M.pooling) * g
-    torch.testing.assert_close(ops.non_local(**sample, backend="reference"), expected)
+    graph, no_logits = ops.graph_of(HUMAN36M, CPU), normal(len(HUMAN36M.edges)) * 0
+    for backend in ("reference", "cpp"):
+        require(backend, "graph_mix", torch.float64)
+        ours = ops.graph_mix(projected, no_logits, bias, graph, 0, v, backend=backend)[1]
+        torch.testing.assert_close(ours, expected)
 
 
 def test_convolution_by_message_passing():

@@ -193,8 +193,7 @@ ITES_FN Mat3<T> random_turn(const W (&words)[4], T elevation, T mean, T deviatio
                    mean + deviation * (radius * cosine));
 }
 
-// Gradient of v @ turn_seen(e, a, f) to e, given that to v: d Rx(e) / de = [x]x Rx(e). For the way
-// back, v = u @ turn_seen(e, a, f)^T, it is the negative, given that to v.
+// Gradient of v @ turn_seen(e, a, f) to e, given that to v: d Rx(e) / de = [x]x Rx(e).
 template <class T>
 ITES_FN T elevation_vjp(const Vec3<T>& g, const Vec3<T>& v) {
   return g.y * v.z - g.z * v.y;

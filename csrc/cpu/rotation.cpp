@@ -19,10 +19,6 @@ ITES_SIMD_DECLARE(template <class T>
 ITES_SIMD_DECLARE(template <class T>
                   void equivariance_distance_backward(const EquivarianceDistanceBackward<T>&,
                                                       int64_t, int64_t))
-ITES_SIMD_DECLARE(template <class T>
-                  void return_distance(const ReturnDistance<T>&, int64_t, int64_t))
-ITES_SIMD_DECLARE(template <class T>
-                  void return_distance_backward(const ReturnDistanceBackward<T>&, int64_t, int64_t))
 
 namespace ites {
 namespace {
@@ -203,58 +199,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> equivariance_distance_backward_op(
   return {grad_joints, grad_points, grad_depth, grad_elevation};
 }
 
-Tensor return_distance_op(const Tensor& points, const Tensor& depth, const Tensor& target,
-                          const Tensor& rotations, const std::optional<Tensor>& elevation,
-                          const std::optional<Tensor>& spread, int64_t samples, int64_t axes,
-                          double max_angle, double distance) {
-  const int64_t B = target.size(0), J = target.size(1);
-  const Tensor out = empty(points, {samples * B});
-  with_floating(points, [&](auto zero) {
-    using T = decltype(zero);
-    const ReturnDistance<T> arguments = {
-        rotation_source<T>(rotations, elevation, spread, B, samples, axes, max_angle),
-        static_cast<int>(J),
-        static_cast<T>(distance),
-        data<T>(points),
-        data<T>(depth),
-        data<T>(target),
-        mutable_data<T>(out)};
-    over_poses(B, LEAST_POSES, [&](int64_t begin, int64_t end) {
-      ITES_SIMD_CALL(return_distance, arguments, begin, end);
-    });
-  });
-  return out;
-}
-
-std::tuple<Tensor, Tensor, Tensor> return_distance_backward_op(
-    const Tensor& grad, const Tensor& points, const Tensor& depth, const Tensor& target,
-    const Tensor& rotations, const std::optional<Tensor>& elevation,
-    const std::optional<Tensor>& spread, int64_t samples, int64_t axes, double max_angle,
-    double distance) {
-  const int64_t B = target.size(0), J = target.size(1);
-  const Tensor grad_points = empty(points, {samples * B, J, 2});
-  const Tensor grad_depth = empty(points, {samples * B, J});
-  const Tensor grad_elevation = empty(points, {elevation ? B : 0});
-  with_floating(points, [&](auto zero) {
-    using T = decltype(zero);
-    const ReturnDistanceBackward<T> arguments = {
-        rotation_source<T>(rotations, elevation, spread, B, samples, axes, max_angle),
-        static_cast<int>(J),
-        static_cast<T>(distance),
-        data<T>(grad),
-        data<T>(points),
-        data<T>(depth),
-        data<T>(target),
-        mutable_data<T>(grad_points),
-        mutable_data<T>(grad_depth),
-        mutable_data<T>(grad_elevation)};
-    over_poses(B, LEAST_POSES, [&](int64_t begin, int64_t end) {
-      ITES_SIMD_CALL(return_distance_backward, arguments, begin, end);
-    });
-  });
-  return {grad_points, grad_depth, grad_elevation};
-}
-
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(ites_cpp, m) {
@@ -270,8 +214,6 @@ STABLE_TORCH_LIBRARY_IMPL(ites_cpp, CPU, m) {
   m.impl("rotate_project_backward", TORCH_BOX(&rotate_project_backward_op));
   m.impl("equivariance_distance", TORCH_BOX(&equivariance_distance_op));
   m.impl("equivariance_distance_backward", TORCH_BOX(&equivariance_distance_backward_op));
-  m.impl("return_distance", TORCH_BOX(&return_distance_op));
-  m.impl("return_distance_backward", TORCH_BOX(&return_distance_backward_op));
 }
 
 }  // namespace ites

@@ -299,76 +299,6 @@ __global__ void __launch_bounds__(MOST_THREADS)
   if (TURN) put_elevation_vjp(part, grad, pose, a.grad_elevation);
 }
 
-template <int JOINTS, bool TURN>
-__global__ void __launch_bounds__(MOST_THREADS)
-    return_distance_kernel(const ReturnDistance<float> a, const Tile tile) {
-  const Part part(a.source.poses, JOINTS ? JOINTS : a.joint_count, tile);
-  float* const rotations = shared_floats();
-  float* const lengths = rotations + min(SAMPLES, a.source.samples) * tile.poses * ROTATION;
-  const float scale = 1.0f / part.joints;
-  for (int s0 = 0; s0 < a.source.samples; s0 += SAMPLES) {
-    const int samples = min(SAMPLES, a.source.samples - s0);
-    stage_rotations<TURN>(a.source, part, s0, samples, rotations);
-    __syncthreads();
-    for (int i = threadIdx.x; i < part.count; i += blockDim.x) {
-      const float2 target =
-          reinterpret_cast<const float2*>(a.target)[part.first * part.joints + i];
-      for (int s = 0; s < samples; ++s) {
-        const int64_t row = ((s0 + s) * a.source.poses + part.first) * part.joints + i;
-        const float2 point = reinterpret_cast<const float2*>(a.points)[row];
-        const Vec3<float> lifted = backproject(point.x, point.y, a.depth[row], a.distance);
-        const Mat3<float> R = staged_rotation(rotations, s * part.poses + i / part.joints);
-        const Projection<float> p(rotate_back(lifted, R), a.distance);
-        const float x = p.x - target.x, y = p.y - target.y;
-        lengths[s * part.count + i] = square_root(x * x + y * y);
-      }
-    }
-    __syncthreads();
-    put_sums(part, lengths, samples, scale, a.out + s0 * a.source.poses, a.source.poses);
-    __syncthreads();
-  }
-}
-
-template <int JOINTS, bool TURN>
-__global__ void __launch_bounds__(MOST_THREADS)
-    return_distance_backward_kernel(const ReturnDistanceBackward<float> a, const Tile tile) {
-  const Part part(a.source.poses, JOINTS ? JOINTS : a.joint_count, tile);
-  float* const rotations = shared_floats();
-  float* const torques = rotations + min(SAMPLES, a.source.samples) * tile.poses * ROTATION;
-  const float scale = 1.0f / part.joints;
-  for (int s0 = 0; s0 < a.source.samples; s0 += SAMPLES) {
-    const int samples = min(SAMPLES, a.source.samples - s0);
-    stage_rotations<TURN>(a.source, part, s0, samples, rotations);
-    __syncthreads();
-    for (int i = threadIdx.x; i < part.count; i += blockDim.x) {
-      const int p = i / part.joints;
-      const float2 target =
-          reinterpret_cast<const float2*>(a.target)[part.first * part.joints + i];
-      float torque = TURN && s0 ? torques[i] : 0.0f;
-      for (int s = 0; s < samples; ++s) {
-        const int64_t first = (s0 + s) * a.source.poses + part.first;
-        const int64_t row = first * part.joints + i;
-        const float2 point = reinterpret_cast<const float2*>(a.points)[row];
-        const float depth = a.depth[row], g = a.grad[first + p] * scale;
-        const Mat3<float> R = staged_rotation(rotations, s * part.poses + p);
-        const Vec3<float> back = rotate_back(backproject(point.x, point.y, depth, a.distance), R);
-        const Projection<float> seen(back, a.distance);
-        const Vec3<float> offset = {seen.x - target.x, seen.y - target.y, 0.0f};
-        const Vec3<float> v = norm_vjp(g, offset, norm(offset));
-        const Vec3<float> to_back = seen.vjp(v.x, v.y);
-        if (TURN) torque -= elevation_vjp(to_back, back);
-        const Vec3<float> out =
-            backproject_vjp(rotate(to_back, R), point.x, point.y, depth, a.distance);
-        reinterpret_cast<float2*>(a.grad_points)[row] = make_float2(out.x, out.y);
-        a.grad_depth[row] = out.z;
-      }
-      if (TURN) torques[i] = torque;
-    }
-    __syncthreads();
-  }
-  if (TURN) put_sums(part, torques, 1, 1.0f, a.grad_elevation, a.source.poses);
-}
-
 constexpr int THREADS = 256;  // of the kernels with one rotation a thread
 
 int64_t blocks_for(int64_t count) { return (count + THREADS - 1) / THREADS; }
@@ -539,58 +469,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> equivariance_distance_backward_op(
   return {grad_joints, grad_points, grad_depth, grad_elevation};
 }
 
-Tensor return_distance_op(const Tensor& points, const Tensor& depth, const Tensor& target,
-                          const Tensor& rotations, const std::optional<Tensor>& elevation,
-                          const std::optional<Tensor>& spread, int64_t samples, int64_t axes,
-                          double max_angle, double distance) {
-  const OnDevice device(points);
-  const int64_t B = target.size(0), J = target.size(1);
-  const Tensor out = empty(points, {samples * B});
-  const ReturnDistance<float> arguments = {
-      rotation_source(rotations, elevation, spread, B, samples, axes, max_angle),
-      static_cast<int>(J),
-      static_cast<float>(distance),
-      data<float>(points),
-      data<float>(depth),
-      data<float>(target),
-      mutable_data<float>(out)};
-  const Tile tile = tile_for(B, J);
-  const size_t floats = rotation_floats(tile, arguments.source.samples) +
-      length_floats(tile, arguments.source.samples, J);
-  device.launch(ITES_ROTATION_KERNEL(return_distance_kernel), tile.blocks, tile.threads,
-                floats * sizeof(float), arguments, tile);
-  return out;
-}
-
-std::tuple<Tensor, Tensor, Tensor> return_distance_backward_op(
-    const Tensor& grad, const Tensor& points, const Tensor& depth, const Tensor& target,
-    const Tensor& rotations, const std::optional<Tensor>& elevation,
-    const std::optional<Tensor>& spread, int64_t samples, int64_t axes, double max_angle,
-    double distance) {
-  const OnDevice device(points);
-  const int64_t B = target.size(0), J = target.size(1);
-  const Tensor grad_points = empty(points, {samples * B, J, 2});
-  const Tensor grad_depth = empty(points, {samples * B, J});
-  const Tensor grad_elevation = empty(points, {elevation ? B : 0});
-  const ReturnDistanceBackward<float> arguments = {
-      rotation_source(rotations, elevation, spread, B, samples, axes, max_angle),
-      static_cast<int>(J),
-      static_cast<float>(distance),
-      data<float>(grad),
-      data<float>(points),
-      data<float>(depth),
-      data<float>(target),
-      mutable_data<float>(grad_points),
-      mutable_data<float>(grad_depth),
-      mutable_data<float>(grad_elevation)};
-  const Tile tile = tile_for(B, J);
-  const size_t floats = rotation_floats(tile, arguments.source.samples) +
-      (elevation ? length_floats(tile, 1, J) : 0);
-  device.launch(ITES_ROTATION_KERNEL(return_distance_backward_kernel), tile.blocks, tile.threads,
-                floats * sizeof(float), arguments, tile);
-  return {grad_points, grad_depth, grad_elevation};
-}
-
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(ites_cuda, m) {
@@ -606,8 +484,6 @@ STABLE_TORCH_LIBRARY_IMPL(ites_cuda, CUDA, m) {
   m.impl("rotate_project_backward", TORCH_BOX(&rotate_project_backward_op));
   m.impl("equivariance_distance", TORCH_BOX(&equivariance_distance_op));
   m.impl("equivariance_distance_backward", TORCH_BOX(&equivariance_distance_backward_op));
-  m.impl("return_distance", TORCH_BOX(&return_distance_op));
-  m.impl("return_distance_backward", TORCH_BOX(&return_distance_backward_op));
 }
 
 }  // namespace ites

@@ -1,4 +1,4 @@
-"""Semantic graph convolution and the non-local block over a skeleton, mixed in one pass.
+"""Semantic graph convolution and non-local attention over a skeleton, mixed in one pass.
 
 A matrix product makes all the columns that a layer needs; `graph_mix` then mixes them over the
 joints, along the skeleton's edges and by non-local attention, one pose at a time, so that no
@@ -348,33 +348,3 @@ def semantic_graph_conv(
     return graph_project_mix(x, projection, logits, bias, graph, weight.shape[2], backend=backend)[
         0
     ]
-
-
-def non_local(
-    projected: Tensor,
-    phi_weight: Tensor,
-    bias: Tensor,
-    graph: Graph,
-    backend: str | None = None,
-) -> Tensor:
-    """The non-local block's attention over pooled joints, from its projections.
-
-    Args:
-        projected: (B, J, >= 2 M + 1): g (M), phi (M), theta folded to one column.
-        phi_weight: (M,), v.
-        bias: (M + 1,): g's bias, and kappa, the constant of the affinity.
-        graph: the skeleton's tables.
-        backend: see `ites.ops.backends`.
-
-    Returns:
-        (B, J, M).
-
-    Raises:
-        ValueError, TypeError: a shape or dtype does not fit.
-
-    Source: Wang et al., CVPR 2018, concatenation form; METHOD, "Student".
-    """
-    no_logits = bias.new_zeros(graph.columns.shape[0])
-    attended = graph_mix(projected, no_logits, bias, graph, 0, phi_weight, backend=backend)[1]
-    assert attended is not None
-    return attended
