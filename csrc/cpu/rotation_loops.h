@@ -22,7 +22,8 @@ ITES_FN void put(V* to, const Vec3<V>& v) {
 }
 
 template <class T, int N>
-ITES_FN void words_at(const RotationSource<T>& source, int sample, int64_t b, Words<N> (&words)[4]) {
+ITES_FN void words_at(const RotationSource<T>& source, int sample, int64_t b,
+                      Words<N> (&words)[4]) {
   random_words(stream_at(source.counter), Words<N>(static_cast<uint32_t>(b)) + lane_numbers<N>(),
                static_cast<uint32_t>(sample), words);
 }

@@ -30,19 +30,33 @@ def linear(
         (..., M).
 
     Raises:
-        ValueError: a shape does not fit.
+        ValueError, TypeError: a shape, dtype or device does not fit.
     """
+    if not x.ndim:
+        raise ValueError("linear: x must be (..., K), got ()")
     expect("linear", "weight", weight, "M", x.shape[-1])
     if bias is not None:
         expect("linear", "bias", bias, weight.shape[0])
     device = x.device.type
-    plain = torch.is_autocast_enabled(device) or x.dtype != weight.dtype
+    cast = torch.is_autocast_enabled(device)  # which gives all three one dtype
+    if not cast:
+        _expect_like("weight", weight, x)
+        if bias is not None:
+            _expect_like("bias", bias, x)
     rows = x.numel() // max(x.shape[-1], 1)
-    if plain or rows <= FEW or choose("linear", device, x.dtype, backend) != "cpp":
+    if cast or rows <= FEW or choose("linear", device, x.dtype, backend) != "cpp":
         return functional.linear(x, weight, bias)
     flat = x.reshape(-1, x.shape[-1]).contiguous()
     y = _linear(flat, weight.contiguous(), None if bias is None else bias.contiguous(), "cpp")
     return y.view(*x.shape[:-1], weight.shape[0])
+
+
+def _expect_like(argument: str, tensor: Tensor, x: Tensor) -> None:
+    if tensor.dtype != x.dtype or tensor.device != x.device:
+        raise TypeError(
+            f"linear: {argument} must be {x.dtype} on {x.device} like x, "
+            f"got {tensor.dtype} on {tensor.device}"
+        )
 
 
 _linear = define(
