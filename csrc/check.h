@@ -76,9 +76,10 @@ class Call {
     if (!fits) refuse(name, tensor, dtype, sizes);
   }
 
-  void finite(const char* name, double value, double least = -FLT_MAX) const {
-    STD_TORCH_CHECK(value >= least && value <= FLT_MAX, op_, ": ", name, " must be finite",
-                    least == 0 ? " and not negative" : "", ", got ", value);
+  void finite(const char* name, double value, double least = -FLT_MAX,
+              double most = FLT_MAX) const {
+    STD_TORCH_CHECK(value >= least && value <= most, op_, ": ", name,
+                    " must be a finite number from ", least, " to ", most, ", got ", value);
   }
 
   template <class... Parts>

@@ -6,6 +6,7 @@
 
 namespace ites {
 
+constexpr double MOST_ANGLE = 8192;                 // sine_cosine keeps its digits up to here
 constexpr int64_t MOST_NUMBERS = int64_t(1) << 27;  // of an output that the samples multiply
 
 struct RotationSizes {
@@ -34,7 +35,7 @@ inline void check_draw(const Call& call, const Tensor& counter,
   call.has("elevation", elevation, {poses});
   call.has("spread", spread, {2});
   call.require(axes >= 1 && axes <= 7, "axes must be a mask from 1 to 7, got ", axes);
-  call.finite("max_angle", max_angle);
+  call.finite("max_angle", max_angle, 0, MOST_ANGLE);
 }
 
 // Refuses poses (B, J, 3) and their rotations, which are matrices (n B, 3, 3) or a draw.

@@ -44,7 +44,23 @@ DTYPES = (
     torch.bool,
     torch.complex64,
 )
-INTEGERS = (-(2**63), -(2**31), -1, 0, 1, 2, 3, 7, 2**12, 2**28, 2**31 - 1, 2**31, 2**32, 2**40, 2**62)
+INTEGERS = (
+    -(2**63),
+    -(2**31),
+    -1,
+    0,
+    1,
+    2,
+    3,
+    7,
+    2**12,
+    2**28,
+    2**31 - 1,
+    2**31,
+    2**32,
+    2**40,
+    2**62,
+)
 FLOATS = (float("nan"), float("inf"), -float("inf"), 1e300, -1e300, 1e30, 0.0, -3.5, 1e-6)
 
 Arguments = dict[str, Any]
@@ -461,21 +477,20 @@ FOREIGN: tuple[Callable[[Values, Tensor], Tensor], ...] = (
 )
 
 
-def _mutated(v: Values, value: Any, raw: bool) -> Any:
+def _mutated(v: Values, value: Any) -> Any:
     if isinstance(value, Graph):
         name = v.random.choice(Graph._fields)
-        return value._replace(**{name: _mutated(v, getattr(value, name), raw)})
+        return value._replace(**{name: _mutated(v, getattr(value, name))})
     if isinstance(value, RotationDraw):
         name = v.random.choice(("counter", "samples", "axes", "max_angle"))
         parts = {n: getattr(value, n) for n in ("counter", "samples", "axes", "max_angle")}
-        return RotationDraw(**{**parts, name: _mutated(v, parts[name], raw)})
+        return RotationDraw(**{**parts, name: _mutated(v, parts[name])})
     if isinstance(value, TurnDraw):
         name = v.random.choice(("counter", "elevation", "spread", "samples"))
         parts = {n: getattr(value, n) for n in ("counter", "elevation", "spread", "samples")}
-        return TurnDraw(**{**parts, name: _mutated(v, parts[name], raw)})
+        return TurnDraw(**{**parts, name: _mutated(v, parts[name])})
     if isinstance(value, Tensor):
-        foreign = FOREIGN if raw else FOREIGN[:1]
-        return v.random.choice(TENSORS + foreign)(v, value)
+        return v.random.choice((*TENSORS, FOREIGN[0]))(v, value)
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
@@ -497,7 +512,11 @@ def arguments_of(op: str, seed: int, case: int) -> Arguments:
     arguments = OPS[op](v)
     for _ in range(v.random.choice((0, 1, 1, 1, 2, 3))):
         name = v.random.choice(list(arguments))
-        arguments[name] = _mutated(v, arguments[name], op in RAW)
+        arguments[name] = _mutated(v, arguments[name])
+    if op in RAW and v.random.random() < 0.2:  # last, as PyTorch itself dies of some
+        name = v.random.choice(list(arguments))
+        if isinstance(arguments[name], Tensor) and not arguments[name].is_meta:
+            arguments[name] = v.random.choice(FOREIGN)(v, arguments[name].detach())
     return arguments
 
 
@@ -506,7 +525,8 @@ def shown(value: Any) -> str:
         stride = value.stride() if value.layout == torch.strided else value.layout
         grad = ", requires_grad" if value.requires_grad else ""
         text = f"{value.dtype} {tuple(value.shape)} stride {stride} {value.device}{grad}"
-        if value.dtype == torch.int32 and value.device.type == "cpu" and value.numel() < 60:
+        kept = value.layout == torch.strided and value.untyped_storage().nbytes()
+        if kept and value.dtype == torch.int32 and not value.is_meta and value.numel() < 60:
             text += f" {value.tolist()}"
         return text
     if isinstance(value, Graph):
@@ -579,6 +599,8 @@ def _forward(op: str, a: Arguments) -> tuple[list[str], Callable[..., Any]]:
 
         def projected(x, projection, *parameters):
             features = x @ projection
+            if "features" in a:  # a gradient is taken where they were kept
+                features = features + (a["features"] - features).detach()
             kept = features if a.get("keep", True) else features[:0]
             return *mixed(features, *parameters, x if a["residual"] else None), kept
 

@@ -130,8 +130,65 @@ class TestRotateProject(OpContract):
                 expected = geometry.project(joints[pose] @ matrices[row])
                 torch.testing.assert_close(drawn[row], expected)
 
+    @pytest.mark.parametrize("backend", ("reference", *KERNELS))
+    def test_a_strided_counter_draws_the_same(self, backend):
+        require(backend, self.op)
+        joints = poses(5).float().to(device_of(backend))
+        counter = DRAW.counter.to(joints.device)
+        strided = torch.stack([counter, counter + 99], dim=1)[:, 0]
+        assert not strided.is_contiguous()
+        ours, theirs = (
+            ops.rotate_project(joints, RotationDraw(c), backend=backend)[0]
+            for c in (strided, counter)
+        )
+        assert torch.equal(ours, theirs)
+
+    @pytest.mark.parametrize("backend", ("reference", *KERNELS))
+    @pytest.mark.parametrize("distance", (float("nan"), float("inf"), -1e300))
+    def test_a_distance_that_is_not_finite_is_refused(self, backend, distance):
+        require(backend, self.op)
+        joints = poses(2).float().to(device_of(backend))
+        draw = RotationDraw(DRAW.counter.to(joints.device))
+        points, depth = joints.new_zeros(8, 17, 2), joints.new_zeros(8, 17, 1)
+        with pytest.raises(ValueError, match="distance must be a finite number, got"):
+            ops.rotate_project(joints, draw, distance, backend=backend)
+        with pytest.raises(ValueError, match="distance must be a finite number, got"):
+            ops.equivariance_distance(joints, points, depth, draw, distance, backend)
+
+    def test_a_draw_in_a_half_type(self):
+        """24 random bits overflow float16: they are drawn in float32 and rounded."""
+        like = torch.zeros(1, dtype=torch.float16)
+        ours = ops.draw_rotations(DRAW, 9, like, "reference")
+        exact = ops.draw_rotations(DRAW, 9, like.double(), "reference")
+        assert ours.dtype == torch.float16
+        assert (ours.double() - exact).abs().max() < 1e-3
+
+    @pytest.mark.parametrize("backend", ("reference", "cpp"))
+    def test_huge_counts_are_refused(self, backend):
+        require(backend, self.op)
+        for samples in (2**24, 2**31, 2**62):
+            draw = RotationDraw(DRAW.counter, samples)
+            with pytest.raises(ValueError, match="too many: they fill more than"):
+                ops.rotate_project(poses(3), draw, backend=backend)
+            with pytest.raises(ValueError, match="too many: they fill more than"):
+                ops.draw_rotations(draw, 3, poses(3), backend)
+            with pytest.raises(ValueError, match="too many: they fill more than"):
+                ops.philox(DRAW.counter, 3, 4 * samples, backend)
+        with pytest.raises(ValueError, match="poses must be at least 0, got -1"):
+            ops.philox(DRAW.counter, -1, 1, backend)
+
     def test_refusals(self):
         joints = poses(4)
+        with pytest.raises(ValueError, match="at least one joint, got"):
+            ops.rotate_project(joints[:, :0], DRAW)
+        with pytest.raises(TypeError, match="samples must be an int, got float"):
+            RotationDraw(DRAW.counter, 2.0)
+        with pytest.raises(ValueError, match="max_angle must be a finite number from 0 to 8192"):
+            RotationDraw(DRAW.counter, max_angle=float("nan"))
+        with pytest.raises(ValueError, match="counter must be on cpu, got meta"):
+            ops.rotate_project(joints, RotationDraw(DRAW.counter.to("meta")))
+        with pytest.raises(TypeError, match="like must be floating, got torch.int64"):
+            ops.draw_rotations(DRAW, 4, torch.zeros(1, dtype=torch.int64))
         with pytest.raises(
             ValueError, match=r"joints must have shape \(B, J, 3\), got \(4, 17, 2\)"
         ):

@@ -17,8 +17,6 @@ __device__ __forceinline__ void start_bytes(void* to, const void* from) {
 }
 
 // Waits for all copies that this thread started.
-__device__ __forceinline__ void finish_copies() {
-  asm volatile("cp.async.wait_all;" ::: "memory");
-}
+__device__ __forceinline__ void finish_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 }  // namespace ites

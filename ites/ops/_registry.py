@@ -241,15 +241,17 @@ def expect_floating(op: str, like: Tensor, **tensors: Tensor | None) -> None:
             )
 
 
-def expect_finite(op: str, argument: str, value: float, least: float = -LARGEST) -> None:
-    """Check that a number is finite, in float32 as well, and not below the least.
+def expect_finite(
+    op: str, argument: str, value: float, least: float = -LARGEST, most: float = LARGEST
+) -> None:
+    """Check that a number is finite, in float32 as well, and within bounds.
 
     Raises:
         ValueError: it is not.
     """
-    if not isinstance(value, (int, float)) or not least <= value <= LARGEST:
-        wanted = "a finite number" if least < 0 else f"a finite number of at least {least:g}"
-        raise ValueError(f"{op}: {argument} must be {wanted}, got {value!r}")
+    if not isinstance(value, (int, float)) or not least <= value <= most:
+        bounds = "" if least < 0 else f" from {least:g} to {most:g}"
+        raise ValueError(f"{op}: {argument} must be a finite number{bounds}, got {value!r}")
 
 
 def expect_multiple(op: str, argument: str, tensor: Tensor, poses: int) -> None:

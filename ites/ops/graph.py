@@ -339,7 +339,12 @@ def graph_project_mix(
             f"graph_project_mix: x must have {channels} channels to be added to y, got {x.shape[2]}"
         )
     device = x.device.type
-    together = not torch.is_autocast_enabled(device) and x.dtype == projection.dtype
+    together = not torch.is_autocast_enabled(device)
+    if projection.device != x.device or (together and projection.dtype != x.dtype):
+        raise TypeError(
+            f"graph_project_mix: projection must be {x.dtype} on {x.device} like x, "
+            f"got {projection.dtype} on {projection.device}"
+        )
     if not together or choose("graph_mix", device, x.dtype, backend) != "cpp":
         added = x if residual else None
         return graph_mix(x @ projection, logits, bias, graph, channels, phi_weight, added, backend)

@@ -39,24 +39,20 @@ def linear(
         expect("linear", "bias", bias, weight.shape[0])
     device = x.device.type
     cast = torch.is_autocast_enabled(device)  # which gives all three one dtype
-    if not cast:
-        _expect_like("weight", weight, x)
-        if bias is not None:
-            _expect_like("bias", bias, x)
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and (
+            tensor.device != x.device or (tensor.dtype != x.dtype and not cast)
+        ):
+            raise TypeError(
+                f"linear: {name} must be {x.dtype} on {x.device} like x, "
+                f"got {tensor.dtype} on {tensor.device}"
+            )
     rows = x.numel() // max(x.shape[-1], 1)
     if cast or rows <= FEW or choose("linear", device, x.dtype, backend) != "cpp":
         return functional.linear(x, weight, bias)
     flat = x.reshape(-1, x.shape[-1]).contiguous()
     y = _linear(flat, weight.contiguous(), None if bias is None else bias.contiguous(), "cpp")
     return y.view(*x.shape[:-1], weight.shape[0])
-
-
-def _expect_like(argument: str, tensor: Tensor, x: Tensor) -> None:
-    if tensor.dtype != x.dtype or tensor.device != x.device:
-        raise TypeError(
-            f"linear: {argument} must be {x.dtype} on {x.device} like x, "
-            f"got {tensor.dtype} on {tensor.device}"
-        )
 
 
 _linear = define(

@@ -24,6 +24,8 @@ from ites.ops.backends import choose
 from ites.pose import geometry
 
 _AXES = {"x": 1, "y": 2, "z": 4}
+MOST_ANGLE = 8192.0
+"""The largest angle of a draw, radians: beyond it single precision loses the digits of a sine."""
 MOST_NUMBERS = 1 << 27
 """The most numbers of an output that the samples multiply: half a GB in float32."""
 
@@ -54,7 +56,7 @@ class RotationDraw:
         _expect_draw("RotationDraw", self.counter, self.samples)
         if not self.axes or set(self.axes) - set(_AXES) or len(set(self.axes)) < len(self.axes):
             raise ValueError(f"RotationDraw: axes must be a subset of 'xyz', got {self.axes!r}")
-        expect_finite("RotationDraw", "max_angle", self.max_angle)
+        expect_finite("RotationDraw", "max_angle", self.max_angle, 0, MOST_ANGLE)
 
     @property
     def mask(self) -> int:
