@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -50,13 +50,13 @@ def define(
     _library.define(f"{name}({arguments}, str backend) ->{returns}", tags=_TAGS)
 
     def run(*operands: Any) -> Any:
-        *inputs, backend = operands
+        backend = operands[-1]
         kernel = _kernel(family, name, backend)
         if backend == "cpp":  # checks all of its arguments itself
-            return kernel(*inputs)
+            return kernel(*operands[:-1])
         if check is not None:
-            check(name, *inputs)
-        return kernel(*_ready(name, inputs, backend))
+            check(name, *operands[:-1])
+        return kernel(*_ready(name, operands[:-1], backend))
 
     def fake_run(*operands: Any) -> Any:
         _one_device(name, operands)
@@ -84,7 +84,7 @@ def _one_device(name: str, inputs: Iterable[Any]) -> list[Tensor]:
     return tensors
 
 
-def _ready(name: str, inputs: list[Any], backend: str) -> list[Any]:
+def _ready(name: str, inputs: Sequence[Any], backend: str) -> Sequence[Any]:
     """The inputs of a GPU's kernel: contiguous, on one device and, for CUDA's wide loads, aligned.
 
     Raises:
@@ -228,13 +228,15 @@ def expect_alike(op: str, **tensors: Tensor) -> None:
 
 
 def expect_floating(op: str, like: Tensor, **tensors: Tensor | None) -> None:
-    """Check that tensors, which are cast to another dtype, are floating and on a device.
+    """Check that tensors that are cast to another dtype are floating, and all of data or none.
 
     Raises:
-        TypeError: one is not floating, or not on the device of `like`.
+        TypeError: one is not floating, or is a meta tensor among others.
     """
     for name, tensor in tensors.items():
-        if tensor is not None and (not tensor.is_floating_point() or tensor.device != like.device):
+        if tensor is None:
+            continue
+        if not tensor.is_floating_point() or tensor.is_meta is not like.is_meta:
             raise TypeError(
                 f"{op}: {name} must be floating and on {like.device}, "
                 f"got {tensor.dtype} on {tensor.device}"

@@ -55,7 +55,7 @@ _valid: dict[int, tuple[Any, ...]] = {}
 GPU would wait for it. Kept are weak references, and versions, as a table can be written to."""
 
 
-def _check_tables(op: str, graph: Graph, device: torch.device) -> None:
+def _check_tables(op: str, graph: Graph, x: Tensor) -> None:
     """Refuse tables that a kernel cannot follow.
 
     Raises:
@@ -65,13 +65,14 @@ def _check_tables(op: str, graph: Graph, device: torch.device) -> None:
     known = _valid.get(id(row_start))
     if (
         known is not None
+        and not x.is_meta
         and known[0]() is row_start
         and known[1]() is columns
         and known[2]() is pairs
         and known[3:] == (row_start._version, columns._version, pairs._version)
-        and row_start.device == device
     ):
         return
+    device = x.device
     shapes = (("J + 1",), ("E",), ("P", 2))
     for name, table, shape in zip(Graph._fields, graph, shapes, strict=True):
         expect(op, f"graph.{name}", table, *shape)
@@ -195,7 +196,7 @@ def _check_mix(
 ) -> None:
     """Refuse what `graph_mix` cannot take; x is floating, of the graph's joints."""
     if not torch.compiler.is_compiling():  # tables that are traced have no entries
-        _check_tables("graph_mix", graph, x.device)
+        _check_tables("graph_mix", graph, x)
     if channels < 0:
         raise ValueError(f"graph_mix: channels must not be negative, got {channels}")
     if phi_weight is not None:
@@ -260,11 +261,11 @@ def _fake_mix(features, logits, bias, v, residual, row_start, columns, pairs, ch
 
 
 def _check_mix_tables(op, features, logits, bias, v, residual, row_start, columns, pairs, channels):
-    _check_tables(op, Graph(row_start, columns, pairs), features.device)
+    _check_tables(op, Graph(row_start, columns, pairs), features)
 
 
 def _check_backward_tables(op, grad_y, grad_t, features, logits, bias, v, *tables_and_channels):
-    _check_tables(op, Graph(*tables_and_channels[:3]), features.device)
+    _check_tables(op, Graph(*tables_and_channels[:3]), features)
 
 
 _graph_mix = define(

@@ -7,6 +7,7 @@ camera axes) are stated in `ites.pose.geometry`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ class RotationDraw:
             raise ValueError(f"RotationDraw: axes must be a subset of 'xyz', got {self.axes!r}")
         expect_finite("RotationDraw", "max_angle", self.max_angle, 0, MOST_ANGLE)
 
-    @property
+    @cached_property
     def mask(self) -> int:
         """The axes as bits: x 1, y 2, z 4."""
         return sum(_AXES[axis] for axis in self.axes)
@@ -99,7 +100,7 @@ class TurnDraw:
 
 
 def _expect_draw(what: str, counter: Tensor, samples: int) -> None:
-    if counter.dtype != torch.int64 or tuple(counter.shape) != (3,):
+    if counter.dtype != torch.int64 or counter.shape != (3,):
         raise TypeError(
             f"{what}: counter must be int64 of shape (3,), "
             f"got {counter.dtype} {tuple(counter.shape)}"
@@ -116,8 +117,7 @@ def _expect_count(what: str, argument: str, count: int, least: int) -> None:
 
 def _expect_rows(op: str, poses: int, samples: int, numbers: int) -> None:
     """Refuse counts that no memory holds: each of samples x poses rows has so many numbers."""
-    _expect_count(op, "poses", poses, 0)
-    if samples * max(poses, 1) * numbers > MOST_NUMBERS:
+    if samples * (poses or 1) * numbers > MOST_NUMBERS:
         raise ValueError(
             f"{op}: {samples} samples of each of {poses} poses are too many: "
             f"they fill more than {MOST_NUMBERS} numbers"
@@ -188,6 +188,7 @@ def philox(counter: Tensor, poses: int, samples: int, backend: str | None = None
         ValueError, TypeError: the counter or a count does not fit.
     """
     _expect_draw("philox", counter, samples)
+    _expect_count("philox", "poses", poses, 0)
     _expect_rows("philox", poses, samples, 4)
     chosen = choose("philox", counter.device.type, torch.float32, backend)
     if chosen != "reference":
@@ -240,6 +241,7 @@ def draw_rotations(
     expect_alike("draw_rotations", like=like)
     chosen = choose("draw_rotations", like.device.type, like.dtype, backend)
     counter, elevation, spread, *kind = _drawn("draw_rotations", draw, poses, like)
+    _expect_count("draw_rotations", "poses", poses, 0)
     _expect_rows("draw_rotations", poses, draw.samples, 9)
     if chosen == "reference":
         return _draw_reference(draw, poses, like).detach()
@@ -251,10 +253,6 @@ def _drawn(
     op: str, draw: RotationDraw | TurnDraw, poses: int, like: Tensor
 ) -> tuple[Tensor, Tensor | None, Tensor | None, int, int, float]:
     """(counter, elevation, spread, samples, axes, max_angle), as the kernels take a draw."""
-    if draw.counter.device != like.device:
-        raise ValueError(
-            f"{op}: the draw's counter must be on {like.device}, got {draw.counter.device}"
-        )
     counter = draw.counter.contiguous()
     if isinstance(draw, RotationDraw):
         return counter, None, None, draw.samples, draw.mask, draw.max_angle
@@ -272,6 +270,8 @@ def _drawn(
 
 
 def _draw_reference(draw: RotationDraw | TurnDraw, poses: int, like: Tensor) -> Tensor:
+    if draw.counter.device != like.device:  # which the kernels refuse too
+        raise ValueError(f"draw: counter must be on {like.device}, got {draw.counter.device}")
     wide = torch.promote_types(like.dtype, torch.float32)  # 24 bits overflow a half type
     words = philox(draw.counter, poses, draw.samples, "reference")
     uniform = (words >> 8).to(wide) * 2.0**-24  # [nB, 4] in [0, 1)
@@ -380,7 +380,7 @@ def rotate_project(
 def _expect_poses(op: str, joints: Tensor, distance: float) -> None:
     expect(op, "joints", joints, "B", "J", 3)
     expect_alike(op, joints=joints)
-    if not joints.shape[1]:
+    if not joints.numel() and not joints.shape[1]:
         raise ValueError(f"{op}: joints must hold at least one joint, got {tuple(joints.shape)}")
     expect_finite(op, "distance", distance)
 
@@ -413,7 +413,8 @@ def _rotation_arguments(
     Matrices have axes 0; an elevation and a spread make the draw a turn.
     """
     if not isinstance(rotations, Tensor):
-        _expect_rows(op, len(poses), rotations.samples, max(9, 3 * poses.shape[1]))
+        count, joints, _ = poses.shape
+        _expect_rows(op, count, rotations.samples, 3 * joints if joints > 2 else 9)
         return _drawn(op, rotations, len(poses), poses)
     _expect_matrices(op, rotations, poses)
     samples = len(rotations) // len(poses) if len(poses) else 1
