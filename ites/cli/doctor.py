@@ -24,7 +24,6 @@ OPS = (
     "draw_rotations",
     "rotate_project",
     "equivariance_distance",
-    "return_distance",
     "dictionary_reprojection",
     "invariance_distance",
     "graph_mix",
