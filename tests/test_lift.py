@@ -31,6 +31,7 @@ from ites.models.predict import batch_size_for, lift_points
 from ites.pose.camera import human36m_cameras
 from ites.pose.missing import impossible, robust_mean
 from ites.pose.skeleton import HUMAN36M, Skeleton
+from ites.pose.smoothing import SMOOTHERS
 from ites.pose.swaps import swapped
 from ites.runs.checkpoint import Metadata, load_model, save_model
 
@@ -447,6 +448,18 @@ def test_arguments_out_of_range_are_refused(run, tmp_path, wrong):
     np.save(tmp_path / "a.npy", keypoints())
     with pytest.raises(ItesError, match=f"{next(iter(wrong))} must be positive and finite"):
         lift(run, tmp_path / "a.npy", tmp_path / "out.npz", **wrong)
+
+
+@pytest.mark.parametrize("smooth", ["savitzky-golay", "one-euro"])
+def test_a_lifted_clip_is_smoothed(run, tmp_path, smooth):
+    np.savez(tmp_path / "in.npz", keypoints=keypoints(30), fps=25)
+    lift(run, tmp_path / "in.npz", tmp_path / "a.npz", device="cpu")
+    summary = lift(run, tmp_path / "in.npz", tmp_path / "b.npz", device="cpu", smooth=smooth)
+    assert f"smoothed in time: {smooth}" in summary["notes"]
+    rough, fine = (read_clips(tmp_path / f"{name}.npz").clips[0].positions for name in "ab")
+    np.testing.assert_array_equal(fine, SMOOTHERS[smooth](rough, 25.0))
+    with pytest.raises(ItesError, match="smooth must be one of savitzky-golay, one-euro, got 'x'"):
+        lift(run, tmp_path / "in.npz", tmp_path / "c.npz", smooth="x")
 
 
 @pytest.mark.parametrize("function", [ites.lift, ites.evaluate, ites.view])
