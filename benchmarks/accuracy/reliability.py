@@ -28,8 +28,8 @@ from benchmarks import machine  # noqa: E402
 from benchmarks.ops.plot import save  # noqa: E402
 from ites.data.store import PoseStore  # noqa: E402
 from ites.evaluation.evaluate import truth  # noqa: E402
-from ites.inference.lift import lift_points  # noqa: E402
 from ites.models import fold_norms  # noqa: E402
+from ites.models.predict import lift_points  # noqa: E402
 from ites.models.trust import Trust  # noqa: E402
 from ites.pose.metrics import pose_errors  # noqa: E402
 from ites.runs.checkpoint import load_model  # noqa: E402

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from benchmarks import machine
 from benchmarks.speed import baseline
-from ites.inference.lift import PRECISIONS, arithmetic, batch_size_for
+from ites.inference.lift import PRECISIONS, arithmetic
 from ites.inference.stream import Lifter
 from ites.models import Student, Teacher, fold_norms
+from ites.models.predict import batch_size_for
 from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import Metadata, save_model, weights_file
 from ites.system.files import atomic_write

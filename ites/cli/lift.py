@@ -9,6 +9,17 @@ import typer
 
 from ites.cli.options import Device, Layout, MinConfidence, Person, Stage, say
 
+OPTIONS = {
+    "focal-length-assumed": "--focal-length or --field-of-view, --image-size",
+    "fps-assumed": "--fps",
+    "size": "--scale",
+    "other-size": "--scale clip",
+    "body-size": "--body-size",
+    "swapped-left-so": "--temporal exchanges them",
+    "trust": "--no-trust",
+}
+"""By the code of a note, the option that changes what it tells."""
+
 
 def lift(
     run: Annotated[Path, typer.Argument(help="Run folder or checkpoint.")],
@@ -84,8 +95,8 @@ def lift(
     )
     if not summary:  # another rank tells
         return
-    for note in summary["notes"]:
-        say(note)
+    for code, note in zip(summary["codes"], summary["notes"], strict=True):
+        say(f"{note} ({OPTIONS[code]})" if code in OPTIONS else note)
     clips = "1 clip" if summary["clips"] == 1 else f"{summary['clips']:,} clips"
     say(
         f"{summary['out']}: {summary['poses']:,} poses in {clips} lifted by the "

@@ -22,6 +22,8 @@ from ites.pose.skeleton import HUMAN36M, Skeleton
 from ites.system.files import load_npy, load_npz, reading, require_file
 
 Floats = NDArray[np.floating]
+ASSUMED_FPS = 25.0
+"""Frames per second of a clip whose rate nothing tells."""
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.clips import Clip, Clips, KeypointReader, fill_missing
+from ites.data.clips import Clip, Clips, KeypointReader, fill_missing, seen_joints
 from ites.data.store import CHUNK, FARTHEST, skeleton_of
 from ites.data.store import FORMAT as STORE_FORMAT
 from ites.errors import ItesError
+from ites.pose.missing import unknown
 from ites.pose.skeleton import Skeleton
 from ites.system.files import atomic_write, load_npz, reading, require_file
 from ites.system.hdf5 import H5Writer, dataset, opened
@@ -242,8 +243,13 @@ def _plain(path: Path, file: h5py.File, key: str) -> NDArray[Any]:
 def _measured(path: Path) -> Clips:
     with KeypointReader(path) as reader:
         store = reader.read()
-    filled = [fill_missing(clip, store.skeleton)[0] for clip in store.clips]
-    return replace(store, clips=[replace(c, positions=c.truth, truth=None) for c in filled])
+    clips = []
+    for clip in store.clips:
+        nothing = unknown(seen_joints(clip), clip.fps)[..., None]
+        filled, _ = fill_missing(clip, store.skeleton)
+        shown = np.where(nothing, np.float32(np.nan), filled.keypoints)
+        clips.append(replace(clip, keypoints=shown, positions=clip.truth, truth=None))
+    return replace(store, clips=clips)
 
 
 SHAPES = {"keypoints": ("J", 2), "confidence": ("J",), "positions": ("J", 3), "truth": ("J", 3)}

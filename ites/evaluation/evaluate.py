@@ -238,6 +238,14 @@ def evaluate(
         NoTruthError: the store holds no 3D.
         ItesError: a file is not what it should be, an argument is out of range, or the model's
             output is not finite.
+
+    Example:
+        >>> import ites
+        >>> evaluation = ites.evaluate("runs/mine", "store.h5", save=False)
+        >>> evaluation.settings["poses"], sorted(row.name for row in evaluation.actions)
+        (15, ['walk'])
+        >>> evaluation.over_poses.figures["p_mpjpe"] > 0  # millimetres
+        True
     """
     if scale not in SCALES:
         raise ItesError(f"evaluate: scale must be {' or '.join(SCALES)}, got {scale!r}")

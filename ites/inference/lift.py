@@ -24,7 +24,14 @@ from numpy.typing import NDArray
 from ites.data.clips import Clips, KeypointReader, cut, seen_joints
 from ites.data.lifted import ClipsWriter, read_clips, read_settings, write_clips
 from ites.errors import ItesError
-from ites.inference.assume import BODY_SIZE, Assumed, assume_camera, metres_per_unit, network_input
+from ites.inference.assume import (
+    BODY_SIZE,
+    Assumed,
+    Note,
+    assume_camera,
+    metres_per_unit,
+    network_input,
+)
 from ites.models import fold_norms
 from ites.models.predict import Pose, batch_size_for, cleaned, lift_points
 from ites.models.temporal import consistent_depths
@@ -97,11 +104,17 @@ def lift(
 
     Returns:
         A summary: poses, clips, seconds and poses_per_second (of reading, lifting and writing
-        together, joining aside, in this call), model, device, out, and notes: what was assumed, a
-        line each. Empty on all ranks but 0.
+        together, joining aside, in this call), model, device, out, and notes: what was assumed,
+        found or left out, a line each; codes: what each of them is about. Empty on all ranks but 0.
 
     Raises:
         ItesError: a file is not what it should be, or an argument is out of range.
+
+    Example:
+        >>> import ites
+        >>> summary = ites.lift("runs/mine", "clip.npz", "clip3d.npz")
+        >>> summary["poses"], summary["out"]
+        (12, 'clip3d.npz')
     """
     for name, value in (
         ("focal_length", focal_length),
@@ -109,8 +122,8 @@ def lift(
         ("body_size", body_size),
         ("batch_size", batch_size),
     ):
-        if value is not None and not value > 0:
-            raise ItesError(f"lift: {name} must be positive, got {value}")
+        if value is not None and not 0 < value < float("inf"):
+            raise ItesError(f"lift: {name} must be positive and finite, got {value}")
     if precision not in PRECISIONS:
         raise ItesError(
             f"lift: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
@@ -170,11 +183,12 @@ def lift(
             summary = read_settings(out)
         else:
             folded = fold_norms(model.float(), PRECISIONS[precision])
+            notes = [Note("read", line) for line in reader.notes]
+            notes += _judged(judge, model, run) if trust else []
             lifting = _Lifting(
                 reader, portions, parts, camera, metadata.scale, scale, body_size,
                 folded.pose, folded.clean, temporal,
-                judge, [*reader.notes, *(_judged(judge, model, run) if trust else [])],
-                batch_size, where,
+                judge, notes, batch_size, where,
             )  # fmt: skip
             poses, seconds = lifting.run(ranks, resume)
             summary = {
@@ -221,7 +235,7 @@ class _Lifting:
     clean: Pose
     temporal: bool
     judge: Trust | None
-    notes: list[str]
+    notes: list[Note]
     batch_size: int
     device: torch.device
 
@@ -281,13 +295,16 @@ class _Lifting:
                 clips = read_clips(self.parts.path(index))
                 assumed.add(Assumed(**clips.settings))
                 writer.add(clips)
-                told = (clip.sign_confidence for clip in clips.clips)
-                doubtful += sum(int((sure < DOUBT).sum()) for sure in told if sure is not None)
-            notes = [*assumed.lines(), _metres(self.body_size), *self.notes]
+                sure_of = (clip.sign_confidence for clip in clips.clips)
+                doubtful += sum(int((sure < DOUBT).sum()) for sure in sure_of if sure is not None)
+            assumed.notes = [Note(*note) for note in assumed.notes]
+            notes = [*assumed.all_notes(), _metres(self.body_size), *self.notes]
             if self.judge is not None:
                 of = f"{doubtful:,} of {summary['poses']:,} poses"
-                notes.append(f"{of} are less than {DOUBT:.0%} sure of their depth's sign")
-            writer.settings = {**summary, "notes": notes}
+                line = f"{of} are less than {DOUBT:.0%} sure of their depth's sign"
+                notes.append(Note("doubtful", line))
+            told = {"notes": [note.text for note in notes], "codes": [note.code for note in notes]}
+            writer.settings = {**summary, **told}
         self.parts.remove()
         return writer.settings
 
@@ -313,18 +330,20 @@ def _is_done(out: str | os.PathLike[str], parts: Parts) -> bool:
     return read_settings(out).get("request") == parts.request
 
 
-def _judged(judge: Trust | None, model: Model, run: str | os.PathLike[str]) -> list[str]:
-    """Whether it is told how far to trust a pose, and why not."""
+def _judged(judge: Trust | None, model: Model, run: str | os.PathLike[str]) -> list[Note]:
+    """Whether the output tells how far to trust a pose, and why not."""
+    told = "elevation, log_density, sign_confidence"
     if judge is not None:
-        return ["how far to trust each pose: elevation, log_density, sign_confidence (--no-trust)"]
-    what = "no elevation, log_density, sign_confidence"
+        return [Note("trust", f"how far to trust each pose: {told}")]
     if model.upright:
-        return [f"{what}: {run} is no run folder with the teacher, the prior and the odds"]
-    return [f"{what}: a model of recipe paper does not know its depth's sign"]
+        reason = f"{run} is no run folder with the teacher, the prior and the odds"
+    else:
+        reason = "a model of recipe paper does not know its depth's sign"
+    return [Note("no-trust", f"no {told}: {reason}")]
 
 
-def _metres(body_size: float) -> str:
-    return f"metres by a mean of {body_size:g} m from root to head, assumed (--body-size)"
+def _metres(body_size: float) -> Note:
+    return Note("body-size", f"metres by a mean of {body_size:g} m from root to head, assumed")
 
 
 @contextmanager
@@ -336,46 +355,6 @@ def arithmetic(precision: str) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-def lift_clips(
-    pose: Pose,
-    clips: Clips,
-    training_scale: float,
-    *,
-    scale: str = "auto",
-    body_size: float = BODY_SIZE,
-    temporal: bool = False,
-    clean: Pose | None = None,
-    batch_size: int | None = None,
-    device: str = "cpu",
-) -> tuple[Clips, list[str]]:
-    """Lift clips in memory.
-
-    `points = scale * (keypoints - root keypoint) / focal_length`, then `pose(points)` made
-    root-relative, times `metres_per_unit`. Missing joints are filled before.
-
-    Args:
-        pose: see `Pose`.
-        clips: each with a positive `fps`; `focal_length` where it is known.
-        training_scale: the factor stored in the checkpoint.
-        scale, body_size, temporal, batch_size, device: see `lift`.
-        clean: the model's, where `temporal`: the points (B, J, 2) that it lifts, of those given;
-            None: the same.
-
-    Returns:
-        The clips with `keypoints` filled, `positions`, `focal_length` and `metres_per_unit`; and
-        what was assumed, a line each.
-
-    Raises:
-        ItesError: `scale` is none of `SCALES`, or a joint is missing in a whole clip.
-    """
-    clips, points, assumed = network_input(clips, training_scale, scale, temporal)
-    lifted = lift_points(pose, points, clips.skeleton, batch_size, device)
-    if temporal:
-        flat = points if clean is None else cleaned(clean, points, device)
-        lifted = make_consistent(clips, flat, lifted, device)
-    return to_clips(clips, lifted, body_size), [*assumed.lines(), _metres(body_size)]
 
 
 def make_consistent(

@@ -16,7 +16,7 @@ from ites.data.clips import Clip
 from ites.errors import ItesError
 from ites.models.trust import DOUBT
 from ites.pose.skeleton import Skeleton
-from ites.show.view import COLOURS, bones_by_side, box, window
+from ites.show.scene import COLOURS, bones_by_side, box, window
 from ites.system.files import atomic_write
 
 DPI = 100

@@ -15,7 +15,9 @@ from ites.errors import ItesError
 from ites.runs.checkpoint import weights_file
 from ites.runs.folder import settings_file
 from ites.runs.settings import STAGES, read_toml
-from ites.show.view import choose, line_graph, page, plotly_script, viewer
+from ites.show.page import line_graph, page, plotly_script
+from ites.show.scene import choose
+from ites.show.viewer import viewer
 from ites.system.console import duration
 from ites.system.files import atomic_write
 
