@@ -1,9 +1,35 @@
 """The one exception that stands for a user's mistake."""
 
+from __future__ import annotations
+
+LIMIT = 290
+"""Characters of a message; with the program's name in front a line has at most 300."""
+
+
+def shorten(text: object, limit: int = LIMIT) -> str:
+    """A text as one printable line of at most `limit` characters; a longer one loses its middle.
+
+    White space becomes single spaces, other characters that cannot be printed become "?".
+    """
+    whole = str(text)
+    mark, end = " ... ", limit // 5
+    if len(whole) > 100 * limit:  # no need to look at all of a huge one
+        whole = f"{whole[: 2 * limit]}{mark}{whole[-2 * limit :]}"
+    line = "".join(char if char.isprintable() else "?" for char in " ".join(whole.split()))
+    if len(line) <= limit:
+        return line
+    return f"{line[: limit - end - len(mark)].rstrip()}{mark}{line[-end:].lstrip()}"
+
 
 class ItesError(ValueError):
     """A mistake in a file, an argument or an environment, told in one line.
 
     The message names the file or argument, what was expected and what was given. The command line
     prints it without a traceback and exits with code 2.
+
+    Args:
+        message: shortened to one line of `LIMIT` characters.
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(shorten(message))

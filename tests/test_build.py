@@ -82,7 +82,7 @@ def test_gradients_do_not_depend_on_threads():
 
 def test_kernel_resources_are_as_committed():
     """No CUDA kernel spills, and the committed table is the built binary's."""
-    from benchmarks import kernel_resources
+    from benchmarks.ops import kernel_resources
 
     try:
         rows = kernel_resources.resources(kernel_resources.extension())

@@ -160,3 +160,123 @@ def test_a_failed_write_leaves_the_old_file(
 def test_kind_must_be_the_models(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="expected a student, got Teacher"):
         save_model(tmp_path / "x", small("teacher"), Metadata("student", HUMAN36M, 1.0))
+
+
+def rewritten(path: Path, tensors: dict[str, torch.Tensor], **text: str) -> None:
+    """Write a checkpoint anew with other tensors or metadata, and the checksum it had."""
+    with safe_open(path, "pt") as file:
+        old = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    save_file({**old, **tensors}, path, metadata=metadata | text)
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(ItesError) as caught:
+        load_model(path)
+    line = str(caught.value)
+    assert path.name in line and len(line) <= 300 and line.isprintable()
+    return line
+
+
+@pytest.mark.parametrize(
+    "text, what",
+    [
+        ({"scale": "-1"}, "expected a scale that is finite and positive, got -1.0"),
+        ({"scale": "0"}, "finite and positive"),
+        ({"scale": "nan"}, "finite and positive"),
+        ({"scale": "inf"}, "finite and positive"),
+        ({"scale": "[" * 20_000}, "damaged metadata"),
+        ({"step": "-3"}, "damaged metadata"),
+        ({"step": "9" * 5000}, "damaged metadata"),
+        ({"settings": "[" * 20_000}, "damaged metadata"),
+        ({"settings": "[1]"}, "damaged metadata"),
+        ({"sizes": "[]"}, "damaged metadata"),
+        ({"sizes": '{"width": 1000000000, "blocks": 1}'}, "width: expected a size that fits"),
+        ({"sizes": '{"width": 16, "blocks": 1000000000}'}, "blocks: expected a size that fits"),
+        ({"sizes": '{"width": 16, "blocks": 1, "atoms": NaN}'}, "atoms: expected a size"),
+        ({"sizes": '{"width": 16, "blocks": 1, "atoms": "3"}'}, "atoms: expected a size"),
+        ({"sizes": '{"depth": 16}'}, "expected the sizes of a teacher"),
+        ({"skeleton": "[" * 20_000}, "damaged metadata"),
+        ({"kind": "[" * 20_000}, "expected a teacher or student"),
+        ({"format": "[" * 20_000}, "expected a file of format ites-model"),
+        ({"version": "9" * 5000}, "expected version 1 or older"),
+        ({"scale": "0.9"}, "checksum"),
+        ({"step": "4"}, "checksum"),
+    ],
+)
+def test_metadata_that_make_no_sense_are_refused(
+    tmp_path: Path, text: dict[str, str], what: str
+) -> None:
+    path = weights_file(tmp_path, "teacher")
+    save_model(path, small("teacher"), Metadata("teacher", HUMAN36M, 0.8, 3))
+    rewritten(path, {}, **text)
+    assert what in refusal(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    path = weights_file(tmp_path, "teacher")
+    model = small("teacher")
+    model.mean_pose.data[3] = value
+    save_model(path, model, Metadata("teacher", HUMAN36M, 0.8))
+    assert "mean_pose: expected finite numbers, got 1 that are not" in refusal(path)
+
+
+def test_weights_of_another_dtype_are_refused(tmp_path: Path) -> None:
+    path = weights_file(tmp_path, "teacher")
+    save_model(path, small("teacher"), Metadata("teacher", HUMAN36M, 0.8))
+    rewritten(path, {"mean_pose": torch.zeros(51, dtype=torch.int64)})
+    assert "mean_pose: expected torch.float32, got torch.int64" in refusal(path)
+
+
+def test_a_changed_weight_is_noticed(tmp_path: Path) -> None:
+    path = weights_file(tmp_path, "teacher")
+    save_model(path, small("teacher"), Metadata("teacher", HUMAN36M, 0.8))
+    whole = bytearray(path.read_bytes())
+    whole[-3] ^= 1
+    path.write_bytes(whole)
+    assert "checksum" in refusal(path)
+
+
+def test_a_file_without_a_checksum_is_read(tmp_path: Path) -> None:
+    path = weights_file(tmp_path, "teacher")
+    save_model(path, small("teacher"), Metadata("teacher", HUMAN36M, 0.8))
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        text = file.metadata()
+    assert len(text.pop("sha256")) == 64
+    save_file(tensors, path, metadata=text)
+    assert load_model(path)[1].scale == 0.8
+
+
+def test_a_training_state_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    model = small("teacher")
+    optimiser = trained(model)
+    path = state_file(tmp_path, "teacher")
+
+    def refusal(tensors: dict[str, torch.Tensor], **text: str) -> str:
+        save_state(path, model, optimiser, torch.zeros(1, 2), {"step": 2})
+        rewritten(path, tensors, **text)
+        other = small("teacher")
+        with pytest.raises(ItesError) as caught:
+            load_state(path, other, torch.optim.SGD(other.parameters(), 0.1), ("step",))
+        assert path.name in str(caught.value) and len(str(caught.value)) <= 300
+        return str(caught.value)
+
+    assert "momentum.mean_pose: expected finite" in refusal(
+        {"momentum.mean_pose": torch.full((51,), torch.nan)}
+    )
+    assert "checksum" in refusal({"momentum.mean_pose": torch.zeros(51)})
+    assert "damaged training state" in refusal({}, counters="[" * 20_000)
+    assert "expected the counters step" in refusal({}, counters="{}")
+    assert "a training's state" in refusal({}, counters="[1]")
+
+
+def test_hostile_checkpoints(shared: Path) -> None:
+    for path in sorted((shared / "hostile").glob("ckpt_*")):
+        refusal(path)
+    for path in sorted((shared / "hostile").glob("state_*")):
+        model = small("teacher")
+        with pytest.raises(ItesError) as caught:
+            load_state(path, model, torch.optim.SGD(model.parameters(), 0.1))
+        assert path.name in str(caught.value) and len(str(caught.value)) <= 300

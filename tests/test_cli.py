@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 from ites.cli.main import main
 from ites.data.store import PoseStore
+from ites.runs.settings import make_settings, stages_of
 
 COMMANDS = (
     "demo",
@@ -18,6 +22,7 @@ COMMANDS = (
     "prepare h36m",
     "prepare keypoints",
     "prepare synthetic",
+    "train",
     "train prior",
     "train teacher",
     "train student",
@@ -45,13 +50,6 @@ def run(*arguments: object) -> int:
 def test_help_has_an_example(command, capsys):
     assert run(*command.split(), "--help") == 0
     assert f"Example: ites {command}" in " ".join(capsys.readouterr().out.split())
-
-
-def test_help_of_both_stages_gives_the_papers_defaults(capsys):
-    assert run("train", "both", "--help") == 0
-    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "Poses a step (default 128)." in text
-    assert "(default paper)." in text
 
 
 def test_version_and_no_arguments(capsys):
@@ -120,13 +118,11 @@ def test_from_ones_own_keypoints_each_command_names_the_next(tmp_path, capsys, m
     capsys.readouterr()
     size = ("--image-size", 1000, 1000)
     assert run("prepare", "keypoints", "clips", "--layout", "human36m", *size, "-o", "m.h5") == 0
-    title, split, _, follow = capsys.readouterr().out.splitlines()
+    title, split, _, *_, follow = capsys.readouterr().out.splitlines()
     assert "poses 320 (1 lack a joint), sequences 25, subjects 25 (00 01 02 " in split
     assert split.endswith(" 18 19 ...)")
-    assert follow == "next: ites train both --data m.h5 --out runs/m --missing interpolate"
-    small = [f"--{stage}-{name}" for stage in ("prior", "teacher", "student")
-             for name in ("steps", "width", "blocks")]  # fmt: skip
-    sizes = [value for name in small for value in (name, 16 if "width" in name else 2)]
+    assert follow == "next: ites train --data m.h5 --out runs/m --missing interpolate"
+    sizes = ["--steps", 2, "--set", "width=16", "--set", "blocks=2"]
     assert run(*follow.split()[2:], *sizes) == 0
     follow = capsys.readouterr().out.splitlines()[-1]
     assert follow == "next: ites lift runs/m m.h5 -o runs/m/lifted.npz"
@@ -134,9 +130,22 @@ def test_from_ones_own_keypoints_each_command_names_the_next(tmp_path, capsys, m
     out = capsys.readouterr().out
     assert "320 poses in 25 clips lifted by the student" in out
     assert out.splitlines()[-1] == "next: ites view runs/m/lifted.npz"
-    alone = ("prior", "--data", "m.h5", "--out", "runs/p", "--missing", "drop", "--steps", 2)
+    alone = (
+        "--only",
+        "prior",
+        "--data",
+        "m.h5",
+        "--out",
+        "runs/p",
+        "--missing",
+        "drop",
+        "--steps",
+        2,
+    )
     assert run("train", *alone) == 0
-    follow = "next: ites train teacher --recipe upright --data m.h5 --out runs/p --missing drop"
+    follow = (
+        "next: ites train --only teacher --recipe upright --data m.h5 --out runs/p --missing drop"
+    )
     assert capsys.readouterr().out.splitlines()[-1] == follow
 
 
@@ -145,18 +154,8 @@ def test_from_synthetic_motion_to_a_page(tmp_path, capsys, monkeypatch):
     assert run("prepare", "synthetic", "--poses", 800, "--fps", 10, "-o", "s.h5") == 0
     out = capsys.readouterr().out
     assert "train: poses 640, sequences 72, subjects 18 (P01 P02" in out and "with 3D" in out
-    small = (
-        "--teacher-width",
-        16,
-        "--teacher-blocks",
-        1,
-        "--student-width",
-        8,
-        "--student-blocks",
-        1,
-    )
-    steps = ("--teacher-steps", 3, "--student-steps", 3)
-    assert run("train", "both", "--data", "s.h5", "--out", "run", *small, *steps) == 0
+    small = ("--set", "width=8", "--set", "teacher.width=16", "--set", "blocks=1", "--steps", 3)
+    assert run("train", "--data", "s.h5", "--out", "run", *small) == 0
     out = capsys.readouterr().out
     assert "recipe paper: the published method, the default for data with 3D" in out
     assert "next: ites evaluate run --data s.h5" in out
@@ -183,12 +182,8 @@ def test_own_keypoints_have_no_truth_and_that_is_said(tmp_path, capsys, monkeypa
     assert run("prepare", "keypoints", "clip.npz", "--layout", "coco17", "-o", "own.h5") == 0
     assert "train: poses 40, sequences 1" in (out := capsys.readouterr().out)
     assert "2D alone" in out
-    small = [
-        f"--{stage}-{name}={value}"
-        for stage in ("prior", "teacher", "student")
-        for name, value in (("width", 8), ("blocks", 1), ("steps", 2))
-    ]
-    assert run("train", "both", "--data", "own.h5", "--out", "run", *small) == 0
+    small = ("--set", "width=8", "--set", "blocks=1", "--steps=2")
+    assert run("train", "--data", "own.h5", "--out", "run", *small) == 0
     out = capsys.readouterr().out
     assert "recipe upright: own.h5 holds no 3D, so 2D must tell the depth's sign" in out
     assert run("evaluate", "run", "--data", "own.h5", "--split", "train") == 0
@@ -204,10 +199,127 @@ def test_a_recipe_that_is_asked_for_is_taken(tmp_path, capsys, monkeypatch):
     clip = np.random.default_rng(0).uniform(100, 400, (40, 17, 2)).astype(np.float32)
     np.savez("clip.npz", keypoints=clip)
     assert run("prepare", "keypoints", "clip.npz", "-o", "own.h5") == 0
-    options = ("--width", 8, "--blocks", 1, "--steps", 2, "--data", "own.h5")
-    assert run("train", "teacher", "--out", "a", *options) == 2
+    options = ("--set", "width=8", "--set", "blocks=1", "--steps", 2, "--data", "own.h5")
+    assert run("train", "--only", "teacher", "--out", "a", *options) == 2
     assert "expected a trained prior" in capsys.readouterr().err
     (tmp_path / "paper.toml").write_text('recipe = "paper"\n')
     for out, more in (("b", ("--recipe", "paper")), ("c", ("--config", "paper.toml"))):
-        assert run("train", "teacher", "--out", out, *options, *more) == 0
+        assert run("train", "--only", "teacher", "--out", out, *options, *more) == 0
         assert "recipe paper, as asked for" in capsys.readouterr().out
+
+
+def test_help_shows_the_defaults_of_the_recipe_that_would_run(capsys, tmp_path):
+    def value(setting, *arguments):
+        assert run("train", *arguments, "--help") == 0
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        return [line[1] for line in lines if line[:1] == [setting]]
+
+    assert value("atoms") == ["12"] and value("width") == ["1024", "128"]
+    assert value("turn_weight") == []
+    upright = ("--recipe", "upright")
+    assert value("atoms", *upright) == ["30"] and value("width", *upright) == ["256", "512", "64"]
+    assert value("turn_weight", *upright) == ["5"] and value("centre_epochs", *upright) == []
+    (tmp_path / "c.toml").write_text("recipe = 'upright'\n[teacher]\natoms = 7\n")
+    assert value("atoms", f"--config={tmp_path / 'c.toml'}") == ["7"]
+
+
+def test_a_written_config_gives_the_same_settings(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for recipe in ("paper", "upright"):
+        more = ("--recipe", recipe, "--seed", 5, "--set", "teacher.atoms=9", "--set", "batch=64")
+        assert run("train", "--write-config", f"{recipe}.toml", *more) == 0
+        assert f"next: ites train --config {recipe}.toml" in capsys.readouterr().out
+        for stage in stages_of(recipe):
+            given = {"recipe": recipe, "seed": 5, "batch": 64}
+            given |= {"atoms": 9} if stage == "teacher" else {}
+            assert make_settings(stage, f"{recipe}.toml") == make_settings(stage, None, given)
+        values = [line for line in Path(f"{recipe}.toml").read_text().splitlines() if " = " in line]
+        assert len(values) > 50 and all(re.search(r"  # \S.*\.$", line) for line in values)
+        assert run("train", "--write-config", f"{recipe}.toml") == 2
+        assert "exists already" in capsys.readouterr().err
+    assert "turn_weight" not in Path("paper.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    (
+        (("--set", "teacher.turn_weight=3"), "the teacher of recipe paper does not use it"),
+        (("--set", "turn_weight=3"), "the teacher of recipe paper does not use it"),
+        (("--set", "prior.steps=3"), "it belongs to the prior, and recipe paper trains"),
+        (("--recipe", "upright", "--set", "centre_epochs=3"), "recipe upright does not use it"),
+        (("--recipe", "upright", "--set", "teacher.halve_every=3"), "it needs decay = halve"),
+        (("--only", "student", "--set", "teacher.atoms=3"), "it belongs to the teacher"),
+        (("--set", "evaluate_split=test"), "it needs evaluate_every above 0"),
+        (("--set", "teacher.atom=3"), "unknown setting 'atom'; the nearest known one is 'atoms'"),
+        (("--set", "techer.atoms=3"), "expected one of prior, teacher, student, got 'techer'"),
+        (("--set", "atoms"), "expected NAME=VALUE, such as teacher.atoms=30, got atoms"),
+        (("--set", "atoms=many"), "--set atoms: atoms: expected a whole number, got 'many'"),
+        (("--steps", -1), "--steps: steps: expected a whole number of at least 0, got -1"),
+        (("both", "--prior-steps", 3), "it belongs to the prior"),
+        (("both", "--techer-steps", 3), "unknown setting 'techer_steps'"),
+        (("teacher", "--atoms"), "--atoms: expected a value, got none"),
+        (("--seed", 1, "teacher"), "'teacher' must come before the options"),
+        (("--resume", "r", "--write-config", "w"), "--write-config has no effect with --resume"),
+        (("--resume", "r", "--out", "other"), "--out has no effect with --resume r"),
+    ),
+)
+def test_what_has_no_effect_is_refused(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("train", *arguments) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("ites: train: ") and message in error and len(error) <= 300
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_with_a_setting_without_effect_is_refused(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("c.toml").write_text("[teacher]\nturn_weight = 3.0\n")
+    assert run("train", "--config", "c.toml") == 2
+    error = capsys.readouterr().err
+    assert error == (
+        "ites: c.toml: teacher.turn_weight has no effect: "
+        "the teacher of recipe paper does not use it\n"
+    )
+
+
+def test_an_older_spelling_works_and_says_what_to_type(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("prepare", "synthetic", "--poses", 400, "--fps", 10, "-o", "s.h5") == 0
+    older = ["--teacher-width", 8, "--student-width=8", "--teacher-blocks", 1, "--batch", 64]
+    older += ["--student-blocks", 1, "--teacher-steps", 2, "--student-steps", 2]
+    capsys.readouterr()
+    assert run("train", "both", "--data", "s.h5", "--out", "old", *older) == 0
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said == (
+        "ites train both is now: ites train --data s.h5 --out old --set teacher.width=8 "
+        "--set student.width=8 --set teacher.blocks=1 --set batch=64 --set student.blocks=1 "
+        "--set teacher.steps=2 --set student.steps=2"
+    )
+    today = said.replace("--out old", "--out new").split("is now: ites ")[1]
+    assert run(*today.split()) == 0
+    for stage in ("teacher", "student"):
+        old, new = (Path(run, f"{stage}.safetensors") for run in ("old", "new"))
+        assert tensors(old) == tensors(new)
+    capsys.readouterr()
+    alone = ["--data", "s.h5", "--out", "old", "--width", 8, "--teacher", "new"]
+    assert run("train", "student", *alone) == 2
+    said, error = capsys.readouterr()
+    assert "--data s.h5 --out old --set student.width=8 --set student.teacher=new\n" in said
+    assert error.startswith("ites: old: holds a student already")
+
+
+def tensors(path):
+    return {name: tensor.tolist() for name, tensor in load_file(path).items()}
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys; sys.argv = ['ites', 'train', '--help']\n"
+        "from ites.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: print([m for m in ('torch', 'numpy', 'h5py') if m in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.splitlines()[-1] == "[]"

@@ -99,3 +99,23 @@ def test_absent_file_and_unknown_option(tmp_path: Path) -> None:
     ):
         make_settings("student", None, {"widht": 3})
     assert make_settings("student", None, {"learning_rate": 1}).learning_rate == 1.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "learning_rate = " + "[" * 5000,
+        "learning_rate = " + "[" * 500 + "]" * 500,
+        "batch = " + "9" * 5000,
+        "batch = 64\nbatch = 65",
+        "\x00",
+        "[teacher]\nbatch = " + repr("x" * 5000),
+    ],
+)
+def test_hostile_settings_are_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(text)
+    with pytest.raises(ItesError) as caught:
+        make_settings("teacher", path)
+    line = str(caught.value)
+    assert path.name in line and len(line) <= 300 and line.isprintable()

@@ -75,3 +75,46 @@ def test_refusals(tmp_path):
     with pytest.raises(ItesError, match="expected a released ITES teacher or student"):
         convert(tmp_path / "other.pth", tmp_path / "o.safetensors", 1.0)
     assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_files_that_are_no_checkpoints_are_one_line(tmp_path):
+    """Nobody is advised to load anything unsafely, and a text file is not said to hold pickles."""
+
+    def refusal(path):
+        with pytest.raises(ItesError) as caught:
+            convert(path, tmp_path / "o.safetensors", 1.0)
+        line = str(caught.value)
+        assert path.name in line and len(line) <= 300 and line.isprintable()
+        assert not any(word in line for word in ("weights_only", "unsafe", "trust", "pickle"))
+        return line
+
+    path = tmp_path / "x.pth"
+    path.write_text("epoch,loss\n1,0.5\n")
+    assert "got a text file" in refusal(path)
+    torch.save({"a": ItesError}, path)
+    assert "ItesError" in refusal(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    refusal(path)
+    torch.save({"fe_net.0.conv1.weight": torch.zeros(1).expand(10**6, 10**6)}, path)
+    assert "expected at most" in refusal(path)
+    state = released_teacher()
+    state["fe_net.0.conv1.weight"] = torch.zeros(1000, 34, 1, 1)
+    torch.save(state, path)
+    assert "expected a released ITES teacher" in refusal(path)
+    state = released_teacher()
+    state["fe_net.0.conv1.weight"][0] = torch.nan
+    torch.save(state, path)
+    assert "finite" in refusal(path)
+    state = released_teacher()
+    state["fe_net.1000000000.conv1.weight"] = torch.zeros(2, 8)
+    torch.save(state, path)
+    assert "expected a released ITES teacher" in refusal(path)
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_that_makes_no_sense_is_refused(tmp_path, scale):
+    torch.save(released_teacher(), tmp_path / "released.pth")
+    with pytest.raises(ItesError, match="scale: expected a number that is finite and positive"):
+        convert(tmp_path / "released.pth", tmp_path / "o.safetensors", scale)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +15,14 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from rich.console import Console
 from safetensors.torch import load_file
 from test_train import rows, student_settings, teacher_settings, write_store
 
+from ites.errors import ItesError
 from ites.models import Teacher
 from ites.runs.checkpoint import load_model, state_file
+from ites.runs.folder import Unfinished
 from ites.runs.settings import Settings
 from ites.system.ranks import Ranks
 from ites.train.engine import train
@@ -82,24 +85,52 @@ def test_two_ranks_give_the_numbers_of_one(tmp_path: Path) -> None:
 
 
 @needs_gloo
-def test_the_death_of_a_rank_stops_the_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["free", "stopped"])
+def test_the_death_of_a_rank_stops_the_others(other: str, tmp_path: Path) -> None:
+    """Whether or not rank 0 wakes before the launcher kills it, the folder tells what happened."""
     store = write_store(tmp_path / "store.h5")
     given: dict[str, Any] = {"epochs": 100_000, "checkpoint_every": 3}
     settings = teacher_settings(store, tmp_path / "run", **given)
-    end = time.monotonic() + 300
     with torchrun([settings]) as process:
-        while not state_file(settings.out, "teacher").is_file():
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < end
-            time.sleep(0.1)
+        assert process.stdout is not None
+        logged = any("teacher 8/" in line for line in process.stdout)  # a checkpoint is there
+        assert logged, process.communicate()
+        main = rank_of(process.pid, 0)
+        if other == "stopped":
+            os.kill(main, signal.SIGSTOP)
         os.kill(rank_of(process.pid, 1), signal.SIGKILL)
-        _, errors = process.communicate(timeout=100)
+        if other == "stopped":  # as the launcher does to a rank that does not go
+            os.kill(main, signal.SIGKILL)
+        process.communicate()
     assert process.returncode == 1
-    assert "ites: rank 0 of 2 lost another rank, which died or was stopped" in errors
     _, metadata = load_model(settings.out)
     assert metadata.step >= 3 and metadata.step % 3 == 0
     longer = teacher_settings(store, tmp_path / "run", steps=metadata.step + 2)
-    assert train(longer, resume=True, console=quiet_console()).step == metadata.step + 2
+    console = Console(file=io.StringIO(), width=400)
+    assert train(longer, resume=True, console=console).step == metadata.step + 2
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "teacher: the last training was cut off: " in said
+    assert f"continuing from step {metadata.step}" in said
+    console = Console(file=io.StringIO(), width=400)
+    train(longer, resume=True, console=console)
+    assert "cut off" not in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_rank_that_lost_another_says_so_and_leaves_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    for rank in (0, 1):
+        ranks = Ranks(rank, 2)
+        mark = Unfinished(tmp_path / str(rank), "teacher", ranks)
+        with pytest.raises(ItesError) as caught, mark.watched(), ranks.joined(torch.device("cpu")):
+            mark.begin()
+            assert mark.path.is_file() == (rank == 0)
+            raise RuntimeError("gloo: Connection closed by peer\nand a long trace")
+        message = f"rank {rank} of 2 lost another rank, which died or was stopped"
+        assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+        line = Unfinished(tmp_path / str(rank), "teacher", Ranks()).line()
+        assert line is not None and line.startswith(f"the last training was cut off: {message}")
 
 
 def rank_of(launcher: int, rank: int) -> int:

@@ -1,5 +1,7 @@
 """Lifting, clips and lifted files: what is read, assumed, lifted and written."""
 
+import doctest
+import math
 import os
 import subprocess
 import sys
@@ -10,15 +12,27 @@ import numpy as np
 import pytest
 import torch
 
-from ites.data.clips import Clip, Clips, fill_missing, read_keypoints
+import ites
+from ites.data.clips import Clip, Clips, fill_missing, read_keypoints, seen_joints
+from ites.data.datasets.keypoints import prepare_keypoints
 from ites.data.lifted import read_clips, write_clips
 from ites.data.store import PoseStoreWriter
 from ites.errors import ItesError
-from ites.inference.assume import assume_camera, metres_per_unit
-from ites.inference.lift import batch_size_for, cut, lift, lift_clips, lift_points
+from ites.inference.assume import (
+    BODY_SIZE,
+    assume_camera,
+    from_field_of_view,
+    metres_per_unit,
+    network_input,
+)
+from ites.inference.lift import cut, lift, make_consistent, to_clips
 from ites.models import Student, Teacher, fold_norms
+from ites.models.predict import batch_size_for, lift_points
 from ites.pose.camera import human36m_cameras
+from ites.pose.missing import impossible, robust_mean
 from ites.pose.skeleton import HUMAN36M, Skeleton
+from ites.pose.smoothing import SMOOTHERS
+from ites.pose.swaps import swapped
 from ites.runs.checkpoint import Metadata, load_model, save_model
 
 RNG = np.random.default_rng(3)
@@ -56,6 +70,16 @@ def run(tmp_path_factory):
 def flat(points):
     """A lifter: everything at the root's depth, 5 units away."""
     return torch.cat([5 * points, torch.zeros_like(points[..., :1])], -1)
+
+
+def lift_clips(pose, clips, training_scale, *, scale="auto", temporal=False, batch_size=None):
+    """Clips lifted in memory by a `pose`, and the notes."""
+    clips, points, assumed = network_input(clips, training_scale, scale, temporal)
+    lifted = lift_points(pose, points, clips.skeleton, batch_size)
+    if temporal:
+        lifted = make_consistent(clips, points, lifted)
+    notes = [note.text for note in assumed.all_notes()]
+    return to_clips(clips, lifted, BODY_SIZE), notes
 
 
 def clips_of(array, **more):
@@ -104,11 +128,11 @@ def test_coco_is_converted(tmp_path):
         ({"points": np.zeros((2, 17, 2)), "fps": 3.0}, "expected an array 'keypoints', got fps"),
         ({"keypoints": np.zeros((2, 17))}, r"shape \(T, J, 2\) or \(T, J, 3\), got float64 of"),
         ({"keypoints": np.zeros((0, 17, 2))}, "no frame"),
-        ({"keypoints": np.zeros((2, 16, 2))}, r"expected 17 joints a frame \(human36m\), got 16"),
-        ({"keypoints": np.zeros((2, 17, 2)), "fps": -1.0}, "fps must be positive"),
+        ({"keypoints": np.zeros((2, 16, 2))}, r"expected 17 joints per frame \(human36m\), got 16"),
+        ({"keypoints": np.zeros((2, 17, 2)), "fps": -1.0}, "fps must be positive and finite"),
         ({"keypoints": np.zeros((2, 17, 2)), "image_size": 5}, "image_size must hold 2 numbers"),
         ({"keypoints": np.zeros((2, 17, 2)), "confidence": np.zeros(2)}, "confidence must have"),
-        ({"keypoints": np.array([{}])}, "plain arrays"),
+        ({"keypoints": np.array([{}])}, "plain array of numbers"),
     ],
 )
 def test_what_is_no_clip_is_refused(tmp_path, arrays, message):
@@ -119,7 +143,7 @@ def test_what_is_no_clip_is_refused(tmp_path, arrays, message):
 
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "a.npz").write_text("hello")
-    with pytest.raises(ItesError, match="expected a pose store, or an .npz or .npy"):
+    with pytest.raises(ItesError, match="expected keypoints: a pose store, .npz, .npy"):
         read_keypoints(tmp_path / "a.npz")
     with pytest.raises(ItesError, match="no such file"):
         read_keypoints(tmp_path / "b.npz")
@@ -140,7 +164,7 @@ def test_a_camera_given_replaces_the_files():
     (clip,) = clips.clips
     assert clip.focal_length == pytest.approx((500, 500))
     assert (clip.image_size, clip.fps) == ((1000, 800), 50.0)
-    assert notes == ["focal length 500 px: 90 degrees over 1000 px of image"]
+    assert notes == [("focal-length", "focal length 500 px: 90 degrees over 1000 px of image")]
     clips, notes = assume_camera(clips_of(keypoints()), 800.0)
     assert clips.clips[0].focal_length == (800, 800) and notes == []
     with pytest.raises(ItesError, match="not both"):
@@ -151,7 +175,7 @@ def test_a_camera_given_replaces_the_files():
 
 def test_an_unknown_rate_is_assumed_and_told():
     clips, notes = assume_camera(Clips(HUMAN36M, [Clip("a", keypoints())]))
-    assert clips.clips[0].fps == 25 and notes == ["25 frames a second, assumed (--fps)"]
+    assert clips.clips[0].fps == 25 and notes == [("fps-assumed", "25 frames per second, assumed")]
 
 
 def test_missing_joints_are_filled_in_time():
@@ -162,9 +186,142 @@ def test_missing_joints_are_filled_in_time():
     clip, count = fill_missing(Clip("a", points, confidence=seen), HUMAN36M)
     assert count == 3
     np.testing.assert_allclose(clip.keypoints[:, 3], np.float32([1, 1, 2, 3, 4])[:, None] * [1, 10])
-    seen[:, 3] = 0
-    with pytest.raises(ItesError, match="a: joint right_ankle is missing throughout"):
-        fill_missing(Clip("a", points, confidence=seen), HUMAN36M)
+
+
+def test_a_wild_keypoint_counts_as_missing_and_is_told():
+    points = keypoints(12)
+    points[5, 10] = 1e6, -1e6
+    points[7, 3, 0] = -900
+    clips = clips_of(points, image_size=(1000, 800))
+    ready, flat_, assumed = network_input(clips, 1.5)
+    clean, expected, _ = network_input(clips_of(keypoints(12), image_size=(1000, 800)), 1.5)
+    assert np.argwhere(ready.clips[0].confidence == 0).tolist() == [[5, 10], [7, 3]]
+    assert (
+        "a: 2 impossible keypoints count as missing, the first in frame 5: head at (1e+06, -1e+06)"
+        in [note.text for note in assumed.notes]
+    )
+    rest = np.delete(np.arange(12), [5, 7])
+    np.testing.assert_allclose(flat_[rest], expected[rest], rtol=0.02)
+    assert np.abs(flat_[5] - expected[5]).max() < 0.02
+    np.testing.assert_array_equal(clean.clips[0].keypoints[rest], ready.clips[0].keypoints[rest])
+
+
+def test_an_image_size_that_most_keypoints_contradict_makes_none_impossible():
+    points = keypoints(4)
+    assert not impossible(points, image_size=(10, 10)).any()
+    assert impossible(np.full((2, 3, 2), np.nan)).all()
+
+
+def test_the_scale_of_a_clip_is_a_robust_mean():
+    heads = np.r_[np.full(50, 2.0), np.full(50, 3.0)]
+    assert robust_mean(heads) == 2.5
+    assert robust_mean(np.r_[heads, 1e6, np.nan]) == 2.5
+    assert math.isnan(robust_mean(np.array([np.nan])))
+    wrong = motion(40) - motion(40)[:, :1]
+    right = metres_per_unit(wrong, HUMAN36M)
+    wrong[7, 10] *= 50
+    np.testing.assert_allclose(
+        np.delete(metres_per_unit(wrong, HUMAN36M), 7), np.delete(right, 7), rtol=1e-3
+    )
+
+
+def test_the_width_of_an_unknown_image_is_that_of_possible_keypoints():
+    points = keypoints(6)
+    width = math.ceil(points[..., 0].max())
+    points[2, 4, 0] = 1e6
+    for clip in (clips_of(points), clips_of(points, confidence=(points[..., 0] < 1e5) * 1.0)):
+        (one,) = clip.clips
+        _, words = from_field_of_view(90, None, one.keypoints, seen_joints(one))
+        assert words.startswith(f"{width} px")
+
+
+def test_swapped_legs_are_told_and_exchanged_where_clips_are_taken_as_wholes():
+    points = keypoints(40)
+    legs, arms = ([1, 2, 3], [4, 5, 6]), ([15, 16], [12, 13])
+    wrong = points.copy()
+    for (right, left), frames in ((legs, [20, 21, 22]), (arms, [30])):
+        for one, other in ((right, left), (left, right)):
+            wrong[np.ix_(frames, one)] = points[np.ix_(frames, other)]
+    clips = clips_of(wrong)
+    told, _, assumed = network_input(clips, 1.5)
+    np.testing.assert_array_equal(told.clips[0].keypoints, wrong)
+    (note,) = (text for code, text in assumed.notes if code == "swapped-left-so")
+    assert note.startswith("a: left and right look swapped in 4 frames from 20 on (left_ankle, le")
+    mended, _, assumed = network_input(clips, 1.5, mend=True)
+    np.testing.assert_array_equal(mended.clips[0].keypoints, points)
+    assert any(text.endswith("exchanged") for _, text in assumed.notes)
+    slow = replace(clips.clips[0], fps=5.0)
+    assert not swapped(slow.keypoints, HUMAN36M, 5.0)
+    assert not swapped(points, HUMAN36M, 25.0) and not swapped(points[:2], HUMAN36M, 25.0)
+
+
+NEVER = [2, 3, 5, 6]
+
+
+def upper_body(frames=12):
+    """Keypoints and confidence of a webcam: no knees, no ankles."""
+    seen = np.ones((frames, 17), np.float32)
+    seen[:, NEVER] = 0
+    return np.where(seen[..., None] > 0, keypoints(frames), 0), seen
+
+
+@pytest.mark.parametrize("temporal", [False, True])
+def test_joints_never_seen_are_unknown_and_the_rest_is_lifted(run, tmp_path, temporal):
+    points, seen = upper_body()
+    np.savez(tmp_path / "in.npz", keypoints=points, confidence=seen, fps=25)
+    summary = lift(run, tmp_path / "in.npz", tmp_path / "o.npz", device="cpu", temporal=temporal)
+    (note,) = (note for note in summary["notes"] if "never seen" in note)
+    assert "right_knee, right_ankle, left_knee, left_ankle" in note
+    (clip,) = read_clips(tmp_path / "o.npz").clips
+    known = np.isfinite(clip.positions).all(-1)
+    assert (known == (seen > 0)).all()
+    np.testing.assert_array_equal(np.isfinite(clip.keypoints).all(-1), seen > 0)
+    np.testing.assert_array_equal(clip.confidence, seen)
+
+
+def test_frames_without_anybody_are_unknown_where_the_gap_is_long(run, tmp_path):
+    points, seen = keypoints(60), np.ones((60, 17), np.float32)
+    seen[:2] = seen[20:28] = seen[35:55] = 0  # at 20 a second: 0.4 s and 1 s
+    seen[10, 4] = 0
+    np.savez(tmp_path / "in.npz", keypoints=points, confidence=seen, fps=20)
+    summary = lift(run, tmp_path / "in.npz", tmp_path / "o.npz", device="cpu", temporal=True)
+    (clip,) = read_clips(tmp_path / "o.npz").clips
+    empty = np.flatnonzero(np.isnan(clip.positions).all((1, 2)))
+    assert empty.tolist() == [0, 1, *range(35, 55)]
+    assert np.isfinite(np.delete(clip.positions, empty, 0)).all()
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(clip.metres_per_unit)), empty)
+    assert "in: 22 frames without a joint: nan in the output" in summary["notes"]
+    assert "137 missing joints filled in, linearly in time" in summary["notes"]
+
+
+def test_a_clip_of_nobody_is_no_refusal_of_the_others(run, tmp_path):
+    with PoseStoreWriter(tmp_path / "s.h5", HUMAN36M) as writer:
+        writer.add_camera("c", human36m_cameras("S9")[0])
+        for name, sure in (("a", 1), ("nobody", 0), ("b", 1)):
+            writer.add(
+                keypoints(5), camera="c", subject=name, action="x", fps=25.0,
+                confidence=np.full((5, 17), sure),
+            )  # fmt: skip
+    summary = lift(run, tmp_path / "s.h5", tmp_path / "o.h5", device="cpu", temporal=True)
+    one, nobody, other = read_clips(tmp_path / "o.h5").clips
+    assert np.isnan(nobody.positions).all() and np.isfinite(one.positions).all()
+    np.testing.assert_allclose(one.positions, other.positions, atol=1e-6)
+    assert "nobody/x/c: nobody is seen in it: nan in the output" in summary["notes"]
+
+
+def test_what_was_assumed_in_a_store_is_not_known(run, tmp_path):
+    np.savez(tmp_path / "in.npz", keypoints=keypoints())
+    prepare_keypoints([tmp_path / "in.npz"], tmp_path / "s.h5")
+    (clip,) = read_keypoints(tmp_path / "s.h5").clips
+    assert clip.focal_length is None and clip.image_size is None and math.isnan(clip.fps)
+    of_store = lift(run, tmp_path / "s.h5", tmp_path / "a.npz", device="cpu")
+    of_file = lift(run, tmp_path / "in.npz", tmp_path / "b.npz", device="cpu")
+    assert of_store["notes"] == of_file["notes"]
+    one, other = (read_clips(tmp_path / f"{name}.npz").clips[0] for name in "ab")
+    np.testing.assert_allclose(one.positions, other.positions, atol=1e-6)
+    prepare_keypoints([tmp_path / "in.npz"], tmp_path / "t.h5", field_of_view=55.0, fps=25.0)
+    (clip,) = read_keypoints(tmp_path / "t.h5").clips
+    assert clip.focal_length is not None and clip.fps == 25
 
 
 # Lifting
@@ -199,10 +356,7 @@ def test_without_a_camera_the_focal_length_does_not_matter():
         np.testing.assert_allclose(
             clips.clips[0].positions, lifted[0][0].clips[0].positions, rtol=1e-5, atol=1e-6
         )
-    assert lifted[1][1][0] == (
-        "focal length 615 px, assumed: 55 degrees over 640 px of image "
-        "(--focal-length or --field-of-view)"
-    )
+    assert lifted[1][1][0] == ("focal length 615 px, assumed: 55 degrees over 640 px of image")
     assert "keypoints' extent" in lifted[0][1][0]
 
 
@@ -210,7 +364,7 @@ def test_people_of_another_size_are_told():
     clips = clips_of(keypoints(), focal_length=(1000.0, 1000.0))
     assert not any("times as large" in note for note in lift_clips(flat, clips, 1.5)[1])
     (note,) = (note for note in lift_clips(flat, clips, 4.5)[1] if "times as large" in note)
-    assert "--scale clip" in note
+    assert "each clip's own scale" in note
 
 
 def test_metres_come_from_the_body_and_stay_while_walking_up():
@@ -292,8 +446,41 @@ def test_another_skeleton_is_refused(run, tmp_path):
 @pytest.mark.parametrize("wrong", [{"fps": 0}, {"batch_size": 0}, {"body_size": -1.0}])
 def test_arguments_out_of_range_are_refused(run, tmp_path, wrong):
     np.save(tmp_path / "a.npy", keypoints())
-    with pytest.raises(ItesError, match=f"{next(iter(wrong))} must be positive"):
+    with pytest.raises(ItesError, match=f"{next(iter(wrong))} must be positive and finite"):
         lift(run, tmp_path / "a.npy", tmp_path / "out.npz", **wrong)
+
+
+@pytest.mark.parametrize("smooth", ["savitzky-golay", "one-euro"])
+def test_a_lifted_clip_is_smoothed(run, tmp_path, smooth):
+    np.savez(tmp_path / "in.npz", keypoints=keypoints(30), fps=25)
+    lift(run, tmp_path / "in.npz", tmp_path / "a.npz", device="cpu")
+    summary = lift(run, tmp_path / "in.npz", tmp_path / "b.npz", device="cpu", smooth=smooth)
+    assert f"smoothed in time: {smooth}" in summary["notes"]
+    rough, fine = (read_clips(tmp_path / f"{name}.npz").clips[0].positions for name in "ab")
+    np.testing.assert_array_equal(fine, SMOOTHERS[smooth](rough, 25.0))
+    with pytest.raises(ItesError, match="smooth must be one of savitzky-golay, one-euro, got 'x'"):
+        lift(run, tmp_path / "in.npz", tmp_path / "c.npz", smooth="x")
+
+
+@pytest.mark.parametrize("function", [ites.lift, ites.evaluate, ites.view])
+def test_the_example_of_a_public_function_runs_as_written(run, tmp_path, monkeypatch, function):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/mine").symlink_to(run)
+    np.savez("clip.npz", keypoints=keypoints(), fps=25)
+    with PoseStoreWriter("store.h5", HUMAN36M) as writer:
+        writer.add_camera("c", human36m_cameras("S9")[0])
+        joints = motion(15)
+        writer.add(
+            human36m_cameras("S9")[0].project(joints), camera="c", subject="S9", action="walk",
+            split="test", fps=20.0, positions=joints,
+        )  # fmt: skip
+    if function is ites.view:
+        pytest.importorskip("plotly", reason="pip install 'ites[view]'")
+        ites.lift("runs/mine", "clip.npz", "clip3d.npz")
+    (example,) = doctest.DocTestFinder(recurse=False).find(function, function.__name__)
+    result = doctest.DocTestRunner().run(example)
+    assert result.attempted >= 2 and not result.failed
 
 
 # Many clips
@@ -339,7 +526,9 @@ def test_portions_give_what_one_piece_gives(run, tmp_path, monkeypatch):
             out = tmp_path / f"out.{ending}"
             summary = lift(run, store, out, device="cpu", batch_size=1, trust=False)
             assert (summary["poses"], summary["clips"]) == (28, 4)
-            assert summary["notes"] == notes
+            *told, metres = summary["notes"]
+            assert told == notes and metres.startswith("metres by a mean of 0.72 m")
+            assert summary["codes"] == ["size", "body-size"]
             same(read_clips(out), simple)
     assert {p.name for p in tmp_path.iterdir()} == {"s.h5", "out.h5", "out.npz"}
 
@@ -381,7 +570,8 @@ def test_a_lifting_resumes_where_it_stopped(run, tmp_path, monkeypatch):
 
 def test_a_lifting_that_fails_at_once_leaves_nothing(run, tmp_path):
     model, metadata = load_model(run)
-    model.output.bias.data.fill_(float("nan"))
+    for weight in model.output.parameters():
+        weight.data.fill_(3e38)  # finite, but no pose is
     bad = tmp_path / "bad.safetensors"
     save_model(bad, model, metadata)
     np.save(tmp_path / "a.npy", keypoints())
@@ -461,6 +651,32 @@ def test_files_need_no_pickle_and_say_what_they_hold(tmp_path):
         keys = set(arrays.files)
     with h5py.File(tmp_path / "a.h5") as file:
         assert keys == set(file) | set(file.attrs)
+
+
+@pytest.mark.parametrize("ending", ["npz", "h5"])
+@pytest.mark.parametrize("key", ["sign_confidence", "positions", "metres_per_unit"])
+def test_arrays_of_another_length_are_neither_written_nor_read(tmp_path, ending, key):
+    one, _ = lift_clips(flat, clips_of(keypoints()), 1.5)
+    told = replace(one.clips[0], sign_confidence=np.ones(12, np.float32))
+    short = replace(told, **{key: getattr(told, key)[:11]})
+    path = tmp_path / f"a.{ending}"
+    with pytest.raises(ItesError, match=f"a: {key} must have a row per frame, 12, got 11"):
+        write_clips(path, replace(one, clips=[told, short]))
+    assert not path.exists()
+    write_clips(path, replace(one, clips=[told, told]))
+    if ending == "h5":
+        with h5py.File(path, "a") as file:
+            rows = file[key][:23]
+            del file[key]
+            file[key] = rows
+    else:
+        with np.load(path) as arrays:
+            members = {name: arrays[name] for name in arrays.files}
+        np.savez(path, **{**members, key: members[key][:23]})
+    with pytest.raises(
+        ItesError, match=f"{key}: expected numbers of shape .24.*a row per frame, got"
+    ):
+        read_clips(path)
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):

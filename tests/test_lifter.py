@@ -5,10 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_lift import clips_of, keypoints
+from test_lift import clips_of, keypoints, lift_clips
 
 from ites.errors import ItesError
-from ites.inference.lift import lift_clips
 from ites.inference.stream import Lifter
 from ites.models import Student, Teacher
 from ites.pose.skeleton import HUMAN36M
@@ -72,6 +71,23 @@ def test_a_bad_frame_spoils_no_other(run):
         assert np.isnan(lifted[1]).any() and np.isfinite(lifted[[0, 2]]).all()
         np.testing.assert_allclose(lifted[[0, 2]], good.lift(frames[[0, 2]]), rtol=1e-5, atol=1e-6)
         assert np.isfinite(bad.lift(frames[2])).all()
+
+
+@pytest.mark.parametrize("focal", [None, 1000.0])
+def test_a_wild_keypoint_spoils_no_other_frame(run, focal):
+    frames = keypoints()
+    wild = frames.copy()
+    wild[4, 10] = 1e6
+    bad, good = (Lifter(run, focal_length=focal, device="cpu") for _ in range(2))
+    lifted = np.stack([bad.lift(frame) for frame in wild])
+    expected = np.stack([good.lift(frame) for frame in frames])
+    assert np.isnan(lifted[4]).all()
+    rest = np.delete(np.arange(12), 4)
+    np.testing.assert_allclose(lifted[rest], expected[rest], rtol=0.05, atol=0.02)
+    lifter = Lifter(run, focal_length=focal, device="cpu")
+    frames[0, 10] += 300  # no impossible place, but a wrong size in the first frame
+    late = [lifter.lift(frame) for frame in np.tile(frames, (4, 1, 1))][-1]
+    np.testing.assert_allclose(late, expected[-1], atol=0.03)
 
 
 def test_latency_is_measured(run):

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from ites.errors import ItesError
-from ites.pose.skeleton import HUMAN36M, Skeleton, to_human36m
+from ites.pose.layouts import to_human36m
+from ites.pose.skeleton import (
+    FOLDER,
+    HUMAN36M,
+    Skeleton,
+    load_skeleton,
+    skeleton_file,
+    skeleton_names,
+)
 
 
 def test_human36m():
@@ -77,3 +85,114 @@ def test_layout_refusals():
         to_human36m(np.zeros((4, 13, 2)), "coco17")
     with pytest.raises(ItesError, match="layout must be one of"):
         to_human36m(np.zeros((4, 17, 2)), "openpose")
+
+
+COUNTS = {
+    "human36m": 17, "coco17": 17, "coco18": 18, "wholebody133": 133, "halpe26": 26,
+    "halpe136": 136, "mpii16": 16, "body25": 25, "body25b": 25, "mediapipe33": 33,
+    "mpi3dhp28": 28, "mpi3dhp17": 17, "hand21": 21, "ap10k17": 17,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", skeleton_names())
+def test_built_in_skeletons(name):
+    file = skeleton_file(name)
+    skeleton = file.skeleton
+    assert skeleton.name == name and skeleton.num_joints == COUNTS[name]
+    assert file.source and all(one.source for one in file.maps.values())
+    assert load_skeleton(FOLDER / f"{name}.toml") == skeleton
+    assert Skeleton.from_json(skeleton.to_json()) == skeleton
+    sided = [joint for joint in skeleton.joints if "left" in joint or "right" in joint]
+    for left, right in zip(skeleton.left, skeleton.right, strict=True):
+        names = skeleton.joints[left], skeleton.joints[right]
+        if not names[0].startswith("face_"):
+            assert names[1] == names[0].replace("left", "right")
+            sided = [joint for joint in sided if joint not in names]
+        parents = skeleton.parents[left], skeleton.parents[right]
+        assert skeleton.mirror[parents[0]] == parents[1], f"{names}: the parents mirror too"
+    assert not sided, "every sided joint has its mirror image"
+    assert skeleton.mirror[skeleton.root] == skeleton.root != skeleton.head
+    pooled = [joint for pair in skeleton.pooling for joint in pair]
+    assert len(set(pooled)) == len(pooled)
+
+
+def test_every_built_in_skeleton_is_listed_here():
+    assert set(skeleton_names()) == set(COUNTS) and skeleton_names()[0] == "human36m"
+
+
+CHAIN = """
+joints = ["hip", "knee", "ankle"]
+head = "ankle"
+[parents]
+knee = "hip"
+ankle = "knee"
+"""
+
+
+def test_a_skeleton_of_ones_own(tmp_path):
+    path = tmp_path / "leg.toml"
+    path.write_text(CHAIN)
+    assert load_skeleton(path) == Skeleton("leg", ("hip", "knee", "ankle"), (-1, 0, 1), head=2)
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    (
+        ("joints = [", "joints = ['hip', ", "joints: expected each name once, got 'hip'"),
+        ('["hip", "knee", "ankle"]', "3", "joints: expected a list of names, got 3"),
+        ('["hip", "knee", "ankle"]', "[]", "parents.knee: expected a joint"),
+        (
+            'head = "ankle"',
+            'head = "toe"',
+            "head: expected a joint, of hip, knee, ankle, got 'toe'",
+        ),
+        ('head = "ankle"', 'head = "hip"', "head: expected another joint than the root, got 'hip'"),
+        ('head = "ankle"', "", "head: expected a joint, of hip, knee, ankle, got nothing"),
+        ('ankle = "knee"', "", "parents: expected a parent of every joint but one"),
+        ('ankle = "knee"', "ankle = 1", "parents.ankle: expected a joint, of hip, knee, ankle"),
+        ('knee = "hip"', 'knee = "ankle"', "parents form a circle at joint 1"),
+        ("[parents]", "pairs = 1\n[parents]", "pairs: expected a name of name, source, joints"),
+        ("[parents]", "mirror = 1\n[parents]", "mirror: expected a list of pairs of joints, got 1"),
+        ("[parents]", 'mirror = [["hip", "knee"]]\n[parents]', "a root that has no mirror image"),
+        (
+            "[parents]",
+            'mirror = [["knee", "knee"]]\n[parents]',
+            "mirror: expected each joint in one pair of two",
+        ),
+        ("[parents]", "name = 3\n[parents]", "name: expected a text, got 3"),
+        ("[parents]", "maps = 3\n[parents]", "maps: expected a table, got 3"),
+        (
+            "[parents]",
+            "[maps.human36m]\nhead = [{toe = 1}]\n[parents]",
+            "maps.human36m.head: expected a joint, of hip, knee, ankle, got 'toe'",
+        ),
+        (
+            "[parents]",
+            "[maps.human36m]\nhead = [{knee = nan}]\n[parents]",
+            "maps.human36m.head.knee: expected a finite weight, got nan",
+        ),
+        ("head", "head head", "expected a TOML file of a skeleton"),
+        ("[parents]", "source = " + "[" * 5000 + "\n[parents]", "expected a TOML file"),
+    ),
+)
+def test_a_wrong_file_is_one_line(old, new, message, tmp_path):
+    path = tmp_path / "leg.toml"
+    path.write_text(CHAIN.replace(old, new, 1))
+    with pytest.raises(ItesError) as caught:
+        load_skeleton(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ") and message in text
+    assert "\n" not in text and len(text) <= len(str(path)) + 280
+
+
+def test_no_such_skeleton(tmp_path):
+    with pytest.raises(ItesError, match=r"expected a TOML file or one of .*nearest is 'coco17'"):
+        load_skeleton("coco_17")
+    with pytest.raises(ItesError, match=r"no\.toml: cannot read the skeleton: No such file"):
+        load_skeleton(tmp_path / "no.toml")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ItesError, match="expected a TOML file of a skeleton"):
+        load_skeleton(tmp_path / "bytes.toml")
+    (tmp_path / "huge.toml").write_bytes(b"#" * (2 << 20))
+    with pytest.raises(ItesError, match="at most 1048576 bytes, got more"):
+        load_skeleton(tmp_path / "huge.toml")

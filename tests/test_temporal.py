@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from test_lift import lift_clips
 
 from ites.data.clips import Clip, Clips
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.data.synthetic.synthetic import prepare_synthetic
-from ites.inference.lift import lift_clips
 from ites.models import Teacher
-from ites.models.temporal import consistent_depths
+from ites.models.temporal import consistent_depths, segment_median
 from ites.pose import geometry
 from ites.pose.camera import Camera
 from ites.pose.skeleton import HUMAN36M, Skeleton
@@ -62,6 +62,47 @@ def test_clips_do_not_touch_each_other(motion):
     ):
         alone = consistent_depths(flat, depth, [length], HUMAN36M)
         torch.testing.assert_close(alone, whole, atol=1e-5, rtol=0)
+
+
+def test_bad_frames_leave_the_good_ones_alone(motion):
+    points, truth, lengths = motion
+    points, truth, lengths = points[: lengths[0]], truth[: lengths[0]], [lengths[0]]
+    noise = 0.1 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(1))
+    noisy = truth + noise - noise[:, :1]
+    bad = torch.arange(4, lengths[0], 12)
+    wild = points.clone()
+    wild[bad, 9] += torch.tensor([0.3, -0.1])  # the nose is somewhere else
+    good = torch.ones(lengths[0], dtype=torch.bool)
+    good[bad] = False
+    found = consistent_depths(wild, noisy, lengths, HUMAN36M)
+    clean = consistent_depths(points, noisy, lengths, HUMAN36M)
+    assert error(found[good], truth[good]) < error(noisy[good], truth[good])
+    assert error(found[good], truth[good]) < 1.15 * error(clean[good], truth[good])
+    necks = geometry.backproject(wild, found)
+    neck = (necks[:, 9] - necks[:, 8]).norm(dim=-1)
+    usual = geometry.backproject(points, clean)
+    usual = (usual[:, 9] - usual[:, 8]).norm(dim=-1)
+    assert neck.median().item() == pytest.approx(usual.median().item(), rel=0.03)
+
+
+def test_what_was_not_seen_has_no_say(motion):
+    points, truth, lengths = motion
+    points, truth, lengths = points[: lengths[0]], truth[: lengths[0]], [lengths[0]]
+    wild, seen = points.clone(), torch.ones(points.shape[:2], dtype=torch.bool)
+    seen[10:30, 13] = False
+    wild[10:30, 13] += 0.08  # not so far that it could not be
+    found = consistent_depths(wild, truth, lengths, HUMAN36M, seen=seen)
+    others = [j for j in range(17) if j not in (12, 13)]
+    assert error(found[:, others], truth[:, others]) < 0.01
+
+
+def test_the_median_of_segments_leaves_nan_out():
+    values = torch.tensor([[3.0, 1], [1, torch.nan], [2, torch.nan], [9, 4], [5, torch.nan]])
+    lengths = torch.tensor([3, 2])
+    median = segment_median(values, torch.tensor([0, 0, 0, 1, 1]), lengths)
+    assert median.tolist() == [[2, 1], [7, 4]]
+    nothing = segment_median(torch.full((2, 1), torch.nan), torch.tensor([0, 0]), lengths[:1] - 1)
+    assert nothing.isnan().all()
 
 
 @pytest.mark.parametrize("frames", [1, 2])

@@ -8,8 +8,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +26,10 @@ from ites.pose.camera import human36m_cameras
 from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import load_model, state_file, weights_file
 from ites.runs.settings import Settings, StudentSettings, TeacherSettings, make_settings
+from ites.system.console import command_console, duration
 from ites.train.engine import Training, train
 from ites.train.feed import epoch_order
-from ites.train.log import Log, clock, quiet_console
+from ites.train.log import Log, Table, quiet_console
 from ites.train.stages import make_stage, teacher_labels
 
 POSES = 71  # with batches of 16: five steps an epoch, the last of seven poses
@@ -248,7 +247,7 @@ def test_an_interrupt_leaves_a_checkpoint_to_resume(
     result = CliRunner().invoke(app, ["teacher", *arguments])
     assert result.exit_code == 130, result.output
     assert "interrupted after 7 of 15 steps" in result.output
-    assert f"continue with: ites train teacher --resume {tmp_path / 'cut'}" in result.output
+    assert f"continue with: ites train --only teacher --resume {tmp_path / 'cut'}" in result.output
     assert signal.getsignal(signal.SIGINT) is before
     monkeypatch.undo()
     result = CliRunner().invoke(app, ["teacher", "--resume", str(tmp_path / "cut")])
@@ -387,15 +386,6 @@ def test_both_stages_from_the_command_line(store: Path, tmp_path: Path) -> None:
     assert load_model(run)[1].step == 3 and load_model(run, "teacher")[1].step == 3
 
 
-@pytest.mark.parametrize("stage", ["teacher", "student"])
-def test_the_modules_take_the_same_options(stage: str, store: Path, tmp_path: Path) -> None:
-    arguments = ["--data", str(store), "--out", str(tmp_path), "--batch", "1"]
-    command = [sys.executable, "-m", f"ites.train_{stage}", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 2
-    assert result.stderr == "ites: batch: expected a whole number of at least 2, got 1\n"
-
-
 def test_mistakes_are_one_line(store: Path, teacher_run: Path, tmp_path: Path) -> None:
     def message(settings: Settings, resume: bool = False) -> str:
         with pytest.raises(ItesError) as caught:
@@ -419,6 +409,7 @@ def test_mistakes_are_one_line(store: Path, teacher_run: Path, tmp_path: Path) -
     assert "no such file" in message(teacher_settings(store, new), resume=True)
     single = write_store(tmp_path / "one.h5", poses=1)
     assert "expected at least 2 poses, got 1" in message(teacher_settings(single, new))
+    assert not new.exists()
 
 
 def test_resume_needs_a_run(tmp_path: Path) -> None:
@@ -442,5 +433,99 @@ def test_parameters_without_decay_are_none(store: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(42.3, "42 s"), (185, "3:05 min"), (7380, "2:03 h")])
-def test_clock(seconds: float, text: str) -> None:
-    assert clock(seconds) == text
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def bad_store(path: Path, change: Any, recipe: str = "paper") -> Settings:
+    """Settings of a training on a store whose keypoints (60, 17, 2) were changed."""
+    camera, rng = human36m_cameras("S1")[0], np.random.default_rng(0)
+    keypoints = camera.project(rng.normal(size=(60, 17, 3)) * 0.3 + [0, 0, 5])
+    with PoseStoreWriter(path / "store.h5", HUMAN36M) as writer:
+        writer.add_camera("camera", camera)
+        given = {"subject": "s", "action": "a", "split": "train", "fps": 10}
+        writer.add(change(keypoints), camera="camera", **given)
+    stage = "prior" if recipe == "upright" else "teacher"
+    options = {"data": str(path / "store.h5"), "out": str(path / "run"), "recipe": recipe}
+    return make_settings(stage, options={**options, "steps": 2, "batch": 16, "width": 8})
+
+
+def first(keypoints: Any, count: int = 1) -> Any:
+    """The first poses, over and over."""
+    return np.resize(keypoints[:count], keypoints.shape)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "change", "message"),
+    [
+        ("upright", lambda k: k[:1], "upright expected at least 30 poses, got 1"),
+        ("upright", lambda k: k[:2], "upright expected at least 30 poses, got 2"),
+        ("upright", lambda k: k[:3], "upright expected at least 30 poses, got 3"),
+        ("upright", lambda k: k[:29], "upright expected at least 30 poses, got 29"),
+        ("upright", first, "expected at least 30 different poses, got 1 among 60"),
+        ("upright", lambda k: first(k, 9), "expected at least 30 different poses, got 9 among 60"),
+        ("upright", lambda k: np.append(k[:, :1], first(k)[:, 1:], 1), "at least 4 independent"),
+        ("paper", first, "expected at least 2 different poses, got 1 among 60"),
+        ("paper", lambda k: k * [1, 0], "joints that lie on a line"),
+        ("paper", lambda k: k[..., :1] * [1, 0.5], "joints that lie on a line"),
+        (
+            "paper",
+            lambda k: np.append(k[:40], first(k[:20] * 0), 0),
+            "in 20 of 60 poses, the first",
+        ),
+        (
+            "paper",
+            lambda k: k * np.where(np.arange(60) == 7, 1e4, 1)[:, None, None],
+            "got pose 7, ",
+        ),
+    ],
+)
+def test_data_that_teach_nothing_are_refused(
+    recipe: str, change: Any, message: str, tmp_path: Path
+) -> None:
+    settings = bad_store(tmp_path, change, recipe)
+    with pytest.raises(ItesError) as caught:
+        train(settings, console=quiet_console())
+    assert message in str(caught.value) and str(tmp_path / "store.h5") in str(caught.value)
+    assert len(str(caught.value).replace(str(tmp_path), "")) < 250
+    assert not Path(settings.out).exists()
+
+
+def test_a_checkpoint_can_be_written_at_any_time(store: Path, tmp_path: Path) -> None:
+    settings = teacher_settings(store, tmp_path)
+    with PoseStore(store) as file:
+        points = torch.from_numpy(file.points("train")[0])
+    stage = make_stage(settings, HUMAN36M, points)
+    training = Training(stage, 1.0, torch.device("cpu"), None, quiet_console())
+    training.checkpoint()
+    assert load_model(tmp_path)[1].step == 0
+    training.advance()
+    training.checkpoint()
+    assert load_model(tmp_path)[1].step == 1
+    stage = make_stage(settings, HUMAN36M, points)
+    again = Training(stage, 1.0, torch.device("cpu"), None, quiet_console())
+    again.restore()
+    assert again.step == 1
+    for name, tensor in training.stage.model.state_dict().items():
+        assert torch.equal(tensor, again.stage.model.state_dict()[name]), name
+
+
+def test_a_row_that_was_cut_off_is_not_taken_for_another_step(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("step,total\n4,1.5\n8,1.25\n1")  # of "12,1.125"
+    Table(path, ["step", "total"], keep=8).close()
+    assert path.read_text() == "step,total\n4,1.5\n8,1.25\n"
+
+
+def test_a_reader_that_has_gone_does_not_stop_a_training(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as output:
+        monkeypatch.setattr("sys.stdout", output)
+        console = command_console()
+        console.print("the first line of many")
+        assert console.quiet
+        result = train(teacher_settings(store, tmp_path, steps=9), console=console)
+    assert result.step == 9 and load_model(tmp_path)[1].step == 9

@@ -25,7 +25,6 @@ from ites.ops.backends import INTERPRETED
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 pytest.importorskip("ites.kernels", reason="ites is not installed; pip install -e .")
 import triton.language as tl  # noqa: E402
-
 from ites.kernels.philox import philox4x32  # noqa: E402
 
 TESTS = Path(__file__).parent
@@ -180,7 +179,7 @@ def test_graph_mix_triton_any_graph():
     ),
 )
 def test_compiles_for_an_h100_as_the_table_says(kernel, case):
-    from benchmarks import compile_triton
+    from benchmarks.ops import compile_triton
 
     launch = next(
         one

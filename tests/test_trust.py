@@ -11,11 +11,13 @@ import torch
 from test_lift import keypoints
 
 from ites.data.lifted import read_clips
+from ites.data.store import PoseStoreWriter
 from ites.errors import ItesError
 from ites.inference.lift import lift
 from ites.models import Prior, Student, Teacher
 from ites.models.trust import Odds, Trust, _platt, calibrate, odds_file
 from ites.pose import geometry
+from ites.pose.camera import Camera
 from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import Metadata, load_model, load_prior, save_model
 
@@ -148,7 +150,7 @@ def test_damaged_odds_are_refused(run, array, tmp_path):
 
 def test_the_reliability_table_counts_every_pose_once():
     pytest.importorskip("matplotlib", reason="pip install 'ites[view]'")
-    from benchmarks.reliability import table
+    from benchmarks.accuracy.reliability import table
 
     confidence = np.linspace(0, 1, 101)
     right = (np.arange(101) % 2).astype(float)
@@ -160,3 +162,58 @@ def test_the_reliability_table_counts_every_pose_once():
         assert len(mine) == bins and sum(row["poses"] for row in mine) == 101
     half = next(row for row in rows if row["to"] == "0.6" or row["to"] == 0.6)
     assert half["poses"] == 60 and half["right"] == "0.5" and half["p_mpjpe"] == "50.5"
+
+
+@pytest.fixture
+def three(tmp_path):
+    """A store of three clips of 5, 9 and 7 frames."""
+    with PoseStoreWriter(tmp_path / "three.h5", HUMAN36M) as writer:
+        writer.add_camera("c", Camera("c", (1000, 1000), (500, 500)))
+        for i, frames in enumerate((5, 9, 7)):
+            writer.add(keypoints(frames, seed=i), camera="c", subject=f"S{i}", action="a", fps=25.0)
+    return tmp_path / "three.h5"
+
+
+@pytest.mark.parametrize("ending", ["npz", "h5"])
+@pytest.mark.parametrize("portion", [1, 6, 1000])
+def test_each_clip_of_several_is_told_what_it_is_told_alone(
+    run, three, tmp_path, ending, portion, monkeypatch
+):
+    monkeypatch.setattr("ites.inference.lift.PORTION", portion)
+    out = tmp_path / f"out.{ending}"
+    summary = lift(run, three, out, device="cpu")
+    doubtful = 0
+    for i, clip in enumerate(read_clips(out).clips):
+        np.savez(
+            tmp_path / "in.npz", keypoints=keypoints((5, 9, 7)[i], seed=i), focal_length=1000,
+            fps=25,
+        )  # fmt: skip
+        lift(run, tmp_path / "in.npz", tmp_path / "alone.npz", device="cpu")
+        (alone,) = read_clips(tmp_path / "alone.npz").clips
+        for name in ("positions", "metres_per_unit", *TOLD):
+            assert len(getattr(clip, name)) == len(clip)
+            np.testing.assert_allclose(
+                getattr(clip, name), getattr(alone, name), rtol=1e-4, atol=1e-4
+            )
+        doubtful += int((clip.sign_confidence < 0.8).sum())
+    assert summary["notes"][-1].startswith(f"{doubtful} of 21 poses")
+
+
+def test_few_poses_and_constant_clips_have_odds(run):
+    for count in (1, 2, 3):
+        for poses in (points(count), points(1).expand(count, -1, -1)):
+            odds = calibrate(run, "student", poses, CPU)
+            assert all(map(math.isfinite, odds))
+    bias, slope = _platt(torch.full((9,), -3.0), torch.arange(9) < 6)
+    assert (bias, slope) == (pytest.approx(math.log(0.65 / 0.35)), 0.0)  # (6 7/8 + 3 1/5) / 9
+    calibrate(run, "student", points(100), CPU)
+
+
+def test_frames_of_nobody_are_not_judged(run, tmp_path):
+    seen = np.ones((12, 17))
+    seen[:3] = 0
+    np.savez(tmp_path / "in.npz", keypoints=keypoints(), confidence=seen, fps=25)
+    lift(run, tmp_path / "in.npz", tmp_path / "out.npz", device="cpu")
+    (clip,) = read_clips(tmp_path / "out.npz").clips
+    for name in TOLD:
+        assert np.isnan(getattr(clip, name)).tolist() == 3 * [True] + 9 * [False]

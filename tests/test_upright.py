@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 import os
+import shutil
 import signal
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -12,10 +16,12 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
+from test_train import rows
 from torch import nn
 from typer.testing import CliRunner
 
-from benchmarks.variants import write_variant
+from benchmarks.accuracy.variants import write_variant
 from ites.cli.train import app
 from ites.data.store import PoseStore
 from ites.data.synthetic.synthetic import prepare_synthetic
@@ -425,3 +431,84 @@ def test_the_paper_lifts_a_mirror_image_as_any_other() -> None:
     assert torch.equal(student.depth(points), student(points))
     image = student.depth(mirror_image(points, HUMAN36M))[:, list(HUMAN36M.mirror)]
     assert (image - student.depth(points)).abs().max() > 1e-3
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def train_small(stage: str, store: Path, run: Path) -> None:
+    """A short training of a stage, taken up where the folder holds a state of it."""
+    small = {"steps": 6, "width": 8, "blocks": 1, "log_every": 2, "checkpoint_every": 3}
+    small |= {"batch": 64, "evaluate_every": 0 if stage == "prior" else 3}
+    chosen = settings(stage, store, run, **small)
+    train(chosen, resume=state_file(run, stage).is_file(), console=quiet_console())
+
+
+def left(run: Path) -> dict[str, Any]:
+    """What three stages leave in a run folder, but for times."""
+    found: dict[str, Any] = {}
+    for path in sorted(run.iterdir()):
+        if path.suffix == ".safetensors":
+            found |= {f"{path.name} {name}": value for name, value in load_file(path).items()}
+        elif path.suffix == ".csv":
+            found[path.name] = rows(path)
+        elif path.is_file() and path.name != "versions.json":
+            found[path.name] = path.read_text().replace(str(run), "RUN")
+    return found
+
+
+@pytest.mark.parametrize("stage", stages_of("upright"))
+def test_a_run_killed_at_any_write_resumes_to_the_same_bits(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before each file takes its name, and right after it."""
+    store, run, before = tmp_path / "small.h5", tmp_path / "run", tmp_path / "before"
+    prepare_synthetic(store, poses=400, seed=3, fps=10.0)
+    monkeypatch.setattr("ites.models.trust.CALIBRATION", (64, 1))
+    monkeypatch.setattr("ites.train.log._has_tensorboard", lambda console: False)
+    monkeypatch.setattr("os.fsync", lambda file: None)  # it is the process that dies
+    run.mkdir()
+    for earlier in stages_of("upright")[: stages_of("upright").index(stage)]:
+        train_small(earlier, store, run)
+    shutil.copytree(run, before)
+    replace, written = os.replace, []
+
+    def watched(source: Any, target: Any) -> None:
+        written.append(Path(target).name)
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", watched)
+        train_small(stage, store, run)
+    whole = left(run)
+    assert written.count(f"{stage}.state.safetensors") == 2  # at steps 3 and 6
+    assert written.count(f"{stage}.safetensors") == 2
+    assert (f"{stage}.odds.json" in written) == (stage != "prior")
+    for kill, after in itertools.product(range(len(written)), (False, True)):
+        shutil.rmtree(run)
+        shutil.copytree(before, run)
+        with monkeypatch.context() as patch:
+            patch.setattr("os.replace", killing(kill, after))
+            with pytest.raises(Killed):
+                train_small(stage, store, run)
+        train_small(stage, store, run)
+        cut, where = left(run), f"killed {'after' if after else 'before'} {written[kill]}, {kill}"
+        assert cut.keys() == whole.keys(), where
+        for name, value in whole.items():
+            same = torch.equal if isinstance(value, torch.Tensor) else operator.eq
+            assert same(value, cut[name]), f"{name}, {where}"
+
+
+def killing(kill: int, after: bool) -> Callable[[Any, Any], None]:
+    """An `os.replace` whose call number `kill` ends the process, before or after its work."""
+    replace, calls = os.replace, itertools.count()
+
+    def call(source: Any, target: Any) -> None:
+        last = next(calls) == kill
+        if after or not last:
+            replace(source, target)
+        if last:
+            raise Killed
+
+    return call

@@ -1,19 +1,23 @@
-"""What is installed, built and usable here, and what would make it faster."""
+"""`ites doctor`: what is installed, built and usable here, and what would make it faster.
+
+PyTorch is imported by the functions, so that the help of all commands stays quick.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
-from typing import Any
+from typing import Annotated, Any
 
-import torch
+import typer
 
 import ites
+from ites.cli.options import say
 from ites.errors import ItesError
-from ites.ops import backends
 
 OPS = (
     "so3_exp",
@@ -30,11 +34,27 @@ EXTRAS = {
     "view": ("plotly", "matplotlib", "imageio_ffmpeg", "PIL"),
     "log": ("tensorboard",),
     "data": ("cdflib",),
+    "export": ("ezc3d", "pygltflib", "onnx", "onnxscript"),
 }
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say what is installed, built and usable here, and what would make it faster.
+
+    Example: ites doctor
+    """
+    findings = examine()
+    say(json.dumps(findings, indent=1) if as_json else describe(findings))
 
 
 def examine() -> dict[str, Any]:
     """Everything that `ites doctor` says, ready for JSON."""
+    import torch
+
+    from ites.ops import backends
+
     devices = ["cpu"]
     gpus = []
     if torch.cuda.is_available():
@@ -88,6 +108,8 @@ def _version(package: str) -> str | None:
 
 
 def _build_info(name: str) -> dict[str, Any] | None:
+    from ites.ops import backends
+
     reason = backends.MISSING.get("cpp" if name == "_C" else "cuda")
     if reason is not None:
         return None
@@ -95,6 +117,10 @@ def _build_info(name: str) -> dict[str, Any] | None:
 
 
 def _chosen(op: str, device: str) -> str:
+    import torch
+
+    from ites.ops import backends
+
     try:
         return backends.choose(op, device, torch.float32)
     except ItesError as error:
@@ -103,6 +129,10 @@ def _chosen(op: str, device: str) -> str:
 
 def _advice() -> list[str]:
     """What would make it faster, most first."""
+    import torch
+
+    from ites.ops import backends
+
     advice = []
     if not torch.cuda.is_available():
         advice.append("No NVIDIA GPU is usable by this PyTorch; on one, training takes minutes.")

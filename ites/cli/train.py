@@ -1,270 +1,511 @@
-"""`ites train prior`, `ites train teacher`, `ites train student`, `ites train both`.
+"""`ites demo`, and `ites train` with its older spellings `ites train both` and its like.
 
 PyTorch is imported by the commands, not by their help.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
-from dataclasses import Field, fields
+import os
+import shlex
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
 
+from ites.cli.hints import tell
+from ites.cli.options import Device, say
 from ites.errors import ItesError
-from ites.runs.settings import STAGES, Settings, make_settings, read_toml, stages_of
+from ites.runs.settings import (
+    STAGES,
+    Settings,
+    commented_toml,
+    make_settings,
+    nearest_name,
+    parse_setting,
+    read_toml,
+    stages_of,
+    tables_of,
+    why_without_effect,
+)
+from ites.system.console import command_console, duration
+from ites.system.console import say as print_line
+from ites.system.files import atomic_write
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ites.train.engine import Result
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Train the prior, the teacher, the student, or all that a recipe needs.",
-)
+Given = tuple[str, str, str, str]
+"""What a user gave: how he spelled it, stage or "" for all, name of the setting, text."""
 
-Option = tuple[str, str]  # stage or "" for both, name of a setting
+
+class _Train(TyperGroup):
+    """The command with the settings of the recipe that would run in its help."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta["ites.arguments"] = list(args)
+        return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, formatter)
+        arguments = ctx.meta.get("ites.arguments", [])
+        _show_settings({name: _value_of(arguments, name) for name in ("recipe", "data", "config")})
+
+
+app = typer.Typer(cls=_Train, invoke_without_command=True, no_args_is_help=True)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the data and the training.")] = 0,
+    device: Device = None,
+) -> None:
+    """See the whole method work on synthetic motion, in minutes, without a download.
+
+    Example: ites demo --out demo
+    """
+    from ites.workflows.demo import demo as run
+
+    run(out, seed=seed, device=device, say=say)
+
+
+@app.callback()
+def train(
+    ctx: typer.Context,
+    data: Annotated[
+        str | None, typer.Option(metavar="STORE", help="Pose store from `ites prepare`.")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Run folder to write; run by default.")
+    ] = None,
+    recipe: Annotated[
+        Literal["paper", "upright"] | None,
+        typer.Option(
+            help="paper: the published method. upright: finds each depth's sign from 2D. By "
+            "default upright where the data hold no 3D, else paper."
+        ),
+    ] = None,
+    only: Annotated[
+        Literal["prior", "teacher", "student"] | None,
+        typer.Option(help="Train this stage alone; by default all stages of the recipe."),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Stop each stage after this many steps; --set STAGE.steps for one."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of weights, order and rotations; 0 by default.")
+    ] = None,
+    device: Device = None,
+    precision: Annotated[
+        Literal["float32", "float64", "tf32", "bf16"] | None,
+        typer.Option(help="Arithmetic; float32 by default."),
+    ] = None,
+    missing: Annotated[
+        Literal["error", "drop", "interpolate"] | None,
+        typer.Option(help="What to do with a pose that lacks a joint; error by default."),
+    ] = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Any setting below, such as teacher.atoms=30."
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML file of settings.")
+    ] = None,
+    write_config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the settings that would be used, and stop."),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Run folder to continue.")
+    ] = None,
+) -> None:
+    """Train all stages of a recipe from 2D keypoints.
+
+    Recipe paper trains a teacher, then a student. Recipe upright trains a prior first, a density
+    of 2D poses. An option wins over a file, a stage's table over the file's top.
+
+    Example: ites train --data cmu.h5 --out runs/cmu --set teacher.atoms=30
+    """
+    common = {
+        "data": data, "out": out, "recipe": recipe, "steps": steps, "seed": seed,
+        "device": device, "precision": precision, "missing": missing,
+    }  # fmt: skip
+    given = [
+        (f"--{name}", "", name, str(value)) for name, value in common.items() if value is not None
+    ]
+    given += [_assignment(text) for text in assign or []]
+    if ctx.invoked_subcommand is not None:
+        if given or only or config or write_config or resume:
+            raise ItesError(
+                f"train: '{ctx.invoked_subcommand}' must come before the options; "
+                "today's spelling has no such word, see ites train --help"
+            )
+        return
+    if write_config is not None:
+        if resume is not None:
+            raise ItesError("train: --write-config has no effect with --resume; leave one out")
+        _write_config(write_config, only, config, given)
+    elif run_stages(only, config, resume, given)[-1].interrupted:
+        raise typer.Exit(130)
+
+
+def _assignment(text: str) -> Given:
+    """`teacher.atoms=30` or `batch=64` in parts."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ItesError(f"train: --set: expected NAME=VALUE, such as teacher.atoms=30, got {text}")
+    stage, dot, setting = name.partition(".")
+    if not dot:
+        return f"--set {name}", "", name, value
+    if stage not in STAGES:
+        raise ItesError(f"train: --set {name}: expected one of {', '.join(STAGES)}, got '{stage}'")
+    return f"--set {name}", stage, setting, value
 
 
 def run_stages(
-    stages: Iterable[str],
-    config: Path | None,
-    resume: Path | None,
-    options: dict[str, dict[str, Any]],
+    only: str | None, config: Path | None, resume: Path | None, given: Sequence[Given]
 ) -> list[Result]:
     """Train stages one after another into one run folder and say how it went.
 
     Args:
-        stages: "teacher", "student" or both, in that order.
+        only: the one stage to train; None for all of the recipe.
         config: a TOML file, or None.
         resume: the run folder to continue, or None.
-        options: settings by stage and name; None as a value means not given.
+        given: settings that win over the file.
 
     Returns:
         what each stage did; fewer than the stages where one was interrupted.
 
     Raises:
-        ItesError: see `ites.train.engine.train`.
+        ItesError: a setting has no effect, or see `ites.train.engine.train`.
     """
     from ites.runs.checkpoint import state_file
-    from ites.runs.folder import refuse_to_overwrite, resumed_settings, write_settings
+    from ites.runs.folder import refuse_to_overwrite, write_settings
     from ites.system.ranks import Ranks
     from ites.train.engine import train
     from ites.train.log import quiet_console
 
     ranks = Ranks.here()
-    stages, console = list(stages), Console() if ranks.main else quiet_console()
-    why = _choose_recipe(stages, config, options) if resume is None else ""
-    if len(stages) > 1:
-        stages = _of_recipe(config, resume, options)
+    console = command_console() if ranks.main else quiet_console()
     if resume is None:
-        chosen = [make_settings(stage, config, options[stage]) for stage in stages]
+        chosen, why = _chosen(only, config, given)
         for settings in chosen:
             refuse_to_overwrite(settings.out, settings.stage)
     elif config is not None:
         raise ItesError("train: --resume takes the run's own settings, so leave --config out")
     else:
-        chosen = [resumed_settings(resume, stage, options[stage]) for stage in stages]
+        chosen, why = _resumed(only, resume, given), ""
     if why:
-        _say(console, why)
+        print_line(console, why)
+    if resume is None and ranks.main:
+        tell(_implausible(chosen[0]))
     results = []
     for settings in chosen:
         started = resume is not None and state_file(settings.out, settings.stage).is_file()
-        if len(stages) > 1 and ranks.main:
+        if len(chosen) > 1 and ranks.main:
             write_settings(settings.out, chosen)
         result = train(settings, resume=started, console=console)
         results.append(result)
         _tell(result, console)
         if result.interrupted:
-            command = stages[0] if len(stages) == 1 else "both"
-            _say(console, f"continue with: ites train {command} --resume {settings.out}")
+            alone = f" --only {only}" if only else ""
+            print_line(console, f"continue with: ites train{alone} --resume {settings.out}")
             ranks.part()
             return results
     ranks.part()
     if why:
-        _say(console, why)
-    _say(console, f"next: {_next(stages, chosen[-1])}")
+        print_line(console, why)
+    print_line(console, f"next: {_next(only, chosen[-1])}")
     return results
 
 
-def _next(stages: list[str], last: Settings) -> str:
-    """The command that goes on from these stages, the last one's settings given."""
+def _implausible(settings: Settings) -> list[dict[str, Any]]:
+    """What is implausible about keypoints to train on; of measured motion nothing is asked."""
+    from ites.data.checks import check_sample, summarise
+    from ites.data.clips import KeypointReader
     from ites.data.store import PoseStore
 
-    if stages in (["prior"], ["teacher"]):
-        follow = "teacher" if stages == ["prior"] else "student"
-        recipe = "" if last.recipe == "paper" else f"--recipe {last.recipe} "
-        missing = "" if last.missing == "error" else f" --missing {last.missing}"
-        return f"ites train {follow} {recipe}--data {last.data} --out {last.out}{missing}"
-    with PoseStore(last.data) as store:
-        if store.has_positions:
-            return f"ites evaluate {last.out} --data {last.data}"
-    return f"ites lift {last.out} {last.data} -o {Path(last.out) / 'lifted.npz'}"
+    if not settings.data or not Path(settings.data).is_file():
+        return []  # the training says so
+    with PoseStore(settings.data) as store:
+        measured, split = store.has_positions, settings.split in store.splits
+    if measured or not split:
+        return []
+    with KeypointReader(settings.data, split=settings.split) as reader:
+        return [finding.plain() for finding in summarise(check_sample(reader))]
 
 
-def _choose_recipe(
-    stages: Iterable[str], config: Path | None, options: dict[str, dict[str, Any]]
-) -> str:
-    """Set the recipe where nothing says it, by the data: a line that tells which, and why.
+def _chosen(
+    only: str | None, config: Path | None, given: Sequence[Given]
+) -> tuple[list[Settings], str]:
+    """The settings of each stage to train, and a line that says which recipe it is and why."""
+    recipe, why = _recipe(only, config, given)
+    stages = [only] if only else list(stages_of(recipe))
+    options = _options(stages, given, recipe)
+    for own in options.values():
+        own.setdefault("recipe", recipe)
+    chosen = [make_settings(stage, config, options[stage]) for stage in stages]
+    _refuse_without_effect(chosen, given)
+    if config is not None:
+        _refuse_in_file(config, recipe)
+    return chosen, why
+
+
+def _resumed(only: str | None, run: Path, given: Sequence[Given]) -> list[Settings]:
+    """The settings of each stage of an earlier run that goes on."""
+    from ites.runs.folder import resumed_settings, settings_file
+
+    held: list[str] = []
+    if settings_file(run).is_file():
+        held = [stage for stage, table in read_toml(settings_file(run)).items() if table and stage]
+    stages = [only] if only else held or ["teacher"]
+    for spelling, _, name, value in given:
+        if name == "out" and Path(value) != run:
+            raise ItesError(f"train: {spelling} has no effect with --resume {run}; leave one out")
+    recipe = read_toml(settings_file(run))[stages[-1]].get("recipe", "paper") if held else "paper"
+    options = _options(stages, given, recipe)
+    chosen = [resumed_settings(run, stage, options[stage]) for stage in stages]
+    _refuse_without_effect(chosen, given)
+    return chosen
+
+
+def _recipe(only: str | None, config: Path | None, given: Sequence[Given]) -> tuple[str, str]:
+    """The recipe, and a line that says why it is this one; "" of the prior, which has one alone.
 
     The published figures choose each depth's sign by the 3D; where there is none, the sign must
     come from 2D.
     """
-    from ites.data.store import PoseStore
-
-    stage = list(stages)[-1]
-    recipe = _given("recipe", stage, config, options)
-    if stage == "prior":
-        return ""
+    recipe = _asked("recipe", only, config, given)
+    if only == "prior":
+        return recipe or "upright", ""
     if recipe is not None:
-        return f"recipe {recipe}, as asked for"
-    data = _given("data", stage, config, options)
+        parse_setting("teacher", "recipe", recipe)
+        return recipe, f"recipe {recipe}, as asked for"
+    data = _asked("data", only, config, given)
     if data:
+        from ites.data.store import PoseStore
+
         with PoseStore(data) as store:
             has_positions = store.has_positions
         if not has_positions:
-            for own in options.values():
-                own["recipe"] = "upright"
-            return (
+            return "upright", (
                 f"recipe upright: {data} holds no 3D, so 2D must tell the depth's sign "
                 "(--recipe paper: the published method)"
             )
-    return (
+    return "paper", (
         "recipe paper: the published method, the default for data with 3D "
         "(--recipe upright: 2D tells the depth's sign)"
     )
 
 
-def _given(name: str, stage: str, config: Path | None, options: dict[str, dict[str, Any]]) -> Any:
-    """What the options, or else a file, say of a setting of a stage; None where neither does."""
-    value = options[stage].get(name)
+def _asked(name: str, only: str | None, config: Path | None, given: Iterable[Given]) -> Any:
+    """What is given, or else a file, says of a setting; None where neither does."""
+    stage, value = only or "student", None
+    for _, of_stage, setting, text in given:
+        if setting == name and of_stage in ("", stage):
+            value = text
     if value is None and config is not None:
         tables = read_toml(config)
         value = tables[stage].get(name, tables[""].get(name))
     return value
 
 
-def _of_recipe(
-    config: Path | None, resume: Path | None, options: dict[str, dict[str, Any]]
-) -> list[str]:
-    """The stages of the recipe that is asked for."""
-    from ites.runs.folder import settings_file
+def _options(stages: list[str], given: Iterable[Given], recipe: str) -> dict[str, dict[str, Any]]:
+    """What is given, by stage and name of the setting; a stage's own wins over all stages'."""
+    options: dict[str, dict[str, Any]] = {stage: {} for stage in stages}
+    for spelling, of_stage, name, text in sorted(given, key=lambda one: bool(one[1])):
+        having = [stage for stage in STAGES if name in STAGES[stage].names()]
+        if of_stage and of_stage not in having or not having:
+            known = STAGES[of_stage].names() if of_stage else _all_names()
+            raise ItesError(
+                f"train: {spelling}: unknown setting '{name}'; the nearest known one is "
+                f"'{nearest_name(name, known)}'"
+            )
+        targets = [stage for stage in having if stage in stages and of_stage in ("", stage)]
+        if not targets:
+            raise ItesError(
+                f"train: {spelling} has no effect: it belongs to the {of_stage or having[0]}, and "
+                f"recipe {recipe} trains {' and '.join(stages)} here"
+            )
+        for stage in targets:
+            try:
+                options[stage][name] = parse_setting(stage, name, text)
+            except ItesError as error:
+                raise ItesError(f"train: {spelling}: {error}") from None
+    return options
 
-    file = config if resume is None else settings_file(resume)
-    wanted = make_settings("teacher", file, options["teacher"])
-    return list(stages_of(wanted.recipe))
+
+def _all_names() -> list[str]:
+    return list(dict.fromkeys(name for kind in STAGES.values() for name in kind.names()))
+
+
+def _refuse_without_effect(chosen: Sequence[Settings], given: Iterable[Given]) -> None:
+    """Raise ItesError where something given changes no stage that is trained."""
+    for spelling, of_stage, name, _ in given:
+        targets = [one for one in chosen if name in one.names() and of_stage in ("", one.stage)]
+        reasons = [why_without_effect(one, name) for one in targets]
+        if all(reasons):
+            raise ItesError(f"train: {spelling} has no effect: {reasons[-1]}")
+
+
+def _refuse_in_file(config: Path, recipe: str) -> None:
+    """Raise ItesError where a file changes a setting that its recipe does not use.
+
+    A value that is the default is no mistake: a run's own settings file holds them all.
+    """
+    tables = read_toml(config)
+    stages = stages_of(recipe)
+    used = {stage: make_settings(stage, config, {"recipe": recipe}) for stage in stages}
+    default = {stage: make_settings(stage, None, {"recipe": recipe}) for stage in stages}
+    for table, held in tables.items():
+        for name in held:
+            targets = [s for s in stages if s == (table or s) and name in used[s].names()]
+            changed = [s for s in targets if getattr(used[s], name) != getattr(default[s], name)]
+            reasons = [why_without_effect(used[stage], name) for stage in changed]
+            if reasons and all(reasons):
+                place = f"{table}.{name}" if table else name
+                raise ItesError(f"{config}: {place} has no effect: {reasons[-1]}")
+
+
+def _write_config(
+    path: Path, only: str | None, config: Path | None, given: Sequence[Given]
+) -> None:
+    """Write the settings that would be used, each with a comment."""
+    if path.exists():
+        raise ItesError(f"{path}: exists already; choose another file for --write-config")
+    chosen, why = _chosen(only, config, given)
+    head = [f"# {why}"] if why else []
+    head += [f"# Train with: ites train --config {shlex.quote(str(path))}", ""]
+    with atomic_write(path) as temporary:
+        temporary.write_text("\n".join(head) + commented_toml(chosen), encoding="utf-8")
+    say(f"{path}: {', '.join(one.stage for one in chosen)} of recipe {chosen[-1].recipe}")
+    alone = f"--only {only} " if only else ""
+    say(f"next: ites train {alone}--config {path}")
+
+
+def _next(only: str | None, last: Settings) -> str:
+    """The command that goes on from these stages, the last one's settings given."""
+    from ites.data.store import PoseStore
+
+    if only in ("prior", "teacher"):
+        follow = "teacher" if only == "prior" else "student"
+        recipe = "" if last.recipe == "paper" else f"--recipe {last.recipe} "
+        missing = "" if last.missing == "error" else f" --missing {last.missing}"
+        return f"ites train --only {follow} {recipe}--data {last.data} --out {last.out}{missing}"
+    with PoseStore(last.data) as store:
+        if store.has_positions:
+            return f"ites evaluate {last.out} --data {last.data}"
+    return f"ites lift {last.out} {last.data} -o {Path(last.out) / 'lifted.npz'}"
 
 
 def _tell(result: Result, console: Console) -> None:
-    from ites.train.log import clock
-
     word = "interrupted" if result.interrupted else "trained"
     losses = ", ".join(f"{name} {value:.5f}" for name, value in result.losses.items())
-    _say(
+    print_line(
         console,
         f"{result.stage}: {word} after {result.step:,} of {result.steps:,} steps "
-        f"({result.epochs:.2f} epochs of {result.poses:,} poses) in {clock(result.seconds)}, "
+        f"({result.epochs:.2f} epochs of {result.poses:,} poses) in {duration(result.seconds)}, "
         f"{result.poses_per_second:,.0f} poses/s on {result.device}, backend {result.backend}",
     )
-    _say(console, f"{result.stage}: {losses}; saved in {result.run}")
+    print_line(console, f"{result.stage}: {losses}; saved in {result.run}")
 
 
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
+def _value_of(arguments: Sequence[str], name: str) -> str | None:
+    """The value of an option among arguments that are not parsed."""
+    for at, argument in enumerate(arguments):
+        if argument == f"--{name}" and at + 1 < len(arguments):
+            return arguments[at + 1]
+        if argument.startswith(f"--{name}="):
+            return argument.partition("=")[2]
+    return None
 
 
-def _command(stages: tuple[str, ...]) -> Callable[..., None]:
-    """The command that trains these stages, with an option for each of their settings.
-
-    For several stages a setting that they share has one option, any other one a stage, such as
-    `--teacher-steps`.
-    """
-    several = len(stages) > 1
-    parameters = [
-        _parameter(
-            "config",
-            Path,
-            typer.Option(None, "--config", help="TOML file of settings.", metavar="FILE"),
-        ),
-        _parameter(
-            "resume",
-            Path,
-            typer.Option(None, "--resume", help="Run folder to continue.", metavar="RUN"),
-        ),
+def _show_settings(asked: dict[str, str | None]) -> None:
+    """Print the settings of the recipe that would run, with their defaults."""
+    given = [
+        (f"--{name}", "", name, value)
+        for name, value in asked.items()
+        if value is not None and name != "config"
     ]
-    targets: dict[str, Option] = {}
-    common = {item.name: item for item in fields(Settings)}
-    for stage in stages:
-        for item in fields(STAGES[stage]):
-            own = several and not item.metadata["shared"]
-            if several and not own:  # the prior's own defaults are not those of the others
-                item = common[item.name]
-            name = f"{stage}_{item.name}" if own else item.name
-            if name in targets or (several and item.name in ("teacher", "prior")):
-                continue
-            targets[name] = (stage if own else "", item.name)
-            option = typer.Option(
-                None,
-                f"--{name.replace('_', '-')}",
-                help=_help(item),
-                rich_help_panel=f"{stage.capitalize()} settings" if own else "Settings",
-            )
-            parameters.append(_parameter(name, type(item.default), option))
+    config = Path(asked["config"]) if asked["config"] else None
+    chosen, why = _chosen(None, config, given)
+    console = Console()
+    print_line(
+        console, f"Settings for --set and --config, with what this command would use.\n{why}\n"
+    )
+    for stage, held in tables_of(chosen).items():
+        table = Table(
+            title=f"{stage}.NAME" if stage else "All stages", title_justify="left", box=None
+        )
+        table.add_column("setting", no_wrap=True)
+        table.add_column("value", no_wrap=True)
+        table.add_column("meaning")
+        for item, value in held:
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            table.add_row(item.name, shown or '""', item.metadata["help"])
+        console.print(table, highlight=False, markup=False)
 
-    def command(config: Path | None, resume: Path | None, **given: Any) -> None:
-        options: dict[str, dict[str, Any]] = {stage: {} for stage in stages}
-        for name, value in given.items():
-            target, setting = targets[name]
-            for stage in [target] if target else stages:
-                options[stage][setting] = value
-        if run_stages(stages, config, resume, options)[-1].interrupted:
-            raise typer.Exit(130)
 
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
+def _older(name: str) -> Callable[..., None]:
+    """The command of an older spelling: `both`, or the name of a stage."""
+
+    def command(ctx: typer.Context) -> None:
+        arguments = _translated(name, ctx.args)
+        if os.environ.get("RANK", "0") == "0":
+            say(f"ites train {name} is now: ites train {shlex.join(arguments)}")
+        group = ctx.find_root().command if ctx.parent is None else ctx.parent.command
+        with group.make_context("train", arguments, parent=ctx.parent) as today:
+            group.invoke(today)
+
     return command
 
 
-def _help(item: Field[Any]) -> str:
-    """Help of a setting with its default at the end."""
-    text, default = item.metadata["help"], item.default
-    shown = f"{default:g}" if isinstance(default, float) else str(default)
-    return f"{text.removesuffix('.')} (default {shown})." if shown else text
+def _translated(name: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments of an older spelling in today's.
+
+    Options such as `--teacher-atoms 30` become `--set teacher.atoms=30`.
+    """
+    translated = [] if name == "both" else ["--only", name]
+    left = list(arguments)
+    while left:
+        option, equals, value = left.pop(0).partition("=")
+        if not option.startswith("--"):
+            raise ItesError(f"train: expected an option such as --data, got '{option}'")
+        if not equals:
+            if not left:
+                raise ItesError(f"train: {option}: expected a value, got none")
+            value = left.pop(0)
+        setting = option[2:].replace("-", "_")
+        if setting in TODAY:
+            translated += [option, value]
+            continue
+        stage, _, rest = setting.partition("_")
+        if name != "both":
+            stage, rest = name, setting
+        elif stage not in STAGES or rest not in STAGES[stage].names():
+            stage, rest = "", setting
+        translated += ["--set", f"{stage}.{rest}={value}" if stage else f"{rest}={value}"]
+    return translated
 
 
-def _parameter(name: str, kind: type, option: Any) -> inspect.Parameter:
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None
-    )
+TODAY = (
+    "data", "out", "recipe", "steps", "seed", "device", "precision", "missing", "config", "resume",
+)  # fmt: skip
+"""Options that are spelled as before."""
 
-
-for _name, _stages, _text in (
-    (
-        "prior",
-        ("prior",),
-        "Learn how likely 2D poses are, for recipe upright.\n\n"
-        "Example: ites train prior --data cmu.h5 --out runs/cmu",
-    ),
-    (
-        "teacher",
-        ("teacher",),
-        "Train the teacher from 2D poses.\n\n"
-        "Example: ites train teacher --data cmu.h5 --out runs/cmu",
-    ),
-    (
-        "student",
-        ("student",),
-        "Train the student from 2D poses and a trained teacher.\n\n"
-        "Example: ites train student --data cmu.h5 --out runs/cmu",
-    ),
-    (
-        "both",
-        ("prior", "teacher", "student"),
-        "Train the teacher, then the student, into one run folder; the prior first, for recipe "
-        "upright.\n\n"
-        "Example: ites train both --data cmu.h5 --out runs/cmu --recipe upright",
-    ),
-):
-    app.command(_name, help=_text)(_command(_stages))
+for _name in ("both", *STAGES):
+    app.command(
+        _name,
+        hidden=True,
+        help=f"Older spelling of `ites train{'' if _name == 'both' else f' --only {_name}'}`.\n\n"
+        f"Example: ites train {_name} --data cmu.h5 --out runs/cmu",
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(_older(_name))

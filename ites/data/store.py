@@ -19,8 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from ites.errors import ItesError
 from ites.pose.camera import Camera, normalise, scale_for
+from ites.pose.missing import interpolate
 from ites.pose.skeleton import Skeleton
-from ites.system.files import existing, replacing
+from ites.system.files import atomic_write, reading, require_file
+from ites.system.hdf5 import H5Writer, dataset
 
 FORMAT = "ites-pose-store"
 VERSION = 1
@@ -35,6 +37,12 @@ CAMERA_SHAPES = {
     "translation": (3,),
 }
 MISSING = ("error", "drop", "interpolate")
+FARTHEST = {"keypoints": 1e7, "positions": 1e6, "confidence": np.inf}
+"""A keypoint (pixels) or position (metres) farther from 0 is damage, not a place."""
+SKELETON_TEXT = 50_000
+"""Characters of a skeleton's JSON, at most."""
+TEXT = 1000
+"""Characters of a name, at most."""
 
 Floats = NDArray[np.float32]
 
@@ -45,7 +53,7 @@ class Sequence:
 
     `start` is the clip's first row in the arrays read with the same `split`:
     `store.sequences` goes with `store.keypoints()`, `store.sequences_of("test")` with
-    `store.keypoints("test")`. `length` is in poses, `fps` in poses a second.
+    `store.keypoints("test")`. `length` is in poses, `fps` in poses a second, nan where unknown.
     """
 
     subject: str
@@ -85,17 +93,18 @@ class PoseStore:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = existing(path)
-        try:
-            self._file = h5py.File(self.path, "r")
-        except OSError as error:
-            raise ItesError(f"{self.path}: not an HDF5 file ({error})") from None
-        try:
-            self._read_header()
-            self._check_shapes()
-        except BaseException:
-            self.close()
-            raise
+        self.path = require_file(path)
+        with reading(self.path, "a pose store"):
+            try:
+                self._file = h5py.File(self.path, "r")
+            except OSError as error:
+                raise ItesError(f"{self.path}: not an HDF5 file ({error})") from None
+            try:
+                self._read_header()
+                self._check_shapes()
+            except BaseException:
+                self.close()
+                raise
 
     def _read_header(self) -> None:
         attributes = self._file.attrs
@@ -111,10 +120,9 @@ class PoseStore:
             )
         self.title = str(attributes.get("title", ""))
         self.acknowledgement = str(attributes.get("acknowledgement", ""))
-        try:
-            self.skeleton = Skeleton.from_json(self._need("skeleton").attrs.get("json"))
-        except ItesError as error:
-            raise ItesError(f"{self.path}: /skeleton: {error}") from None
+        self.skeleton = skeleton_of(
+            f"{self.path}: /skeleton", self._need("skeleton").attrs.get("json")
+        )
         self.cameras = {
             key: self._read_camera(key, group) for key, group in self._need("cameras").items()
         }
@@ -137,38 +145,50 @@ class PoseStore:
                         f"{CAMERA_SHAPES.get(name, ())}, got {np.shape(value)}"
                     )
         try:
-            return Camera(**fields)
+            camera = Camera(**fields)
         except TypeError as error:
             raise ItesError(f"{self.path}: /cameras/{key}: {error}") from None
+        for name in Camera.__dataclass_fields__:
+            value = getattr(camera, name)
+            if name != "id" and not _is_sound(name, np.asarray(value)):
+                raise ItesError(
+                    f"{self.path}: /cameras/{key}: expected finite numbers, focal lengths above 0 "
+                    f"and an image size of whole pixels, got {name} {value}"
+                )
+        return camera
 
     def _read_sequences(self) -> list[Sequence]:
-        table = {name: self._need(f"sequences/{name}") for name in COLUMNS}
-        lengths = {name: len(column) for name, column in table.items()}
-        if len(set(lengths.values())) != 1:
-            raise ItesError(f"{self.path}: /sequences: columns of unequal length: {lengths}")
-        try:
-            text = [table[name].asstr()[:].tolist() for name in COLUMNS[:4]]
-        except TypeError as error:
-            raise ItesError(f"{self.path}: /sequences: {error}") from None
+        kinds = dict(zip(COLUMNS, ("O", "O", "O", "O", "iu", "iu", "fiu"), strict=True))
+        for name in COLUMNS:
+            self._need(f"sequences/{name}")
+        table = {
+            name: dataset(self._file["sequences"], name, f"{self.path}: /sequences", kind)
+            for name, kind in kinds.items()
+        }
+        shapes = {name: column.shape for name, column in table.items()}
+        if len(set(shapes.values())) != 1 or len(shapes["fps"]) != 1:
+            raise ItesError(f"{self.path}: /sequences: columns of unequal length: {shapes}")
+        text = [table[name].asstr()[:].tolist() for name in COLUMNS[:4]]
         numbers = [table[name][:].tolist() for name in COLUMNS[4:]]
         return [Sequence(*row) for row in zip(*text, *numbers, strict=True)]
 
     def _check_shapes(self) -> None:
-        keypoints = self._need("poses/keypoints")
-        count, joints = len(keypoints), self.skeleton.num_joints
+        self._need("poses/keypoints")
+        poses, joints = self._file["poses"], self.skeleton.num_joints
+        count = len(dataset(poses, "keypoints", f"{self.path}: /poses"))
         expected = {
             "keypoints": (count, joints, 2),
             "confidence": (count, joints),
             "positions": (count, joints, 3),
         }
         for name, shape in expected.items():
-            if f"poses/{name}" in self._file:
-                got = self._file[f"poses/{name}"].shape
+            if name in poses:
+                got = dataset(poses, name, f"{self.path}: /poses").shape
                 if got != shape:
                     raise ItesError(f"{self.path}: /poses/{name}: expected {shape}, got {got}")
         row = 0
         for sequence in self.sequences:
-            if sequence.start != row or sequence.length < 0:
+            if sequence.start != row or sequence.length < 1:
                 raise ItesError(
                     f"{self.path}: sequence {sequence}: expected start {row}, where the one before "
                     f"ends, got start {sequence.start}, length {sequence.length}"
@@ -177,7 +197,14 @@ class PoseStore:
                 raise ItesError(
                     f"{self.path}: sequence {sequence}: no camera '{sequence.camera}' in /cameras"
                 )
+            if not (0 < sequence.fps < np.inf or np.isnan(sequence.fps)):  # nan: unknown
+                raise ItesError(
+                    f"{self.path}: sequence {sequence}: expected fps above 0 or nan, got "
+                    f"{sequence.fps}"
+                )
             row += sequence.length
+        if not row:
+            raise ItesError(f"{self.path}: expected a pose store, got one without a pose")
         if row != count:
             raise ItesError(f"{self.path}: the sequences hold {row} poses, the arrays {count}")
 
@@ -228,7 +255,7 @@ class PoseStore:
             ItesError: there is no such split, or a keypoint with confidence is not finite.
         """
         keypoints, confidence = self._read("keypoints", split), self.confidence(split)
-        bad = _not_finite(keypoints)
+        bad = _not_finite(keypoints, FARTHEST["keypoints"])
         self._refuse("keypoints", bad if confidence is None else bad & (confidence > 0), split)
         return keypoints
 
@@ -237,7 +264,7 @@ class PoseStore:
         if "poses/confidence" not in self._file:
             return None
         confidence = self._read("confidence", split)
-        self._refuse("confidence", ~np.isfinite(confidence), split)
+        self._refuse("confidence", ~np.isfinite(confidence) | (confidence < 0), split)
         return confidence
 
     def positions(self, split: Split = None) -> Floats | None:
@@ -245,7 +272,7 @@ class PoseStore:
         if not self.has_positions:
             return None
         positions = self._read("positions", split)
-        self._refuse("positions", _not_finite(positions), split)
+        self._refuse("positions", _not_finite(positions, FARTHEST["positions"]), split)
         return positions
 
     def complete(self, split: Split = None) -> NDArray[np.bool_]:
@@ -336,18 +363,13 @@ class PoseStore:
             return
         for sequence in self.sequences_of(split):
             clip, seen = keypoints[sequence.rows], confidence[sequence.rows] > 0
-            frames = np.arange(sequence.length)
-            for joint in np.flatnonzero(~seen.all(0)):
-                there = seen[:, joint]
-                if not there.any():
-                    raise ItesError(
-                        f"{self.path}: sequence {sequence}: joint {self.skeleton.joints[joint]} is "
-                        "never seen, so it cannot be interpolated: choose missing = 'drop'"
-                    )
-                for axis in range(2):
-                    clip[~there, joint, axis] = np.interp(
-                        frames[~there], frames[there], clip[there, joint, axis]
-                    )
+            never = np.flatnonzero(~seen.any(0))
+            if len(never):
+                raise ItesError(
+                    f"{self.path}: sequence {sequence}: joint {self.skeleton.joints[never[0]]} is "
+                    "never seen, so it cannot be interpolated: choose missing = 'drop'"
+                )
+            keypoints[sequence.rows] = interpolate(clip, seen)
 
     def _of(self, split: Split) -> list[Sequence]:
         if isinstance(split, list):
@@ -366,9 +388,10 @@ class PoseStore:
         data = self._file[f"poses/{name}"]
         out = np.empty((self._count(split), *data.shape[1:]), np.float32)
         row = 0
-        for start, stop in _runs(self._of(split)):
-            data.read_direct(out, np.s_[start:stop], np.s_[row : row + stop - start])
-            row += stop - start
+        with reading(self.path, f"a pose store whose /poses/{name} can be read"):
+            for start, stop in _runs(self._of(split)):
+                data.read_direct(out, np.s_[start:stop], np.s_[row : row + stop - start])
+                row += stop - start
         return out
 
     def _refuse(self, name: str, bad: NDArray[np.bool_], split: Split) -> None:
@@ -377,8 +400,9 @@ class PoseStore:
             return
         row, joint = np.argwhere(bad)[0]
         sequence = next(s for s in self.sequences_of(split) if row < s.start + s.length)
+        wrong = "not finite or below 0" if name == "confidence" else "not finite or huge"
         raise ItesError(
-            f"{self.path}: {name}: not finite in {np.count_nonzero(bad.any(1))} poses, first in "
+            f"{self.path}: {name}: {wrong} in {np.count_nonzero(bad.any(1))} poses, first in "
             f"{sequence}, pose {row - sequence.start}, joint {self.skeleton.joints[joint]}; "
             "a missing joint is a keypoint with confidence 0"
         )
@@ -412,8 +436,8 @@ class PoseStoreWriter:
         self.sequences: list[Sequence] = []
         self._count = 0
         self._stack = ExitStack()
-        temporary = self._stack.enter_context(replacing(self.path))
-        self._file = self._stack.enter_context(h5py.File(temporary, "w"))
+        temporary = self._stack.enter_context(atomic_write(self.path))
+        self._file = self._stack.enter_context(H5Writer(temporary))
         self._file.attrs.update(
             format=FORMAT,
             version=VERSION,
@@ -464,7 +488,7 @@ class PoseStoreWriter:
             subject: who moves.
             action: what is done; figures are averaged by it.
             split: `"train"`, `"test"` or another name.
-            fps: poses a second.
+            fps: poses a second; nan where unknown.
             positions: (T, J, 3) metres, camera frame, absolute; for all sequences or for none.
             confidence: (T, J), 0 for a missing joint, whose keypoint may then be NaN; 1 if None.
 
@@ -488,9 +512,9 @@ class PoseStoreWriter:
             raise ItesError(f"{who}: positions must be given for all sequences or for none")
         if camera not in self.cameras:
             raise ItesError(f"{who}: unknown camera; there is {', '.join(self.cameras) or 'none'}")
-        if not length or not fps > 0 or not split:
+        if not length or fps <= 0 or fps == np.inf or not split:  # nan: unknown
             raise ItesError(
-                f"{who}: expected at least one pose, fps > 0 and a split's name, "
+                f"{who}: expected at least one pose, fps > 0 (nan: unknown) and a split's name, "
                 f"got {length} poses, fps {fps}, split {split!r}"
             )
         self._append(arrays, length)
@@ -507,6 +531,7 @@ class PoseStoreWriter:
             data.resize(self._count, axis=0)
             if name in arrays:
                 data[start:] = arrays[name]
+        self._file.check()
 
     def __enter__(self) -> PoseStoreWriter:
         return self
@@ -544,10 +569,58 @@ def _runs(sequences: list[Sequence]) -> Iterator[tuple[int, int]]:
     yield start, stop
 
 
-def _not_finite(array: Floats) -> NDArray[np.bool_]:
-    """Which joints (N, J) of an array (N, J, D) have a coordinate that is not finite."""
-    finite = np.isfinite(array)
-    return np.zeros(array.shape[:2], bool) if finite.all() else np.any(~finite, axis=-1)
+def skeleton_of(who: str, text: Any) -> Skeleton:
+    """The skeleton of a file's JSON.
+
+    Raises:
+        ItesError: the text is too long or no skeleton.
+    """
+    if not isinstance(text, str) or len(text) > SKELETON_TEXT:
+        size = f"{len(text):,} characters" if isinstance(text, str) else type(text).__name__
+        raise ItesError(f"{who}: expected the JSON of a skeleton, got {size}")
+    try:
+        return Skeleton.from_json(text)
+    except ItesError as error:
+        raise ItesError(f"{who}: {error}") from None
+
+
+def plain_text(who: str, text: Any) -> str:
+    """A name that a store can hold: text without a NUL, at most `TEXT` characters.
+
+    Raises:
+        ItesError: it is none.
+    """
+    if not isinstance(text, str):
+        raise ItesError(f"{who}: expected a name, got {type(text).__name__}")
+    if "\0" in text or len(text) > TEXT or not text.isascii() and _is_broken(text):
+        raise ItesError(f"{who}: expected a name of at most {TEXT} characters, got {text[:60]!r}")
+    return text
+
+
+def _is_broken(text: str) -> bool:
+    """Whether the text holds bytes that were no UTF-8, as a file's name may."""
+    return any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def _is_sound(name: str, value: NDArray[Any]) -> bool:
+    """Whether one of a camera's fields is what a camera can have."""
+    if name == "assumed":
+        return value.dtype.kind == "b"
+    if value.dtype.kind not in "fiu" or not (np.abs(value) < 1e9).all():
+        return False
+    if name == "focal_length":
+        return bool((value > 0).all())
+    if name in ("width", "height"):
+        return value.dtype.kind in "iu" and bool(value >= 0)
+    return True
+
+
+def _not_finite(array: Floats, farthest: float = np.inf) -> NDArray[np.bool_]:
+    """Which joints (N, J) of an array (N, J, D) have a coordinate that is not finite or too far."""
+    if not array.size or (-farthest < array.min() and array.max() < farthest):  # a nan is neither
+        return np.zeros(array.shape[:2], bool)
+    with np.errstate(invalid="ignore"):
+        return ~np.all(np.abs(array) < farthest, axis=-1)
 
 
 def _shaped(who: str, name: str, array: ArrayLike, shape: tuple[int, ...]) -> Floats:

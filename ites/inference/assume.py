@@ -8,22 +8,33 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.clips import Clips, fill_missing
+from ites.data.clips import ASSUMED_FPS, Clip, Clips, drop_impossible, fill_missing, seen_joints
 from ites.errors import ItesError
-from ites.pose.camera import normalise, scale_for
+from ites.pose.camera import FIELD_OF_VIEW, HEAD_DISTANCE, focal_length_of, normalise
+from ites.pose.missing import impossible, robust_mean, unknown
 from ites.pose.skeleton import Skeleton
+from ites.pose.swaps import swapped
 
 BODY_SIZE = 0.72
 """Assumed distance from pelvis to crown, metres: the mean of 17 subjects of the CMU database."""
-FIELD_OF_VIEW = 55.0
-"""Assumed horizontal field of view, degrees: about that of a phone or a webcam."""
-FPS = 25.0
-"""Assumed frames a second."""
 SCALES = ("auto", "checkpoint", "clip")
+
+
+class Note(NamedTuple):
+    """One thing that was assumed, found or left out.
+
+    Attributes:
+        code: names what it is about, so that a program can say which of its options changes it.
+        text: one line.
+    """
+
+    code: str
+    text: str
 
 
 @dataclass
@@ -31,32 +42,37 @@ class Assumed:
     """What was assumed of some clips.
 
     Attributes:
-        notes: a line each.
+        notes: see `Note`.
         sizes: how many times as large as in training the people of a clip look, where that counts.
         filled: missing joints that were filled.
+        findings: what is implausible, each as `ites.data.checks.Finding.plain` gives it.
     """
 
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     sizes: list[float] = field(default_factory=list)
     filled: int = 0
+    findings: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, other: Assumed) -> None:
         """Take in what was assumed of other clips."""
         self.notes += other.notes
         self.sizes += other.sizes
         self.filled += other.filled
+        self.findings += other.findings
 
-    def lines(self) -> list[str]:
+    def all_notes(self) -> list[Note]:
         """All of it in words, each line once."""
-        lines = list(dict.fromkeys(self.notes))
+        notes = list(dict.fromkeys(self.notes))
         if self.filled:
-            lines.append(f"{self.filled} missing joints filled in, linearly in time")
+            words = f"{self.filled} missing joints filled in, linearly in time"
+            notes.append(Note("filled", words))
         if self.sizes and not 2 / 3 < np.median(self.sizes) < 3 / 2:
-            lines.append(
+            words = (
                 f"people look {np.median(self.sizes):.2g} times as large as those trained on: "
-                "--scale clip may serve better"
+                "each clip's own scale may serve better"
             )
-        return lines
+            notes.append(Note("other-size", words))
+        return notes
 
 
 def assume_camera(
@@ -65,7 +81,7 @@ def assume_camera(
     field_of_view: float | None = None,
     image_size: tuple[int, int] | None = None,
     fps: float | None = None,
-) -> tuple[Clips, list[str]]:
+) -> tuple[Clips, list[Note]]:
     """Put the caller's camera in place of the file's.
 
     `focal_length = width / (2 tan(field_of_view / 2))`; a width that nobody gave is taken to reach
@@ -79,7 +95,7 @@ def assume_camera(
         fps: frames a second; None keeps the clip's own, or else 25.
 
     Returns:
-        The clips, and what was assumed, a line each.
+        The clips, and what was assumed.
 
     Raises:
         ItesError: both a focal length and a field of view, or one out of range.
@@ -93,71 +109,92 @@ def assume_camera(
         size = image_size or clip.image_size
         focal = (focal_length, focal_length) if focal_length else clip.focal_length
         if field_of_view is not None:
-            focal, width = from_field_of_view(field_of_view, size, clip.keypoints)
-            notes.append(f"focal length {focal[0]:.0f} px: {field_of_view:g} degrees over {width}")
+            focal, width = from_field_of_view(
+                field_of_view, size, clip.keypoints, seen_joints(clip)
+            )
+            words = f"focal length {focal[0]:.0f} px: {field_of_view:g} degrees over {width}"
+            notes.append(Note("focal-length", words))
         rate = fps or clip.fps
         if not rate > 0:
-            rate = FPS
-            notes.append(f"{FPS:g} frames a second, assumed (--fps)")
+            rate = ASSUMED_FPS
+            notes.append(Note("fps-assumed", f"{ASSUMED_FPS:g} frames per second, assumed"))
         given.append(replace(clip, focal_length=focal, image_size=size, fps=rate))
     return replace(clips, clips=given), list(dict.fromkeys(notes))
 
 
 def from_field_of_view(
-    degrees: float, image_size: tuple[int, int] | None, keypoints: NDArray[np.floating]
+    degrees: float,
+    image_size: tuple[int, int] | None,
+    keypoints: NDArray[np.floating],
+    seen: NDArray[np.bool_] | None = None,
 ) -> tuple[tuple[float, float], str]:
-    """(fx, fy) in pixels, and in words the width that it was taken from."""
+    """(fx, fy) in pixels, and in words the width that it was taken from.
+
+    Without an image size the width reaches from 0 to the rightmost of the keypoints (T, J, 2) that
+    are `seen` (T, J) and possible.
+    """
     if image_size is not None:
         width, words = image_size[0], f"{image_size[0]} px of image"
     else:
-        width = max(1, math.ceil(keypoints[..., 0].max()))
-        words = f"{width} px, the keypoints' extent (--image-size)"
-    focal = width / (2 * math.tan(math.radians(degrees) / 2))
+        good = ~impossible(keypoints, seen) if seen is None else seen & ~impossible(keypoints, seen)
+        width = max(1, math.ceil(keypoints[..., 0].max(where=good, initial=1)))
+        words = f"{width} px, the keypoints' extent"
+    focal = focal_length_of(degrees, width)
     return (focal, focal), words
 
 
-def prepare(
-    clips: Clips, training_scale: float, scale: str = "auto"
+def network_input(
+    clips: Clips, training_scale: float, scale: str = "auto", mend: bool = False
 ) -> tuple[Clips, NDArray[np.float32], Assumed]:
     """Make the network's input of clips.
 
-    `points = scale * (keypoints - root keypoint) / focal_length`; missing joints are filled before.
+    `points = scale * (keypoints - root keypoint) / focal_length`. Keypoints that cannot be right
+    (`ites.pose.missing.impossible`) become missing, and what is missing is filled before.
 
     Args:
         clips: each with `focal_length` where it is known.
         training_scale: the factor stored in the checkpoint.
         scale: see `ites.inference.lift.lift`.
+        mend: give limbs that jump to the other side and back their own side again; otherwise they
+            are only told.
 
     Returns:
-        The clips with `keypoints` filled and `focal_length`; the points (N, J, 2) of all of them,
-        network units; and what was assumed.
+        The clips with `keypoints` filled, `confidence` 0 where they were not seen, and
+        `focal_length`; the points (N, J, 2) of all of them, network units; and what was assumed.
 
     Raises:
-        ItesError: `scale` is none of `SCALES`, or a joint is missing in a whole clip.
+        ItesError: `scale` is none of `SCALES`.
     """
     if scale not in SCALES:
         raise ItesError(f"lift: scale must be one of {', '.join(SCALES)}, got {scale!r}")
     assumed, ready, points = Assumed(), [], []
     for clip in clips.clips:
+        clip, words = drop_impossible(clip, clips.skeleton)
+        assumed.notes += [Note("impossible", line) for line in words]
+        seen = seen_joints(clip)
         clip, missing = fill_missing(clip, clips.skeleton)
-        assumed.filled += missing
+        clip, note = _own_sides(clip, seen, clips.skeleton, mend)
+        assumed.notes += note
+        nothing = unknown(seen, clip.fps)
+        _tell_unknown(clip.name, seen, nothing, clips.skeleton, assumed)
+        assumed.filled += missing - int(np.count_nonzero(nothing))
         own = scale == "clip" or (scale == "auto" and clip.focal_length is None)
         if clip.focal_length is None:
-            focal, width = from_field_of_view(FIELD_OF_VIEW, clip.image_size, clip.keypoints)
+            focal, width = from_field_of_view(FIELD_OF_VIEW, clip.image_size, clip.keypoints, seen)
             clip = replace(clip, focal_length=focal)
-            assumed.notes.append(
-                f"focal length {focal[0]:.0f} px, assumed: {FIELD_OF_VIEW:g} degrees over {width} "
-                "(--focal-length or --field-of-view)"
+            line = (
+                f"focal length {focal[0]:.0f} px, assumed: {FIELD_OF_VIEW:g} degrees over {width}"
             )
+            assumed.notes.append(Note("focal-length-assumed", line))
         focal_length = np.asarray(clip.focal_length, np.float32)
         flat = normalise(clip.keypoints, focal_length, root=clips.skeleton.root)
-        unit = scale_for(flat, clips.skeleton)
+        unit = _unit(flat, seen, clips.skeleton) or training_scale
         if own:
-            assumed.notes.append("size by each clip's own mean root-to-head distance (--scale)")
+            line = "size by each clip's own mean root-to-head distance"
+            assumed.notes.append(Note("size", line))
         else:
-            assumed.notes.append(
-                f"size by the training split's scale, {training_scale:.4g} (--scale)"
-            )
+            line = f"size by the training split's scale, {training_scale:.4g}"
+            assumed.notes.append(Note("size", line))
             assumed.sizes.append(float(training_scale / unit))
         ready.append(clip)
         points.append(flat * np.float32(unit if own else training_scale))
@@ -165,14 +202,74 @@ def prepare(
     return replace(clips, clips=ready), np.concatenate(points), assumed
 
 
+def _own_sides(
+    clip: Clip, seen: NDArray[np.bool_], skeleton: Skeleton, mend: bool
+) -> tuple[Clip, list[Note]]:
+    """The clip with swapped limbs exchanged, if they are to be, and a line on them."""
+    found = swapped(clip.keypoints, skeleton, clip.fps, seen)
+    if not found:
+        return clip, []
+    keypoints, frames = clip.keypoints.copy(), np.unique(np.concatenate([f for *_, f in found]))
+    for left, right, at in found:
+        both, other = [*left, *right], [*right, *left]
+        keypoints[np.ix_(at, both)] = clip.keypoints[np.ix_(at, other)]
+    ends = ", ".join(skeleton.joints[left[-1]] for left, *_ in found)
+    what = "exchanged" if mend else "left so"
+    line = (
+        f"{clip.name}: left and right look swapped in {len(frames):,} frames from {frames[0]} on "
+        f"({ends}): {what}"
+    )
+    return (replace(clip, keypoints=keypoints) if mend else clip), [
+        Note("swapped" if mend else "swapped-left-so", line)
+    ]
+
+
+def _tell_unknown(
+    name: str,
+    seen: NDArray[np.bool_],
+    nothing: NDArray[np.bool_],
+    skeleton: Skeleton,
+    assumed: Assumed,
+) -> None:
+    never, empty = np.flatnonzero(~seen.any(0)), int(np.count_nonzero(nothing.all(1)))
+    if not seen.any():
+        assumed.notes.append(Note("nobody", f"{name}: nobody is seen in it: nan in the output"))
+        return
+    if len(never):
+        names = ", ".join(skeleton.joints[joint] for joint in never)
+        line = (
+            f"{name}: never seen, nan in the output: {names}; a standing body's stand in for the "
+            "network"
+        )
+        assumed.notes.append(Note("never-seen", line))
+    if empty:
+        line = f"{name}: {empty:,} frames without a joint: nan in the output"
+        assumed.notes.append(Note("empty-frames", line))
+
+
+def _unit(points: NDArray[np.float32], seen: NDArray[np.bool_], skeleton: Skeleton) -> float:
+    """The clip's own scale, by a robust mean over the frames that show root and head; 0: none.
+
+    Args:
+        points: (T, J, 2), normalised with scale 1.
+        seen: (T, J).
+        skeleton: of the joints.
+    """
+    heads = np.linalg.norm(points[:, skeleton.head] - points[:, skeleton.root], axis=-1)
+    both = seen[:, skeleton.head] & seen[:, skeleton.root]
+    mean = robust_mean(heads[both] if both.any() else heads)
+    return HEAD_DISTANCE / mean if mean > 0 else 0.0
+
+
 def metres_per_unit(
     positions: NDArray[np.float32], skeleton: Skeleton, body_size: float = BODY_SIZE
 ) -> NDArray[np.float32]:
-    """The factor from network units to metres, a pose.
+    """The factor per pose from network units to metres.
 
     2D cannot tell a small person near by from a tall one far off, and the networks put everyone at
     the same distance: who walks up to the camera grows. So the factors give all poses of a clip the
-    same summed length of bones, and the clip a mean root-to-head distance of `body_size`.
+    same summed length of bones, and the clip a mean root-to-head distance of `body_size`. The mean
+    is a robust one, so a few wrong poses do not change the others.
 
     Args:
         positions: (T, J, 3), network units, root-relative, one clip.
@@ -186,4 +283,4 @@ def metres_per_unit(
     bones = np.linalg.norm(positions[:, joints] - positions[:, parents], axis=-1).sum(-1)
     factors = 1 / np.maximum(bones, 1e-6)
     heads = np.linalg.norm(positions[:, skeleton.head], axis=-1)
-    return factors * np.float32(body_size / max(float(np.mean(heads * factors)), 1e-6))
+    return factors * np.float32(body_size / max(robust_mean(heads * factors), 1e-6))

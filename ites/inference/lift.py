@@ -11,8 +11,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,30 +20,36 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from ites.data.clips import Clips, KeypointReader, cut, root_relative
+from ites.data.checks import Density, Finding, check_reader, refuse, summarise
+from ites.data.clips import Clip, Clips, KeypointReader, cut, seen_joints
+from ites.data.corrections import Corrections
 from ites.data.lifted import ClipsWriter, read_clips, read_settings, write_clips
 from ites.errors import ItesError
-from ites.inference.assume import BODY_SIZE, Assumed, assume_camera, metres_per_unit, prepare
+from ites.inference.assume import (
+    BODY_SIZE,
+    Assumed,
+    Note,
+    assume_camera,
+    metres_per_unit,
+    network_input,
+)
 from ites.models import fold_norms
+from ites.models.predict import Pose, batch_size_for, cleaned, lift_points
 from ites.models.temporal import consistent_depths
 from ites.models.trust import DOUBT, Judgement, Trust
 from ites.pose import geometry
-from ites.pose.skeleton import Skeleton
+from ites.pose.missing import unknown
+from ites.pose.smoothing import SMOOTHERS
 from ites.runs.checkpoint import Model, load_model
+from ites.system.lock import lock
 from ites.system.overlap import overlap
 from ites.system.parts import Parts
 from ites.system.ranks import Ranks, pick_device
 
 PORTION = 1 << 16
 """Poses that are read, lifted and written together, but for a clip's end."""
-ROWS = {"cpu": 17 << 9, "cuda": 17 << 16}
-"""Joints that are lifted at a time: on a CPU what stays in its cache, on a GPU what fills it."""
 PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
-
-Pose = Callable[[Tensor], Tensor]
-"""A model's `pose`: points (B, J, 2) float32 to (B, J, 3), network units; or its `clean`."""
 
 
 def lift(
@@ -54,6 +60,9 @@ def lift(
     stage: str | None = None,
     split: str | None = None,
     layout: str | None = None,
+    person: str | int | None = None,
+    min_confidence: float | None = None,
+    corrections: Corrections | None = None,
     focal_length: float | None = None,
     field_of_view: float | None = None,
     image_size: tuple[int, int] | None = None,
@@ -61,6 +70,7 @@ def lift(
     scale: str = "auto",
     body_size: float = BODY_SIZE,
     temporal: bool = False,
+    smooth: str | None = None,
     trust: bool = True,
     batch_size: int | None = None,
     device: str | None = None,
@@ -73,15 +83,16 @@ def lift(
 
     Args:
         run: a run folder or a checkpoint.
-        keypoints: a pose store, an .npz or an .npy file; see `ites.data.clips.read_keypoints`.
+        keypoints: a pose store, or what `ites.data.readers.read` takes.
         out: the .npz or .h5 file to write; `docs/lifting.md` lists its keys.
         stage: "teacher" or "student"; None: what the checkpoint is, of a folder its student, or
             else its teacher.
         split: of a store, the split to lift; None: "test" where there is one, else all.
-        layout: the joints' order in an array, one of `ites.pose.skeleton.LAYOUTS`, to convert from.
+        layout, person, min_confidence: see `ites.data.readers.read`.
+        corrections: what to do to the keypoints after reading them; None: nothing.
         focal_length: pixels, x and y alike; overrides the file's.
         field_of_view: horizontal, degrees, in place of the focal length.
-        image_size: (width, height) in pixels; overrides the file's.
+        image_size: (width, height) in pixels, before corrections; overrides the file's.
         fps: frames a second; overrides the file's.
         scale: what brings keypoints to the network's size. "checkpoint": the training split's
             factor, right for the cameras trained on; "clip": each clip's own, such that its mean
@@ -90,6 +101,8 @@ def lift(
         body_size: mean distance from root to head that a lifted clip is given, metres.
         temporal: take each clip as a whole: its bones keep their lengths, and nothing jerks; see
             `ites.models.temporal`.
+        smooth: filter each joint's way in time: "savitzky-golay", which looks ahead and back, or
+            "one-euro", which looks back only; see `ites.pose.smoothing`. None: not at all.
         trust: write beside each pose how far to trust it, where the run can tell: a folder of
             recipe "upright"; see `ites.models.trust`.
         batch_size: poses lifted at a time; None: what suits the device.
@@ -99,11 +112,18 @@ def lift(
 
     Returns:
         A summary: poses, clips, seconds and poses_per_second (of reading, lifting and writing
-        together, joining aside, in this call), model, device, out, and notes: what was assumed, a
-        line each. Empty on all ranks but 0.
+        together, joining aside, in this call), model, device, out; notes: what was assumed, found
+        or left out, a line each; codes: what each of them is about; and findings: what is
+        implausible, each as `ites.data.checks.Finding.plain` gives it. Empty on all ranks but 0.
 
     Raises:
         ItesError: a file is not what it should be, or an argument is out of range.
+
+    Example:
+        >>> import ites
+        >>> summary = ites.lift("runs/mine", "clip.npz", "clip3d.npz")
+        >>> summary["poses"], summary["out"]
+        (12, 'clip3d.npz')
     """
     for name, value in (
         ("focal_length", focal_length),
@@ -111,17 +131,20 @@ def lift(
         ("body_size", body_size),
         ("batch_size", batch_size),
     ):
-        if value is not None and not value > 0:
-            raise ItesError(f"lift: {name} must be positive, got {value}")
+        if value is not None and not 0 < value < float("inf"):
+            raise ItesError(f"lift: {name} must be positive and finite, got {value}")
     if precision not in PRECISIONS:
         raise ItesError(
             f"lift: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
         )
+    if smooth is not None and smooth not in SMOOTHERS:
+        raise ItesError(f"lift: smooth must be one of {', '.join(SMOOTHERS)}, got {smooth!r}")
     ClipsWriter(out)  # refuses a name that it could not write
+    turned = corrections is not None and corrections.rotate % 180 == 90
     camera = {
         "focal_length": focal_length,
         "field_of_view": field_of_view,
-        "image_size": image_size,
+        "image_size": image_size[::-1] if image_size and turned else image_size,
         "fps": fps,
     }
     ranks = Ranks.here()
@@ -132,7 +155,17 @@ def lift(
     with (
         arithmetic(precision),
         ranks.joined(where),
-        KeypointReader(keypoints, model.skeleton, split, layout) as reader,
+        KeypointReader(
+            keypoints,
+            model.skeleton,
+            split,
+            layout,
+            image_size=image_size,
+            person=person,
+            min_confidence=min_confidence,
+            corrections=corrections,
+        ) as reader,
+        _only_writer(out) if ranks.main else nullcontext(),
     ):
         if reader.skeleton.parents != model.skeleton.parents:
             raise ItesError(
@@ -145,11 +178,15 @@ def lift(
             "keypoints": [str(keypoints), file.st_size, file.st_mtime_ns],
             "split": split,
             "layout": layout,
+            "person": None if person is None else str(person),
+            "min_confidence": min_confidence,
+            "corrections": asdict(corrections or Corrections()),
             **camera,
             "model": f"{metadata.kind} {_digest(model)}",
             "scale": scale,
             "body_size": body_size,
             "temporal": temporal,
+            "smooth": smooth,
             "trust": judge is not None,
             "batch_size": batch_size,
             "precision": precision,
@@ -161,10 +198,14 @@ def lift(
             summary = read_settings(out)
         else:
             folded = fold_norms(model.float(), PRECISIONS[precision])
+            notes = [Note("read", line) for line in reader.notes]
+            if smooth is not None:
+                notes.append(Note("smooth", f"smoothed in time: {smooth}"))
+            notes += _judged(judge, model, run) if trust else []
             lifting = _Lifting(
-                reader, portions, parts, camera, metadata.scale, scale, body_size,
-                folded.pose, folded.clean, temporal,
-                judge, _judged(judge, model, run) if trust else [], batch_size, where,
+                Path(keypoints), reader, portions, parts, camera, metadata.scale, scale, body_size,
+                folded.pose, folded.clean, temporal, smooth,
+                judge, notes, batch_size, where,
             )  # fmt: skip
             poses, seconds = lifting.run(ranks, resume)
             summary = {
@@ -200,6 +241,7 @@ class _Portion:
 class _Lifting:
     """What one call of `lift` works with; see there."""
 
+    path: Path
     reader: KeypointReader
     portions: list[slice]
     parts: Parts
@@ -210,8 +252,9 @@ class _Lifting:
     pose: Pose
     clean: Pose
     temporal: bool
+    smooth: str | None
     judge: Trust | None
-    notes: list[str]
+    notes: list[Note]
     batch_size: int
     device: torch.device
 
@@ -239,9 +282,16 @@ class _Lifting:
 
     def read(self, index: int) -> _Portion:
         """A portion with the network's input."""
-        clips, notes = assume_camera(self.reader.read(self.portions[index]), **self.camera)
-        clips, points, assumed = prepare(clips, self.training_scale, self.scale)
+        chosen = self.portions[index]
+        prior = None if self.judge is None else _density(self.judge, self.device)
+        clips, notes = assume_camera(self.reader.read(chosen), **self.camera)
+        found = check_reader(self.reader, chosen, prior)
+        found = refuse(found, len(clips.clips), self.path)
+        clips, points, assumed = network_input(
+            clips, self.training_scale, self.scale, self.temporal
+        )
         assumed.notes = notes + assumed.notes
+        assumed.findings = [f.plain() for f in found if not _is_told(f, assumed.notes)]
         return _Portion(index, clips, assumed, points)
 
     def compute(self, portion: _Portion) -> tuple[_Portion, NDArray[np.float32], Judgement | None]:
@@ -250,14 +300,16 @@ class _Lifting:
         lifted = lift_points(self.pose, points, skeleton, self.batch_size, self.device)
         if self.temporal:
             flat = cleaned(self.clean, points, self.device)
-            lifted = as_wholes(portion.clips, flat, lifted, self.device)
+            lifted = make_consistent(portion.clips, flat, lifted, self.device)
         judgement = self.judge(points, lifted, self.device) if self.judge else None
         return portion, lifted, judgement
 
     def write(self, done: tuple[_Portion, NDArray[np.float32], Judgement | None]) -> None:
         """Write a part."""
         portion, lifted, judgement = done
-        clips = in_metres(portion.clips, lifted, self.body_size, judgement)
+        clips = to_clips(portion.clips, lifted, self.body_size, judgement)
+        if self.smooth is not None:
+            clips = replace(clips, clips=[_smoothed(clip, self.smooth) for clip in clips.clips])
         settings = asdict(portion.assumed)
         write_clips(self.parts.path(portion.index), replace(clips, settings=settings))
 
@@ -269,15 +321,45 @@ class _Lifting:
                 clips = read_clips(self.parts.path(index))
                 assumed.add(Assumed(**clips.settings))
                 writer.add(clips)
-                told = (clip.sign_confidence for clip in clips.clips)
-                doubtful += sum(int((sure < DOUBT).sum()) for sure in told if sure is not None)
-            notes = [*assumed.lines(), _metres(self.body_size), *self.notes]
+                sure_of = (clip.sign_confidence for clip in clips.clips)
+                doubtful += sum(int((sure < DOUBT).sum()) for sure in sure_of if sure is not None)
+            assumed.notes = [Note(*note) for note in assumed.notes]
+            notes = [*assumed.all_notes(), _metres(self.body_size), *self.notes]
             if self.judge is not None:
                 of = f"{doubtful:,} of {summary['poses']:,} poses"
-                notes.append(f"{of} are less than {DOUBT:.0%} sure of their depth's sign")
-            writer.settings = {**summary, "notes": notes}
+                line = f"{of} are less than {DOUBT:.0%} sure of their depth's sign"
+                notes.append(Note("doubtful", line))
+            found = summarise([Finding(**finding) for finding in assumed.findings])
+            writer.settings = {
+                **summary,
+                "notes": [note.text for note in notes],
+                "codes": [note.code for note in notes],
+                "findings": [finding.plain() for finding in found],
+            }
         self.parts.remove()
         return writer.settings
+
+
+def _density(judge: Trust, device: torch.device) -> Density:
+    """What the run's prior says of 2D poses."""
+
+    @torch.inference_mode()
+    def density(points: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(-judge.prior(torch.from_numpy(points).to(device)).cpu().numpy())
+
+    return density
+
+
+def _is_told(finding: Finding, notes: list[str]) -> bool:
+    """Whether a note of the lifting already says so: it exchanges sides itself, or could."""
+    told = f"{finding.clip}: left and right look swapped"
+    return finding.code == "swapped-sides" and any(note.startswith(told) for note in notes)
+
+
+def _only_writer(out: str | os.PathLike[str]) -> AbstractContextManager[None]:
+    """Keeps a second lifting from the parts of the same output."""
+    out = Path(out)
+    return lock(out.with_name(f".{out.name}.lock"), f"{out}: another lifting into this file")
 
 
 def _digest(model: Model) -> str:
@@ -295,23 +377,20 @@ def _is_done(out: str | os.PathLike[str], parts: Parts) -> bool:
     return read_settings(out).get("request") == parts.request
 
 
-def _judged(judge: Trust | None, model: Model, run: str | os.PathLike[str]) -> list[str]:
-    """Whether it is told how far to trust a pose, and why not."""
+def _judged(judge: Trust | None, model: Model, run: str | os.PathLike[str]) -> list[Note]:
+    """Whether the output tells how far to trust a pose, and why not."""
+    told = "elevation, log_density, sign_confidence"
     if judge is not None:
-        return ["how far to trust each pose: elevation, log_density, sign_confidence (--no-trust)"]
-    what = "no elevation, log_density, sign_confidence"
+        return [Note("trust", f"how far to trust each pose: {told}")]
     if model.upright:
-        return [f"{what}: {run} is no run folder with the teacher, the prior and the odds"]
-    return [f"{what}: a model of recipe paper does not know its depth's sign"]
+        reason = f"{run} is no run folder with the teacher, the prior and the odds"
+    else:
+        reason = "a model of recipe paper does not know its depth's sign"
+    return [Note("no-trust", f"no {told}: {reason}")]
 
 
-def _metres(body_size: float) -> str:
-    return f"metres by a mean of {body_size:g} m from root to head, assumed (--body-size)"
-
-
-def batch_size_for(device: torch.device | str, skeleton: Skeleton) -> int:
-    """Poses to lift at a time on a device."""
-    return max(1, ROWS.get(torch.device(device).type, ROWS["cuda"]) // skeleton.num_joints)
+def _metres(body_size: float) -> Note:
+    return Note("body-size", f"metres by a mean of {body_size:g} m from root to head, assumed")
 
 
 @contextmanager
@@ -325,110 +404,28 @@ def arithmetic(precision: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def lift_clips(
-    pose: Pose,
-    clips: Clips,
-    training_scale: float,
-    *,
-    scale: str = "auto",
-    body_size: float = BODY_SIZE,
-    temporal: bool = False,
-    clean: Pose | None = None,
-    batch_size: int | None = None,
-    device: str = "cpu",
-) -> tuple[Clips, list[str]]:
-    """Lift clips in memory.
-
-    `points = scale * (keypoints - root keypoint) / focal_length`, then `pose(points)` made
-    root-relative, times `metres_per_unit`. Missing joints are filled before.
-
-    Args:
-        pose: see `Pose`.
-        clips: each with a positive `fps`; `focal_length` where it is known.
-        training_scale: the factor stored in the checkpoint.
-        scale, body_size, temporal, batch_size, device: see `lift`.
-        clean: the model's, where `temporal`: the points (B, J, 2) that it lifts, of those given;
-            None: the same.
-
-    Returns:
-        The clips with `keypoints` filled, `positions`, `focal_length` and `metres_per_unit`; and
-        what was assumed, a line each.
-
-    Raises:
-        ItesError: `scale` is none of `SCALES`, or a joint is missing in a whole clip.
-    """
-    clips, points, assumed = prepare(clips, training_scale, scale)
-    lifted = lift_points(pose, points, clips.skeleton, batch_size, device)
-    if temporal:
-        flat = points if clean is None else cleaned(clean, points, device)
-        lifted = as_wholes(clips, flat, lifted, device)
-    return in_metres(clips, lifted, body_size), [*assumed.lines(), _metres(body_size)]
-
-
-@torch.inference_mode()
-def lift_points(
-    pose: Pose,
-    points: NDArray[np.float32],
-    skeleton: Skeleton,
-    batch_size: int | None = None,
-    device: torch.device | str = "cpu",
-) -> NDArray[np.float32]:
-    """Lift normalised 2D poses.
-
-    Args:
-        pose: see `Pose`.
-        points: (N, J, 2) float32, network units, root at the origin.
-        skeleton: its root is what the result is relative to.
-        batch_size: poses at a time; None: what suits the device.
-        device: where `pose` runs.
-
-    Returns:
-        (N, J, 3) float32, network units, camera frame, root-relative.
-
-    Raises:
-        ItesError: a lifted pose is not finite.
-    """
-    on_gpu = torch.device(device).type == "cuda"
-    source = torch.from_numpy(points)
-    source = source.pin_memory() if on_gpu else source
-    lifted = torch.empty(*points.shape[:2], 3, pin_memory=on_gpu)
-    size = batch_size or batch_size_for(device, skeleton)
-    for batch, result in zip(source.split(size), lifted.split(size), strict=True):
-        result.copy_(pose(batch.to(device, non_blocking=True)))
-    if not lifted.isfinite().all():
-        raise ItesError("lift: the model's output is not finite; was its training sound?")
-    return root_relative(lifted.numpy(), skeleton)
-
-
-@torch.inference_mode()
-def cleaned(
-    clean: Pose, points: NDArray[np.float32], device: torch.device | str
-) -> NDArray[np.float32]:
-    """Normalised 2D poses (N, J, 2) as a model lifts them; see `ites.models.Teacher.clean`."""
-    return clean(torch.from_numpy(points).to(device)).cpu().numpy()
-
-
-def as_wholes(
+def make_consistent(
     clips: Clips,
     points: NDArray[np.float32],
     lifted: NDArray[np.float32],
     device: torch.device | str = "cpu",
 ) -> NDArray[np.float32]:
-    """Lifted poses (N, J, 3), network units, at depths that suit each clip as a whole.
+    """Lifted poses (N, J, 3), network units, at depths that are consistent over each clip.
 
     Args:
-        clips: which rows are frames of one.
+        clips: which rows are frames of one, and which joints were seen in them.
         points: (N, J, 2), what was lifted.
         lifted: (N, J, 3), root-relative.
         device: where it is done; see `ites.models.temporal.consistent_depths`.
     """
     flat, depth = torch.from_numpy(points), torch.from_numpy(lifted[..., 2:])
     lengths = [len(clip) for clip in clips.clips]
-    depth = consistent_depths(flat, depth, lengths, clips.skeleton, device=device)
+    seen = torch.from_numpy(np.concatenate([seen_joints(clip) for clip in clips.clips]))
+    depth = consistent_depths(flat, depth, lengths, clips.skeleton, seen=seen, device=device)
     return geometry.backproject(flat, depth).numpy()
 
 
-def in_metres(
+def to_clips(
     clips: Clips,
     lifted: NDArray[np.float32],
     body_size: float,
@@ -436,23 +433,33 @@ def in_metres(
 ) -> Clips:
     """The clips with their rows of `lifted` (N, J, 3), network units, as `positions` in metres.
 
-    And with their rows of the judgement, if there is one.
+    And with their rows of the judgement, if there is one. What nothing is known of is nan: a joint
+    that is never seen in the clip, and all of a frame without any joint.
     """
     done, start = [], 0
     for clip in clips.clips:
         rows = slice(start, start + len(clip))
         start = rows.stop
         metres = metres_per_unit(lifted[rows], clips.skeleton, body_size)
-        known = (
-            {key: values[rows] for key, values in judgement._asdict().items()} if judgement else {}
-        )
-        positions = lifted[rows] * metres[:, None, None]
+        nothing = unknown(seen_joints(clip), clip.fps)
+        empty = nothing.all(1)
+        told = {} if judgement is None else judgement._asdict()
         done.append(
             replace(
                 clip,
-                positions=positions,
-                metres_per_unit=metres,
-                **{key: v[rows] for key, v in known.items()},
+                keypoints=_nan_where(nothing[..., None], clip.keypoints),
+                positions=_nan_where(nothing[..., None], lifted[rows] * metres[:, None, None]),
+                metres_per_unit=_nan_where(empty, metres),
+                **{name: _nan_where(empty, values[rows]) for name, values in told.items()},
             )
         )
     return replace(clips, clips=done)
+
+
+def _smoothed(clip: Clip, smooth: str) -> Clip:
+    assert clip.positions is not None
+    return replace(clip, positions=SMOOTHERS[smooth](clip.positions, clip.fps))
+
+
+def _nan_where(nothing: NDArray[np.bool_], values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.where(nothing, np.float32(np.nan), values) if nothing.any() else values

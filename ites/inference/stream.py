@@ -18,11 +18,15 @@ from ites.inference.assume import BODY_SIZE
 from ites.inference.lift import PRECISIONS, arithmetic
 from ites.models import fold_norms
 from ites.pose.camera import HEAD_DISTANCE
+from ites.pose.missing import FAR, SHARE, SPREADS
 from ites.runs.checkpoint import load_model
 from ites.system.ranks import Ranks, pick_device
 
 REMEMBERED = 10_000
 """Calls whose latency is kept."""
+
+WINDOW = 1024
+"""Frames whose sizes are averaged."""
 
 Frame = TypeVar("Frame", NDArray[np.floating], Tensor)
 
@@ -36,8 +40,9 @@ class Lifter:
         print(lifter.latency())
 
     What `ites.inference.lift.lift` takes from a whole clip, the size of the person in the
-    image (only where there is no focal length) and the factor to metres, is here the mean over the
-    frames so far: the first frames of a clip may differ a little from a file's, the last does not.
+    image (only where there is no focal length) and the factor to metres, is here the robust mean
+    over the last `WINDOW` frames: the first frames of a clip may differ a little from a file's, the
+    last of a clip of at most so many frames does not.
 
     On CUDA the work on a frame is one captured graph, replayed from fixed buffers.
 
@@ -86,7 +91,7 @@ class Lifter:
             self._factor = torch.tensor(factors, dtype=torch.float32, device=self.device)
         parents, joints = zip(*self.skeleton.bones, strict=True)
         self._bones = torch.tensor([joints, parents], device=self.device)
-        self._heads = torch.zeros(2, 2, dtype=torch.float64, device=self.device)
+        self._sizes = torch.full((2, WINDOW), torch.nan, device=self.device)  # the newest last
         self._steps: dict[int, tuple[Tensor, Callable[[], Tensor]]] = {}
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
 
@@ -143,11 +148,12 @@ class Lifter:
 
     def reset(self) -> None:
         """Forget the frames so far: another clip begins."""
-        self._heads.zero_()
+        self._sizes.fill_(torch.nan)
 
     def _step(self, keypoints: Tensor) -> Tensor:
         """(B, J, 2) pixels to (B, J, 3) metres, on the device, without waiting for it."""
         root, head = self.skeleton.root, self.skeleton.head
+        keypoints = keypoints.where(~_impossible(keypoints)[..., None], torch.nan)
         points = keypoints - keypoints[:, root : root + 1]
         factor = self._factor
         if factor is None:
@@ -160,17 +166,26 @@ class Lifter:
         return pose * (self.body_size / mean.clamp(min=1e-6) / bones)[:, None, None]
 
     def _mean(self, which: int, values: Tensor) -> Tensor:
-        """The mean of all values so far, these included; those that are not finite do not count."""
+        """The robust mean of the last values, these included, as `ites.pose.missing.robust_mean`.
+
+        Those that are not finite do not count.
+        """
+        values = values[-WINDOW:].where(values[-WINDOW:].isfinite(), torch.nan)
         finite = values.isfinite()
-        self._heads[which, 0] += values.where(finite, 0).sum()
-        self._heads[which, 1] += finite.sum()
-        total, count = self._heads[which]
-        return (total / count).float()
+        # The new ones that count go to the end, by a sort that keeps the order: nothing waits.
+        both = torch.cat([self._sizes[which], values])
+        kept = torch.cat([torch.ones_like(self._sizes[which], dtype=torch.bool), finite])
+        both = both[kept.to(torch.int8).argsort(stable=True)][-WINDOW:]
+        self._sizes[which] = both
+        median = _nanmedian(both)
+        off = (both - median).abs()
+        limit = torch.maximum(SPREADS * _nanmedian(off), SHARE * median.abs())
+        return both.where(off <= limit, torch.nan).nanmean()
 
     def _prepare(self, size: int) -> tuple[Tensor, Callable[[], Tensor]]:
         """A buffer for so many frames, and what lifts its content; warmed up, captured on CUDA."""
         keypoints = torch.zeros(size, self.skeleton.num_joints, 2, device=self.device)
-        heads = self._heads.clone()
+        sizes = self._sizes.clone()
 
         def run() -> Tensor:
             return self._step(keypoints)
@@ -181,9 +196,24 @@ class Lifter:
             else:
                 for _ in range(3):
                     run()
-        self._heads.copy_(heads)
+        self._sizes.copy_(sizes)
         self._steps[size] = keypoints, run
         return self._steps[size]
+
+
+def _nanmedian(values: Tensor) -> Tensor:
+    """The median of the values (N) that are not nan, of an even number the mean of both middle."""
+    ranked, count = values.sort().values, (~values.isnan()).sum()  # nan comes last
+    last = len(values) - 1
+    middle = torch.stack([(count - 1).clamp(min=0) // 2, (count // 2).clamp(max=last)])
+    return ranked[middle].mean()
+
+
+def _impossible(keypoints: Tensor) -> Tensor:
+    """Which of (B, J, 2) are far from the body, frame by frame: `ites.pose.missing.impossible`."""
+    away = (keypoints - keypoints.nanmedian(1, keepdim=True).values).norm(dim=-1)
+    size = away.nanmedian(1, keepdim=True).values
+    return (away > FAR * size) & (size > 0)
 
 
 def _captured(function: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:

@@ -33,5 +33,6 @@ def mean_depth(lift: Callable[[Tensor], Tensor], points: Tensor, skeleton: Skele
         lift: gives the depths (2B, J, 1) of 2D poses.
         points, skeleton: what is lifted.
     """
-    depth, image = lift(torch.cat([points, mirror_image(points, skeleton)])).chunk(2)
+    both = lift(torch.cat([points, mirror_image(points, skeleton)]))
+    depth, image = both.unflatten(0, (2, -1)).unbind(0)
     return (depth + other_sides(image, skeleton)) / 2

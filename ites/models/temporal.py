@@ -19,6 +19,14 @@ ACCELERATION = 0.5
 """Weight of a depth's second difference in time; one for all rates from 5 to 40 frames a second."""
 SOFTNESS = 0.01
 """Below it a departure counts by its square, beyond by its length; network units."""
+TOO_LONG = 1.5
+"""A bone that is so many times too long at any depth has a wrong keypoint at its end."""
+NEAR = 1.5
+"""Bones whose ratio to their usual length is within this factor of the frame's tell its size."""
+DRIFT = 1.1
+"""The fit moves a bone's usual length by at most this factor from that of the lifted poses."""
+SHORT = 5
+"""Frames with a wrong keypoint that are begun between their neighbours."""
 STEPS, RATE = 50, 0.03
 TOGETHER = 1 << 14
 """Poses that are fitted at a time, but for a clip's end."""
@@ -31,14 +39,20 @@ def consistent_depths(
     skeleton: Skeleton,
     distance: float = geometry.DISTANCE,
     device: torch.device | str = "cpu",
+    seen: Tensor | None = None,
 ) -> Tensor:
     """Depths near those given with which a clip's bones keep their lengths and nothing jerks.
 
     Minimises over d, by Adam,
     `sum |d - depth| + BONES * sum |l_b / s - m_b| + ACCELERATION * sum |d[t+1] - 2 d[t] + d[t-1]|`,
-    each |x| rounded below `SOFTNESS`. Bone lengths l_b of a pose are divided by its size s, their
-    sum over that of the clip's mean, for who walks up to the camera grows; m_b is their mean over
-    the clip and over left and right.
+    each |x| rounded below `SOFTNESS`. Bone lengths l_b of a pose are divided by its size s, for who
+    walks up to the camera grows; m_b is their median over the clip, averaged over left and right.
+
+    Bad frames leave the good ones alone: s is the mean ratio of those bones to their m_b that are
+    within `NEAR` of the median ratio. A bone that is `TOO_LONG` times m_b in 2D alone, and a joint
+    with no other bones, take no part in the second and third sum; nor does one that was not seen.
+    A frame with such a bone was lifted wrongly as a whole: few of them in a row start between their
+    neighbours, and the third sum does not tie them to good frames.
 
     Args:
         points: (N, J, 2), the network's input, of clips one after another.
@@ -47,6 +61,7 @@ def consistent_depths(
         skeleton: of the poses.
         distance: c.
         device: where it is done; the tensors may lie elsewhere.
+        seen: (N, J) bool, which joints a detector saw; None: all.
 
     Returns:
         (N, J, 1), where `depth` is.
@@ -54,38 +69,74 @@ def consistent_depths(
     Source: the constancy of bones is Yu et al.'s, ICCV 2021, here as a fit to each clip.
     """
     found, start = [], 0
+    if seen is None:
+        seen = torch.ones(points.shape[:2], dtype=torch.bool)
     for some in cut(lengths, TOGETHER):
         rows = slice(start, start + sum(lengths[some]))
         start = rows.stop
-        flat, lifted = points[rows].to(device), depth[rows].to(device)
-        found.append(_fit(flat, lifted, lengths[some], skeleton, distance).to(depth.device))
+        own = (tensor[rows].to(device) for tensor in (points, depth, seen))
+        found.append(_fit(*own, lengths[some], skeleton, distance).to(depth.device))
     return torch.cat(found)
 
 
 @torch.enable_grad()
 def _fit(
-    points: Tensor, depth: Tensor, lengths: list[int], skeleton: Skeleton, distance: float
+    points: Tensor,
+    depth: Tensor,
+    seen: Tensor,
+    lengths: list[int],
+    skeleton: Skeleton,
+    distance: float,
 ) -> Tensor:
     device = points.device
     frames = torch.tensor(lengths, device=device)
     clip = torch.repeat_interleave(torch.arange(len(lengths), device=device), frames)  # [N]
-    inside = (clip[2:] == clip[:-2])[:, None, None]  # three frames of one clip
     parents, joints = torch.tensor(skeleton.bones, device=device).T
     bone = {joint: index for index, (_, joint) in enumerate(skeleton.bones)}
     mirror = torch.tensor([bone[skeleton.mirror[j]] for _, j in skeleton.bones], device=device)
     free = torch.ones(skeleton.num_joints, 1, device=device)
     free[skeleton.root] = 0
 
-    def mean(values: Tensor) -> Tensor:  # [N, B] -> [S, B]
-        total = values.new_zeros(len(frames), values.shape[1]).index_add_(0, clip, values)
-        return total / frames[:, None]
+    def bones_of(pose: Tensor) -> Tensor:  # [N, B]
+        return (pose[:, joints] - pose[:, parents]).norm(dim=-1).clamp(min=1e-6)
+
+    def usual_of(own: Tensor, good: Tensor) -> Tensor:  # [S, B]
+        usual = segment_median(own.where(good, torch.nan), clip, frames)
+        usual = usual.where(usual.isfinite(), segment_median(own, clip, frames))
+        return (usual + usual[:, mirror]) / 2
+
+    def size_of(bones: Tensor, usual: Tensor, good: Tensor) -> Tensor:  # [N, 1]
+        expected = usual[clip]
+        ratio = (bones / expected).detach()
+        median = ratio.where(good, torch.nan).nanmedian(1, keepdim=True).values.nan_to_num(1.0)
+        near = good & (ratio < NEAR * median) & (ratio > median / NEAR)
+        near |= ~near.any(1, keepdim=True)
+        return (bones * near).sum(1, keepdim=True) / (expected * near).sum(1, keepdim=True)
+
+    with torch.no_grad():
+        good = seen[:, joints] & seen[:, parents]
+        bones = bones_of(geometry.backproject(points, depth, distance))
+        usual = usual_of(bones, good)
+        for _ in range(2):
+            usual = usual_of(bones / size_of(bones, usual, good), good)
+        size = size_of(bones, usual, good)
+        least = bones_of(geometry.backproject(points, 0 * depth, distance))
+        wrong = (good & (least >= TOO_LONG * size * usual[clip])).any(1)  # [N]
+        good &= least < TOO_LONG * size * usual[clip]
+        depth = torch.where(wrong[:, None, None], between(depth, ~wrong, clip), depth)
+        sound = seen.clone()  # joints with a good bone
+        touching = torch.zeros_like(seen, dtype=points.dtype)
+        for ends in (joints, parents):
+            touching.index_add_(1, ends, good.to(points.dtype))
+        sound &= touching > 0
+        inside = (clip[2:] == clip[:-2])[:, None] & sound[2:] & sound[1:-1] & sound[:-2]
+        inside &= ((wrong[2:] == wrong[1:-1]) & (wrong[1:-1] == wrong[:-2]))[:, None]
 
     def departure(pose: Tensor) -> Tensor:  # [N, B]
-        bones = (pose[:, joints] - pose[:, parents]).norm(dim=-1)
-        size = bones.sum(1, keepdim=True).clamp(min=1e-6)
-        own = bones / size * mean(size)[clip].detach()
-        usual = mean(own).detach()
-        return own - ((usual + usual[:, mirror]) / 2)[clip]
+        bones = bones_of(pose)
+        own = bones / size_of(bones, usual, good)
+        length = usual_of(own.detach(), good).clamp(usual / DRIFT, usual * DRIFT)
+        return (own - length[clip]) * good
 
     found = depth.clone().requires_grad_(True)
     optimiser = torch.optim.Adam([found], RATE)
@@ -95,13 +146,60 @@ def _fit(
         loss = (
             _length(found - depth).sum()
             + BONES * _length(departure(geometry.backproject(points, found, distance))).sum()
-            + ACCELERATION * (inside * _length(bend)).sum()
+            + ACCELERATION * (inside[..., None] * _length(bend)).sum()
         )
         (found.grad,) = torch.autograd.grad(loss, found)
         found.grad *= free
         optimiser.step()
         schedule.step()
     return found.detach()
+
+
+def between(values: Tensor, good: Tensor, clip: Tensor) -> Tensor:
+    """Values that lie, linearly in time, between those of the nearest good frames of the clip.
+
+    Args:
+        values: (N, J, D).
+        good: (N) bool.
+        clip: (N) int64, ascending: whose frame it is.
+
+    Returns:
+        (N, J, D); as given in runs of more than `SHORT` frames that are not good, and at the ends.
+    """
+    count = len(values)
+    at = torch.arange(count, device=values.device)
+    before = at.where(good, -1).cummax(0).values
+    after = at.where(good, count).flip(0).cummin(0).values.flip(0)
+    inside = (before >= 0) & (after < count) & (after - before - 1 <= SHORT)
+    before, after = before.where(inside, at), after.where(inside, at)
+    inside &= (clip[before] == clip) & (clip[after] == clip)
+    share = (at - before) / (after - before).clamp(min=1)
+    found = torch.lerp(values[before], values[after], share[:, None, None].to(values.dtype))
+    return found.where(inside[:, None, None], values)
+
+
+def segment_median(values: Tensor, segment: Tensor, lengths: Tensor) -> Tensor:
+    """The median over each segment of rows, of the values that are finite.
+
+    Args:
+        values: (N, B); nan does not count.
+        segment: (N) int64, ascending: which segment a row belongs to.
+        lengths: (S) int64, rows of each segment.
+
+    Returns:
+        (S, B), nan where a segment has no finite value; of an even number the mean of both middle
+        ones.
+    """
+    order = values.argsort(dim=0, stable=True)  # nan comes last
+    by_segment = segment[order].argsort(dim=0, stable=True)
+    ranked = values.gather(0, order.gather(0, by_segment))
+    zero = torch.zeros(len(lengths), values.shape[1], dtype=torch.long, device=values.device)
+    count = zero.index_add(0, segment, values.isfinite().long())
+    start = (lengths.cumsum(0) - lengths)[:, None]
+    low = (start + (count - 1).clamp(min=0) // 2).clamp(max=max(len(values) - 1, 0))
+    high = (start + count // 2).clamp(max=max(len(values) - 1, 0))
+    middle = (ranked.gather(0, low) + ranked.gather(0, high)) / 2
+    return middle.where(count > 0, torch.nan)
 
 
 def _length(x: Tensor) -> Tensor:

@@ -24,20 +24,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ites import ops
+from ites.data.lifted import DOUBT as DOUBT
 from ites.errors import ItesError
 from ites.models import Prior, Teacher, fold_norms
 from ites.models.teacher import limited, spread_of
 from ites.pose import geometry
 from ites.pose.metrics import pose_errors
 from ites.runs.checkpoint import load_model, load_prior, weights_file
-from ites.system.files import replacing
+from ites.system.files import atomic_write
 
 VIEWS = 4
 """From how many sides a pose is seen; 16 tell no more of its error."""
-DOUBT = 0.8
-"""A pose whose depth's sign is less sure than this is counted, and shown pale."""
 BATCH = 2048
 """Poses that are judged at a time."""
+RIDGE = 1e-9
+"""Added to the curvature of the fit of the odds, so that it can be solved whatever the poses."""
 CALIBRATION = 4096, 4
 """Poses of the training, and views of each, that the odds are fitted to."""
 
@@ -179,7 +180,7 @@ def calibrate(
     count, samples = CALIBRATION
     sample = points[:: max(1, len(points) // count)].to(device, torch.float32)
     odds = Trust(*judges, Odds(0, 0)).fit(fold_norms(model.float()).depth, sample, samples)
-    with replacing(odds_file(run, stage)) as temporary:
+    with atomic_write(odds_file(run, stage)) as temporary:
         temporary.write_text(json.dumps(odds._asdict()) + "\n", encoding="utf-8")
     return odds
 
@@ -199,14 +200,18 @@ def _platt(density: Tensor, right: Tensor) -> Odds:
     # Targets short of 0 and 1, so that there is a curve even where all signs are right.
     count = right.sum().item()
     target = torch.where(right, (count + 1) / (count + 2), 1 / (len(right) - count + 2)).double()
-    shift, spread = density.double().mean(), density.double().std().clamp(min=1e-6)
+    bias = torch.logit(target.mean()).item()
+    spread = density.double().std(unbiased=False)
+    if not spread > 1e-6 or not len(density):  # one density tells nothing of another
+        return Odds(bias, 0.0)
+    shift = density.double().mean()
     scaled = (density.double() - shift) / spread
     x = torch.stack([torch.ones_like(scaled), scaled], dim=1)
-    weights = x.new_tensor([0.0, 0.0])
-    weights[0] = torch.logit(target.mean())
+    weights = x.new_tensor([bias, 0.0])
+    ridge = RIDGE * torch.eye(2, dtype=x.dtype, device=x.device)
     for _ in range(30):
         chance = torch.sigmoid(x @ weights)
-        curvature = (x * (chance * (1 - chance))[:, None]).T @ x
+        curvature = (x * (chance * (1 - chance))[:, None]).T @ x + ridge
         weights -= torch.linalg.solve(curvature, x.T @ (chance - target))
     slope = weights[1] / spread
     return Odds((weights[0] - slope * shift).item(), slope.item())

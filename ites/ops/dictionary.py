@@ -68,8 +68,8 @@ def dictionary_reprojection(
         coefficients, dictionary, mean, rotation_vector, target
     )
     _expect_dictionary(op, coefficients, dictionary, mean)
-    expect(op, "rotation_vector", rotation_vector, len(coefficients), 3)
-    expect(op, "target", target, len(coefficients), len(mean) // 3, 2)
+    expect(op, "rotation_vector", rotation_vector, coefficients.shape[0], 3)
+    expect(op, "target", target, coefficients.shape[0], len(mean) // 3, 2)
     expect_alike(
         op,
         coefficients=coefficients,

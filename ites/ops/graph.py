@@ -244,10 +244,9 @@ def _max_pool(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
 def _adjacency(logits: Tensor, graph: Graph) -> Tensor:
     """A (J, J): row softmax of the edges' logits, 0 where there is no edge."""
     joints = graph.row_start.shape[0] - 1
-    counts = graph.row_start.diff().long()
-    rows = torch.arange(joints, device=logits.device).repeat_interleave(
-        counts, output_size=graph.columns.shape[0]
-    )
+    edges = torch.arange(graph.columns.shape[0], device=logits.device)
+    # An edge's row: how many rows end before it. Unlike repeat_interleave, ONNX has this.
+    rows = (edges[:, None] >= graph.row_start[None, 1:]).sum(1)
     dense = logits.new_full((joints, joints), -torch.inf)
     return dense.index_put((rows, graph.columns.long()), logits).softmax(-1)
 

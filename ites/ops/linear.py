@@ -48,7 +48,7 @@ def linear(
                 f"got {tensor.dtype} on {tensor.device}"
             )
     rows = x.numel() // max(x.shape[-1], 1)
-    if cast or rows <= FEW or choose("linear", device, x.dtype, backend) != "cpp":
+    if cast or choose("linear", device, x.dtype, backend) != "cpp" or rows <= FEW:
         return functional.linear(x, weight, bias)
     flat = x.reshape(-1, x.shape[-1]).contiguous()
     y = _linear(flat, weight.contiguous(), None if bias is None else bias.contiguous(), "cpp")

@@ -5,6 +5,7 @@ Camera axes: x right, y down, z forward; world axes: z up; metres and pixels.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ from ites.pose.skeleton import HUMAN36M, Skeleton
 
 HEAD_DISTANCE = 0.2
 """Mean distance from root to head in the networks' input (METHOD: Data)."""
+FIELD_OF_VIEW = 55.0
+"""Assumed horizontal field of view, degrees: about that of a phone or a webcam."""
 
 
 def rotate_by_quaternion(quaternion: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -36,6 +39,7 @@ class Camera:
         orientation: unit quaternion (w, x, y, z) that turns camera axes to world axes.
         translation: the camera's place in the world, metres.
         width, height: image size in pixels; 0 where unknown.
+        assumed: whether the focal length is an assumption that nothing known supports.
     """
 
     id: str
@@ -47,6 +51,7 @@ class Camera:
     translation: tuple[float, float, float] = (0.0, 0.0, 0.0)
     width: int = 0
     height: int = 0
+    assumed: bool = False
 
     def world_to_camera(self, joints: np.ndarray) -> np.ndarray:
         """World joints (..., 3), metres, in this camera's axes: `rotate(inverse(q), X - t)`."""
@@ -84,6 +89,16 @@ class Camera:
         return distorted * np.asarray(self.focal_length, point.dtype) + np.asarray(
             self.center, point.dtype
         )
+
+
+def focal_length_of(field_of_view: float, width: float) -> float:
+    """The focal length in pixels: `width / (2 tan(field_of_view / 2))`.
+
+    Args:
+        field_of_view: horizontal, degrees.
+        width: of the image, pixels.
+    """
+    return width / (2 * math.tan(math.radians(field_of_view) / 2))
 
 
 def normalise(

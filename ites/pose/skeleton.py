@@ -1,15 +1,43 @@
-"""Skeletons: joints, parents, mirror pairs, pooling pairs; and maps between keypoint layouts."""
+"""Skeletons: joints, parents, mirror pairs, pooling pairs; those built in are `skeletons/*.toml`.
+
+A file of a user's own has the same form::
+
+    name = "chain"
+    joints = ["hip", "knee", "ankle"]
+    head = "ankle"                       # its distance to the root sets the input's scale
+    mirror = [["left_eye", "right_eye"]] # left and right; may be absent
+    pooling = [["knee", "ankle"]]        # may be absent: each joint with its parent, leaves first
+
+    [parents]                            # of every joint but the root
+    knee = "hip"
+    ankle = "knee"
+
+    [maps.human36m]                      # may be absent; see `ites.pose.layouts`
+    source = "where the joints are defined"
+"""
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
-
-import numpy as np
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache, cached_property
+from operator import index
+from pathlib import Path
+from typing import Any
 
 from ites.errors import ItesError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MOST_JOINTS = 256
+"""Of a skeleton; far more than a body has, few enough for tables of pairs of joints."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +69,10 @@ class Skeleton:
 
     def __post_init__(self) -> None:
         count = len(self.joints)
+        if not 1 <= count <= MOST_JOINTS:
+            raise ItesError(
+                f"Skeleton {self.name}: expected 1 to {MOST_JOINTS} joints, got {count}"
+            )
         if len(self.parents) != count:
             raise ItesError(f"Skeleton {self.name}: {count} joints but {len(self.parents)} parents")
         if list(self.parents).count(-1) != 1:
@@ -92,10 +124,10 @@ class Skeleton:
     @cached_property
     def mirror(self) -> tuple[int, ...]:
         """For each joint the joint on the other side (itself on the midline)."""
-        index = list(range(self.num_joints))
+        others = list(range(self.num_joints))
         for left, right in zip(self.left, self.right, strict=True):
-            index[left], index[right] = right, left
-        return tuple(index)
+            others[left], others[right] = right, left
+        return tuple(others)
 
     def to_json(self) -> str:
         """The skeleton as one line of JSON, as stores and checkpoints hold it."""
@@ -110,11 +142,13 @@ class Skeleton:
         """
         try:
             fields = json.loads(text)
-            for key in ("joints", "parents", "left", "right"):
-                fields[key] = tuple(fields[key])
-            fields["pooling"] = tuple((int(a), int(b)) for a, b in fields["pooling"])
+            for key in ("parents", "left", "right"):
+                fields[key] = tuple(map(index, fields[key]))
+            fields["joints"] = tuple(map(str, fields["joints"]))
+            fields["head"] = index(fields["head"])
+            fields["pooling"] = tuple((index(a), index(b)) for a, b in fields["pooling"])
             return cls(**fields)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ItesError(f"Skeleton: expected the JSON of a skeleton, got {text!r}") from error
 
 
@@ -131,103 +165,211 @@ def _pair_with_parents(parents: Sequence[int]) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(pairs))
 
 
-HUMAN36M = Skeleton(
-    name="human36m",
-    joints=(
-        "pelvis",
-        "right_hip",
-        "right_knee",
-        "right_ankle",
-        "left_hip",
-        "left_knee",
-        "left_ankle",
-        "spine",
-        "thorax",
-        "neck",
-        "head",
-        "left_shoulder",
-        "left_elbow",
-        "left_wrist",
-        "right_shoulder",
-        "right_elbow",
-        "right_wrist",
-    ),
-    parents=(-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15),
-    left=(4, 5, 6, 11, 12, 13),
-    right=(1, 2, 3, 14, 15, 16),
-    head=10,
-    pooling=((2, 3), (5, 6), (1, 4), (0, 7), (8, 10), (15, 16), (12, 13), (11, 14)),
-)
-"""Human3.6M's 17 joints; "neck" is the point between neck and nose, "head" the crown."""
+Recipe = dict[str, float]
+"""A joint as a weighted sum of other joints, by name."""
 
-# Each joint of Human3.6M as a weighted sum of joints of another layout. The torso joints that a
-# detector's layout lacks are taken on the line between the middles of hips and shoulders.
-_TO_HUMAN36M: dict[str, tuple[dict[int, float], ...]] = {
-    # nose 0, eyes 1 2, ears 3 4, shoulders 5 6, elbows 7 8, wrists 9 10, hips 11 12, knees 13 14,
-    # ankles 15 16; left before right.
-    "coco17": (
-        {11: 0.5, 12: 0.5},
-        {12: 1.0},
-        {14: 1.0},
-        {16: 1.0},
-        {11: 1.0},
-        {13: 1.0},
-        {15: 1.0},
-        {5: 0.25, 6: 0.25, 11: 0.25, 12: 0.25},
-        {5: 0.5, 6: 0.5},
-        {5: 0.25, 6: 0.25, 0: 0.5},
-        {1: 0.75, 2: 0.75, 0: -0.5},
-        {5: 1.0},
-        {7: 1.0},
-        {9: 1.0},
-        {6: 1.0},
-        {8: 1.0},
-        {10: 1.0},
-    ),
-    # head top 0, neck 1, right shoulder elbow wrist 2-4, left 5-7, right hip knee ankle 8-10,
-    # left 11-13, pelvis 14, spine 15, head 16: MPI-INF-3DHP's 17 joints.
-    "mpi3dhp17": tuple(
-        {joint: 1.0} for joint in (14, 8, 9, 10, 11, 12, 13, 15, 1, 16, 0, 5, 6, 7, 2, 3, 4)
-    ),
-    "human36m": tuple({joint: 1.0} for joint in range(17)),
-}
+FOLDER = Path(__file__).parent / "skeletons"
+"""Where the built-in skeletons are."""
 
-LAYOUTS = tuple(_TO_HUMAN36M)
-"""Keypoint layouts that `to_human36m` reads."""
+_LARGEST = 1 << 20
+"""Bytes of a skeleton's file; the largest built-in one has 7,000."""
 
 
-def to_human36m(
-    keypoints: np.ndarray, layout: str, confidence: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Convert keypoints of another layout to Human3.6M's 17 joints.
+@dataclass(frozen=True)
+class JointMap:
+    """How the joints of another skeleton are made of those of a layout.
 
     Args:
-        keypoints: (..., J, D) coordinates in `layout`'s order; any unit.
-        layout: one of `LAYOUTS`: "coco17", "mpi3dhp17" or "human36m".
-        confidence: (..., J) in [0, 1], or None.
+        source: where the points of both are defined.
+        recipes: by joint of the other skeleton, the best first; only what differs from that
+            skeleton's own `recipes`.
+    """
 
-    Returns:
-        (..., 17, D) coordinates, and (..., 17) confidences (the least of the joints that a joint
-        is made of) or None.
+    source: str
+    recipes: Mapping[str, Sequence[Recipe]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SkeletonFile:
+    """What a skeleton's TOML file says.
+
+    Args:
+        skeleton: the tree.
+        source: where the order of joints is defined.
+        recipes: how each joint can be made of joints of other layouts, by name, the best first.
+        maps: to other skeletons, by their names.
+    """
+
+    skeleton: Skeleton
+    source: str = ""
+    recipes: Mapping[str, Sequence[Recipe]] = field(default_factory=dict)
+    maps: Mapping[str, JointMap] = field(default_factory=dict)
+
+
+@cache
+def skeleton_names() -> tuple[str, ...]:
+    """The names of the built-in skeletons, Human3.6M's first."""
+    names = sorted(path.stem for path in FOLDER.glob("*.toml"))
+    return tuple(sorted(names, key=lambda name: name != "human36m"))
+
+
+def load_skeleton(name: str | os.PathLike[str]) -> Skeleton:
+    """A built-in skeleton by its name, or the one of a TOML file.
+
+    Args:
+        name: one of `skeleton_names()`, or the path of a file.
 
     Raises:
-        ItesError: the layout is unknown or has another number of joints.
+        ItesError: there is no such skeleton or file, or the file is wrong.
     """
-    if layout not in _TO_HUMAN36M:
-        raise ItesError(f"to_human36m: layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
-    recipe = _TO_HUMAN36M[layout]
-    sources = 1 + max(joint for parts in recipe for joint in parts)
-    if keypoints.ndim < 2 or keypoints.shape[-2] != sources:
+    return skeleton_file(name).skeleton
+
+
+def skeleton_file(name: str | os.PathLike[str]) -> SkeletonFile:
+    """All that the file of a skeleton says; see `load_skeleton`."""
+    if str(name) in skeleton_names():
+        return _built_in(str(name))
+    if Path(name).suffix != ".toml" and not Path(name).is_file():
+        nearest = difflib.get_close_matches(str(name), skeleton_names(), n=1, cutoff=0)[0]
         raise ItesError(
-            f"to_human36m: {layout} keypoints must have shape (..., {sources}, D), "
-            f"got {keypoints.shape}"
+            f"skeleton: expected a TOML file or one of {', '.join(skeleton_names())}, got "
+            f"{str(name)[:40]!r}; the nearest is {nearest!r}"
         )
-    mix = np.zeros((len(recipe), sources), dtype=keypoints.dtype)
-    for row, parts in enumerate(recipe):
-        for joint, weight in parts.items():
-            mix[row, joint] = weight
-    converted = np.einsum("rj,...jd->...rd", mix, keypoints)
-    if confidence is None:
-        return converted, None
-    least = [confidence[..., list(parts)].min(axis=-1) for parts in recipe]
-    return converted, np.stack(least, axis=-1)
+    return read_skeleton(name)
+
+
+@cache
+def _built_in(name: str) -> SkeletonFile:
+    return read_skeleton(FOLDER / f"{name}.toml")
+
+
+def read_skeleton(path: str | os.PathLike[str]) -> SkeletonFile:
+    """Read a skeleton's TOML file.
+
+    Raises:
+        ItesError: the file is absent or no TOML, a name is unknown, or the joints form no tree.
+    """
+    try:
+        if Path(path).stat().st_size > _LARGEST:
+            raise ItesError(f"{path}: expected a skeleton of at most {_LARGEST} bytes, got more")
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ItesError(f"{path}: cannot read the skeleton: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        told = " ".join(str(error).split())[:120]
+        raise ItesError(f"{path}: expected a TOML file of a skeleton: {told}") from None
+    return _Reader(path).read(content)
+
+
+class _Reader:
+    """Checks what a skeleton's file says, entry by entry."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path
+
+    def read(self, content: dict[str, Any]) -> SkeletonFile:
+        known = (
+            "name", "source", "joints", "head", "mirror", "pooling", "parents", "recipes", "maps",
+        )  # fmt: skip
+        for key in content:
+            if key not in known:
+                raise self.wrong(key[:40], f"a name of {', '.join(known)}", key)
+        joints = content.get("joints")
+        if not isinstance(joints, list) or not all(isinstance(j, str) and j for j in joints):
+            raise self.wrong("joints", "a list of names", joints)
+        twice = next((joint for joint in joints if joints.count(joint) > 1), None)
+        if twice is not None:
+            raise self.wrong("joints", "each name once", twice)
+        self.index = {joint: at for at, joint in enumerate(joints)}
+        parents = [-1] * len(joints)
+        for joint, parent in self.table(content, "parents").items():
+            parents[self.joint("parents", joint)] = self.joint(f"parents.{joint}", parent)
+        roots = [joint for joint in joints if parents[self.index[joint]] == -1]
+        if len(roots) != 1:
+            raise self.wrong("parents", "a parent of every joint but one, the root", roots)
+        pairs = self.pairs(content, "mirror")
+        sides = [joint for pair in pairs for joint in pair]
+        if len(set(sides)) != len(sides):
+            raise self.wrong("mirror", "each joint in one pair of two", content["mirror"])
+        if self.index[roots[0]] in sides:
+            raise self.wrong("mirror", "a root that has no mirror image", roots[0])
+        name = self.text(content, "name", Path(self.path).stem)
+        if "head" not in content:
+            raise self.wrong("head", f"a joint, of {', '.join(joints)}", None)
+        try:
+            skeleton = Skeleton(
+                name=name,
+                joints=tuple(joints),
+                parents=tuple(parents),
+                left=tuple(left for left, _ in pairs),
+                right=tuple(right for _, right in pairs),
+                head=self.joint("head", content["head"]),
+                pooling=tuple(self.pairs(content, "pooling")),
+            )
+        except ItesError as error:
+            raise ItesError(f"{self.path}: {error}"[:300]) from None
+        if skeleton.head == skeleton.root:
+            raise self.wrong("head", "another joint than the root", content["head"])
+        maps = {}
+        for target in self.table(content, "maps"):
+            entry = dict(self.table(content["maps"], target, "maps."))
+            source = self.text(entry, "source", "", f"maps.{target}.")
+            entry.pop("source", None)
+            maps[target] = JointMap(source, self.recipes(entry, f"maps.{target}.", self.index))
+        recipes = self.recipes(self.table(content, "recipes"), "recipes.", None)
+        return SkeletonFile(skeleton, self.text(content, "source", ""), recipes, maps)
+
+    def wrong(self, place: str, expected: str, got: object) -> ItesError:
+        told = "nothing" if got is None else repr(got)
+        told = told if len(told) <= 60 else f"{told[:57]}..."
+        expected = expected if len(expected) <= 120 else f"{expected[:117]}..."
+        return ItesError(f"{self.path}: {place}: expected {expected}, got {told}")
+
+    def table(self, content: Mapping[str, Any], key: str, before: str = "") -> dict[str, Any]:
+        value = content.get(key, {})
+        if not isinstance(value, dict):
+            raise self.wrong(before + key, "a table", value)
+        return value
+
+    def text(self, content: Mapping[str, Any], key: str, default: str, before: str = "") -> str:
+        value = content.get(key, default)
+        if not isinstance(value, str):
+            raise self.wrong(before + key, "a text", value)
+        return value
+
+    def joint(self, place: str, name: object) -> int:
+        if not isinstance(name, str) or name not in self.index:
+            raise self.wrong(place, f"a joint, of {', '.join(self.index)}", name)
+        return self.index[name]
+
+    def pairs(self, content: Mapping[str, Any], key: str) -> list[tuple[int, int]]:
+        value = content.get(key, [])
+        if not isinstance(value, list) or any(
+            not isinstance(pair, list) or len(pair) != 2 for pair in value
+        ):
+            raise self.wrong(key, "a list of pairs of joints", value)
+        return [(self.joint(key, a), self.joint(key, b)) for a, b in value]
+
+    def recipes(
+        self, content: Mapping[str, Any], place: str, known: Mapping[str, int] | None
+    ) -> dict[str, list[Recipe]]:
+        for joint, choices in content.items():
+            if not isinstance(choices, list) or not choices:
+                raise self.wrong(place + joint, "a list of tables of weights by joint", choices)
+            for recipe in choices:
+                if not isinstance(recipe, dict) or not recipe:
+                    raise self.wrong(place + joint, "a table of weights by joint", recipe)
+                for name, weight in recipe.items():
+                    if known is not None:
+                        self.joint(place + joint, name)
+                    number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+                    if not number or not abs(weight) < 1e3:
+                        raise self.wrong(f"{place}{joint}.{name}", "a finite weight", weight)
+        return {
+            joint: [{name: float(weight) for name, weight in recipe.items()} for recipe in choices]
+            for joint, choices in content.items()
+        }
+
+
+HUMAN36M = load_skeleton("human36m")
+"""Human3.6M's 17 joints; "neck" is the point between neck and nose, "head" the crown."""

@@ -4,13 +4,18 @@ A golden file is an npz of inputs, initial values, random draws and results. Eve
 that a file holds is computed here from its inputs and compared: each tensor by its largest
 difference over its largest entry, gradients that are zero in exact arithmetic by their largest
 entry alone.
+
+Where the student's max pooling has a tie below float32's rounding, float32 may pick the other joint
+of a pair, and all gradients before it differ. That is reported as a tie, with its margin; float64
+has none.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +26,14 @@ from torch import Tensor
 from ites import ops
 from ites.errors import ItesError
 from ites.models import Teacher
+from ites.models.layers import GraphLayer
 from ites.ops import backends
 from ites.pose.camera import human36m_cameras, normalise, scale_for
 from ites.pose.metrics import ites_protocol
 from ites.pose.skeleton import HUMAN36M
 from ites.released.convert import convert_model, convert_tensors
 from ites.runs.checkpoint import Model
+from ites.system.files import load_npz, reading
 
 BOUNDS = {torch.float64: 1e-8, torch.float32: 1e-4}
 ZERO_BOUNDS = {torch.float64: 1e-12, torch.float32: 1e-4}
@@ -36,18 +43,27 @@ SINGLE_BOUND = 1e-6
 
 @dataclass(frozen=True)
 class Check:
-    """One group of results of one file."""
+    """One group of results of one file.
+
+    `tie` is the margin of a tie that explains an error beyond the bound, network units, or None.
+    """
 
     group: str
     tensors: int
     worst: str
     error: float
     bound: float
+    tie: float | None = None
 
     @property
     def passed(self) -> bool:
         """Whether the largest error is within the bound; NaN is not."""
         return self.error <= self.bound
+
+    @property
+    def tied(self) -> bool:
+        """Whether the error is beyond the bound, and a tie explains it."""
+        return not self.passed and self.tie is not None
 
 
 class _Golden(Mapping[str, np.ndarray]):
@@ -56,11 +72,7 @@ class _Golden(Mapping[str, np.ndarray]):
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise ItesError(f"{path}: expected a golden npz file, got no file")
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                self._arrays = {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError) as error:
-            raise ItesError(f"{path}: expected a golden npz file, got {error}") from error
+        self._arrays = load_npz(path)
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self._arrays[name]
@@ -286,6 +298,51 @@ class _Runner:
         yield _compare("normalisation", ours, {"out": self.golden["normalize.out"]}, SINGLE_BOUND)
 
 
+_WITH_TIES = ("student gradients", "student zero gradients", "student after 3 steps")
+"""What a tie of the pooling changes; the outputs are continuous there."""
+
+
+def _tie(golden: _Golden, groups: set[str]) -> float | None:
+    """The margin of a pooling tie that float32 cannot tell, if that may explain failed groups.
+
+    None where float64 fails in those groups too, or where there is no such tie: the two precisions
+    then pick the same joint of every pair, by more than their difference.
+    """
+    pooled: dict[torch.dtype, list[Tensor]] = {}
+    for dtype in (torch.float64, torch.float32):
+        runner = _Runner(golden, dtype, torch.device("cpu"))
+        features: list[Tensor] = []
+        handle = torch.nn.modules.module.register_module_forward_pre_hook(
+            lambda module, inputs, kept=features: _keep_pooled(module, inputs[0], kept)
+        )
+        try:
+            checks = list(runner.model("student"))
+        finally:
+            handle.remove()
+        pooled[dtype] = [tensor.double() for tensor in features]
+        if dtype == torch.float64 and any(c.group in groups and not c.passed for c in checks):
+            return None
+    smallest = None
+    pairs = torch.tensor(HUMAN36M.pooling)
+    for exact, rounded in zip(pooled[torch.float64], pooled[torch.float32], strict=True):
+        margin = exact[:, pairs[:, 0]] - exact[:, pairs[:, 1]]
+        noise = (exact - rounded).abs() + torch.finfo(torch.float32).eps * exact.abs()
+        noise = noise[:, pairs].sum(2)
+        same = exact[:, pairs].eq(exact[:, pairs[:, :1]]).all(2)  # such as behind a dead ReLU
+        tied = margin.abs()[(margin.abs() <= noise) & ~same]
+        if tied.numel():
+            smallest = min(smallest or math.inf, tied.min().item())
+    return smallest
+
+
+def _keep_pooled(module: torch.nn.Module, x: Tensor, kept: list[Tensor]) -> None:
+    """Keep what a graph layer pools of its input: g and phi, (B, J, 2 M)."""
+    if isinstance(module, GraphLayer):
+        block = module.non_local
+        weights = torch.cat([block.g.weight, block.phi.weight])
+        kept.append((x @ weights.T).detach())
+
+
 def check_file(
     path: Path, dtype: torch.dtype = torch.float32, backend: str | None = None
 ) -> list[Check]:
@@ -299,18 +356,17 @@ def check_file(
     Raises:
         ItesError: the file is no golden file, or the backend cannot run here.
     """
+    path = Path(path)
     golden = _Golden(path)
     on_gpu = backend in ("cuda", "triton") and torch.cuda.is_available()
     runner = _Runner(golden, dtype, torch.device("cuda" if on_gpu else "cpu"))
-    try:
-        with backends.using(backend):
-            checks = list(runner.run())
-    except (KeyError, ValueError) as error:
-        if isinstance(error, ItesError):
-            raise
-        raise ItesError(
-            f"{path}: expected a golden file, but it lacks or breaks {error}"
-        ) from error
+    with backends.using(backend), reading(path, "a golden file"):
+        checks = list(runner.run())
+    failed = [check for check in checks if not check.passed and check.group in _WITH_TIES]
+    if failed and dtype == torch.float32:
+        with backends.using("reference"), reading(path, "a golden file"):
+            tie = _tie(golden, {check.group for check in failed})
+        checks = [replace(c, tie=tie) if c in failed else c for c in checks]
     if not checks:
         raise ItesError(f"{path}: expected a golden file, got no group that can be checked")
     return checks

@@ -6,18 +6,22 @@ uses, is dropped. METHOD, "Names in the released state dicts".
 
 from __future__ import annotations
 
+import math
+import pickle
 import re
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ites.errors import ItesError
-from ites.models import Student, Teacher
 from ites.pose.skeleton import HUMAN36M, Skeleton
-from ites.runs.checkpoint import Metadata, Model, save_model
+from ites.runs.checkpoint import Metadata, Model, assign, build_model, save_model
+from ites.system.files import check_expansion, kind_of, load_npz, reading
 
 _TEACHER = (
     (r"fe_net\.0\.conv1\.", "input."),
@@ -87,19 +91,17 @@ def convert_model(released: Mapping[str, Tensor], skeleton: Skeleton = HUMAN36M)
     """
     tensors = convert_tensors(released)
     try:
-        model: Model
+        sizes = {"blocks": _blocks(tensors)}
         if _is_teacher(released):
-            model = Teacher(
-                skeleton,
-                width=tensors["input.weight"].shape[0],
-                blocks=_blocks(tensors),
-                atoms=tensors["dictionary"].shape[0],
-            )
+            sizes["width"] = tensors["input.weight"].shape[0]
+            sizes["atoms"] = tensors["dictionary"].shape[0]
+            model = build_model("teacher", skeleton, sizes, tensors, "tensors")
         else:
-            model = Student(skeleton, width=tensors["input.bias"].shape[0], blocks=_blocks(tensors))
-        model.to(next(iter(tensors.values())).dtype)
-        model.load_state_dict(tensors)
-    except (KeyError, RuntimeError, StopIteration) as error:
+            sizes["width"] = tensors["input.bias"].shape[0]
+            model = build_model("student", skeleton, sizes, tensors, "tensors")
+        assign("tensors", model, tensors)
+        assert isinstance(model, Model)
+    except (KeyError, IndexError, RuntimeError, ItesError) as error:
         reason = " ".join(str(error).split())
         raise ItesError(
             f"convert: expected a released ITES teacher or student of {skeleton.num_joints} "
@@ -122,7 +124,11 @@ def convert(source: Path, out: Path, scale: float, skeleton: Skeleton = HUMAN36M
     Raises:
         ItesError: the file cannot be read, or holds something else.
     """
-    model = convert_model(_read(source), skeleton)
+    if not 0 < scale < math.inf:
+        raise ItesError(f"scale: expected a number that is finite and positive, got {scale}")
+    source = Path(source)
+    with reading(source, "a checkpoint of the released program"):
+        model = convert_model(_read(source), skeleton)
     save_model(out, model, Metadata(model.kind, skeleton, scale))
     return model
 
@@ -130,22 +136,35 @@ def convert(source: Path, out: Path, scale: float, skeleton: Skeleton = HUMAN36M
 def _read(source: Path) -> dict[str, Tensor]:
     if not source.is_file():
         raise ItesError(f"{source}: expected a checkpoint of the released program, got no file")
-    try:
-        if source.suffix == ".npz":
-            with np.load(source, allow_pickle=False) as arrays:
-                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-        state = torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).split("\n")[0]
-        raise ItesError(
-            f"{source}: expected a PyTorch checkpoint or an npz of arrays, got {reason}"
-        ) from error
+    if source.suffix == ".npz":
+        return {name: torch.from_numpy(array) for name, array in load_npz(source).items()}
+    state = _load(source)
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise ItesError(f"{source}: expected a dictionary of tensors, got {type(state).__name__}")
+    check_expansion(source, sum(t.numel() * t.element_size() for t in state.values()))
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _load(source: Path) -> Any:
+    """What a PyTorch checkpoint holds; nothing in it is executed."""
+    expected = f"{source}: expected a PyTorch checkpoint of tensors alone, or an npz of arrays"
+    if zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as archive:
+            check_expansion(source, sum(info.file_size for info in archive.infolist()))
+    try:
+        with warnings.catch_warnings():  # more lines, of what is refused anyway
+            warnings.simplefilter("ignore")
+            return torch.load(source, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # PyTorch's own words advise to load the file unsafely.
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"one that asks for {found[1]}" if found else kind_of(source)
+        raise ItesError(f"{expected}, got {what}") from None
+    except Exception as error:
+        raise ItesError(f"{expected}, got {kind_of(source)} ({type(error).__name__})") from None
 
 
 def _is_teacher(released: Mapping[str, Tensor]) -> bool:

@@ -1,6 +1,7 @@
 """Checkpoints: a model's weights with what is needed to use them, and the state of a training.
 
-Both are safetensors files, so nothing is unpickled. `teacher.safetensors` and `student.safetensors`
+Both are safetensors files, so nothing is unpickled; each carries a checksum of all that it holds,
+which is compared when it is read. `teacher.safetensors` and `student.safetensors`
 hold weights; their metadata hold the kind of model, its sizes, the skeleton, the input's scale, the
 settings and the step. `<stage>.state.safetensors` holds all that a training needs to continue, its
 own copy of the weights included, so that one rename takes it from one step to another.
@@ -8,9 +9,11 @@ own copy of the weights included, so that one rename takes it from one step to a
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from torch import Tensor, nn
 from ites.errors import ItesError
 from ites.models import Prior, Student, Teacher
 from ites.pose.skeleton import Skeleton
-from ites.system.files import replacing
+from ites.system.files import atomic_write, reading, require_file
 
 MODELS: dict[str, type[Teacher] | type[Student] | type[Prior]] = {
     "prior": Prior,
@@ -31,6 +34,8 @@ MODELS: dict[str, type[Teacher] | type[Student] | type[Prior]] = {
     "student": Student,
 }
 MODEL_FORMAT, STATE_FORMAT, VERSION = "ites-model", "ites-training-state", 1
+CHECKSUM = "sha256"
+"""The metadata's entry that `_checksum` fills; files of older versions lack it."""
 
 Model = Teacher | Student
 """What lifts."""
@@ -128,41 +133,138 @@ def _load(
 ) -> tuple[nn.Module, Metadata]:
     path = _find(path, kinds)
     tensors, text = _read(path, MODEL_FORMAT)
-    kind = text.get("kind", "")
-    if kind not in kinds:
-        raise ItesError(
-            f"{path}: expected a {' or '.join(sorted(kinds, reverse=True))}, got {kind!r}"
-        )
+    with reading(path, "an ITES checkpoint"):
+        kind = text.get("kind", "")
+        if kind not in kinds:
+            raise ItesError(
+                f"{path}: expected a {' or '.join(sorted(kinds, reverse=True))}, got {kind!r}"
+            )
+        metadata, sizes = _metadata(path, kind, text)
+        model = build_model(kind, metadata.skeleton, sizes, tensors, str(path), backend)
+        assign(path, model, tensors)
+        _check_checksum(path, tensors, text)
+    return model, metadata
+
+
+def _metadata(path: Path, kind: str, text: Mapping[str, str]) -> tuple[Metadata, dict[str, Any]]:
     try:
-        skeleton = Skeleton.from_json(text["skeleton"])
+        sizes = json.loads(text["sizes"])
         metadata = Metadata(
             kind=kind,
-            skeleton=skeleton,
+            skeleton=Skeleton.from_json(text["skeleton"]),
             scale=float(text["scale"]),
             step=int(text["step"]),
             settings=json.loads(text["settings"]),
         )
-        model = MODELS[kind](skeleton, **json.loads(text["sizes"]), backend=backend)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ItesError(f"{path}: damaged metadata of a checkpoint: {error!r}") from None
-    assign(path, model, tensors)
-    return model, metadata
+    if not 0 < metadata.scale < math.inf:
+        raise ItesError(
+            f"{path}: expected a scale that is finite and positive, got {metadata.scale}"
+        )
+    if metadata.step < 0 or not isinstance(metadata.settings, dict):
+        raise ItesError(
+            f"{path}: damaged metadata of a checkpoint: step {metadata.step}, "
+            f"settings {text['settings']!r}"
+        )
+    if not isinstance(sizes, dict):
+        raise ItesError(f"{path}: damaged metadata of a checkpoint: sizes {text['sizes']!r}")
+    return metadata, sizes
+
+
+def build_model(
+    kind: str,
+    skeleton: Skeleton,
+    sizes: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    who: str,
+    backend: str | None = None,
+) -> nn.Module:
+    """A model whose tensors have the shapes of those given, which it does not take yet.
+
+    No memory is taken before the shapes agree, so that sizes out of a damaged file do no harm.
+
+    Args:
+        kind: one of `MODELS`.
+        skeleton: its joints.
+        sizes: the arguments that `sizes()` of a model gives.
+        tensors: by name.
+        who: names the file in an error.
+        backend: of the model's ops.
+
+    Raises:
+        ItesError: the sizes are none of such a model, or do not fit the tensors.
+    """
+    most = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
+    for name, value in sizes.items():
+        limit = len(tensors) if name == "blocks" else max(most, 1)
+        if isinstance(value, int) and name != "distance":
+            right = 0 <= value <= limit
+        else:
+            right = isinstance(value, (int, float)) and 0 < value < math.inf
+        if not right:
+            raise ItesError(f"{who}: {name}: expected a size that fits its tensors, got {value!r}")
+    try:
+        with torch.device("meta"):
+            plan = MODELS[kind](skeleton, **sizes, backend=backend)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ItesError(f"{who}: expected the sizes of a {kind}, got {sizes} ({error})") from None
+    _check_shapes(who, plan.state_dict(), tensors)
+    return MODELS[kind](skeleton, **sizes, backend=backend)
+
+
+def _check_shapes(who: str, own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    for name in sorted(own.keys() | tensors.keys()):
+        expected = tuple(own[name].shape) if name in own else "no such tensor"
+        given = tuple(tensors[name].shape) if name in tensors else "no such tensor"
+        if expected != given:
+            raise ItesError(f"{who}: {name}: expected {expected}, got {given}")
+
+
+def step_of(path: str | os.PathLike[str]) -> int | None:
+    """The step of the weights in a file; None where there is no whole checkpoint."""
+    try:
+        _, text = _read(Path(path), MODEL_FORMAT)
+        return int(text["step"])
+    except (ItesError, KeyError, ValueError):
+        return None
 
 
 def assign(path: str | os.PathLike[str], model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Give a model the tensors of a file, in the file's floating dtype, after checking them.
 
     Raises:
-        ItesError: a tensor is absent, unknown or of another shape.
+        ItesError: a tensor is absent, unknown, of another shape or dtype, or not finite.
     """
     own = model.state_dict()
-    for name in sorted(own.keys() | tensors.keys()):
-        expected = tuple(own[name].shape) if name in own else "no such tensor"
-        given = tuple(tensors[name].shape) if name in tensors else "no such tensor"
-        if expected != given:
-            raise ItesError(f"{path}: {name}: expected {expected}, got {given}")
-    floating = next(tensor for tensor in tensors.values() if tensor.is_floating_point())
-    model.to(floating.dtype).load_state_dict(dict(tensors))
+    _check_shapes(str(path), own, tensors)
+    floating = [tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()]
+    for name, tensor in tensors.items():
+        wanted = floating[0] if own[name].is_floating_point() and floating else own[name].dtype
+        if tensor.dtype != wanted or wanted not in DTYPES:
+            raise ItesError(f"{path}: {name}: expected {wanted}, got {tensor.dtype}")
+        _check_finite(path, name, tensor)
+    if isinstance(model, Prior):
+        _check_order(path, tensors["order"])
+    model.to(floating[0] if floating else None).load_state_dict(dict(tensors))
+
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32)
+"""Of the tensors in a file."""
+
+
+def _check_finite(path: str | os.PathLike[str], name: str, tensor: Tensor) -> None:
+    if tensor.is_floating_point() and not tensor.isfinite().all():
+        count = tensor.numel() - int(tensor.isfinite().sum())
+        raise ItesError(f"{path}: {name}: expected finite numbers, got {count} that are not")
+
+
+def _check_order(path: str | os.PathLike[str], order: Tensor) -> None:
+    """Raise where a row is no permutation, which would read another place of memory."""
+    if order.numel() and not order.sort(1).values.equal(
+        torch.arange(order.shape[1]).expand_as(order)
+    ):
+        raise ItesError(f"{path}: order: expected permutations in its rows, got others")
 
 
 # What an optimiser keeps of a parameter, and its name in the file.
@@ -201,9 +303,18 @@ def save_state(
 
 
 def load_state(
-    path: str | os.PathLike[str], model: nn.Module, optimiser: torch.optim.Optimizer
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    expected: Collection[str] = (),
 ) -> tuple[Tensor, dict[str, Any]]:
     """Put a training's state back into its model and optimiser, on the model's device.
+
+    Args:
+        path: the file.
+        model: of the same kind and sizes.
+        optimiser: of the same kind, of its parameters.
+        expected: counters that must be there.
 
     Returns:
         the losses not logged yet and the counters, as `save_state` got them.
@@ -212,6 +323,18 @@ def load_state(
         ItesError: the file is absent, damaged, no training state, or of another model.
     """
     tensors, text = _read(Path(path), STATE_FORMAT)
+    with reading(path, "a training's state"):
+        return _load_state(path, model, optimiser, expected, tensors, text)
+
+
+def _load_state(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    expected: Collection[str],
+    tensors: Mapping[str, Tensor],
+    text: Mapping[str, str],
+) -> tuple[Tensor, dict[str, Any]]:
     groups: dict[str, dict[str, Tensor]] = {"model": {}, "losses": {}}
     groups |= {group: {} for group in _BUFFERS.values()}
     for name, tensor in tensors.items():
@@ -219,13 +342,24 @@ def load_state(
         groups.setdefault(group, {})[rest] = tensor
     try:
         losses, counters = tensors["losses"], json.loads(text["counters"])
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise ItesError(f"{path}: damaged training state: {error!r}") from None
+    missing = set(expected) - counters.keys()
+    if missing:
+        raise ItesError(f"{path}: expected the counters {', '.join(sorted(missing))}, got none")
+    for name, tensor in tensors.items():
+        _check_finite(path, name, tensor)
+    _check_checksum(Path(path), tensors, text)
     assign(path, model, groups["model"])
     for name, parameter in model.named_parameters():
         for buffer, group in _BUFFERS.items():
             if name in groups[group]:
                 value = groups[group][name].to(parameter.device)
+                shape = () if buffer == "step" else parameter.shape
+                if value.shape != shape:
+                    raise ItesError(
+                        f"{path}: {group}.{name}: expected {tuple(shape)}, got {tuple(value.shape)}"
+                    )
                 optimiser.state[parameter][buffer] = value
     return losses, counters
 
@@ -247,22 +381,46 @@ def _write(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], text: dict[str, str]
 ) -> None:
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
+    text = {**text, CHECKSUM: _checksum(plain, text)}
+    with atomic_write(path) as temporary:
         temporary.write_bytes(save(plain, metadata=text))
 
 
+def _checksum(tensors: Mapping[str, Tensor], text: Mapping[str, str]) -> str:
+    """SHA-256 of all metadata and tensors, with names, dtypes and shapes."""
+    rest = {name: value for name, value in text.items() if name != CHECKSUM}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _check_checksum(path: Path, tensors: Mapping[str, Tensor], text: Mapping[str, str]) -> None:
+    expected = text.get(CHECKSUM)
+    if expected is not None and expected != _checksum(tensors, text):
+        raise ItesError(
+            f"{path}: expected the numbers that were written, got others (checksum): damaged or "
+            "changed since"
+        )
+
+
 def _read(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not path.is_file():
-        raise ItesError(f"{path}: no such file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ItesError(f"{path}: not a safetensors file, or a damaged one ({error})") from None
+    require_file(path)
+    with reading(path, "an ITES checkpoint"):
+        try:
+            with safe_open(path, framework="pt") as file:
+                text = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ItesError(
+                f"{path}: expected an ITES checkpoint, got what is not a safetensors file, or a "
+                f"damaged one ({error})"
+            ) from None
     if text.get("format") != expected:
         raise ItesError(f"{path}: expected a file of format {expected}, got {text.get('format')}")
-    if not text.get("version", "").isdigit() or int(text["version"]) > VERSION:
+    if not text.get("version", "").isdecimal() or int(text["version"][:9]) > VERSION:
         raise ItesError(
             f"{path}: expected version {VERSION} or older, got {text.get('version')!r}; "
             "a newer ites wrote it"

@@ -6,6 +6,7 @@
 | `versions.json` | versions, commit and device of each stage |
 | `<stage>.safetensors` | weights |
 | `<stage>.state.safetensors` | what `--resume` needs |
+| `<stage>.unfinished.json` | only while a stage is trained, or where its training was cut off |
 | `<stage>.odds.json` | recipe "upright": how sure a depth's sign is; see `ites.models.trust` |
 | `<stage>.log.csv`, `<stage>.evaluation.csv` | losses and speed; metrics |
 | `tensorboard/<stage>/` | the same for TensorBoard |
@@ -17,7 +18,8 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,8 @@ import ites
 from ites.errors import ItesError
 from ites.runs.checkpoint import state_file, weights_file
 from ites.runs.settings import STAGES, Settings, make_settings, read_toml, write_toml
-from ites.system.files import replacing
+from ites.system.files import atomic_write
+from ites.system.ranks import Ranks
 
 
 def device_name(device: torch.device) -> str:
@@ -111,8 +114,65 @@ def write_versions(
         "threads": torch.get_num_threads(),
         "processes": processes,
     }
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(versions, indent=2) + "\n")
+
+
+class Unfinished:
+    """The mark in a run folder that a stage's training has begun and has not ended.
+
+    A process that is killed cannot say so. The mark outlives it, and the next training that takes
+    up the folder reports it.
+
+    Args:
+        run: the run folder.
+        stage: "prior", "teacher" or "student".
+        ranks: which process this is; rank 0 sets and removes the mark.
+    """
+
+    def __init__(self, run: str | os.PathLike[str], stage: str, ranks: Ranks) -> None:
+        self.path, self.ranks = Path(run) / f"{stage}.unfinished.json", ranks
+        self._begun = False
+
+    @contextmanager
+    def watched(self) -> Iterator[Unfinished]:
+        """Write the message of an ItesError in the block beside the mark, on whatever rank."""
+        try:
+            yield self
+        except ItesError as error:
+            if self._begun:
+                with suppress(OSError):  # the disk may be what failed
+                    self._write(str(error))
+            raise
+
+    def begin(self) -> None:
+        """Set the mark."""
+        self._begun = True
+        if self.ranks.main:
+            self._write("")
+
+    def end(self) -> None:
+        """Remove the mark."""
+        self._begun = False
+        if self.ranks.main:
+            self.path.unlink(missing_ok=True)
+
+    def line(self) -> str | None:
+        """What became of an earlier training that did not end; None where there is none."""
+        if not self.path.is_file():
+            return None
+        try:
+            mark = json.loads(self.path.read_text(encoding="utf-8"))
+            count, reason = int(mark["processes"]), str(mark["reason"])
+        except (ValueError, KeyError, TypeError):
+            count, reason = 1, ""
+        who = "its process was" if count == 1 else f"one of its {count} processes was"
+        return f"the last training was cut off: {reason or f'{who} killed'}"
+
+    def _write(self, reason: str) -> None:
+        mark = {"processes": self.ranks.count, "reason": reason}
+        with atomic_write(self.path) as temporary:
+            temporary.write_text(json.dumps(mark) + "\n", encoding="utf-8")
 
 
 def commit() -> str | None:

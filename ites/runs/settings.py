@@ -16,18 +16,19 @@ What is given on the command line wins over the file, a stage's table over the t
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ites.errors import ItesError
-from ites.system.files import replacing
+from ites.system.files import atomic_write, reading
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -55,7 +56,7 @@ def _setting(
         help: one line for `--help`.
         least: the least value allowed.
         choices: the values allowed; empty for any.
-        shared: `ites train both` has one option for both stages, not one for each.
+        shared: all stages of a run should have one value.
         free: may change when a run is resumed.
     """
     metadata = {"help": help, "least": least, "choices": choices, "shared": shared, "free": free}
@@ -344,10 +345,8 @@ def make_settings(
     if file is not None:
         tables = read_toml(file)
         chosen = {k: v for k, v in tables[""].items() if k in kind.names()} | tables[stage]
-        try:
+        with reading(file, "settings in TOML"):
             kind(**chosen)
-        except ItesError as error:
-            raise ItesError(f"{file}: {error}") from None
     given = {name: value for name, value in (options or {}).items() if value is not None}
     for name in given:
         _known(name, kind.names(), "settings")
@@ -362,12 +361,13 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     Raises:
         ItesError: the file is absent or no TOML, or a name is unknown.
     """
-    try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ItesError(f"{path}: cannot read the settings: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ItesError(f"{path}: not a TOML file: {error}") from None
+    with reading(path, "settings in TOML"):
+        try:
+            content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ItesError(f"{path}: cannot read the settings: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ItesError(f"{path}: not a TOML file: {error}") from None
     tables: dict[str, dict[str, Any]] = {"": {}}
     for stage in STAGES:
         table = content.pop(stage, {})
@@ -390,7 +390,7 @@ def write_toml(path: str | os.PathLike[str], settings: Iterable[Settings]) -> No
         lines.append(f"[{stage.stage}]")
         lines += [f"{name} = {_toml(value)}" for name, value in stage.to_dict().items()]
         lines.append("")
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("\n".join(lines), encoding="utf-8")
 
 
@@ -401,8 +401,13 @@ def _toml(value: int | float | str) -> str:
 def _known(name: str, known: Iterable[str], where: str) -> None:
     known = list(known)
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+        nearest = nearest_name(name, known)
         raise ItesError(f"{where}: unknown setting '{name}'; the nearest known one is '{nearest}'")
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """The known name that is spelled most like this one."""
+    return difflib.get_close_matches(name, list(known), n=1, cutoff=0)[0]
 
 
 def _checked(item: Field[Any], value: Any) -> int | float | str:
@@ -421,3 +426,109 @@ def _checked(item: Field[Any], value: Any) -> int | float | str:
     if choices and value not in choices:
         raise ItesError(f"{item.name}: expected one of {', '.join(choices)}, got {value!r}")
     return value
+
+
+_WITHOUT_EFFECT: dict[tuple[str, str], tuple[str, ...]] = {
+    ("prior", "upright"): (
+        "samples", "axes", "max_angle", "distance", "evaluate_every", "evaluate_split",
+        "evaluate_scale",
+    ),
+    ("teacher", "paper"): (
+        "turn_weight", "prior_weight", "bone_weight", "prior", "pilot_steps", "level_weight",
+        "level_steps",
+    ),
+    ("teacher", "upright"): ("axes", "max_angle", "centre_epochs", "centre_steps"),
+    ("student", "paper"): ("prior_weight", "prior", "vertical"),
+}  # fmt: skip
+
+_CONDITIONS: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
+    ("", "halve_every"): ("decay", ("halve",)),
+    ("", "evaluate_split"): ("evaluate_every", ()),
+    ("", "evaluate_scale"): ("evaluate_every", ()),
+    ("", "capture_steps"): ("capture", ("auto", "on")),
+    ("student upright", "axes"): ("vertical", ("camera",)),
+    ("student upright", "max_angle"): ("vertical", ("camera",)),
+    ("student upright", "prior"): ("prior_weight", ()),
+}
+"""The setting on which another one depends, and its values; none: any that is not 0."""
+
+
+def in_recipe(stage: str, name: str, recipe: str) -> bool:
+    """Whether a setting of a stage can change a training by this recipe."""
+    return name in STAGES[stage].names() and name not in _WITHOUT_EFFECT.get((stage, recipe), ())
+
+
+def why_without_effect(settings: Settings, name: str) -> str:
+    """Why a setting cannot change the training by these settings; "" where it can."""
+    stage, recipe = settings.stage, settings.recipe
+    if not in_recipe(stage, name, recipe):
+        return f"the {stage} of recipe {recipe} does not use it"
+    for place in ("", f"{stage} {recipe}"):
+        if (place, name) in _CONDITIONS:
+            other, values = _CONDITIONS[place, name]
+            value = getattr(settings, other)
+            if value not in values if values else not value:
+                needed = " or ".join(f"{other} = {v}" for v in values) or f"{other} above 0"
+                return f"it needs {needed}, and {other} is {value}"
+    return ""
+
+
+def parse_setting(stage: str, name: str, text: str) -> int | float | str:
+    """The value of a setting from text, in the setting's type.
+
+    Raises:
+        ItesError: the stage has no such setting (the nearest is named), or the text is no value
+            of its type or outside its range.
+    """
+    _known(name, STAGES[stage].names(), f"[{stage}]")
+    item = next(item for item in fields(STAGES[stage]) if item.name == name)
+    value: Any = text
+    if not isinstance(item.default, str):
+        with contextlib.suppress(ValueError):
+            value = type(item.default)(text)
+    return _checked(item, value)
+
+
+def tables_of(settings: Sequence[Settings]) -> dict[str, list[tuple[Field[Any], Any]]]:
+    """The settings that a recipe uses, each with its value, by table of a settings file.
+
+    Args:
+        settings: those of each stage that is trained, of one recipe.
+
+    Returns:
+        the fields and values of the top, "", which hold for all stages, then of each stage.
+    """
+    of_stage = {
+        one.stage: {
+            item.name: (item, getattr(one, item.name))
+            for item in fields(one)
+            if in_recipe(one.stage, item.name, one.recipe)
+        }
+        for one in settings
+    }
+    common = {item.name: item for item in fields(Settings)}
+    top = []
+    for name, item in common.items():
+        held = [own[name][1] for own in of_stage.values() if name in own]
+        if held and item.metadata["shared"] and all(value == held[0] for value in held):
+            top.append((item, held[0]))
+            for own in of_stage.values():
+                own.pop(name, None)
+    return {"": top} | {stage: list(own.values()) for stage, own in of_stage.items()}
+
+
+def commented_toml(settings: Sequence[Settings]) -> str:
+    """A settings file with a comment beside each value, as `make_settings` reads it.
+
+    Args:
+        settings: those of each stage that is trained, of one recipe.
+    """
+    lines = []
+    for stage, held in tables_of(settings).items():
+        lines += ["", f"[{stage}]"] if stage else []
+        for item, value in held:
+            text, choices = item.metadata["help"], item.metadata["choices"]
+            if choices and not all(choice in text for choice in choices):
+                text = f"{text} One of: {', '.join(choices)}."
+            lines.append(f"{f'{item.name} = {_toml(value)}':<32}  # {text}")
+    return "\n".join(lines) + "\n"

@@ -15,9 +15,11 @@ from ites.errors import ItesError
 from ites.runs.checkpoint import weights_file
 from ites.runs.folder import settings_file
 from ites.runs.settings import STAGES, read_toml
-from ites.show.view import choose, line_graph, page, plotly_script, viewer
-from ites.system.files import replacing
-from ites.train.log import clock
+from ites.show.page import line_graph, page, plotly_script
+from ites.show.scene import choose
+from ites.show.viewer import viewer
+from ites.system.console import duration
+from ites.system.files import atomic_write
 
 MOST_POINTS = 1500
 LINES = ("#3e4c59", "#d55e00", "#0072b2", "#009e73", "#cc79a7")
@@ -70,7 +72,7 @@ def write_report(
     text = page(
         title or f"Training report: {run.resolve().name}", "\n".join(parts), plotly_script()
     )
-    with replacing(out) as temporary:
+    with atomic_write(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -112,13 +114,13 @@ def _done(
         rows.append(
             [
                 f"train the {stage}",
-                clock(log["seconds"][-1]),
+                duration(log["seconds"][-1]),
                 f"{log['step'][-1]:,.0f} steps, {log['epoch'][-1]:.3g} epochs, "
                 f"{rate:,.0f} poses/s, total loss {log['total'][-1]:.4g}",
                 about.get("device", ""),
             ]
         )
-    rows += [[name, clock(seconds), "", ""] for name, seconds in times.items()]
+    rows += [[name, duration(seconds), "", ""] for name, seconds in times.items()]
     return _table(("what", "time", "", "device"), rows)
 
 

@@ -1,16 +1,60 @@
-"""Read what is a file; write a file wholly or not at all."""
+"""Read what is a file, whatever its bytes are; write a file wholly or not at all."""
 
 from __future__ import annotations
 
+import ast
+import errno
+import json
+import math
 import os
+import re
+import sys
+import time
+import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
-from ites.errors import ItesError
+from ites.errors import ItesError, shorten
+
+if TYPE_CHECKING:  # the help of the command line needs no numpy
+    import numpy as np
+    from numpy.typing import NDArray
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = [
+    "atomic_write",
+    "check_expansion",
+    "kind_of",
+    "load_json",
+    "load_npy",
+    "load_npz",
+    "reading",
+    "remove_orphans",
+    "require_file",
+    "shorten",
+]
+
+JSON_BYTES = 1 << 29
+"""The largest JSON file that is read; its objects take up to 30 times as much memory."""
+JSON_DEPTH = 64
+"""Lists and objects within each other in a JSON file, at most."""
+EXPANSION = 200
+"""What a compressed file may declare to hold, over its own size."""
+EXPANSION_FREE = 1 << 24
+"""Bytes that any compressed file may declare to hold, however small it is."""
+NPY_HEADER = 10_000
+"""Bytes of an .npy header, at most."""
+NPY_DIMENSIONS = 32
+"""Dimensions of an array, at most: what every version of numpy allows."""
 
 
-def existing(path: str | os.PathLike[str]) -> Path:
+def require_file(path: str | os.PathLike[str]) -> Path:
     """The path of a file that is there.
 
     Raises:
@@ -23,19 +67,324 @@ def existing(path: str | os.PathLike[str]) -> Path:
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def reading(path: str | os.PathLike[str], expected: str) -> Iterator[None]:
+    """Turn whatever a parser raises in the block into one line that names the file.
+
+    Args:
+        path: the file that is read in the block.
+        expected: what it should be, such as "a BVH file".
+
+    Raises:
+        ItesError: the block raised an error of any kind; one that is an ItesError already passes,
+            after the path where it does not name the file.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except ItesError as error:
+        if os.fspath(path) in str(error) or Path(path).name in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from None
+    except BaseException as error:  # a panic of a parser in Rust is no Exception
+        raise ItesError(f"{path}: {_reason(error, expected)}") from None
+
+
+def _reason(error: BaseException, expected: str) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"expected {expected}, got no such file"
+    if isinstance(error, IsADirectoryError):
+        return f"expected {expected}, got a folder"
+    if isinstance(error, OSError) and error.strerror and error.errno is not None:
+        return f"expected {expected}, which cannot be read: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return f"expected {expected}, got one that needs more memory than there is"
+    if isinstance(error, RecursionError):
+        return f"expected {expected}, got one that is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return f"expected {expected}, got bytes that are no text in {error.encoding}"
+    return f"expected {expected}, got a damaged or another one ({type(error).__name__}: {error})"
+
+
+def load_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file in UTF-8, or in UTF-16 with a byte order mark.
+
+    Raises:
+        ItesError: the file is absent, no JSON, larger than `JSON_BYTES` or nested deeper than
+            `JSON_DEPTH`.
+    """
+    path = require_file(path)
+    with reading(path, "a JSON file"):
+        size = path.stat().st_size
+        if size > JSON_BYTES:
+            raise ItesError(f"{path}: expected at most {JSON_BYTES:,} bytes of JSON, got {size:,}")
+        data = path.read_bytes()
+        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            data = data.decode("utf-16").encode()
+        depth = _json_depth(data)
+        if depth > JSON_DEPTH:
+            raise ItesError(
+                f"{path}: expected JSON nested at most {JSON_DEPTH} deep, got {depth} deep"
+            )
+        return json.loads(data.decode("utf-8-sig"))
+
+
+def _json_depth(data: bytes) -> int:
+    """How deep lists and objects are within each other, without building one."""
+    outside = data.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2]
+    brackets = b"".join(part.translate(None, _NO_BRACKET) for part in outside)
+    if not brackets:
+        return 0
+    import numpy as np
+
+    steps = np.frombuffer(brackets.translate(_STEPS), np.int8)
+    return int(np.cumsum(steps, dtype=np.int64).max())
+
+
+_NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+
+
+def load_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    """Read the arrays of an .npz file; nothing is unpickled.
+
+    What the file declares is held against its size before memory is taken: at most `EXPANSION`
+    times the file's bytes, or `EXPANSION_FREE` where that is more.
+
+    Returns:
+        Each array by its name; writable.
+
+    Raises:
+        ItesError: the file is absent, damaged, no .npz file, or holds other than plain arrays.
+    """
+    path, expected = require_file(path), "an .npz file of plain arrays"
+    with reading(path, expected):
+        with path.open("rb") as file:
+            if file.read(2) != b"PK":
+                raise ItesError(f"{path}: expected {expected}, got {kind_of(path)}")
+        with zipfile.ZipFile(path) as archive:
+            members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+            if not members:
+                raise ItesError(f"{path}: expected {expected}, got a zip archive without any")
+            check_expansion(path, sum(info.file_size for info in members))
+            arrays = {}
+            for info in members:
+                name = info.filename.removesuffix(".npy")
+                with archive.open(info) as member:
+                    arrays[name] = _read_npy(member, info.file_size, f"{path}: {shorten(name, 60)}")
+                    member.read(1)  # the end, where the checksum is compared
+            return arrays
+
+
+def load_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
+    """Read the array of an .npy file, writable; nothing is unpickled.
+
+    Raises:
+        ItesError: the file is absent, damaged, no .npy file, or holds other than a plain array.
+    """
+    path = require_file(path)
+    with reading(path, "an .npy file of a plain array"), path.open("rb") as file:
+        return _read_npy(file, path.stat().st_size, str(path))
+
+
+def check_expansion(path: Path, declared: int) -> None:
+    """Hold the bytes that a file declares against its own size.
+
+    Raises:
+        ItesError: they are more than `EXPANSION` times the file's, and than `EXPANSION_FREE`.
+    """
+    allowed = max(EXPANSION * path.stat().st_size, EXPANSION_FREE)
+    if declared > allowed:
+        raise ItesError(
+            f"{path}: expected at most {allowed:,} bytes of arrays in a file of its size, "
+            f"got {declared:,} declared"
+        )
+
+
+def _read_npy(file: IO[bytes], size: int, who: str) -> NDArray[Any]:
+    """An array of `size` bytes, header included."""
+    import numpy as np
+
+    start = file.read(12)
+    if start[:6] != b"\x93NUMPY":
+        raise ItesError(f"{who}: expected a plain array as .npy, got {_kind(start)}")
+    version, wide = tuple(start[6:8]), start[6:7] != b"\x01"
+    if version not in ((1, 0), (2, 0), (3, 0)) or len(start) < 12:
+        raise ItesError(f"{who}: expected .npy of version 1.0 to 3.0, got {version}")
+    length = int.from_bytes(start[8 : 12 if wide else 10], "little")
+    if length > min(NPY_HEADER, size):
+        raise ItesError(
+            f"{who}: expected an .npy header of at most {min(NPY_HEADER, size)} bytes, "
+            f"got {length} declared"
+        )
+    header = (b"" if wide else start[10:]) + file.read(length - (0 if wide else 2))
+    text = header.decode("utf-8" if version == (3, 0) else "latin1")
+    dtype, fortran, shape = _npy_header(text, who)
+    count, left = math.prod(shape) * dtype.itemsize, size - (12 if wide else 10) - length
+    if count > left:
+        raise ItesError(f"{who}: expected {count:,} bytes of {dtype} {shape}, got {left:,}")
+    data = bytearray(count)
+    got = file.readinto(data) if count else 0  # type: ignore[attr-defined]
+    if got != count:
+        raise ItesError(f"{who}: expected {count:,} bytes of {dtype} {shape}, got {got:,}")
+    if not count:
+        return np.zeros(shape, dtype)
+    array = np.frombuffer(data, dtype)
+    if dtype.kind == "U" and array.view(f"{dtype.byteorder}u4").max() > sys.maxunicode:
+        raise ItesError(f"{who}: expected text, got characters that do not exist")
+    return array.reshape(shape, order="F" if fortran else "C")
+
+
+def _npy_header(text: str, who: str) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
+    """The dtype, whether columns come first, and the shape that an .npy header tells."""
+    import numpy as np
+
+    try:
+        header = ast.literal_eval(text.strip())
+        code, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
+    except Exception as error:
+        raise ItesError(
+            f"{who}: expected an .npy header, got {type(error).__name__} of {text[:60]!r}"
+        ) from None
+    if not isinstance(code, str) or not _PLAIN.fullmatch(code):
+        held = "Python objects" if code in ("|O", "O") else f"{code!r}"
+        raise ItesError(f"{who}: expected a plain array of numbers or text, got {held}")
+    if (
+        type(fortran) is not bool
+        or type(shape) is not tuple
+        or len(shape) > NPY_DIMENSIONS
+        or not all(type(n) is int and 0 <= n <= sys.maxsize for n in shape)
+    ):
+        raise ItesError(f"{who}: expected an array's shape in the header, got {shape!r}")
+    return np.dtype(code), fortran, shape
+
+
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """What a file is by its first bytes, in words, such as "a text file"."""
+    with Path(path).open("rb") as file:
+        return _kind(file.read(256))
+
+
+def _kind(start: bytes) -> str:
+    """What a file that begins with these bytes is, in words."""
+    if not start:
+        return "an empty file"
+    for mark, kind in _KINDS:
+        if start.startswith(mark):
+            return kind
+    text = all(byte >= 32 or byte in b"\t\n\r\f" for byte in start)
+    return "a text file" if text else "other bytes"
+
+
+_PLAIN = re.compile(r"[<>|=]?(b1|[iuf][1248]|c8|c16|[SU]\d{1,9})")
+_KINDS = (
+    (b"PK", "a zip archive"),
+    (b"\x93NUMPY", "an .npy file"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"\x1f\x8b", "a gzip file"),
+)
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path`; it takes that name when the block ends without an error.
 
-    Missing folders are made. The data reach the disk before the name changes, so that after a
-    crash `path` holds either the old file or the new one.
+    Missing folders are made. The data and then the name reach the disk, so that after a crash
+    `path` holds either the old file or the new one. Files that killed processes left half written
+    in that folder are removed.
+
+    Raises:
+        OSError: the file cannot be written; it names `path`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_orphans(path.parent)
+        with _locked(temporary):
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno in _OF_THE_PLACE and error.filename in (None, str(temporary)):
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+_OF_THE_PLACE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.EFBIG,
+    errno.ENAMETOOLONG,
+)
+
+
+def remove_orphans(folder: Path) -> None:
+    """Remove files `.NAME.PID.tmp` whose process has died; looks once into each folder.
+
+    The writer of such a file holds a lock on it, also seen from other machines. Without the lock a
+    file stays while its process lives, unless that process began after the file was written: then
+    the number is another process's.
+    """
+    if fcntl is None or folder in _looked_into:
+        return
+    _looked_into.add(folder)
+    for path in folder.glob(".*.tmp"):
+        match = _TEMPORARY.fullmatch(path.name)
+        with suppress(OSError):
+            if match and path.is_file() and not _is_alive(int(match[1]), path.stat().st_mtime):
+                with path.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+
+
+_looked_into: set[Path] = set()
+_TEMPORARY = re.compile(r"\..+\.(\d{1,9})\.tmp")
+
+
+def _is_alive(process: int, since: float) -> bool:
+    """Whether a process of this number lives that began before a time, seconds since 1970."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        pass
+    try:
+        numbers = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        up = float(Path("/proc/uptime").read_text().split()[0])
+        began = time.time() - up + int(numbers[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):  # no /proc here
+        return True
+    return began <= since + 5
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Make a file and hold a lock on it, where there are locks."""
+    with path.open("ab") as file:
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder reach the disk, where the system can."""
+    if os.name != "posix":
+        return
+    with suppress(PermissionError):  # a folder that may be written but not read
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

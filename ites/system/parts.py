@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ites.errors import ItesError
-from ites.system.files import replacing
+from ites.system.files import atomic_write, load_json, reading, remove_orphans
 
 REQUEST = "request.json"
 
@@ -43,14 +43,17 @@ class Parts:
             ItesError: the folder holds parts of other work, or no parts at all but other files.
         """
         note = self.folder / REQUEST
+        if self.folder.is_dir():
+            remove_orphans(self.folder)
         if note.is_file():
             if resume:
-                self._expect(json.loads(note.read_text(encoding="utf-8")))
+                with reading(note, "what parts of an output are for"):
+                    self._expect(load_json(note))
                 return
             self.remove()
         elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise ItesError(f"{self.folder}: expected parts of an output or nothing; move it away")
-        with replacing(note) as temporary:
+        with atomic_write(note) as temporary:
             temporary.write_text(json.dumps(self.request, indent=1) + "\n", encoding="utf-8")
 
     def _expect(self, given: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from ites.data.store import PoseStore
 from ites.errors import ItesError
 from ites.models import Prior, Teacher
-from ites.models.trust import calibrate
+from ites.models.trust import calibrate, odds_file
 from ites.ops import backends
 from ites.runs.checkpoint import (
     Metadata,
@@ -28,9 +28,11 @@ from ites.runs.checkpoint import (
     save_model,
     save_state,
     state_file,
+    step_of,
     weights_file,
 )
 from ites.runs.folder import (
+    Unfinished,
     device_name,
     refuse_changes,
     refuse_to_overwrite,
@@ -38,12 +40,15 @@ from ites.runs.folder import (
     write_versions,
 )
 from ites.runs.settings import Settings, TeacherSettings
+from ites.system.console import command_console, say
+from ites.system.lock import lock
 from ites.system.memory import keep_freed_memory
 from ites.system.ranks import Ranks, pick_device
 from ites.train.clips import clip_lengths
+from ites.train.dataset import check_poses
 from ites.train.evaluation import Evaluator
 from ites.train.feed import CHUNK, Feed, device_budget
-from ites.train.log import Log
+from ites.train.log import Log, Stopwatch
 from ites.train.stages import Stage, TeacherStage, make_stage
 from ites.train.step import Captured, Clock, Kind, Step, Steps, one_by_one
 
@@ -51,6 +56,7 @@ STATISTICS = 4096  # poses that BatchNorm's statistics are taken of in recipe "u
 ELEVATIONS = (0, -30, 30)  # degrees that pilots hold the camera at
 PILOT_POSES = 100_000  # about as many does a pilot learn from
 RATE_STEPS = 20  # between changes of a learning rate that falls by a cosine
+COUNTERS = ("step", "seconds", "losses", "poses", "scale", "settings")  # of a training's state
 
 
 @dataclass(frozen=True)
@@ -104,19 +110,29 @@ def train(settings: Settings, *, resume: bool = False, console: Console | None =
         ItesError: the data, the teacher or the folder cannot be used, a resumed run's data or
             settings changed, or a loss is not finite.
     """
+    ranks = Ranks.here()
+    if not ranks.main:
+        return _train(settings, resume, console, ranks)
+    with lock(Path(settings.out) / ".training.lock", f"{settings.out}: another training"):
+        return _train(settings, resume, console, ranks)
+
+
+def _train(settings: Settings, resume: bool, console: Console | None, ranks: Ranks) -> Result:
     if not resume:
         refuse_to_overwrite(settings.out, settings.stage)
     if not settings.data:
         raise ItesError("data: expected a pose store (--data STORE, from `ites prepare`), got none")
-    ranks, console = Ranks.here(), console or Console()
+    console = console or command_console()
     device = pick_device(settings.device, ranks)
-    with _arithmetic(settings), ranks.joined(device):
+    mark = Unfinished(settings.out, settings.stage, ranks)
+    with mark.watched(), _arithmetic(settings), ranks.joined(device):
         lifts = ranks.main and settings.stage != "prior"
         with PoseStore(settings.data) as store:
             array, scale = store.points(settings.split, missing=settings.missing)
             evaluator = Evaluator.of(store, settings, scale, device) if lifts else None
             skeleton = store.skeleton
             clips = clip_lengths(store, settings.split, settings.missing)
+        check_poses(array, settings)
         dtype = torch.float64 if settings.precision == "float64" else torch.float32
         points = torch.as_tensor(array).to(dtype)
         stream = _is_too_large(points, settings, device)
@@ -129,18 +145,25 @@ def train(settings: Settings, *, resume: bool = False, console: Console | None =
         training = begin(settings, points, evaluator)
         if resume:
             training.restore()
-        elif isinstance(settings, TeacherSettings) and settings.recipe == "upright":
-            start = time.perf_counter()
-            some = points[:: max(1, len(points) // PILOT_POSES)]
-            training.follow(pilots(settings, training.steps, lambda given: begin(given, some)))
-            training.seconds = time.perf_counter() - start
+            cut_off = mark.line()
+            if ranks.main and cut_off:
+                say(console, f"{settings.stage}: {cut_off}; continuing from step {training.step}")
         if ranks.main:
             write_settings(settings.out, [settings])
             write_versions(settings.out, settings.stage, device, ranks.count)
+        mark.begin()
+        if not resume and isinstance(settings, TeacherSettings) and settings.recipe == "upright":
+            some = points[:: max(1, len(points) // PILOT_POSES)]
+            with training.watch.running():
+                losses = pilots(settings, training.steps, lambda given: begin(given, some))
+            training.follow(losses)
         if training.step < training.steps:
+            if ranks.main:  # those of earlier weights
+                odds_file(settings.out, settings.stage).unlink(missing_ok=True)
             training.run()
         if lifts and settings.recipe == "upright" and training.step == training.steps:
             calibrate(settings.out, settings.stage, torch.from_numpy(array), device)
+        mark.end()
         return training.result()
 
 
@@ -228,10 +251,12 @@ class Training:
             "batch_norm_relu", device.type, stage.data[0].dtype, stage.model.backend
         )
         self._good = 0  # step of the last checkpoint
+        self._saved = time.perf_counter()  # when it was written
 
         # What follows, the weights and the momentum make the state of a training.
         self.step = 0
-        self.seconds = 0.0
+        self.watch = Stopwatch()
+        self.seconds = 0.0  # as of the last checkpoint
         self.clock = Clock(settings.seed, device)
         self.means = dict.fromkeys(stage.names, math.nan)  # of the losses, as last logged
         self.recent = self._rate.new_zeros(settings.log_every, len(stage.names))  # since then
@@ -262,9 +287,8 @@ class Training:
     def run(self) -> None:
         """Train to the end of the schedule, or until interrupted."""
         settings, every = self.settings, self.settings.log_every
-        now = time.perf_counter()
-        self._started, self._saved, self._logged = now - self.seconds, now, (now, self.step)
-        with self._log() as log, _interrupts() as interrupted:
+        self._logged = (self.watch.seconds, self.step)
+        with self.watch.running(), self._log() as log, _interrupts() as interrupted:
             stop = False
             while self.step < self.steps and not stop:
                 self.advance()
@@ -363,7 +387,7 @@ class Training:
             ItesError: there is none, or its settings or data are others.
         """
         path = state_file(self.run_folder, self.settings.stage)
-        recent, counters = load_state(path, self.stage.model, self.optimiser)
+        recent, counters = load_state(path, self.stage.model, self.optimiser, COUNTERS)
         refuse_changes(counters["settings"], self.settings)
         if (counters["poses"], counters["scale"]) != (self.poses, self.scale):
             raise ItesError(
@@ -371,12 +395,14 @@ class Training:
                 f"{counters['poses']} poses of scale {counters['scale']}, got {self.poses} of "
                 f"scale {self.scale}"
             )
-        self.step, self.seconds, self.means = (
-            counters[name] for name in ("step", "seconds", "losses")
-        )
+        self.step, self.means = counters["step"], counters["losses"]
+        self.watch.seconds = self.seconds = counters["seconds"]
         self._good = self.step
         self.clock.step.fill_(self.step)
         self.recent[: len(recent)] = recent.to(self.device)
+        weights = weights_file(self.run_folder, self.settings.stage)
+        if self.ranks.main and step_of(weights) != self.step:  # it was cut off between the two
+            self._save_weights()
 
     def checkpoint(self) -> None:
         """Write the state and the weights, each at once, if they are good.
@@ -386,16 +412,14 @@ class Training:
         """
         self._check()
         self._take_statistics()
-        self._saved = time.perf_counter()
-        self.seconds = self._saved - self._started
-        settings = self.settings.to_dict()
+        self._saved, self.seconds = time.perf_counter(), self.watch.seconds
         counters = {
             "step": self.step,
             "seconds": self.seconds,
             "losses": self.means,
             "poses": self.poses,
             "scale": self.scale,
-            "settings": settings,
+            "settings": self.settings.to_dict(),
         }
         self._good = self.step
         if not self.ranks.main:
@@ -404,8 +428,14 @@ class Training:
         path = state_file(self.run_folder, stage)
         recent = self.recent[: self.step % self.settings.log_every]
         save_state(path, self.stage.model, self.optimiser, recent, counters)
-        metadata = Metadata(stage, self.stage.model.skeleton, self.scale, self.step, settings)
-        save_model(weights_file(self.run_folder, stage), self.stage.model, metadata)
+        self._save_weights()
+
+    def _save_weights(self) -> None:
+        model, settings = self.stage.model, self.settings
+        metadata = Metadata(
+            settings.stage, model.skeleton, self.scale, self.step, settings.to_dict()
+        )
+        save_model(weights_file(self.run_folder, settings.stage), model, metadata)
 
     def _take_statistics(self) -> None:
         """In recipe "upright", BatchNorm's running statistics as of these very weights.
@@ -421,7 +451,7 @@ class Training:
     def _say(self, line: str) -> None:
         """Show a line, once for all ranks."""
         if self.ranks.main:
-            self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+            say(self.console, line)
 
     def _checkpoint_due(self) -> bool:
         every = self.settings.checkpoint_every
@@ -450,7 +480,7 @@ class Training:
         recent = self.recent[: self.step % every or every].cpu().double()
         self._check_losses(recent)
         self.means = dict(zip(self.stage.names, recent.mean(0).tolist(), strict=True))
-        now, (before, logged) = time.perf_counter(), self._logged
+        now, (before, logged) = self.watch.seconds, self._logged
         seen = self._seen(self.step) - self._seen(logged)
         self._logged = (now, self.step)
         row = {
@@ -459,7 +489,7 @@ class Training:
             **self.means,
             "learning_rate": self.learning_rate,
             "poses_per_second": round(seen / max(now - before, 1e-9), 1),
-            "seconds": round(now - self._started, 3),
+            "seconds": round(now, 3),
         }
         if log is not None:
             log.row(row, self.stage.names)
@@ -467,13 +497,10 @@ class Training:
     def _evaluate(self, evaluator: Evaluator, log: Log) -> None:
         """Measure and log; the time it takes is not the training's."""
         self._check()
-        start = time.perf_counter()
         assert not isinstance(self.stage.model, Prior)
-        self._take_statistics()
-        log.evaluation(self.step, evaluator(self.stage.model))
-        spent = time.perf_counter() - start
-        self._started += spent
-        self._logged = (self._logged[0] + spent, self._logged[1])
+        with self.watch.paused():
+            self._take_statistics()
+            log.evaluation(self.step, evaluator(self.stage.model))
 
     def _seen(self, step: int) -> int:
         """Poses seen in the first `step` steps."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +24,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ites.system.files import replacing
+from ites.system.console import duration, say
+from ites.system.files import atomic_write
 
 Row = Mapping[str, int | float]
 
@@ -40,8 +43,8 @@ class Table:
         rows: list[dict[str, str]] = []
         if keep and path.is_file():
             with path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= keep]
-        with replacing(path) as temporary, temporary.open("w", newline="") as file:
+                rows = [row for row in csv.DictReader(file) if _is_kept(row, keep)]
+        with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
@@ -56,6 +59,51 @@ class Table:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _is_kept(row: Mapping[str, str | None], keep: int) -> bool:
+    """Whether a row is whole, not cut off as it was written, and of a step up to `keep`."""
+    return None not in row.values() and int(row["step"] or keep + 1) <= keep
+
+
+class Stopwatch:
+    """Counts the seconds of the blocks in which it runs.
+
+    Attributes:
+        seconds: so far, those of the block that goes on included; may be set.
+    """
+
+    def __init__(self) -> None:
+        self._counted, self._since = 0.0, math.nan  # nan: it stands
+
+    @property
+    def seconds(self) -> float:
+        going = 0.0 if math.isnan(self._since) else time.perf_counter() - self._since
+        return self._counted + going
+
+    @seconds.setter
+    def seconds(self, value: float) -> None:
+        self._counted = value
+        if not math.isnan(self._since):
+            self._since = time.perf_counter()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the block."""
+        self._since = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._counted, self._since = self.seconds, math.nan
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the block, which is within one that is counted."""
+        self._counted, self._since = self.seconds, math.nan
+        try:
+            yield
+        finally:
+            self._since = time.perf_counter()
 
 
 class Log:
@@ -139,7 +187,7 @@ class Log:
         self._progress.update(self._task, completed=row["step"], losses=shown)
         if not self._console.is_terminal:
             left = (self._steps - row["step"]) * row["seconds"] / max(row["step"], 1)
-            self.say(f"{self._stage} {row['step']}/{self._steps}  {shown}  {clock(left)} left")
+            self.say(f"{self._stage} {row['step']}/{self._steps}  {shown}  {duration(left)} left")
 
     def evaluation(self, step: int, metrics: Row) -> None:
         """Record the metrics of an evaluation after `step` steps."""
@@ -153,21 +201,12 @@ class Log:
 
     def say(self, line: str) -> None:
         """Print a line above the progress bar."""
-        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(self._console, line)
 
     def _scalars(self, group: str, values: Row, step: int) -> None:
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(f"{group}/{name}", value, step)
-
-
-def clock(seconds: float) -> str:
-    """A duration as people say it: 42 s, 3:05 min, 2:03 h."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
-    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d} h"
 
 
 def quiet_console() -> Console:
@@ -180,8 +219,7 @@ def _has_tensorboard(console: Console) -> bool:
     """Whether TensorBoard is installed; says so, once, where it is not."""
     if importlib.util.find_spec("tensorboard") is not None:
         return True
-    line = "no TensorBoard events: it is not installed (pip install 'ites[log]')"
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
+    say(console, "no TensorBoard events: it is not installed (pip install 'ites[log]')")
     return False
 
 

@@ -22,10 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ites.data.datasets.mocap import Bvh, BvhJoint, Positions, read_amc, read_asf, read_bvh
-from ites.data.store import PoseStore, PoseStoreWriter
+from ites.data.datasets.plausible import Say, sound_frames
+from ites.data.store import PoseStore, PoseStoreWriter, plain_text
 from ites.errors import ItesError
 from ites.pose.camera import human36m_cameras
 from ites.pose.skeleton import HUMAN36M
+from ites.system.hdf5 import dataset, opened
 
 TEST_SUBJECTS = ("S01", "S02", "S03", "S94", "Smartial")
 RIGS = {"train": "S1", "test": "S9"}
@@ -40,12 +42,17 @@ ACKNOWLEDGEMENT = (
 
 @dataclass(frozen=True)
 class Clip:
-    """World positions (T, 17, 3) of one clip, metres, z up."""
+    """World positions (T, 17, 3) of one clip, metres, z up.
+
+    `where` is the file, and where in it; `first` the number that the file gives its first frame.
+    """
 
     subject: str
     action: str
     positions: NDArray[np.floating]
     fps: float
+    where: str = ""
+    first: int = 0
 
 
 def prepare_cmu(
@@ -57,19 +64,23 @@ def prepare_cmu(
     radius: float = 1.5,
     test_subjects: Sequence[str] = TEST_SUBJECTS,
     fps: float = AMC_FPS,
+    say: Say = print,
 ) -> dict[str, Any]:
     """Write a pose store of CMU motion, splits "train" and "test".
+
+    Frames that are not finite or are no place of a person are left out, and `say` names them.
 
     Args:
         source: the HDF5 file, or a folder that is searched for .amc and .bvh files.
         out: the store to write.
-        train_rate: frames a second of the training split: every s-th frame is taken,
-            `s = max(1, round(fps / rate))`.
+        train_rate: frames a second of the training split: of every s frames the first that is
+            sound is taken, `s = max(1, round(fps / rate))`.
         test_rate: the same for the test split.
         radius: metres; a frame whose pelvis is this far from the clip's mean pelvis, or farther,
             horizontally, is dropped.
         test_subjects: subjects of the test split; all others train.
         fps: frames a second of .amc files.
+        say: prints a line.
 
     Returns:
         `PoseStore.summary` of what was written.
@@ -78,10 +89,13 @@ def prepare_cmu(
         ItesError: there are no clips in `source`, or one of them cannot be read.
     """
     rates = {"train": train_rate, "test": test_rate}
-    if min(train_rate, test_rate, radius, fps) <= 0:
-        raise ItesError("prepare_cmu: rates, radius and fps must be positive")
+    if not all(0 < value < np.inf for value in (train_rate, test_rate, radius, fps)):
+        raise ItesError(
+            "prepare_cmu: rates, radius and fps must be positive, got "
+            f"{train_rate:g}, {test_rate:g}, {radius:g} and {fps:g}"
+        )
     source = Path(source)
-    clips = _read_folder(source, fps) if source.is_dir() else _read_file(source)
+    clips = clips_of(source, fps)
     with PoseStoreWriter(out, HUMAN36M, "CMU motion capture", ACKNOWLEDGEMENT) as writer:
         cameras = {split: human36m_cameras(rig) for split, rig in RIGS.items()}
         for split, rig in RIGS.items():
@@ -90,7 +104,10 @@ def prepare_cmu(
         for clip in clips:
             split = "test" if clip.subject in test_subjects else "train"
             step = max(1, round(clip.fps / rates[split]))
-            world = centre(clip.positions[::step], radius)
+            sound = sound_frames(clip.where, clip.positions, say=say, first=clip.first)
+            world = centre(clip.positions[thinned(sound, step)], radius)
+            if not len(world):
+                say(f"{clip.where}: left out: no frame within {radius:g} m of the middle")
             for camera in cameras[split] if len(world) else ():
                 positions = camera.world_to_camera(world)
                 writer.add(
@@ -106,33 +123,50 @@ def prepare_cmu(
         return store.summary()
 
 
+def thinned(sound: NDArray[np.bool_], step: int) -> NDArray[np.intp]:
+    """Every step-th frame: of each `step` frames the first that is sound."""
+    frames = np.flatnonzero(sound)
+    _, first = np.unique(frames // step, return_index=True)
+    return frames[first]
+
+
 def centre(world: NDArray[np.floating], radius: float) -> NDArray[np.float64]:
     """Subtract the mean pelvis (x, y) of (T, J, 3), and keep the frames with it within `radius`."""
     centred = world.astype(np.float64)
+    if not len(centred):
+        return centred
     centred[..., :2] -= centred[:, 0, :2].mean(0)
     return centred[np.linalg.norm(centred[:, 0, :2], axis=-1) < radius]
 
 
+def clips_of(source: Path, fps: float = AMC_FPS) -> Iterator[Clip]:
+    """The clips of an HDF5 file or of a folder; `fps` is that of .amc files.
+
+    Raises:
+        ItesError: there are none, or one cannot be read.
+    """
+    return _read_folder(source, fps) if source.is_dir() else _read_file(source)
+
+
 def _read_file(source: Path) -> Iterator[Clip]:
-    try:
-        file = h5py.File(source, "r")
-    except OSError as error:
-        raise ItesError(f"{source}: expected an HDF5 file or a folder ({error})") from None
-    with file:
-        found = False
+    found = False
+    with opened(source, "an HDF5 file of CMU motion, or a folder") as file:
         for subject, clips in file.items():
-            for name, group in clips.items():
+            for name, group in clips.items() if isinstance(clips, h5py.Group) else ():
                 where = f"{source}: /{subject}/{name}"
                 if "positions" not in group or "fps" not in group.attrs:
                     raise ItesError(f"{where}: expected a dataset positions and an attribute fps")
-                positions = group["positions"][:]
-                if positions.ndim != 3 or positions.shape[1:] != (17, 3):
-                    raise ItesError(f"{where}: expected (T, 17, 3), got {positions.shape}")
+                data = dataset(group, "positions", where)
+                if data.ndim != 3 or data.shape[1:] != (17, 3) or not len(data):
+                    raise ItesError(f"{where}: expected (T, 17, 3), got {data.shape}")
+                fps = float(group.attrs["fps"])
+                if not 0 < fps < 1e4:
+                    raise ItesError(f"{where}: expected fps above 0, got {fps}")
                 found = True
-                action, fps = group.attrs.get("action", name), float(group.attrs["fps"])
-                yield Clip(subject, str(action), positions, fps)
-        if not found:
-            raise ItesError(f"{source}: expected datasets /<subject>/<clip>/positions, got none")
+                action = plain_text(where, str(group.attrs.get("action", name)))
+                yield Clip(plain_text(where, subject), action, data[:], fps, where)
+    if not found:
+        raise ItesError(f"{source}: expected datasets /<subject>/<clip>/positions, got none")
 
 
 def _read_folder(folder: Path, fps: float) -> Iterator[Clip]:
@@ -259,16 +293,30 @@ def read_amc_clip(path: Path, fps: float = AMC_FPS) -> Clip:
         raise ItesError(f"{path}: expected its skeleton, one .asf file, in the same folder")
     bones, length = read_asf((named or skeletons)[0])
     world = _to_human36m(path, read_amc(path, bones), ACCLAIM, ACCLAIM.unit / length)
-    return Clip(subject_of(path), path.stem, world, fps)
+    subject, action = (plain_text(str(path), name) for name in (subject_of(path), path.stem))
+    return Clip(subject, action, world, fps, str(path), 1)
 
 
 def read_bvh_clip(path: Path) -> Clip:
     """Read a .bvh file of one of the `LAYOUTS`."""
     bvh = read_bvh(path)
     layout = _layout_of(path, bvh)
-    positions = {name: p[layout.skipped :] for name, p in bvh.positions().items()}
-    world = _to_human36m(path, positions, layout, layout.unit)
-    return Clip(subject_of(path), path.stem, world, bvh.fps)
+    parts = []
+    with np.errstate(all="ignore"):  # a frame that is not finite is found later
+        for start in range(layout.skipped, len(bvh.values), FRAMES):
+            part = Bvh(bvh.joints, bvh.values[start : start + FRAMES], bvh.fps)
+            parts.append(_to_human36m(path, part.positions(), layout, layout.unit))
+    if not parts:
+        raise ItesError(
+            f"{path}: expected more than the {layout.skipped} frames that lead into the motion"
+        )
+    subject, action = (plain_text(str(path), name) for name in (subject_of(path), path.stem))
+    world = np.concatenate(parts)
+    return Clip(subject, action, world, bvh.fps, str(path), 1 + layout.skipped)
+
+
+FRAMES = 4096
+"""Frames of a .bvh file that are placed at a time; all joints of all would need much memory."""
 
 
 def _layout_of(path: Path, bvh: Bvh) -> Layout:

@@ -26,11 +26,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.datasets.npz import load_npz
-from ites.data.store import PoseStore, PoseStoreWriter
+from ites.data.datasets.cdf import read_variable
+from ites.data.datasets.npz import check_expansion, load_npz
+from ites.data.datasets.plausible import Say, sound_frames
+from ites.data.store import PoseStore, PoseStoreWriter, plain_text
 from ites.errors import ItesError
 from ites.pose.camera import human36m_cameras
 from ites.pose.skeleton import HUMAN36M
+from ites.system.files import reading
+from ites.system.hdf5 import dataset
 
 JOINTS = (0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27)
 """The 17 joints in use among the 32 of the files."""
@@ -53,7 +57,7 @@ class Take:
     """One take as one camera sees it.
 
     `camera` is 0 to 3; keypoints (T, 17, 2), pixels; positions (T, 17, 3), metres, in its frame, or
-    None where the source has none.
+    None where the source has none; `where` is the file, and where in it.
     """
 
     subject: str
@@ -61,6 +65,7 @@ class Take:
     camera: int
     keypoints: Array
     positions: Array | None
+    where: str = ""
 
 
 def prepare_h36m(
@@ -71,8 +76,11 @@ def prepare_h36m(
     every: int = 1,
     train_subjects: Sequence[str] = TRAIN_SUBJECTS,
     test_subjects: Sequence[str] = TEST_SUBJECTS,
+    say: Say = print,
 ) -> dict[str, Any]:
     """Write a pose store of Human3.6M, splits "train" and "test".
+
+    Frames that are not finite or are no place of a person are left out, and `say` names them.
 
     Args:
         source: a folder of CDF or HDF5 files, h36m.zip, or one of VideoPose3D's .npz files.
@@ -82,6 +90,7 @@ def prepare_h36m(
         every: take every n-th frame of 50 a second.
         train_subjects: subjects of the training split.
         test_subjects: subjects of the test split; others than these are left out.
+        say: prints a line.
 
     Returns:
         `PoseStore.summary` of what was written.
@@ -93,29 +102,48 @@ def prepare_h36m(
     if every < 1:
         raise ItesError(f"prepare_h36m: every must be at least 1, got {every}")
     flat = None if keypoints is None else (Path(keypoints), _npz(Path(keypoints), "positions_2d"))
+    told: set[str] = set()
+
+    def say_once(line: str) -> None:
+        """Four cameras see the same frames."""
+        if line not in told:
+            told.add(line)
+            say(line)
+
     with PoseStoreWriter(out, HUMAN36M, "Human3.6M", ACKNOWLEDGEMENT) as writer:
         rigs = {subject: human36m_cameras(subject) for subject in subjects}
         for subject, rig in rigs.items():
             for camera in rig:
                 writer.add_camera(f"{subject}.{camera.id}", camera)
-        for take in _takes(source, subjects):
+        for take in takes_of(source, subjects):
             camera = rigs[take.subject][take.camera]
             points = take.keypoints if flat is None else _detected(*flat, take)
+            sound = sound_frames(take.where, take.positions, points, say=say_once)[::every]
+            if not sound.any():
+                say_once(f"{take.where}: left out: no frame of every {every} is sound")
+                continue
+            positions = None if take.positions is None else take.positions[::every][sound]
             writer.add(
-                points[::every],
+                points[::every][sound],
                 camera=f"{take.subject}.{camera.id}",
                 subject=take.subject,
                 action=take.action.split(" ")[0],
                 split="test" if take.subject in test_subjects else "train",
                 fps=FPS / every,
-                positions=None if take.positions is None else take.positions[::every],
+                positions=positions,
             )
     with PoseStore(out) as store:
         return store.summary()
 
 
-def _takes(source: Path, subjects: Sequence[str]) -> Iterator[Take]:
-    """Find out which source it is, and read it; actions by their usual names."""
+def takes_of(
+    source: Path, subjects: Sequence[str] = (*TRAIN_SUBJECTS, *TEST_SUBJECTS)
+) -> Iterator[Take]:
+    """The takes of a source, whichever of the three it is; actions by their usual names.
+
+    Raises:
+        ItesError: it is none of these, or one cannot be read.
+    """
     if not source.exists():
         raise ItesError(f"{source}: no such file or folder")
     if source.suffix == ".npz":
@@ -128,7 +156,8 @@ def _takes(source: Path, subjects: Sequence[str]) -> Iterator[Take]:
         name, space, number = take.action.partition(" ")
         action = f"{RENAMED.get(name, name)}{space}{number}"
         if (take.subject, action) not in SPOILT:
-            yield replace(take, action=action)
+            where = f"{take.where or source}: {take.subject}, {take.action}"
+            yield replace(take, action=plain_text(where, action), where=where)
 
 
 # The original CDF files
@@ -147,26 +176,20 @@ def _read_cdf(source: Path, subjects: Sequence[str]) -> Iterator[Take]:
             positions = _pose(path, 3) / 1000
             flat = path.parent.with_name("D2_Positions") / path.name
             camera = cameras[ids.index(name)]
-            points = _pose(flat, 2) if flat.exists() else camera.project(positions)
+            with np.errstate(all="ignore"):
+                points = _pose(flat, 2) if flat.exists() else camera.project(positions)
             if len(points) != len(positions):
                 raise ItesError(f"{flat}: expected {len(positions)} frames, got {len(points)}")
-            yield Take(subject, action, ids.index(name), points, positions)
+            yield Take(subject, action, ids.index(name), points, positions, str(path))
         for path in () if mono else files:
             if path.parent.name == "D3_Positions":
-                yield from _seen(subject, path.stem, _pose(path, 3) / 1000)
+                yield from _seen(subject, path.stem, _pose(path, 3) / 1000, str(path))
 
 
 def _pose(path: Path, last: int) -> Array:
     """The variable Pose of a CDF file, (T, 17, last)."""
-    try:
-        import cdflib
-    except ImportError:
-        raise ItesError("CDF files need the package cdflib: pip install 'ites[data]'") from None
-    try:
-        values = np.asarray(cdflib.CDF(path).varget("Pose"), np.float64)
-    except (OSError, ValueError, KeyError) as error:
-        raise ItesError(f"{path}: expected a CDF file with a variable Pose ({error})") from None
-    if values.shape[-1] != 32 * last:
+    values = read_variable(path, "Pose")
+    if values.ndim < 2 or values.shape[-1] != 32 * last or not values.size:
         raise ItesError(f"{path}: Pose: expected (1, T, {32 * last}), got {values.shape}")
     return values.reshape(-1, 32, last)[:, JOINTS]
 
@@ -181,16 +204,16 @@ def _read_archive(source: Path, subjects: Sequence[str]) -> Iterator[Take]:
         subject = next((part for part in parts if part in subjects), None)
         if subject is None or parts[-2:-1] != ("3D_positions",):
             continue
-        try:
-            with h5py.File(content, "r") as file:
-                values = np.asarray(file["3D_positions"], np.float64)
-        except (OSError, KeyError) as error:
-            raise ItesError(f"{source}: {name}: expected 3D_positions in it ({error})") from None
-        if values.ndim != 2 or len(values) != 96:
-            raise ItesError(f"{source}: {name}: expected (96, T), got {values.shape}")
+        with (
+            reading(source, f"3D_positions in {name}"),
+            h5py.File(content, "r") as file,
+        ):
+            values = np.asarray(dataset(file, "3D_positions", f"{source}: {name}"), np.float64)
+            if values.ndim != 2 or len(values) != 96 or not values.size:
+                raise ItesError(f"{source}: {name}: expected (96, T), got {values.shape}")
         positions = values.T.reshape(-1, 32, 3)[:, JOINTS] / 1000
         found = True
-        yield from _seen(subject, PurePosixPath(name).stem, positions)
+        yield from _seen(subject, PurePosixPath(name).stem, positions, f"{source}: {name}")
     if not found:
         raise ItesError(
             f"{source}: expected CDF files, an HDF5 archive of S1/MyPoses/3D_positions/*.h5, or "
@@ -204,10 +227,11 @@ def _members(source: Path) -> Iterator[tuple[str, Any]]:
         for path in sorted(source.rglob("*.h5")):
             yield path.as_posix(), path
     elif zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as archive:
-            for name in sorted(archive.namelist()):
-                if name.endswith(".h5"):
-                    yield name, io.BytesIO(archive.read(name))
+        with reading(source, "an archive of HDF5 files"), zipfile.ZipFile(source) as archive:
+            for info in sorted(archive.infolist(), key=lambda info: info.filename):
+                if info.filename.endswith(".h5"):
+                    check_expansion(source, info.file_size, source.stat().st_size)
+                    yield info.filename, io.BytesIO(archive.read(info))
 
 
 # VideoPose3D's files
@@ -225,7 +249,8 @@ def _read_npz(source: Path, subjects: Sequence[str]) -> Iterator[Take]:
             f"{source}: expected positions_3d or positions_2d, got {', '.join(entries)}"
         )
     for subject, action, world in _entries(source, entries["positions_3d"], subjects):
-        positions = np.asarray(world, np.float64)
+        with reading(source, f"numbers of {subject}, {action}"):
+            positions = np.asarray(world, np.float64)
         where = f"{source}: {subject}, {action}"
         yield from _seen(subject, action, _seventeen(where, positions, 3))
 
@@ -242,17 +267,23 @@ def _entries(source: Path, table: Any, subjects: Sequence[str]) -> Iterator[tupl
     if not isinstance(table, dict) or not all(isinstance(v, dict) for v in table.values()):
         raise ItesError(f"{source}: expected a dict of subjects of dicts of actions")
     if not set(subjects) & set(table):
-        raise ItesError(f"{source}: expected some of {', '.join(subjects)}, got {', '.join(table)}")
+        raise ItesError(
+            f"{source}: expected some of {', '.join(subjects)}, got {', '.join(map(str, table))}"
+        )
     for subject in subjects:
         for action, value in table.get(subject, {}).items():
-            yield subject, action, value
+            yield subject, plain_text(str(source), action), value
 
 
 def _camera_of(source: Path, cameras: Any, index: int) -> Array:
     """(T, 17, 2) of one of an action's four cameras."""
-    if len(cameras) != 4:
-        raise ItesError(f"{source}: expected an action as seen by 4 cameras, got {len(cameras)}")
-    return _seventeen(str(source), np.asarray(cameras[index], np.float64)[..., :2], 2)
+    with reading(source, "an action as seen by 4 cameras"):
+        if len(cameras) != 4:
+            raise ItesError(
+                f"{source}: expected an action as seen by 4 cameras, got {len(cameras)}"
+            )
+        points = np.asarray(cameras[index], np.float64)[..., :2]
+    return _seventeen(str(source), points, 2)
 
 
 def _detected(path: Path, detections: Any, take: Take) -> Array:
@@ -272,13 +303,16 @@ def _detected(path: Path, detections: Any, take: Take) -> Array:
 
 
 def _seventeen(where: str, joints: Array, last: int) -> Array:
-    if joints.ndim != 3 or joints.shape[1] not in (17, 32) or joints.shape[2] != last:
-        raise ItesError(f"{where}: expected (T, 17 or 32, {last}), got {joints.shape}")
-    return joints[:, JOINTS] if joints.shape[1] == 32 else joints
+    shape = joints.shape
+    if len(shape) != 3 or shape[1] not in (17, 32) or shape[2] != last or not shape[0]:
+        raise ItesError(f"{where}: expected (T, 17 or 32, {last}), got {shape}")
+    return joints[:, JOINTS] if shape[1] == 32 else joints
 
 
-def _seen(subject: str, action: str, world: Array) -> Iterator[Take]:
+def _seen(subject: str, action: str, world: Array, where: str = "") -> Iterator[Take]:
     """World positions (T, 17, 3), metres, as the four cameras see them."""
     for index, camera in enumerate(human36m_cameras(subject)):
-        positions = camera.world_to_camera(world)
-        yield Take(subject, action, index, camera.project(positions), positions)
+        with np.errstate(all="ignore"):  # a frame that is not finite is found later
+            positions = camera.world_to_camera(world)
+            points = camera.project(positions)
+        yield Take(subject, action, index, points, positions, where)

@@ -6,6 +6,8 @@ one pass over the joints handles all frames at once. Columns are vectors: `x' = 
 
 from __future__ import annotations
 
+import warnings
+from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ites.errors import ItesError
+from ites.system.files import reading, require_file
+
+JOINTS = 1000
+"""Joints of a skeleton, at most."""
 
 Array = NDArray[np.float64]
 Positions = dict[str, Array]
@@ -89,21 +95,44 @@ class Bvh:
 def read_bvh(path: Path) -> Bvh:
     """Read a .bvh file.
 
+    A value that is not finite stays so: it is for the caller to leave its frame out.
+
     Raises:
         ItesError: the file is not a complete .bvh file.
     """
-    header, _, motion = path.read_text(encoding="utf-8", errors="replace").partition("MOTION")
-    try:
+    path = require_file(path)
+    with reading(path, "a complete .bvh file"):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        header, _, motion = text.partition("MOTION")
         joints = _bvh_joints(header.split())
-        words = motion.replace(":", " ").split()
-        count, dt = int(words[1]), float(words[4])
-        if words[0] != "Frames" or count < 1 or dt <= 0:
+        words = motion[:1000].replace(":", " ").split(maxsplit=5)
+        if words[0] != "Frames" or words[2:4] != ["Frame", "Time"]:
             raise ValueError("no frames")
-        values = np.array(words[5:], np.float64)
-        values = values.reshape(count, sum(len(joint.channels) for joint in joints))
-    except (IndexError, ValueError) as error:
-        raise ItesError(f"{path}: expected a complete .bvh file ({error})") from None
-    return Bvh(joints, values, 1 / dt)
+        count, dt = int(words[1]), float(words[4])
+        if count < 1 or not 1e-4 < dt < 1e4:
+            raise ValueError(f"no frames: {count} of {dt} s")
+        start = motion.index(words[4], motion.index("Time")) + len(words[4])
+        values = _numbers(motion[start:])
+        channels = sum(len(joint.channels) for joint in joints)
+        if values.size != count * channels:
+            raise ValueError(f"{count} frames of {channels} channels, but {values.size} numbers")
+        return Bvh(joints, values.reshape(count, channels), 1 / dt)
+
+
+def _numbers(text: str) -> Array:
+    """Numbers between white space; what Windows writes for a nan is one."""
+    for mark in ("#IND", "#QNAN", "#INF"):
+        if mark in text:
+            text = " ".join("nan" if "#" in word else word for word in text.split())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # numpy only warns of what is no number
+        try:
+            return np.fromstring(text, np.float64, sep=" ")
+        except DeprecationWarning:
+            raise ValueError("other words than numbers among its frames") from None
+
+
+CHANNELS = {f"{axis}{kind}" for axis in "XYZ" for kind in ("position", "rotation")}
 
 
 def _bvh_joints(words: list[str]) -> list[BvhJoint]:
@@ -120,13 +149,31 @@ def _bvh_joints(words: list[str]) -> list[BvhJoint]:
         elif word == "}":
             open_joints.pop()
         elif word == "OFFSET":
-            joints[open_joints[-1]].offset = np.array(words[at + 1 : at + 4], np.float64)
+            joints[open_joints[-1]].offset = _vector(words[at + 1 : at + 4])
         elif word == "CHANNELS":
             stop = at + 2 + int(words[at + 1])
-            joints[open_joints[-1]].channels = tuple(words[at + 2 : stop])
+            channels = tuple(words[at + 2 : stop])
+            if len(channels) != int(words[at + 1]) or not set(channels) <= CHANNELS:
+                raise ValueError(f"channels {' '.join(channels)[:60]}")
+            if len(set(channels)) != len(channels):
+                raise ValueError(f"a channel twice: {' '.join(channels)[:60]}")
+            joints[open_joints[-1]].channels = channels
     if not joints or open_joints:
         raise ValueError("its hierarchy is not closed")
+    if len(joints) > JOINTS:
+        raise ValueError(f"{len(joints)} joints, more than {JOINTS}")
+    names = [words[at + 1] for at, word in enumerate(words) if word in ("ROOT", "JOINT")]
+    if len(set(names)) != len(names):
+        raise ValueError("two joints of one name")
     return joints
+
+
+def _vector(words: list[str]) -> Array:
+    """Three finite numbers."""
+    vector = np.array(words, np.float64)
+    if vector.shape != (3,) or not np.isfinite(vector).all():
+        raise ValueError(f"expected 3 finite numbers, got {' '.join(words)[:60]}")
+    return vector
 
 
 @dataclass
@@ -154,28 +201,36 @@ def read_asf(path: Path) -> tuple[list[Bone], float]:
     Raises:
         ItesError: the file is not an .asf skeleton with angles in degrees.
     """
-    text = path.read_text(encoding="utf-8", errors="replace")
-    try:
-        sections = _asf_sections(text)
+    path = require_file(path)
+    with reading(path, "an .asf skeleton"):
+        sections = _asf_sections(path.read_text(encoding="utf-8", errors="replace"))
         units = {line[0]: line[1] for line in sections["units"]}
         length = float(units.get("length", 1))
+        if not 1e-6 < length < 1e6:
+            raise ValueError(f"a unit of length {length}")
         if units.get("angle", "deg") != "deg":
-            raise ValueError(f"angles in {units['angle']}, expected deg")
+            raise ValueError(f"angles in {units['angle'][:60]}, expected deg")
         root = {line[0]: line[1:] for line in sections["root"]}
         bones = {"root": _bone("root", {**root, "dof": root["order"]}, root["orientation"])}
         entry: dict[str, list[str]] = {}
         for line in sections["bonedata"]:
-            if line[0] == "end":
-                bones[entry["name"][0]] = _bone(entry["name"][0], entry, entry["axis"])
-            entry = {} if line[0] == "begin" else {**entry, line[0]: line[1:]}
-        ordered = [bones["root"]]
+            if line[0] == "begin":
+                entry = {}
+            elif line[0] == "end":
+                (name,) = entry["name"]
+                if name in bones or len(bones) >= JOINTS:
+                    raise ValueError(f"bone {name[:60]} twice, or more than {JOINTS} bones")
+                bones[name] = _bone(name, entry, entry["axis"])
+            else:
+                entry[line[0]] = line[1:]
+        ordered = {"root": bones["root"]}
         for line in sections["hierarchy"]:
             for child in line[1:] if line[0] not in ("begin", "end") else ():
+                if line[0] not in ordered or child in ordered:
+                    raise ValueError(f"bone {child[:60]} before its parent, or twice")
                 bones[child].parent = line[0]
-                ordered.append(bones[child])
-    except (KeyError, IndexError, ValueError) as error:
-        raise ItesError(f"{path}: expected an .asf skeleton ({error!r})") from None
-    return ordered, length
+                ordered[child] = bones[child]
+    return list(ordered.values()), length
 
 
 def _asf_sections(text: str) -> dict[str, list[list[str]]]:
@@ -191,13 +246,24 @@ def _asf_sections(text: str) -> dict[str, list[list[str]]]:
     return sections
 
 
+DOF = {f"{kind}{axis}" for kind in "rt" for axis in "xyz"}
+
+
 def _bone(name: str, entry: dict[str, list[str]], angles: list[str]) -> Bone:
     vector = np.zeros(3)
     if "direction" in entry:
-        vector = np.array(entry["direction"], np.float64) * float(entry["length"][0])
+        length = float(entry["length"][0])
+        if not abs(length) < 1e6:
+            raise ValueError(f"bone {name[:60]}: a length of {length}")
+        vector = _vector(entry["direction"]) * length
     order = entry["axis"][-1].upper()
-    given = np.array(angles[:3], np.float64)
-    return Bone(name, None, vector, _turn(given, order), tuple(entry.get("dof", ())))
+    if sorted(order) != ["X", "Y", "Z"]:
+        raise ValueError(f"bone {name[:60]}: axis {order[:60]}")
+    dof = tuple(entry.get("dof", ()))
+    lower = [word.lower() for word in dof]
+    if not set(lower) <= DOF or len(set(lower)) != len(lower):
+        raise ValueError(f"bone {name[:60]}: dof {' '.join(dof)[:60]}")
+    return Bone(name, None, vector, _turn(_vector(angles[:3]), order), dof)
 
 
 def _turn(angles: Array, order: str) -> Array:
@@ -213,20 +279,27 @@ def read_amc(path: Path, bones: list[Bone]) -> Positions:
     Raises:
         ItesError: the file does not fit the skeleton, or holds no frames in degrees.
     """
-    frames = _amc_values(path)
-    count = len(frames.get("root", ()))
-    if not count:
+    path = require_file(path)
+    with reading(path, "an .amc file"), np.errstate(all="ignore"):
+        return _amc_positions(path, bones)
+
+
+def _amc_positions(path: Path, bones: list[Bone]) -> Positions:
+    frames = _amc_values(path, bones)
+    if not frames["root"]:
         raise ItesError(f"{path}: expected an .amc file with frames, got none")
+    width = max(1, len(bones[0].dof))
+    count = len(frames["root"]) // width
     ends: Positions = {}
     turns: dict[str | None, Array] = {None: np.eye(3)}
     for bone in bones:
-        rows = frames.get(bone.name, [[0.0] * len(bone.dof)] * count)
-        if len(rows) != count or any(len(row) != len(bone.dof) for row in rows):
+        rows = frames[bone.name]
+        if len(rows) != count * len(bone.dof):
             raise ItesError(
                 f"{path}: {bone.name}: expected {count} frames of {len(bone.dof)} numbers, "
-                f"got {len(rows)} of {min(map(len, rows))} to {max(map(len, rows))}"
+                f"got {len(rows) // len(bone.dof)}"
             )
-        values = np.array(rows)
+        values = np.frombuffer(rows, np.float64).reshape(count, len(bone.dof))
         shift, angles = np.zeros((count, 3)), np.zeros((count, 3))
         for index, dof in enumerate(bone.dof):
             part = shift if dof[0] in "tT" else angles
@@ -239,16 +312,28 @@ def read_amc(path: Path, bones: list[Bone]) -> Positions:
     return ends
 
 
-def _amc_values(path: Path) -> dict[str, list[list[float]]]:
+def _amc_values(path: Path, bones: list[Bone]) -> dict[str, array[float]]:
     """The numbers of each bone, frame after frame."""
-    frames: dict[str, list[list[float]]] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        if line.startswith(":RADIANS"):
-            raise ItesError(f"{path}: expected angles in degrees, got radians")
-        words = line.split()
-        if len(words) > 1 and line[0] not in "#:":
+    frames = {bone.name: array("d") for bone in bones}
+    widths = {bone.name: len(bone.dof) for bone in bones}
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith(":RADIANS"):
+                raise ItesError(f"{path}: expected angles in degrees, got radians")
+            words = line.split()
+            if len(words) < 2 or line[0] in "#:":
+                continue
+            name, numbers = words[0], words[1:]
+            if name not in frames:
+                raise ItesError(f"{path}: expected bones of its skeleton, got {name[:60]!r}")
+            if len(numbers) != widths[name]:
+                row = len(frames[name]) // max(1, widths[name]) + 1
+                raise ItesError(
+                    f"{path}: {name}: expected frames of {widths[name]} numbers, "
+                    f"got {len(numbers)} in frame {row}"
+                )
             try:
-                frames.setdefault(words[0], []).append([float(word) for word in words[1:]])
+                frames[name].extend([float("nan" if "#" in w else w) for w in numbers])
             except ValueError:
-                raise ItesError(f"{path}: expected numbers after {words[0]}: {line!r}") from None
+                raise ItesError(f"{path}: expected numbers after {name}: {line[:80]!r}") from None
     return frames

@@ -1,16 +1,19 @@
 """Read .npz files that hold pickles, admitting nothing but arrays and plain containers.
 
-`numpy.load(allow_pickle=True)` runs whatever the file tells it to. Here a pickle may name only the
-few functions by which numpy 1 and 2 write arrays, and each of them is replaced by a stand-in that
-makes numbers of bytes: no function or class of numpy or of any other package is within its reach.
+`numpy.load(allow_pickle=True)` runs whatever the file tells it to. Here no unpickler runs: the
+standard library's `pickletools` takes the pickle apart, and the loop below carries out the few
+operations that numbers, text, containers and arrays need. A pickle may name only the functions by
+which numpy 1 and 2 write arrays, and each of them stands for a function of this module.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,16 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from ites.errors import ItesError
+from ites.system.files import EXPANSION, EXPANSION_FREE, reading, require_file
+
+OPERATIONS = 1_000_000
+"""Operations of a pickle, at most."""
+ENTRIES = 100_000
+"""Entries of all containers, at most; one that is shared counts each time."""
+DEPTH = 32
+"""Containers within each other, at most."""
+SHARING = 8
+"""How often over the bytes of arrays may be referred to."""
 
 
 def load_npz(path: Path) -> dict[str, Any]:
@@ -33,96 +46,231 @@ def load_npz(path: Path) -> dict[str, Any]:
         object.
 
     Raises:
-        ItesError: the file is no .npz file, or holds anything else.
+        ItesError: the file is no .npz file, holds anything else, or declares or shares more than
+            its size allows.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".npy")]
-            return {name[: -len(".npy")]: _read_member(archive, name) for name in names}
-    except FileNotFoundError:
-        raise ItesError(f"{path}: no such file") from None
-    except Exception as error:  # a broken pickle may raise anything
-        raise ItesError(f"{path}: expected an .npz file of arrays and dicts ({error})") from None
+    path = require_file(path)
+    with reading(path, "an .npz file of arrays and dicts"), zipfile.ZipFile(path) as archive:
+        members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+        if not members:
+            raise ItesError(f"{path}: expected an .npz file of arrays, got a zip archive without")
+        check_expansion(path, sum(info.file_size for info in members), path.stat().st_size)
+        return {info.filename[: -len(".npy")]: _read_member(archive, info) for info in members}
+
+
+def check_expansion(path: Path, declared: int, size: int) -> None:
+    """Raise ItesError where compressed data declare more than `size` bytes can be believed to hold.
+
+    The bound is `EXPANSION` times the size, or `EXPANSION_FREE` where that is more.
+    """
+    allowed = max(EXPANSION * size, EXPANSION_FREE)
+    if declared > allowed:
+        raise ItesError(
+            f"{path}: expected at most {allowed:,} bytes in a file of its size, "
+            f"got {declared:,} declared"
+        )
 
 
 def loads(data: bytes) -> Any:
-    """Unpickle bytes by the rules of `load_npz`; any error may come of what is not admitted."""
-    return _plain(_Unpickler(io.BytesIO(data)).load())
+    """Unpickle bytes by the rules of `load_npz`.
+
+    Raises:
+        pickle.UnpicklingError, ValueError: the bytes are damaged or hold what is not admitted.
+    """
+    try:
+        return _Plain(len(data)).of(_unpickle(data))
+    except (LookupError, TypeError, AttributeError) as error:
+        raise pickle.UnpicklingError(f"a damaged pickle: {error!r}") from None
 
 
-def _read_member(archive: zipfile.ZipFile, name: str) -> Any:
-    with archive.open(name) as file:
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
+    with archive.open(info) as file:
         version = npy.read_magic(file)
         read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read_header(file)
-        if not dtype.hasobject:
-            return _array(file.read(), dtype, shape, fortran)
-        value = _plain(_Unpickler(file).load())
-        return value[()] if isinstance(value, np.ndarray) and value.shape == () else value
+        data = file.read()
+    if not dtype.hasobject:
+        return _array(data, dtype, shape, fortran)
+    value = loads(data)
+    return value[()] if isinstance(value, np.ndarray) and value.shape == () else value
 
 
-class _Unpickler(pickle.Unpickler):
-    """An unpickler that knows the stand-ins below and nothing else."""
+# The operations of a pickle. Each value below the topmost mark waits for the mark to be closed.
 
-    def find_class(self, module: str, name: str) -> Any:
-        # numpy 1 says numpy.core where numpy 2 says numpy._core.
-        found = _ADMITTED.get((module.replace("numpy._core", "numpy.core"), name))
-        if found is None:
-            raise pickle.UnpicklingError(f"{module}.{name} is not an array or a plain container")
-        return found
+_CONSTANTS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": set,
+}
+_LITERALS = re.compile(
+    "(BIN)?INT[12]?|LONG[14]?|(BIN)?FLOAT|(SHORT_|)(BIN)?(STRING|UNICODE|BYTES)8?|BYTEARRAY8"
+)
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_PUT = frozenset(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"))
+_GET = frozenset(("GET", "BINGET", "LONG_BINGET"))
+_KEYS = (str, bytes, int, float, bool, type(None), np.generic)
+
+
+def _unpickle(data: bytes) -> Any:
+    """Carry out a pickle's operations; arrays stay stand-ins, as their state comes after them."""
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[int, Any] = {}
+
+    def closed() -> list[Any]:
+        start = marks.pop()
+        items = stack[start:]
+        del stack[start:]
+        return items
+
+    argument: Any
+    for number, (operation, argument, _) in enumerate(pickletools.genops(io.BytesIO(data))):
+        name = operation.name
+        if number >= OPERATIONS:
+            raise pickle.UnpicklingError(f"more than {OPERATIONS:,} operations")
+        if _LITERALS.fullmatch(name):
+            stack.append(argument)
+        elif name in _CONSTANTS:
+            stack.append(_CONSTANTS[name]())
+        elif name in _GET:
+            stack.append(memo[int(argument)])
+        elif name in _PUT:
+            memo[len(memo) if name == "MEMOIZE" else int(argument)] = stack[-1]
+        elif name == "MARK":
+            marks.append(len(stack))
+        elif name in _TUPLES:
+            items = stack[-_TUPLES[name] :]
+            del stack[-_TUPLES[name] :]
+            stack.append(tuple(items))
+        elif name == "TUPLE":
+            stack.append(tuple(closed()))
+        elif name == "LIST":
+            stack.append(closed())
+        elif name == "DICT":
+            stack.append(_extended({}, closed()))
+        elif name == "FROZENSET":
+            stack.append(frozenset(_keys(closed())))
+        elif name in ("APPEND", "APPENDS"):
+            items = closed() if name == "APPENDS" else [stack.pop()]
+            _typed(stack[-1], list).extend(items)
+        elif name in ("SETITEM", "SETITEMS"):
+            items = closed() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
+            _extended(_typed(stack[-1], dict), items)
+        elif name == "ADDITEMS":
+            items = closed()
+            _typed(stack[-1], set).update(_keys(items))
+        elif name in ("GLOBAL", "STACK_GLOBAL"):
+            if name == "STACK_GLOBAL":
+                module, attribute = _typed(stack.pop(-2), str), _typed(stack.pop(), str)
+            else:
+                module, _, attribute = argument.partition(" ")
+            stack.append(_named(module, attribute))
+        elif name == "REDUCE":
+            given = _typed(stack.pop(), tuple)
+            stack.append(_typed(stack.pop(), _Named).function(*given))
+        elif name == "BUILD":
+            state = _typed(stack.pop(), tuple)
+            _typed(stack[-1], _Dtype, _Array).build(state)
+        elif name == "POP":
+            stack.pop()
+        elif name == "POP_MARK":
+            closed()
+        elif name == "DUP":
+            stack.append(stack[-1])
+        elif name == "STOP":
+            return stack.pop()
+        elif name not in ("PROTO", "FRAME"):
+            raise pickle.UnpicklingError(f"operation {name} makes no array or plain container")
+    raise pickle.UnpicklingError("no end")
+
+
+def _typed(value: Any, *types: type) -> Any:
+    if not isinstance(value, types):
+        raise pickle.UnpicklingError(
+            f"expected {' or '.join(t.__name__ for t in types)}, got {type(value).__name__}"
+        )
+    return value
+
+
+def _keys(items: list[Any]) -> list[Any]:
+    """Keys are scalars: the hash of tuples within tuples would go as deep as they do."""
+    for item in items:
+        _typed(item, *_KEYS)
+    return items
+
+
+def _extended(table: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
+    table.update(zip(_keys(items[::2]), items[1::2], strict=True))
+    return table
+
+
+class _Named:
+    """What a pickle may name: a function of this module."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+
+def _named(module: str, name: str) -> _Named:
+    # numpy 1 says numpy.core where numpy 2 says numpy._core.
+    found = _ADMITTED.get((module.replace("numpy._core", "numpy.core"), name))
+    if found is None:
+        raise pickle.UnpicklingError(f"{module}.{name} is not an array or a plain container")
+    return _Named(found)
 
 
 class _Dtype:
-    """Stands for `numpy.dtype`: booleans, numbers, text and object references; no structures."""
+    """Stands for `numpy.dtype`: of numbers, text or objects."""
 
-    def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
-        if not re.fullmatch(r"[?biufSUO]\d*", code):
+    __slots__ = ("value",)
+
+    def __init__(self, code: str, *_: object) -> None:
+        if isinstance(code, bytes):
+            code = code.decode("latin1")
+        if not isinstance(code, str) or not re.fullmatch(r"[?biufSUO]\d{0,9}", code):
             raise pickle.UnpicklingError(f"an array of type {code}")
         self.value = np.dtype(code)
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def build(self, state: tuple[Any, ...]) -> None:
+        """Take the byte order; a structure is refused."""
         _, order, *structure = state[:5]
         if any(part is not None for part in structure):
             raise pickle.UnpicklingError("a structured array")
-        self.value = self.value.newbyteorder(order)
+        self.value = self.value.newbyteorder(_typed(order, str))
 
 
 class _Array:
     """Stands for `numpy.ndarray`, whose state comes after it."""
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    __slots__ = ("state",)
+
+    def __init__(self, *_: object) -> None:
+        self.state: tuple[Any, ...] = ()
+
+    def build(self, state: tuple[Any, ...]) -> None:
+        """Take the state: version, shape, type, order and data."""
         self.state = state
-
-    def value(self) -> NDArray[Any]:
-        """The array: raw bytes of numbers, or the list of an object array's entries."""
-        _, shape, dtype, fortran, data = self.state
-        if not dtype.value.hasobject:
-            return _array(data, dtype.value, shape, fortran)
-        if not isinstance(data, list):
-            raise pickle.UnpicklingError("an object array of raw bytes")
-        entries = np.empty(len(data), object)
-        for index, entry in enumerate(data):
-            entries[index] = _plain(entry)
-        return entries.reshape(shape, order="F" if fortran else "C")
-
-
-def _reconstruct(*_: object) -> _Array:
-    return _Array()
 
 
 def _scalar(dtype: _Dtype, data: bytes) -> Any:
-    return _array(data, dtype.value, (1,), False)[0]
+    return _array(data, _typed(dtype, _Dtype).value, (1,), False)[0]
 
 
 def _from_buffer(data: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str) -> NDArray[Any]:
-    return _array(data, dtype.value, shape, order == "F")
+    return _array(data, _typed(dtype, _Dtype).value, shape, order == "F")
 
 
 def _encode(text: str, encoding: str) -> bytes:
     """How pickles of protocol 2 hold bytes."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"bytes encoded as {encoding}")
-    return text.encode("latin1")
+    return _typed(text, str).encode("latin1")
 
 
 def _no_bytes() -> bytes:
@@ -133,7 +281,7 @@ def _no_bytes() -> bytes:
 _ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy.core.numeric", "_frombuffer"): _from_buffer,
     ("_codecs", "encode"): _encode,
@@ -142,20 +290,53 @@ _ADMITTED: dict[tuple[str, str], Any] = {
 
 
 def _array(
-    data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], fortran: bool
+    data: bytes | str, dtype: np.dtype[Any], shape: tuple[int, ...], fortran: bool
 ) -> NDArray[Any]:
     """The array whose memory `data` is; numpy refuses types that hold references."""
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+    raw = data.encode("latin1") if isinstance(data, str) else data  # as Python 2 wrote it
+    return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _plain(value: Any) -> Any:
-    """Put the arrays in place of their stand-ins."""
-    if isinstance(value, _Array):
-        return value.value()
-    if isinstance(value, dict):
-        return {_plain(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(entry) for entry in value)
-    if isinstance(value, _Dtype):
-        raise pickle.UnpicklingError("a bare numpy.dtype")
-    return value
+class _Plain:
+    """Puts the arrays in place of their stand-ins, within bounds.
+
+    A list that holds another one twice, which does so too, and so on, is small in a file and
+    without end where it is walked: what is shared is counted each time it is met.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.entries, self.bytes = ENTRIES, SHARING * size + EXPANSION_FREE
+
+    def of(self, value: Any, depth: int = 0) -> Any:
+        self.entries -= 1
+        if self.entries < 0 or depth > DEPTH:
+            raise pickle.UnpicklingError(
+                f"more than {ENTRIES:,} entries, or more than {DEPTH} containers within each other"
+            )
+        if isinstance(value, _Array):
+            value = self.array(value, depth)
+        if isinstance(value, np.ndarray):
+            self.bytes -= value.nbytes
+            if self.bytes < 0:
+                raise pickle.UnpicklingError(f"arrays that are shared more than {SHARING} times")
+            return value
+        if isinstance(value, dict):
+            return {key: self.of(entry, depth + 1) for key, entry in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)([self.of(entry, depth + 1) for entry in value])
+        if isinstance(value, (_Dtype, _Named)):
+            raise pickle.UnpicklingError("a bare numpy.dtype or function")
+        return value
+
+    def array(self, stand_in: _Array, depth: int) -> NDArray[Any]:
+        """The array: raw bytes of numbers, or the list of an object array's entries."""
+        _, shape, dtype, fortran, data = stand_in.state
+        dtype = _typed(dtype, _Dtype).value
+        if not dtype.hasobject:
+            return _array(data, dtype, shape, fortran)
+        if not isinstance(data, list):
+            raise pickle.UnpicklingError("an object array of raw bytes")
+        entries = np.empty(len(data), object)
+        for index, entry in enumerate(data):
+            entries[index] = self.of(entry, depth + 1)
+        return entries.reshape(shape, order="F" if fortran else "C")

@@ -1,0 +1,62 @@
+"""`ites export`: poses and models in the formats of other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ites.cli.options import Stage, say
+
+Preset = Annotated[
+    Literal["blender", "unity", "unreal", "opensim"] | None,
+    typer.Option(help="Axes and unit of a program; of BVH, TRC, C3D, CSV and JSON."),
+]
+
+
+def export(
+    source: Annotated[
+        Path, typer.Argument(help="What ites lift wrote, a pose store with 3D; or a run folder.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Poses: .bvh, .trc, .c3d, .glb, .csv, .json, .npz or .h5. A run: .onnx or .pt2.",
+        ),
+    ],
+    clip: Annotated[str | None, typer.Option(help="Clips whose names hold this.")] = None,
+    preset: Preset = None,
+    bones: Annotated[
+        Literal["exact", "constant"],
+        typer.Option(help="BVH: exact positions, or bones of constant length for animation."),
+    ] = "exact",
+    floor: Annotated[
+        bool, typer.Option("--floor", help="Shift each clip so that its lowest joint is at 0.")
+    ] = False,
+    stage: Stage = None,
+) -> None:
+    """Write poses for Blender, OpenSim, Unity or a spreadsheet, or a model for ONNX Runtime.
+
+    Example: ites export clip3d.npz -o clip.bvh --preset blender
+    """
+    from ites.errors import ItesError
+
+    if out.suffix.lower() in (".onnx", ".pt2"):
+        from ites.export.network import export_model
+
+        if clip is not None or preset is not None or bones != "exact" or floor:
+            raise ItesError(
+                f"{out}: --clip, --preset, --bones and --floor are for poses, not for a model"
+            )
+        summary = export_model(source, out, stage=stage)
+    else:
+        from ites.export import export as run_export
+
+        if stage is not None:
+            raise ItesError(f"{out}: --stage chooses a model to export, to .onnx or .pt2")
+        summary = run_export(source, out, clip=clip, preset=preset, bones=bones, floor=floor)
+    for line in [*summary["notes"], *summary["files"]]:
+        say(line)

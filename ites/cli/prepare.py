@@ -1,0 +1,184 @@
+"""`ites prepare ...`: make a pose store from motion capture, a data set or keypoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from ites.cli.options import FlipY, Layout, MinConfidence, Person, Rotate, Split, SwapSides, say
+
+SHOWN = 20
+"""Subjects of a split that the summary names."""
+
+
+def cmu(
+    source: Annotated[
+        Path, typer.Argument(help="HDF5 file of CMU motion, or a folder of .asf/.amc or .bvh.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Store to write.")] = Path("cmu.h5"),
+    train_rate: Annotated[float, typer.Option(help="Frames a second for training.")] = 12.5,
+    test_rate: Annotated[float, typer.Option(help="Frames a second for testing.")] = 5.0,
+    radius: Annotated[
+        float, typer.Option(help="Metres from the clip's middle beyond which frames are dropped.")
+    ] = 1.5,
+    fps: Annotated[float, typer.Option(help="Frames a second of .amc files.")] = 120.0,
+) -> None:
+    """CMU motion capture, seen by Human3.6M's cameras.
+
+    Example: ites prepare cmu cmu_h36m17.h5 --out cmu.h5
+    """
+    from ites.data.datasets.cmu import prepare_cmu
+
+    _summary(
+        out,
+        prepare_cmu(
+            source, out, train_rate=train_rate, test_rate=test_rate, radius=radius, fps=fps
+        ),
+    )
+
+
+def synthetic(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Store to write.")] = Path(
+        "synthetic.h5"
+    ),
+    poses: Annotated[int, typer.Option(help="Poses, each camera's view counted.")] = 1_560_000,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    subjects: Annotated[int, typer.Option(help="People of the training split.")] = 20,
+    test_subjects: Annotated[int, typer.Option(help="People of the test split.")] = 5,
+    fps: Annotated[float, typer.Option(help="Frames a second.")] = 50.0,
+    seconds: Annotated[float, typer.Option(help="Longest sequence.")] = 12.0,
+    rig: Annotated[
+        Literal["human36m", "ring"], typer.Option(help="Human3.6M's cameras, or an ideal ring.")
+    ] = "human36m",
+    cameras: Annotated[int, typer.Option(help="Cameras of the ring.")] = 4,
+    elevation: Annotated[float, typer.Option(help="Degrees at which the ring looks down.")] = 10.0,
+    noise_px: Annotated[float, typer.Option(help="Keypoint noise, pixels.")] = 0.0,
+    drop: Annotated[float, typer.Option(help="Chance that a joint is missing.")] = 0.0,
+) -> None:
+    """Synthetic human motion of any length.
+
+    Example: ites prepare synthetic --poses 200000 --out synthetic.h5
+    """
+    from ites.data.synthetic.synthetic import prepare_synthetic
+
+    _summary(
+        out,
+        prepare_synthetic(
+            out,
+            poses=poses,
+            seed=seed,
+            subjects=subjects,
+            test_subjects=test_subjects,
+            fps=fps,
+            seconds=seconds,
+            rig=rig,
+            cameras=cameras,
+            elevation=elevation,
+            noise_px=noise_px,
+            drop=drop,
+        ),
+    )
+
+
+def h36m(
+    source: Annotated[
+        Path,
+        typer.Argument(help="Folder of CDF or HDF5 files, h36m.zip, or a VideoPose3D .npz."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Store to write.")] = Path("h36m.h5"),
+    keypoints: Annotated[
+        Path | None, typer.Option(help="VideoPose3D's .npz of 2D ground truth or detections.")
+    ] = None,
+    every: Annotated[int, typer.Option(help="Take every n-th frame of 50 a second.")] = 1,
+) -> None:
+    """Human3.6M, from any of its three usual sources.
+
+    Example: ites prepare h36m data_3d_h36m.npz --out h36m.h5
+    """
+    from ites.data.datasets.h36m import prepare_h36m
+
+    _summary(out, prepare_h36m(source, out, keypoints=keypoints, every=every))
+
+
+def keypoints(
+    sources: Annotated[
+        list[Path], typer.Argument(help="Files or folders of keypoints by any detector.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Store to write.")] = Path(
+        "keypoints.h5"
+    ),
+    layout: Layout = None,
+    skeleton: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Skeleton of the store: human36m, to which a body's keypoints are converted; "
+            "another built-in one, such as hand21 or ap10k17; or a TOML file.",
+        ),
+    ] = "human36m",
+    split: Split = "train",
+    fps: Annotated[float | None, typer.Option(help="Frames a second.")] = None,
+    focal_length: Annotated[float | None, typer.Option(help="Pixels.")] = None,
+    field_of_view: Annotated[
+        float | None, typer.Option(help="Horizontal, degrees; 55 by default.")
+    ] = None,
+    image_size: Annotated[
+        tuple[int, int] | None, typer.Option(help="Width and height, pixels.")
+    ] = None,
+    person: Person = None,
+    min_confidence: MinConfidence = None,
+    flip_y: FlipY = False,
+    rotate: Rotate = 0,
+    swap_sides: SwapSides = False,
+) -> None:
+    """Your own keypoints, by any detector, without 3D.
+
+    Example: ites prepare keypoints clips/ --layout coco17 --out mine.h5
+    """
+    from ites.cli.hints import tell
+    from ites.data.corrections import Corrections
+    from ites.data.datasets.keypoints import prepare_keypoints
+    from ites.pose.skeleton import load_skeleton
+
+    given: dict[str, Any] = {} if field_of_view is None else {"field_of_view": field_of_view}
+    summary = prepare_keypoints(
+        sources,
+        out,
+        layout=layout,
+        skeleton=load_skeleton(skeleton),
+        split=split,
+        fps=fps,
+        focal_length=focal_length,
+        image_size=image_size,
+        person=person,
+        min_confidence=min_confidence,
+        corrections=Corrections(flip_y=flip_y, rotate=rotate, swap_sides=swap_sides),
+        **given,
+    )
+    tell(summary["findings"])
+    _summary(out, summary)
+
+
+def _summary(out: Path, summary: dict[str, Any]) -> None:
+    say(f"{out}: {summary['title']}")
+    incomplete = 0
+    for split, found in summary["splits"].items():
+        subjects, incomplete = found["subjects"], incomplete + found["incomplete"]
+        lacking = f" ({found['incomplete']:,} lack a joint)" if found["incomplete"] else ""
+        shown = " ".join([*subjects[:SHOWN], *(["..."] if len(subjects) > SHOWN else [])])
+        say(
+            f"  {split}: poses {found['poses']:,}{lacking}, sequences {found['sequences']:,}, "
+            f"subjects {len(subjects)} ({shown})"
+        )
+    truth = "with 3D, for evaluation" if summary["positions"] else "2D alone: enough to train"
+    confidence = ", confidences" if summary["confidence"] else ""
+    cameras = f"cameras {summary['cameras']}"
+    say(f"  skeleton {summary['skeleton']}, {cameras}{confidence}, {truth}")
+    for note in summary.get("notes", ()):
+        say(f"  {note}")
+    if summary["acknowledgement"]:
+        say(f"  {summary['acknowledgement']}")
+    missing = " --missing interpolate" if incomplete else ""
+    say(f"next: ites train --data {out} --out runs/{out.stem}{missing}")

@@ -1,0 +1,247 @@
+"""Joint rotations of poses, for formats that hold rotations instead of positions.
+
+The rest pose is a T-pose where all joints have the usual names of a person's, else the clip's first
+complete frame; its bones have their median lengths over the clip. In it no joint is rotated.
+
+A joint's rotation is found from the root down:
+
+- several children: the rotation that takes their rest directions nearest to the present ones
+  (Kabsch);
+- one child: the parent's rotation, then the shortest turn that takes the bone to its direction, so
+  that a bone never twists about itself relative to its parent;
+- no child: the parent's rotation.
+
+Vectors are columns here, as in these formats: `x = R @ rest`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ites.export.frames import Y_UP, Frame
+from ites.pose.skeleton import Skeleton
+
+Array = NDArray[np.float64]
+
+# The direction of the bone that ends at a joint, in a T-pose: x is the person's left, y up.
+_T_POSE = {
+    "hip": (1, 0, 0),
+    "knee": (0, -1, 0),
+    "ankle": (0, -1, 0),
+    "spine": (0, 1, 0),
+    "thorax": (0, 1, 0),
+    "neck": (0, 1, 0),
+    "nose": (0, 1, 0),
+    "head": (0, 1, 0),
+    "shoulder": (1, 0, 0),
+    "elbow": (1, 0, 0),
+    "wrist": (1, 0, 0),
+}
+
+
+@dataclass(frozen=True)
+class Rotations:
+    """Poses of T frames as rotations of J joints.
+
+    Attributes:
+        rest: (J, 3) offsets of the rest pose from each joint's parent; zero for the root.
+        local: (T, J, 3, 3) each joint's rotation relative to its parent's.
+        offsets: (T, J, 3) each joint's present place in its parent's axes; of the root its place.
+    """
+
+    rest: Array
+    local: Array
+    offsets: Array
+
+
+def find_rotations(positions: Array, skeleton: Skeleton, frame: Frame) -> Rotations:
+    """Joint rotations of a clip's poses.
+
+    With `rotations.offsets` in place of the rest offsets forward kinematics gives back the
+    positions exactly; with the rest offsets alone, the poses of a body of constant bones.
+
+    Args:
+        positions: (T, J, 3), finite.
+        skeleton: its parents make the hierarchy.
+        frame: axes of the positions. The T-pose faces the camera in them.
+    """
+    rest = _rest_offsets(positions, skeleton, frame)
+    frames, joints = positions.shape[:2]
+    world = np.broadcast_to(np.eye(3), (frames, joints, 3, 3)).copy()
+    children: dict[int, list[int]] = {joint: [] for joint in range(joints)}
+    for parent, joint in skeleton.bones:
+        children[parent].append(joint)
+    for joint in _top_down(skeleton):
+        parent, below = skeleton.parents[joint], children[joint]
+        above = world[:, parent] if parent >= 0 else np.eye(3)
+        if not below:
+            world[:, joint] = above
+            continue
+        now = _unit(positions[:, below] - positions[:, joint, None])  # [T, C, 3]
+        then = _unit(rest[below])  # [C, 3]
+        if len(below) > 1 and np.linalg.matrix_rank(then, tol=1e-3) > 1:
+            world[:, joint] = _kabsch(then, now)
+        else:
+            turned = np.einsum("...ij,j->...i", above, then[0])
+            world[:, joint] = _shortest_turn(np.broadcast_to(turned, now[:, 0].shape), now[:, 0])
+            world[:, joint] = world[:, joint] @ above
+    local, offsets = world.copy(), positions.copy()
+    for parent, joint in skeleton.bones:
+        inverse = world[:, parent].swapaxes(-1, -2)
+        local[:, joint] = inverse @ world[:, joint]
+        step = positions[:, joint] - positions[:, parent]
+        offsets[:, joint] = np.einsum("tij,tj->ti", inverse, step)
+    return Rotations(rest, local, offsets)
+
+
+def forward_kinematics(local: Array, offsets: Array, skeleton: Skeleton) -> Array:
+    """Positions (T, J, 3) of local rotations (T, J, 3, 3) and offsets (T, J, 3)."""
+    world, positions = local.copy(), offsets.copy()
+    for joint in _top_down(skeleton):
+        parent = skeleton.parents[joint]
+        if parent >= 0:
+            world[:, joint] = world[:, parent] @ local[:, joint]
+            step = np.einsum("tij,tj->ti", world[:, parent], offsets[:, joint])
+            positions[:, joint] = positions[:, parent] + step
+    return positions
+
+
+def euler_zxy(rotation: Array) -> Array:
+    """Angles (T, ..., 3) in degrees about z, x and y with `R = Rz @ Rx @ Ry`, continuous in time.
+
+    Args:
+        rotation: (T, ..., 3, 3).
+    """
+    m = rotation
+    x = np.arcsin(np.clip(m[..., 2, 1], -1, 1))
+    locked = np.abs(m[..., 2, 1]) > 1 - 1e-9  # z and y turn about one axis: y is taken as 0
+    y = np.where(locked, 0.0, np.arctan2(-m[..., 2, 0], m[..., 2, 2]))
+    z = np.where(
+        locked, np.arctan2(m[..., 1, 0], m[..., 0, 0]), np.arctan2(-m[..., 0, 1], m[..., 1, 1])
+    )
+    return np.degrees(np.unwrap(np.stack([z, x, y], axis=-1), axis=0))
+
+
+def quaternions(rotation: Array) -> Array:
+    """Unit quaternions (T, J, 4) in the order x, y, z, w, of one sign along time.
+
+    Args:
+        rotation: (T, J, 3, 3).
+    """
+    m = rotation
+    trace = m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2]
+    # Four ways to the quaternion, each scaled by another of its components; the largest is stable.
+    ways = np.stack(
+        [
+            np.stack(
+                [
+                    1 + 2 * m[..., 0, 0] - trace,
+                    m[..., 0, 1] + m[..., 1, 0],
+                    m[..., 0, 2] + m[..., 2, 0],
+                    m[..., 2, 1] - m[..., 1, 2],
+                ],
+                axis=-1,
+            ),
+            np.stack(
+                [
+                    m[..., 0, 1] + m[..., 1, 0],
+                    1 + 2 * m[..., 1, 1] - trace,
+                    m[..., 1, 2] + m[..., 2, 1],
+                    m[..., 0, 2] - m[..., 2, 0],
+                ],
+                axis=-1,
+            ),
+            np.stack(
+                [
+                    m[..., 0, 2] + m[..., 2, 0],
+                    m[..., 1, 2] + m[..., 2, 1],
+                    1 + 2 * m[..., 2, 2] - trace,
+                    m[..., 1, 0] - m[..., 0, 1],
+                ],
+                axis=-1,
+            ),
+            np.stack(
+                [
+                    m[..., 2, 1] - m[..., 1, 2],
+                    m[..., 0, 2] - m[..., 2, 0],
+                    m[..., 1, 0] - m[..., 0, 1],
+                    1 + trace,
+                ],
+                axis=-1,
+            ),
+        ],
+        axis=-2,
+    )  # [T, J, 4, 4]
+    best = np.argmax(np.einsum("...ii->...i", ways), axis=-1)
+    found = np.take_along_axis(ways, best[..., None, None], axis=-2)[..., 0, :]
+    found = found / np.linalg.norm(found, axis=-1, keepdims=True)
+    turns = np.sign(np.sum(found[1:] * found[:-1], axis=-1, keepdims=True))
+    turns[turns == 0] = 1
+    found[1:] *= np.cumprod(turns, axis=0)
+    return found
+
+
+def _top_down(skeleton: Skeleton) -> list[int]:
+    """All joints, each after its parent."""
+    order = [skeleton.root]
+    for joint in order:
+        order += [j for p, j in skeleton.bones if p == joint]
+    return order
+
+
+def _rest_offsets(positions: Array, skeleton: Skeleton, frame: Frame) -> Array:
+    parents, joints = np.array(skeleton.bones).T
+    steps = positions[:, joints] - positions[:, parents]
+    lengths = np.median(np.linalg.norm(steps, axis=-1), axis=0)
+    directions = _t_pose(skeleton, frame)
+    if directions is None:
+        directions = np.zeros((skeleton.num_joints, 3))
+        directions[joints] = _unit(steps[0])
+    rest = np.zeros((skeleton.num_joints, 3))
+    rest[joints] = directions[joints] * lengths[:, None]
+    return rest
+
+
+def _t_pose(skeleton: Skeleton, frame: Frame) -> Array | None:
+    """Unit directions (J, 3) of the bones that end at the joints; None for unknown names."""
+    directions = np.zeros((skeleton.num_joints, 3))
+    for _, joint in skeleton.bones:
+        name = skeleton.joints[joint].removeprefix("left_").removeprefix("right_")
+        if name not in _T_POSE:
+            return None
+        directions[joint] = _T_POSE[name]
+        if joint in skeleton.right:
+            directions[joint, 0] *= -1
+    # From y up through camera axes to the frame's.
+    return directions @ np.array(Y_UP.matrix) @ np.array(frame.matrix).T
+
+
+def _unit(vectors: Array) -> Array:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+
+def _kabsch(then: Array, now: Array) -> Array:
+    """The rotations (T, 3, 3) that take vectors (C, 3) nearest to vectors (T, C, 3)."""
+    u, _, vt = np.linalg.svd(np.einsum("tci,cj->tij", now, then))
+    sign = np.ones((len(now), 3))
+    sign[:, 2] = np.sign(np.linalg.det(u) * np.linalg.det(vt))
+    return (u * sign[:, None, :]) @ vt
+
+
+def _shortest_turn(start: Array, end: Array) -> Array:
+    """The rotations (T, 3, 3) by the least angle that take unit vectors to others (T, 3)."""
+    axis = np.cross(start, end)
+    cosine = np.sum(start * end, axis=-1)
+    # Opposite vectors: half a turn about any axis across them.
+    across = np.cross(start, np.eye(3)[np.argmin(np.abs(start), axis=-1)])
+    opposite = cosine < -1 + 1e-9
+    half = 2 * np.einsum("ti,tj->tij", _unit(across), _unit(across)) - np.eye(3)
+    zero = np.zeros(len(axis))
+    x, y, z = axis.T
+    cross = np.array([[zero, -z, y], [z, zero, -x], [-y, x, zero]]).transpose(2, 0, 1)
+    scale = 1 / np.where(opposite, 1.0, 1 + cosine)
+    turn = np.eye(3) + cross + cross @ cross * scale[:, None, None]
+    return np.where(opposite[:, None, None], half, turn)

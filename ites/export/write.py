@@ -1,0 +1,165 @@
+"""Export lifted clips, in the format that the output's ending names."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ites.data.clips import Clip, Clips
+from ites.data.lifted import read_clips, write_clips
+from ites.errors import ItesError
+from ites.export.bvh import write_bvh
+from ites.export.c3d import write_c3d
+from ites.export.frames import Y_UP, Frame, find_preset
+from ites.export.gltf import write_gltf
+from ites.export.motion import FPS, Motion, to_motion
+from ites.export.rotations import find_rotations, forward_kinematics
+from ites.export.tables import write_csv, write_json
+from ites.export.trc import write_trc
+from ites.system.files import atomic_write
+
+BONES = ("exact", "constant")
+ENDINGS = (".npz", ".h5", ".csv", ".json", ".bvh", ".trc", ".c3d", ".glb")
+
+
+def export(
+    source: str | os.PathLike[str] | Clips,
+    out: str | os.PathLike[str],
+    *,
+    clip: str | None = None,
+    preset: str | None = None,
+    bones: str = "exact",
+    floor: bool = False,
+) -> dict[str, Any]:
+    """Write lifted clips in the format that the ending of `out` names.
+
+    | ending | holds | frame without a preset |
+    |---|---|---|
+    | `.npz`, `.h5` | all that `ites lift` writes | camera axes, metres |
+    | `.csv`, `.json` | positions, a table | camera axes, metres |
+    | `.bvh` | joint rotations, a person per file | y up, metres |
+    | `.trc`, `.c3d` | a marker per joint, a person per file | y up, metres |
+    | `.glb` | animated skeletons | y up, metres, whatever the preset |
+
+    Formats of one person make a file per clip, `out` with the clip's name before the ending, where
+    there are several clips.
+
+    Args:
+        source: a file that `ites lift` wrote, a pose store with 3D, or clips in memory.
+        out: the file to write.
+        clip: only clips whose names hold this.
+        preset: axes and units of a program: "blender", "unity", "unreal" or "opensim".
+        bones: of BVH: "exact" gives every joint position channels; "constant" keeps the lengths of
+            bones, as animation tools like it, and moves joints a little.
+        floor: shift each clip so that its lowest joint stands at height 0.
+
+    Returns:
+        `files`, the paths written, and `notes`, a line each.
+
+    Raises:
+        ItesError: the ending or an option is unknown, no clip has that name, a clip has no 3D, or
+            a package that the format needs is missing.
+
+    Example:
+        >>> ites.export.export("clip3d.npz", "clip.bvh", preset="blender")  # doctest: +SKIP
+    """
+    path, chosen = Path(out), find_preset(preset)
+    ending = path.suffix.lower()
+    if ending not in ENDINGS:
+        raise ItesError(f"{out}: the output's name must end in {', '.join(ENDINGS)}")
+    if bones not in BONES:
+        raise ItesError(f"export: bones must be one of {', '.join(BONES)}, got {bones!r}")
+    if bones != "exact" and ending != ".bvh":
+        raise ItesError(f"{out}: constant bones are a choice of BVH files alone")
+    if ending in (".npz", ".h5") and (preset is not None or floor):
+        raise ItesError(
+            f"{out}: {ending} keeps camera axes and metres; presets and the floor are for the "
+            "other formats"
+        )
+    clips = source if isinstance(source, Clips) else read_clips(source)
+    if clip is not None:
+        wanted = [item for item in clips.clips if clip in item.name]
+        if not wanted:
+            names = ", ".join(item.name for item in clips.clips[:5])
+            raise ItesError(f"{source}: expected a clip whose name holds {clip!r}, got {names}")
+        clips = replace(clips, clips=wanted)
+    if ending in (".npz", ".h5"):
+        write_clips(path, clips)
+        return {"files": [str(path)], "notes": []}
+
+    frame = {".csv": chosen.native, ".json": chosen.native, ".glb": Y_UP}.get(
+        ending, chosen.interchange
+    )
+    motions = [to_motion(item, clips.skeleton, frame, floor=floor) for item in clips.clips]
+    notes = _notes(clips.clips, motions, frame, ending)
+    if ending in (".csv", ".json", ".glb"):
+        with atomic_write(path) as temporary:
+            if ending == ".csv":
+                write_csv(temporary, motions, clips.clips)
+            elif ending == ".json":
+                write_json(temporary, motions, clips.clips)
+            else:
+                write_gltf(temporary, motions)
+        return {"files": [str(path)], "notes": notes}
+
+    files = []
+    for motion, target in zip(motions, _targets(path, motions), strict=True):
+        writers: dict[str, Callable[[Path], None]] = {
+            ".bvh": lambda p, m=motion: write_bvh(p, m, exact=bones == "exact"),  # type: ignore[misc]
+            ".trc": lambda p, m=motion, t=target: write_trc(p, m, t.name),  # type: ignore[misc]
+            ".c3d": lambda p, m=motion: write_c3d(p, m),  # type: ignore[misc]
+        }
+        with atomic_write(target) as temporary:
+            writers[ending](temporary)
+        files.append(str(target))
+    if bones == "constant":
+        notes.append(_displacement(motions))
+    return {"files": files, "notes": notes}
+
+
+def _targets(path: Path, motions: Sequence[Motion]) -> list[Path]:
+    """A file per clip: `path` itself for one, else with each clip's name, all different."""
+    if len(motions) == 1:
+        return [path]
+    targets: list[Path] = []
+    for index, motion in enumerate(motions):
+        name = re.sub(r"[^\w.-]+", "_", motion.name).strip("._") or str(index)
+        target = path.with_name(f"{path.stem}-{name}{path.suffix}")
+        if target in targets:
+            target = path.with_name(f"{path.stem}-{name}-{index}{path.suffix}")
+        targets.append(target)
+    return targets
+
+
+def _notes(
+    clips: Sequence[Clip], motions: Sequence[Motion], frame: Frame, ending: str
+) -> list[str]:
+    notes = [f"frame: {frame.words}"]
+    if any(not clip.fps > 0 for clip in clips):
+        notes.append(f"{FPS:g} frames per second, assumed")
+    unknown = sum(int((~np.isfinite(m.positions).all(-1)).sum()) for m in motions)
+    if unknown:
+        left = "filled in from the frames around" if ending in (".bvh", ".glb") else "left unknown"
+        notes.append(f"{unknown:,} unknown joints {left}")
+    return notes
+
+
+def _displacement(motions: Sequence[Motion]) -> str:
+    """How far constant bones move the joints, in words."""
+    distances = []
+    for motion in motions:
+        positions = motion.complete()
+        found = find_rotations(positions, motion.skeleton, motion.frame)
+        offsets = np.broadcast_to(found.rest, positions.shape).copy()
+        offsets[:, motion.skeleton.root] = found.offsets[:, motion.skeleton.root]
+        rebuilt = forward_kinematics(found.local, offsets, motion.skeleton)
+        distances.append(np.linalg.norm(rebuilt - positions, axis=-1) / motion.frame.factor)
+    error = 1000 * np.concatenate([d.ravel() for d in distances])
+    mean, most = error.mean(), error.max()
+    return f"constant bones move joints by {mean:.1f} mm in the mean, {most:.1f} mm at most"

@@ -1,0 +1,210 @@
+"""Joints that a detector did not see: which keypoints cannot be right, and what stands in for them.
+
+Keypoints are (T, J, 2), pixels, x right, y down; `seen` is (T, J), bool.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ites.pose.skeleton import HUMAN36M, Skeleton
+
+Floats = NDArray[np.floating]
+Mask = NDArray[np.bool_]
+
+FAR = 10.0
+"""A keypoint farther from the body's middle than so many times its median joint is no part of it.
+
+Of the poses of the CMU database none reaches 7.
+"""
+OUTSIDE = 1.0
+"""Image widths and heights beyond the border from which on a keypoint counts as impossible."""
+BRIDGE = 0.5
+"""Seconds without anybody that are filled between frames that show somebody."""
+SPREADS, SHARE = 6.0, 0.5
+"""How far from the median a value may be to count in `robust_mean`: median absolute deviations,
+and at least a share of the median itself."""
+
+# A standing person seen from the front: each joint's offset from its parent, in distances from
+# pelvis to crown; the mean bones of 17 subjects of the CMU database. Sideways offsets hold for a
+# person who faces the camera or turns the back, and shrink as he turns.
+_STANDING = {
+    "right_hip": (-0.12, 0.02),
+    "right_knee": (0.0, 0.55),
+    "right_ankle": (0.0, 0.60),
+    "left_hip": (0.12, 0.02),
+    "left_knee": (0.0, 0.55),
+    "left_ankle": (0.0, 0.60),
+    "spine": (0.0, -0.33),
+    "thorax": (0.0, -0.33),
+    "neck": (0.0, -0.19),
+    "head": (0.0, -0.15),
+    "left_shoulder": (0.21, 0.06),
+    "left_elbow": (0.0, 0.38),
+    "left_wrist": (0.0, 0.35),
+    "right_shoulder": (-0.21, 0.06),
+    "right_elbow": (0.0, 0.38),
+    "right_wrist": (0.0, 0.35),
+}
+
+
+def robust_mean(values: Floats) -> float:
+    """The mean of those values that lie near their median; nan of none.
+
+    Near: within 6 median absolute deviations, or within half of the median. Values that are not
+    finite do not count.
+    """
+    values = np.asarray(values, np.float64)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return float("nan")
+    median = float(np.median(values))
+    off = np.abs(values - median)
+    return float(values[off <= max(SPREADS * float(np.median(off)), SHARE * abs(median))].mean())
+
+
+def impossible(
+    keypoints: Floats, seen: Mask | None = None, image_size: tuple[int, int] | None = None
+) -> Mask:
+    """Which keypoints cannot be right: not finite, far outside the image or far from the body.
+
+    Outside: by more than the image's own width or height, unless most keypoints are, which says
+    that the image size is wrong. Far: `FAR` times the median distance of the joints seen from their
+    median, of this frame or the clip.
+
+    Args:
+        keypoints: (T, J, 2), pixels.
+        seen: (T, J), which of them count at all; None: all.
+        image_size: (width, height), pixels, where known.
+
+    Returns:
+        (T, J) bool; False where not `seen`.
+    """
+    finite = np.isfinite(keypoints).all(-1)
+    seen = np.ones(finite.shape, bool) if seen is None else seen
+    bad = seen & ~finite
+    usable = seen & finite
+    if image_size is not None and usable.any():
+        size = np.asarray(image_size, np.float64)
+        out = (np.where(usable[..., None], keypoints, 0) < -OUTSIDE * size) | (
+            np.where(usable[..., None], keypoints, 0) > (1 + OUTSIDE) * size
+        )
+        outside = usable & out.any(-1)
+        if np.count_nonzero(outside) < 0.5 * np.count_nonzero(usable):
+            bad |= outside
+            usable &= ~outside
+    frames = np.flatnonzero(usable.sum(1) > 2)
+    if not len(frames):
+        return bad
+    rows = np.where(usable[frames, :, None], keypoints[frames], np.nan).astype(np.float64)
+    away = np.linalg.norm(rows - np.nanmedian(rows, axis=1, keepdims=True), axis=-1)
+    size_of_frame = np.nanmedian(away, axis=1)
+    usual = float(np.median(size_of_frame))
+    limit = FAR * np.clip(size_of_frame, usual, 4 * usual)
+    if usual > 0:
+        bad[frames] |= np.nan_to_num(away) > limit[:, None]
+    return bad
+
+
+def interpolate(keypoints: Floats, seen: Mask) -> Floats:
+    """Fill joints that are missing in some frames linearly in time, the ends with the nearest.
+
+    Args:
+        keypoints: (T, J, D).
+        seen: (T, J).
+
+    Returns:
+        (T, J, D); a joint that is never seen keeps what stands there.
+    """
+    filled, frames = keypoints.copy(), np.arange(len(keypoints))
+    for joint in np.flatnonzero(~seen.all(0) & seen.any(0)):
+        there = seen[:, joint]
+        for axis in range(keypoints.shape[2]):
+            filled[~there, joint, axis] = np.interp(
+                frames[~there], frames[there], keypoints[there, joint, axis]
+            )
+    return filled
+
+
+def unknown(seen: Mask, fps: float = float("nan")) -> Mask:
+    """Of which joints nothing is known (T, J) bool.
+
+    These are joints that are never seen in the clip, and all joints of frames that show none. A gap
+    of up to `BRIDGE` seconds between two frames that show somebody does not count: what was seen on
+    both sides tells of it.
+
+    Args:
+        seen: (T, J).
+        fps: frames per second; nan: taken as 25.
+    """
+    empty, longest = ~seen.any(1), round(BRIDGE * (fps if fps > 0 else 25.0))
+    edges = np.flatnonzero(np.diff(empty, prepend=False, append=False))
+    for start, stop in edges.reshape(-1, 2):
+        if start > 0 and stop < len(empty) and stop - start <= longest:
+            empty[start:stop] = False
+    return ~seen.any(0)[None] | empty[:, None]
+
+
+def fill(keypoints: Floats, seen: Mask, skeleton: Skeleton) -> Floats:
+    """Put something in place of each missing joint, for a network that needs all of them.
+
+    A joint seen in another frame of the clip: `interpolate`. One that is never seen: where a
+    standing person has it, from the nearest joint of the skeleton that is seen, at the size of the
+    bones that are seen; in another skeleton than Human3.6M's, at that joint.
+
+    Args:
+        keypoints: (T, J, 2), pixels.
+        seen: (T, J).
+        skeleton: of the joints.
+
+    Returns:
+        (T, J, 2), all finite.
+    """
+    if seen.all():
+        return keypoints
+    filled, known = interpolate(keypoints, seen), seen.any(0)
+    if known.all():
+        return filled
+    offsets = _standing(filled, known, skeleton)
+    filled[:, ~known] = 0
+    if not known.any():  # somebody must stand somewhere
+        known[skeleton.root] = True
+    while not known.all():
+        before = known.copy()
+        for joint in np.flatnonzero(~before):
+            parent = skeleton.parents[joint]
+            children = [c for p, c in skeleton.bones if p == joint and before[c]]
+            if parent >= 0 and before[parent]:
+                filled[:, joint] = filled[:, parent] + offsets[:, joint]
+            elif children:
+                filled[:, joint] = np.mean([filled[:, c] - offsets[:, c] for c in children], axis=0)
+            else:
+                continue
+            known[joint] = True
+    return filled
+
+
+def _standing(keypoints: Floats, known: Mask, skeleton: Skeleton) -> Floats:
+    """(T, J, 2): each joint's offset from its parent, pixels, of a standing person."""
+    offsets = np.zeros(keypoints.shape, keypoints.dtype)
+    if skeleton.joints != HUMAN36M.joints:
+        return offsets
+    model = np.array([_STANDING.get(name, (0.0, 0.0)) for name in skeleton.joints])
+    lengths = [
+        np.quantile(np.linalg.norm(keypoints[:, j] - keypoints[:, p], axis=-1), 0.9)
+        / np.linalg.norm(model[j])
+        for p, j in skeleton.bones
+        if known[p] and known[j]
+    ]
+    size = float(np.median(lengths)) if lengths else 1.0
+    offsets[:] = size * model
+    sides = np.zeros(len(keypoints))
+    for name in ("shoulder", "hip"):
+        left, right = (skeleton.joints.index(f"{side}_{name}") for side in ("left", "right"))
+        if known[left] and known[right] and size > 0:
+            across = keypoints[:, left, 0] - keypoints[:, right, 0]
+            sides = np.clip(across / (size * (model[left, 0] - model[right, 0])), -1, 1)
+            break
+    offsets[..., 0] *= sides[:, None]
+    return offsets

@@ -1,0 +1,170 @@
+"""Read and write HDF5 files: whatever their bytes are, and on a full disk.
+
+What a file declares is held against its size. A full disk is an error, not the end of the process.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from ites.errors import ItesError
+from ites.system.files import EXPANSION, EXPANSION_FREE, reading, require_file
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str], expected: str) -> Iterator[h5py.File]:
+    """Open an HDF5 file to read; whatever is raised in the block names the file.
+
+    Args:
+        path: the file.
+        expected: what it should be, such as "a pose store".
+
+    Raises:
+        ItesError: the file is absent or is no HDF5 file, or the block raised an error of any kind.
+    """
+    path = require_file(path)
+    with reading(path, expected):
+        if not h5py.is_hdf5(path):
+            raise ItesError(f"{path}: expected {expected}, got another file than HDF5")
+        with h5py.File(path, "r") as file:
+            yield file
+
+
+def dataset(group: h5py.Group, name: str, who: str, kinds: str = "fiu") -> h5py.Dataset:
+    """A dataset that can be read: its declared size is believable and its data lie in the file.
+
+    Args:
+        group: where to look; a file is a group.
+        name: the dataset's path in it.
+        who: the file, and where in it, for messages.
+        kinds: the letters of numpy's kinds of type that are expected; "O" is text.
+
+    Raises:
+        ItesError: there is no such dataset, it has another type, its data lie in another file, or
+            it declares more than `EXPANSION` times the file's bytes.
+    """
+    found = group.get(name)
+    if not isinstance(found, h5py.Dataset):
+        raise ItesError(
+            f"{who}: expected a dataset {name}, got {'none' if found is None else 'a group'}"
+        )
+    if found.dtype.kind not in kinds:
+        wanted = "text" if kinds == "O" else "numbers"
+        raise ItesError(f"{who}: {name}: expected {wanted}, got {found.dtype}")
+    if kinds == "O" and h5py.check_string_dtype(found.dtype) is None:
+        raise ItesError(f"{who}: {name}: expected text, got references or lists")
+    if found.shape is None:
+        raise ItesError(f"{who}: {name}: expected an array, got a dataset without a shape")
+    if found.is_virtual or found.external or found.file.filename != group.file.filename:
+        raise ItesError(f"{who}: {name}: expected data in the file itself, got a link to another")
+    allowed = max(EXPANSION * group.file.id.get_filesize(), EXPANSION_FREE)
+    item = found.dtype.itemsize
+    for what, shape in (("values", found.shape), ("chunks", found.chunks or ())):
+        if math.prod(shape) * item > allowed:
+            raise ItesError(
+                f"{who}: {name}: expected at most {allowed:,} bytes in a file of its size, got "
+                f"{what} of {math.prod(shape) * item:,} declared"
+            )
+    return found
+
+
+class H5Writer(h5py.File):
+    """A new HDF5 file, to be written; a context manager.
+
+    HDF5 cannot close a file after a write that failed: the process crashes at its end. So HDF5
+    never sees a failure here. What cannot be written is kept in memory, and the error is raised by
+    `check` and by the end of the block.
+
+    Args:
+        path: the file; replaced if it exists.
+
+    Raises:
+        OSError: the file cannot be made, or at the end of the block, it could not be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._disk = _Disk(Path(path))
+        super().__init__(self._disk, "w")
+
+    def check(self) -> None:
+        """Raise the error of a write that failed; call it after each large one."""
+        if self._disk.error is not None:
+            raise self._disk.error
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._disk.close()
+        if error[0] is None:
+            self.check()
+
+
+class _Disk(io.RawIOBase):
+    """A file, and in memory what it could not take; the methods are those that h5py calls."""
+
+    def __init__(self, path: Path) -> None:
+        self.error: BaseException | None = None
+        self._file = path.open("w+b", buffering=0)
+        self._kept: list[tuple[int, bytes]] = []
+        self._place = self._size = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
+        self._place = start + offset
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        try:
+            if self.error is None:
+                _write_all(self._file.fileno(), view, self._place)
+        except BaseException as error:  # an interrupt too must not come between HDF5's steps
+            self.error = error
+        if self.error is not None:
+            self._kept.append((self._place, bytes(view)))
+        self._place += len(view)
+        self._size = max(self._size, self._place)
+        return len(view)
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        start, view[:] = self._place, bytes(len(view))
+        self._file.seek(start)
+        self._file.readinto(view)
+        for place, data in self._kept:
+            first, last = max(place, start), min(place + len(data), start + len(view))
+            if first < last:
+                view[first - start : last - start] = data[first - place : last - place]
+        self._place += len(view)
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        size = self._place if size is None else size
+        try:
+            if self.error is None:
+                os.ftruncate(self._file.fileno(), size)
+        except BaseException as error:
+            self.error = error
+        self._size = size
+        return size
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _write_all(file: int, data: memoryview, place: int) -> None:
+    while len(data):
+        os.lseek(file, place, os.SEEK_SET)
+        count = os.write(file, data)
+        data, place = data[count:], place + count

@@ -1,0 +1,80 @@
+"""Keep a second process from the same work; a process that dies leaves no lock behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ites.errors import ItesError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+@contextmanager
+def lock(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Hold a lock during the block, by a file that holds this process's number.
+
+    The system frees the lock when the process ends, however it ends. The file is removed at the
+    end of the block, and so are folders that were made for it and stayed empty. Where the system
+    or the file system has no locks, nothing is held.
+
+    Args:
+        path: the lock file.
+        what: what only one process may do, such as "run: a training".
+
+    Raises:
+        ItesError: another process holds the lock; the message has its number.
+        OSError: the file cannot be made.
+    """
+    path = Path(path)
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = _acquire(path, what)
+        try:
+            os.ftruncate(handle, 0)
+            os.write(handle, f"{os.getpid()}\n".encode())
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)  # still locked: nobody else has it
+            os.close(handle)
+    finally:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _acquire(path: Path, what: str) -> int:
+    """A handle of the lock file, locked."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _flock(handle)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(path), os.fstat(handle)):
+                    return handle
+        except BlockingIOError:
+            holder = os.read(handle, 20).decode(errors="replace").strip() or "unknown"
+            os.close(handle)
+            raise ItesError(f"{what} is going on in process {holder}") from None
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # its holder removed it between the two calls: again
+
+
+def _flock(handle: int) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a file system without locks
+        return

@@ -1,0 +1,341 @@
+"""Exports, read back by libraries that are not ours."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ites.data.clips import Clip, Clips
+from ites.data.lifted import read_clips, write_clips
+from ites.errors import ItesError
+from ites.export import PRESETS, export
+from ites.export.frames import CAMERA, OPENSIM, UNITY, UNREAL, Y_UP, Z_UP
+from ites.export.motion import to_motion
+from ites.export.rotations import (
+    euler_zxy,
+    find_rotations,
+    forward_kinematics,
+    quaternions,
+)
+from ites.pose.skeleton import HUMAN36M, Skeleton
+
+TREE = Skeleton("arm", ("base", "middle", "tip"), (-1, 0, 1), head=2)
+
+
+def standing() -> np.ndarray:
+    """(17, 3) a person who stands and faces the camera, camera axes, metres."""
+    return np.array(
+        [
+            (0, 0, 0), (-0.13, 0, 0), (-0.13, 0.44, 0), (-0.13, 0.88, 0),
+            (0.13, 0, 0), (0.13, 0.44, 0), (0.13, 0.88, 0),
+            (0, -0.23, 0), (0, -0.48, 0), (0, -0.56, -0.05), (0, -0.72, 0),
+            (0.15, -0.45, 0), (0.17, -0.17, 0), (0.18, 0.08, 0),
+            (-0.15, -0.45, 0), (-0.17, -0.17, 0), (-0.18, 0.08, 0),
+        ],
+        np.float32,
+    )  # fmt: skip
+
+
+def clips(frames: int = 40, names: tuple[str, ...] = ("walk",), seed: int = 0) -> Clips:
+    """Clips of people who move at random, their bones of varying length."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for index, name in enumerate(names):
+        count = frames + 7 * index
+        wander = rng.normal(0, 0.02, (count, 17, 3)).cumsum(0).astype(np.float32)
+        wander[:, 0] = 0
+        made.append(
+            Clip(
+                name=name,
+                keypoints=np.zeros((count, 17, 2), np.float32),
+                fps=25.0 + 5 * index,
+                positions=standing() + wander,
+                sign_confidence=np.linspace(0, 1, count, dtype=np.float32),
+            )
+        )
+    return Clips(HUMAN36M, made)
+
+
+def test_frames_are_what_their_words_say() -> None:
+    right, down, forward = np.eye(3)
+    for frame, expected in (
+        (CAMERA, {"right": (1, 0, 0), "up": (0, -1, 0), "forward": (0, 0, 1)}),
+        (Y_UP, {"right": (1, 0, 0), "up": (0, 1, 0), "forward": (0, 0, -1)}),
+        (Z_UP, {"right": (1, 0, 0), "up": (0, 0, 1), "forward": (0, 1, 0)}),
+        (UNITY, {"right": (1, 0, 0), "up": (0, 1, 0), "forward": (0, 0, 1)}),
+        (UNREAL, {"right": (0, 1, 0), "up": (0, 0, 1), "forward": (1, 0, 0)}),
+        (OPENSIM, {"right": (0, 0, -1), "up": (0, 1, 0), "forward": (-1, 0, 0)}),
+    ):
+        for vector, name in ((right, "right"), (-down, "up"), (forward, "forward")):
+            assert np.allclose(frame.convert(vector) / frame.factor, expected[name]), frame.axes
+        handed = round(np.linalg.det(np.array(frame.matrix)))
+        assert handed == (1 if "right-handed" in frame.axes else -1)
+        assert np.allclose(frame.up, expected["up"])
+
+
+def test_rotations_give_back_positions_and_constant_bones_keep_their_length() -> None:
+    motion = to_motion(clips().clips[0], HUMAN36M, Y_UP)
+    found = find_rotations(motion.positions, HUMAN36M, Y_UP)
+    again = forward_kinematics(found.local, found.offsets, HUMAN36M)
+    assert np.abs(again - motion.positions).max() < 1e-12
+    assert np.allclose(found.local @ found.local.swapaxes(-1, -2), np.eye(3))
+    assert np.allclose(np.linalg.det(found.local), 1)
+    offsets = np.broadcast_to(found.rest, motion.positions.shape).copy()
+    rebuilt = forward_kinematics(found.local, offsets, HUMAN36M)
+    parents, joints = np.array(HUMAN36M.bones).T
+    lengths = np.linalg.norm(rebuilt[:, joints] - rebuilt[:, parents], axis=-1)
+    assert np.ptp(lengths, axis=0).max() < 1e-12
+
+
+def test_a_t_pose_has_no_rotation() -> None:
+    """Joints of a person in the rest pose, whatever the frame, are not turned."""
+    found = find_rotations(to_motion(clips().clips[0], HUMAN36M, Y_UP).positions, HUMAN36M, Y_UP)
+    offsets = found.rest[None].copy()
+    pose = forward_kinematics(np.tile(np.eye(3), (1, 17, 1, 1)), offsets, HUMAN36M)
+    for frame in (Y_UP, OPENSIM, Z_UP):
+        turned = pose @ np.array(Y_UP.matrix) @ np.array(frame.matrix).T
+        again = find_rotations(turned, HUMAN36M, frame)
+        assert np.allclose(again.local, np.eye(3), atol=1e-12)
+
+
+@pytest.mark.parametrize("bend", [0.0, 90.0, 180.0])
+def test_a_bone_turns_by_the_shortest_way(bend: float) -> None:
+    angle = np.radians(bend)
+    tip = np.array([np.sin(angle), 1 + np.cos(angle), 0])
+    positions = np.array([[[0, 0, 0], [0, 1, 0], [0, 2, 0]], [[0, 0, 0], [0, 1, 0], tip]], float)
+    found = find_rotations(positions, TREE, Y_UP)
+    turn = np.degrees(np.arccos(np.clip((np.trace(found.local[1, 1]) - 1) / 2, -1, 1)))
+    assert turn == pytest.approx(bend, abs=1e-6)
+    assert np.allclose(forward_kinematics(found.local, found.offsets, TREE), positions)
+
+
+def test_angles_and_quaternions_mean_the_same_rotations() -> None:
+    rng = np.random.default_rng(3)
+    q = rng.normal(size=(200, 2, 4))
+    q /= np.linalg.norm(q, axis=-1, keepdims=True)
+    x, y, z, w = np.moveaxis(q, -1, 0)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    rotation = np.moveaxis(np.array(rows), (0, 1), (-2, -1))
+    found = quaternions(rotation)
+    assert np.allclose(np.abs(np.sum(found * q, axis=-1)), 1)
+    assert (np.sum(found[1:] * found[:-1], axis=-1) >= 0).all()
+
+    def about(axis: int, degrees: np.ndarray) -> np.ndarray:
+        c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        m = np.zeros((*degrees.shape, 3, 3))
+        i, j = [(1, 2), (2, 0), (0, 1)][axis]
+        m[..., axis, axis] = 1
+        m[..., i, i], m[..., j, j], m[..., i, j], m[..., j, i] = c, c, -s, s
+        return m
+
+    angles = euler_zxy(rotation)
+    again = about(2, angles[..., 0]) @ about(0, angles[..., 1]) @ about(1, angles[..., 2])
+    assert np.allclose(again, rotation)
+    assert np.abs(np.diff(euler_zxy(about(1, np.arange(0, 720, 10.0)[:, None])), axis=0)).max() < 11
+
+
+@pytest.mark.parametrize("preset", [None, *PRESETS])
+def test_bvh_is_read_back(tmp_path, preset: str | None) -> None:
+    bvhio = pytest.importorskip("bvhio")
+    given = clips()
+    summary = export(given, tmp_path / "walk.bvh", preset=preset)
+    assert summary["files"] == [str(tmp_path / "walk.bvh")]
+    frame = PRESETS[preset].interchange if preset else Y_UP
+    motion = to_motion(given.clips[0], HUMAN36M, frame)
+    root = bvhio.readAsHierarchy(str(tmp_path / "walk.bvh"))
+    for index in (0, 11, 39):
+        root.loadPose(index)
+        read = {joint.Name: np.array(joint.PositionWorld) for joint, _, _ in root.layout()}
+        for joint, name in enumerate(HUMAN36M.joints):
+            error = np.abs(read[name] - motion.positions[index, joint]).max() / frame.factor
+            assert error < 1e-3, (index, name)
+
+
+def test_bvh_of_constant_bones_has_rotations_alone(tmp_path) -> None:
+    pybvh = pytest.importorskip("pybvh")
+    given = clips()
+    motion = to_motion(given.clips[0], HUMAN36M, Y_UP)
+    found = find_rotations(motion.positions, HUMAN36M, Y_UP)
+    offsets = np.broadcast_to(found.rest, motion.positions.shape)
+    rigid = forward_kinematics(found.local, offsets, HUMAN36M)
+    camera = (rigid @ np.array(Y_UP.matrix)).astype(np.float32)
+    steady = replace(given, clips=[replace(given.clips[0], positions=camera)])
+    summary = export(steady, tmp_path / "walk.bvh", bones="constant")
+    assert "constant bones move joints by 0.0 mm" in summary["notes"][-1]
+    text = (tmp_path / "walk.bvh").read_text()
+    assert text.count("CHANNELS 6") == 1 and text.count("CHANNELS 3") == 16
+    read = pybvh.read_bvh_file(tmp_path / "walk.bvh")
+    assert read.frame_time == pytest.approx(0.04)
+    positions = read.joint_positions()
+    order = [read.joint_names.index(name) for name in HUMAN36M.joints]
+    assert np.abs(positions[:, order] - rigid).max() < 1e-3
+
+
+def test_trc_is_read_back(tmp_path) -> None:
+    trc = pytest.importorskip("trc")
+    given = clips()
+    given.clips[0].positions[5, 3] = np.nan
+    export(given, tmp_path / "walk.trc", preset="opensim")
+    read = trc.TRCData()
+    read.load(str(tmp_path / "walk.trc"))
+    expected = OPENSIM.convert(given.clips[0].positions)
+    assert read["Units"] == "m" and read["DataRate"] == 25.0 and read["NumFrames"] == 40
+    assert read["Markers"] == list(HUMAN36M.joints)
+    for frame in range(40):
+        time, points = read[frame + 1]
+        assert time == pytest.approx(frame / 25)
+        known = np.isfinite(expected[frame]).all(-1)
+        assert np.abs(np.array(points)[known] - expected[frame][known]).max() < 1e-3
+        assert np.isnan(np.array(points)[~known]).all()
+
+
+def test_c3d_is_read_back(tmp_path) -> None:
+    pytest.importorskip("ezc3d")
+    c3d = pytest.importorskip("c3d")
+    given = clips()
+    given.clips[0].positions[5, 3] = np.nan
+    export(given, tmp_path / "walk.c3d")
+    with (tmp_path / "walk.c3d").open("rb") as file:
+        reader = c3d.Reader(file)
+        points = np.array([frame[1] for frame in reader.read_frames()])  # (T, J, 5)
+    expected = Y_UP.convert(given.clips[0].positions)
+    known = np.isfinite(expected).all(-1)
+    assert np.abs(points[known, :3] - expected[known]).max() < 1e-3
+    assert points[5, 3, 3] == -1 and (points[known, 3] == 0).all()
+    assert reader.get("POINT").get("UNITS").string_value.strip() == "m"
+    assert reader.point_rate == pytest.approx(25)
+    assert [label.strip() for label in reader.point_labels] == list(HUMAN36M.joints)
+
+
+def test_gltf_is_read_back(tmp_path) -> None:
+    pygltflib = pytest.importorskip("pygltflib")
+    trimesh = pytest.importorskip("trimesh")
+    given = clips(names=("walk", "run"))
+    export(given, tmp_path / "two.glb")
+    scene = trimesh.load(str(tmp_path / "two.glb"))
+    assert len(scene.geometry) == 2
+    document = pygltflib.GLTF2().load(str(tmp_path / "two.glb"))
+    blob = document.binary_blob()
+
+    def array(index: int) -> np.ndarray:
+        accessor = document.accessors[index]
+        view = document.bufferViews[accessor.bufferView]
+        raw = blob[view.byteOffset : view.byteOffset + view.byteLength]
+        return np.frombuffer(raw, np.float32).reshape(accessor.count, -1)
+
+    assert [animation.name for animation in document.animations] == ["walk", "run"]
+    for clip, animation, skin in zip(given.clips, document.animations, document.skins, strict=True):
+        places = {}
+        for channel in animation.channels:
+            sampler = animation.samplers[channel.sampler]
+            places[channel.target.node, channel.target.path] = array(sampler.output)
+        times = array(animation.samplers[0].input)[:, 0]
+        assert np.allclose(times, np.arange(len(clip)) / clip.fps)
+        above = {c: i for i, node in enumerate(document.nodes) for c in node.children or []}
+        expected = Y_UP.convert(clip.positions)
+        for frame in (0, 17):
+
+            def world(node: int, frame=frame, places=places, above=above) -> np.ndarray:
+                matrix = np.eye(4)
+                if (node, "translation") in places:
+                    x, y, z, w = places[node, "rotation"][frame].astype(float)
+                    matrix[:3, :3] = [
+                        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+                        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+                        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+                    ]
+                    matrix[:3, 3] = places[node, "translation"][frame]
+                return world(above[node]) @ matrix if node in above else matrix
+
+            for joint, node in enumerate(skin.joints):
+                assert document.nodes[node].name == HUMAN36M.joints[joint]
+                assert np.abs(world(node)[:3, 3] - expected[frame, joint]).max() < 1e-3
+
+
+@pytest.mark.parametrize("preset, frame", [(None, CAMERA), ("unreal", UNREAL), ("blender", Z_UP)])
+def test_tables_hold_positions_and_say_their_frame(tmp_path, preset, frame) -> None:
+    given = clips(names=("walk", "run"))
+    given.clips[1].positions[2, 4] = np.nan
+    export(given, tmp_path / "poses.json", preset=preset)
+    read = json.loads((tmp_path / "poses.json").read_text())
+    assert (read["axes"], read["unit"]) == (frame.axes, frame.unit)
+    assert [c["fps"] for c in read["clips"]] == [25.0, 30.0]
+    for clip, found in zip(given.clips, read["clips"], strict=True):
+        expected = frame.convert(clip.positions)
+        got = np.array(found["positions"], float)
+        assert np.allclose(got, expected, atol=1e-5, equal_nan=True)
+    assert read["clips"][1]["positions"][2][4] == [None] * 3
+
+    export(given, tmp_path / "poses.csv", preset=preset)
+    lines = (tmp_path / "poses.csv").read_text().splitlines()
+    head = [line for line in lines if line.startswith("#")]
+    assert any(frame.words in line for line in head) and any("25, 30" in line for line in head)
+    columns = lines[len(head)].split(",")
+    assert columns[:4] == ["clip", "frame", "time", "pelvis_x"]
+    assert columns[-1] == "sign_confidence"
+    row = lines[len(head) + 1 + 40 + 2].split(",")
+    assert row[:3] == ["run", "2", "0.066667"]
+    assert row[3 + 3 * 4 : 3 + 3 * 5] == ["", "", ""]
+    expected = frame.convert(given.clips[1].positions)[2, 5]
+    assert np.allclose([float(v) for v in row[18:21]], expected, atol=1e-4 * frame.factor)
+
+
+def test_h5_and_npz_stay_whole(tmp_path) -> None:
+    given = clips(names=("walk", "run", "sit"))
+    write_clips(tmp_path / "lifted.npz", given)
+    export(tmp_path / "lifted.npz", tmp_path / "some.h5", clip="run")
+    (read,) = read_clips(tmp_path / "some.h5").clips
+    assert read.name == "run"
+    assert np.array_equal(read.positions, given.clips[1].positions)
+    assert np.array_equal(read.sign_confidence, given.clips[1].sign_confidence)
+
+
+def test_several_people_make_several_files_and_the_floor_is_under_all(tmp_path) -> None:
+    given = clips(names=("cam 1/person 2", "cam 1:person 2", "run"))
+    summary = export(given, tmp_path / "x.trc", floor=True)
+    names = [path.rsplit("/", 1)[1] for path in summary["files"]]
+    assert names == ["x-cam_1_person_2.trc", "x-cam_1_person_2-1.trc", "x-run.trc"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names)
+    for name in names:
+        rows = [line.split("\t") for line in (tmp_path / name).read_text().splitlines()[6:]]
+        heights = np.array([[float(v) for v in row[3::3]] for row in rows])
+        assert heights.min() == pytest.approx(0, abs=1e-5)
+
+
+def test_unknown_joints_are_told_and_bvh_goes_on(tmp_path) -> None:
+    given = clips()
+    given.clips[0].positions[:, 3] = np.nan
+    given.clips[0].positions[4:8, 13] = np.nan
+    summary = export(given, tmp_path / "x.bvh")
+    assert "44 unknown joints filled in from the frames around" in summary["notes"]
+    assert "nan" not in (tmp_path / "x.bvh").read_text()
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("x.fbx", {}, "must end in .npz, .h5, .csv"),
+        ("x.bvh", {"preset": "maya"}, "preset must be one of blender, unity"),
+        ("x.bvh", {"bones": "soft"}, "bones must be one of exact, constant"),
+        ("x.trc", {"bones": "constant"}, "a choice of BVH files alone"),
+        ("x.npz", {"preset": "unity"}, "keeps camera axes and metres"),
+        ("x.bvh", {"clip": "nobody"}, "whose name holds 'nobody', got walk"),
+    ],
+)
+def test_what_cannot_be_is_refused(tmp_path, name, options, message) -> None:
+    with pytest.raises(ItesError, match=message):
+        export(clips(), tmp_path / name, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_clip_without_3d_is_refused(tmp_path) -> None:
+    given = clips()
+    flat = replace(given, clips=[replace(given.clips[0], positions=None)])
+    with pytest.raises(ItesError, match="walk: expected 3D positions"):
+        export(flat, tmp_path / "x.bvh")
+    assert list(tmp_path.iterdir()) == []
