@@ -34,7 +34,7 @@ OPS = (
 EXTRAS = {
     "view": ("plotly", "matplotlib", "imageio_ffmpeg", "PIL"),
     "log": ("tensorboard",),
-    "data": ("cdflib",),
+    "data": ("cdflib", "scipy"),
 }
 
 
