@@ -29,7 +29,7 @@ from ites.pose.skeleton import Skeleton  # noqa: E402
 from ites.runs.checkpoint import load_model  # noqa: E402
 from ites.show.render import Drawing  # noqa: E402
 from ites.show.scene import to_truth  # noqa: E402
-from ites.system.files import replacing  # noqa: E402
+from ites.system.files import atomic_write  # noqa: E402
 
 
 def frames_of(data: Path, count: int) -> tuple[Skeleton, Clip, np.ndarray]:
@@ -75,7 +75,7 @@ def draw(skeleton: Skeleton, clip: Clip, rows: dict[str, np.ndarray | None], pat
     for row, name in enumerate(("2D", *rows)):
         figure.text(0.012, 1 - (row + 0.5) * high, name, rotation=90, va="center", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png")
     plt.close(figure)
 

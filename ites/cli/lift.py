@@ -7,7 +7,17 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ites.cli.options import Device, Layout, MinConfidence, Person, Stage, say
+from ites.cli.options import (
+    Device,
+    FlipY,
+    Layout,
+    MinConfidence,
+    Person,
+    Rotate,
+    Stage,
+    SwapSides,
+    say,
+)
 
 OPTIONS = {
     "focal-length-assumed": "--focal-length or --field-of-view, --image-size",
@@ -32,6 +42,9 @@ def lift(
     layout: Layout = None,
     person: Person = None,
     min_confidence: MinConfidence = None,
+    flip_y: FlipY = False,
+    rotate: Rotate = 0,
+    swap_sides: SwapSides = False,
     focal_length: Annotated[float | None, typer.Option(help="Pixels.")] = None,
     field_of_view: Annotated[float | None, typer.Option(help="Horizontal, degrees.")] = None,
     image_size: Annotated[
@@ -73,6 +86,8 @@ def lift(
 
     Example: ites lift runs/cmu clip.npz --layout coco17 -o clip3d.npz
     """
+    from ites.cli.hints import tell
+    from ites.data.corrections import Corrections
     from ites.inference.lift import lift as run_lift
 
     given: dict[str, Any] = {"body_size": body_size, "batch_size": batch_size}
@@ -85,6 +100,7 @@ def lift(
         layout=layout,
         person=person,
         min_confidence=min_confidence,
+        corrections=Corrections(flip_y=flip_y, rotate=rotate, swap_sides=swap_sides),
         focal_length=focal_length,
         field_of_view=field_of_view,
         image_size=image_size,
@@ -102,6 +118,7 @@ def lift(
         return
     for code, note in zip(summary["codes"], summary["notes"], strict=True):
         say(f"{note} ({OPTIONS[code]})" if code in OPTIONS else note)
+    tell(summary.get("findings", []))
     clips = "1 clip" if summary["clips"] == 1 else f"{summary['clips']:,} clips"
     say(
         f"{summary['out']}: {summary['poses']:,} poses in {clips} lifted by the "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -19,7 +19,10 @@ from ites.data.store import PoseStore, Sequence
 from ites.errors import ItesError
 from ites.pose.missing import fill, impossible
 from ites.pose.skeleton import HUMAN36M, Skeleton
-from ites.system.files import existing, load_npy, load_npz, reading
+from ites.system.files import load_npy, load_npz, reading, require_file
+
+if TYPE_CHECKING:
+    from ites.data.corrections import Corrections
 
 Floats = NDArray[np.floating]
 ASSUMED_FPS = 25.0
@@ -160,6 +163,7 @@ class KeypointReader:
 
     Args:
         path, skeleton, split, layout, options: see `read_keypoints`.
+        corrections: what to do to the clips after reading them; None: nothing.
 
     Raises:
         ItesError: as `read_keypoints`.
@@ -174,10 +178,13 @@ class KeypointReader:
         skeleton: Skeleton = HUMAN36M,
         split: str | None = None,
         layout: str | None = None,
+        corrections: Corrections | None = None,
         **options: Any,
     ) -> None:
         path = Path(path)
         self._store: PoseStore | None = None
+        self._sources: list[tuple[Floats, str]] = []
+        self._corrections = corrections
         self.notes: list[str] = []
         if _is_store(path):
             with reading(path, "a pose store"):
@@ -188,7 +195,8 @@ class KeypointReader:
         from ites.data.readers import read  # the readers' clips are of this module
 
         recording = read(path, layout=layout, skeleton=skeleton, **options)
-        self.notes = recording.notes
+        self.notes = [*recording.notes, *(corrections.lines() if corrections else [])]
+        self._sources = [(source.array(), recording.layout) for source in recording.source]
         self._clips = Clips(recording.skeleton, recording.clips, title=path.name)
         self.skeleton = recording.skeleton
         self.lengths = [len(clip) for clip in recording.clips]
@@ -211,13 +219,23 @@ class KeypointReader:
     def read(self, chosen: slice = slice(None)) -> Clips:  # noqa: B008 - immutable
         """The clips of a slice, all by default; of a store no others are read."""
         if self._store is None:
-            return replace(self._clips, clips=self._clips.clips[chosen])
-        return _read_store(self._store, self._rows[chosen])
+            clips = replace(self._clips, clips=self._clips.clips[chosen])
+        else:
+            clips = _read_store(self._store, self._rows[chosen])
+        if not self._corrections:
+            return clips
+        corrected = [self._corrections(clip, clips.skeleton) for clip in clips.clips]
+        return replace(clips, clips=corrected)
+
+    def sources(self, chosen: slice = slice(None)) -> list[tuple[Floats, str]]:  # noqa: B008
+        """Of the clips of a slice the detector's own joints (T, K, 3), pixels and confidence, and
+        their layout's name; nothing of a store."""
+        return self._sources[chosen]
 
 
 def _is_store(path: Path) -> bool:
     """Whether a file is HDF5, but no table of pandas' as DeepLabCut writes it."""
-    if path.is_dir() or not h5py.is_hdf5(existing(path)):
+    if path.is_dir() or not h5py.is_hdf5(require_file(path)):
         return False
     with reading(path, "a pose store"), h5py.File(path, "r") as file:
         return not any("pandas_type" in group.attrs for group in file.values())

@@ -21,7 +21,7 @@ from ites.data.store import FORMAT as STORE_FORMAT
 from ites.errors import ItesError
 from ites.pose.missing import unknown
 from ites.pose.skeleton import Skeleton
-from ites.system.files import existing, load_npz, reading, replacing
+from ites.system.files import atomic_write, load_npz, reading, require_file
 from ites.system.hdf5 import H5Writer, dataset, opened
 
 FORMAT = "ites-lifted"
@@ -83,7 +83,7 @@ class ClipsWriter:
         self._stack = ExitStack()
 
     def __enter__(self) -> ClipsWriter:
-        self._temporary = self._stack.enter_context(replacing(self.path))
+        self._temporary = self._stack.enter_context(atomic_write(self.path))
         if self.path.suffix == ".h5":
             self._file = self._stack.enter_context(H5Writer(self._temporary))
         return self
@@ -193,7 +193,7 @@ def read_clips(path: str | os.PathLike[str]) -> Clips:
         ItesError: the file is neither, its arrays do not fit together, or a value cannot be one of
             a pose.
     """
-    path = existing(path)
+    path = require_file(path)
     with reading(path, "a file that `ites lift` wrote, or a pose store"):
         arrays, texts = _contents(path)
         if texts.get("format") == STORE_FORMAT:

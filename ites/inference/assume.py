@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,17 +45,20 @@ class Assumed:
         notes: see `Note`.
         sizes: how many times as large as in training the people of a clip look, where that counts.
         filled: missing joints that were filled.
+        findings: what is implausible, each as `ites.data.checks.Finding.plain` gives it.
     """
 
     notes: list[Note] = field(default_factory=list)
     sizes: list[float] = field(default_factory=list)
     filled: int = 0
+    findings: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, other: Assumed) -> None:
         """Take in what was assumed of other clips."""
         self.notes += other.notes
         self.sizes += other.sizes
         self.filled += other.filled
+        self.findings += other.findings
 
     def all_notes(self) -> list[Note]:
         """All of it in words, each line once."""

@@ -21,7 +21,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ites.data.checks import Density, Finding, check_reader, refuse, summarise
 from ites.data.clips import Clip, Clips, KeypointReader, cut, seen_joints
+from ites.data.corrections import Corrections
 from ites.data.lifted import ClipsWriter, read_clips, read_settings, write_clips
 from ites.errors import ItesError
 from ites.inference.assume import (
@@ -60,6 +62,7 @@ def lift(
     layout: str | None = None,
     person: str | int | None = None,
     min_confidence: float | None = None,
+    corrections: Corrections | None = None,
     focal_length: float | None = None,
     field_of_view: float | None = None,
     image_size: tuple[int, int] | None = None,
@@ -86,9 +89,10 @@ def lift(
             else its teacher.
         split: of a store, the split to lift; None: "test" where there is one, else all.
         layout, person, min_confidence: see `ites.data.readers.read`.
+        corrections: what to do to the keypoints after reading them; None: nothing.
         focal_length: pixels, x and y alike; overrides the file's.
         field_of_view: horizontal, degrees, in place of the focal length.
-        image_size: (width, height) in pixels; overrides the file's.
+        image_size: (width, height) in pixels, before corrections; overrides the file's.
         fps: frames a second; overrides the file's.
         scale: what brings keypoints to the network's size. "checkpoint": the training split's
             factor, right for the cameras trained on; "clip": each clip's own, such that its mean
@@ -108,8 +112,9 @@ def lift(
 
     Returns:
         A summary: poses, clips, seconds and poses_per_second (of reading, lifting and writing
-        together, joining aside, in this call), model, device, out, and notes: what was assumed,
-        found or left out, a line each; codes: what each of them is about. Empty on all ranks but 0.
+        together, joining aside, in this call), model, device, out; notes: what was assumed, found
+        or left out, a line each; codes: what each of them is about; and findings: what is
+        implausible, each as `ites.data.checks.Finding.plain` gives it. Empty on all ranks but 0.
 
     Raises:
         ItesError: a file is not what it should be, or an argument is out of range.
@@ -135,10 +140,11 @@ def lift(
     if smooth is not None and smooth not in SMOOTHERS:
         raise ItesError(f"lift: smooth must be one of {', '.join(SMOOTHERS)}, got {smooth!r}")
     ClipsWriter(out)  # refuses a name that it could not write
+    turned = corrections is not None and corrections.rotate % 180 == 90
     camera = {
         "focal_length": focal_length,
         "field_of_view": field_of_view,
-        "image_size": image_size,
+        "image_size": image_size[::-1] if image_size and turned else image_size,
         "fps": fps,
     }
     ranks = Ranks.here()
@@ -157,6 +163,7 @@ def lift(
             image_size=image_size,
             person=person,
             min_confidence=min_confidence,
+            corrections=corrections,
         ) as reader,
         _only_writer(out) if ranks.main else nullcontext(),
     ):
@@ -173,6 +180,7 @@ def lift(
             "layout": layout,
             "person": None if person is None else str(person),
             "min_confidence": min_confidence,
+            "corrections": asdict(corrections or Corrections()),
             **camera,
             "model": f"{metadata.kind} {_digest(model)}",
             "scale": scale,
@@ -195,7 +203,7 @@ def lift(
                 notes.append(Note("smooth", f"smoothed in time: {smooth}"))
             notes += _judged(judge, model, run) if trust else []
             lifting = _Lifting(
-                reader, portions, parts, camera, metadata.scale, scale, body_size,
+                Path(keypoints), reader, portions, parts, camera, metadata.scale, scale, body_size,
                 folded.pose, folded.clean, temporal, smooth,
                 judge, notes, batch_size, where,
             )  # fmt: skip
@@ -233,6 +241,7 @@ class _Portion:
 class _Lifting:
     """What one call of `lift` works with; see there."""
 
+    path: Path
     reader: KeypointReader
     portions: list[slice]
     parts: Parts
@@ -273,11 +282,16 @@ class _Lifting:
 
     def read(self, index: int) -> _Portion:
         """A portion with the network's input."""
-        clips, notes = assume_camera(self.reader.read(self.portions[index]), **self.camera)
+        chosen = self.portions[index]
+        prior = None if self.judge is None else _density(self.judge, self.device)
+        clips, notes = assume_camera(self.reader.read(chosen), **self.camera)
+        found = check_reader(self.reader, chosen, prior)
+        found = refuse(found, len(clips.clips), self.path)
         clips, points, assumed = network_input(
             clips, self.training_scale, self.scale, self.temporal
         )
         assumed.notes = notes + assumed.notes
+        assumed.findings = [f.plain() for f in found if not _is_told(f, assumed.notes)]
         return _Portion(index, clips, assumed, points)
 
     def compute(self, portion: _Portion) -> tuple[_Portion, NDArray[np.float32], Judgement | None]:
@@ -315,10 +329,31 @@ class _Lifting:
                 of = f"{doubtful:,} of {summary['poses']:,} poses"
                 line = f"{of} are less than {DOUBT:.0%} sure of their depth's sign"
                 notes.append(Note("doubtful", line))
-            told = {"notes": [note.text for note in notes], "codes": [note.code for note in notes]}
-            writer.settings = {**summary, **told}
+            found = summarise([Finding(**finding) for finding in assumed.findings])
+            writer.settings = {
+                **summary,
+                "notes": [note.text for note in notes],
+                "codes": [note.code for note in notes],
+                "findings": [finding.plain() for finding in found],
+            }
         self.parts.remove()
         return writer.settings
+
+
+def _density(judge: Trust, device: torch.device) -> Density:
+    """What the run's prior says of 2D poses."""
+
+    @torch.inference_mode()
+    def density(points: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(-judge.prior(torch.from_numpy(points).to(device)).cpu().numpy())
+
+    return density
+
+
+def _is_told(finding: Finding, notes: list[str]) -> bool:
+    """Whether a note of the lifting already says so: it exchanges sides itself, or could."""
+    told = f"{finding.clip}: left and right look swapped"
+    return finding.code == "swapped-sides" and any(note.startswith(told) for note in notes)
 
 
 def _only_writer(out: str | os.PathLike[str]) -> AbstractContextManager[None]:

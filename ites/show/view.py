@@ -10,7 +10,7 @@ from ites.data.lifted import read_clips
 from ites.show.page import page, plotly_script
 from ites.show.scene import MAX_CLIPS, MAX_FRAMES, choose
 from ites.show.viewer import viewer
-from ites.system.files import replacing
+from ites.system.files import atomic_write
 
 
 def view(
@@ -57,7 +57,7 @@ def view(
             viewer(chosen, notes),
             plotly_script(),
         )
-        with replacing(out) as temporary:
+        with atomic_write(out) as temporary:
             temporary.write_text(text, encoding="utf-8")
         files.append(str(out))
     if gif or mp4 or png:
