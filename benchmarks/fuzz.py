@@ -4,8 +4,8 @@
 
 An input is a valid file, made here, of which bytes, words, or whole arrays and JSON values are
 replaced. Each is read in a child process whose memory is limited; a watchdog ends it when an input
-takes longer than `SECONDS`. Input `i` of a reader is the same in every run. Writes
-`benchmarks/results/fuzz.csv`, which `docs/reliability.md` shows.
+takes longer than `SECONDS`. Input `i` of a reader is the same in every run; a run goes on where
+the one before stopped. Writes `benchmarks/results/fuzz.csv` and the table in `docs/reliability.md`.
 
 Right is: read, or refused by one line of at most 300 characters that names the file.
 """
@@ -48,6 +48,8 @@ OUTCOMES = (
 )  # fmt: skip
 COLUMNS = ("reader", "inputs", *OUTCOMES)
 RESULTS = Path(__file__).parent / "results" / "fuzz.csv"
+PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
+MARKS = "<!-- table of benchmarks.fuzz -->", "<!-- end of the table -->"
 
 SCRATCH = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """Where inputs are written; in memory where that is possible, as whole files are synced."""
@@ -255,7 +257,13 @@ def keypoints_npz() -> list[Files]:
         "keypoints": _poses(5, 17, 2), "confidence": np.ones((5, 17)), "fps": 30.0,
         "focal_length": np.array([1100.0, 1100.0]), "image_size": np.array([1000, 1000]),
     }  # fmt: skip
-    return [{"k.npz": _npz(arrays)}, {"k.npz": _npz({"keypoints": _poses(5, 17, 3) + 1})}]
+    sure = np.concatenate([arrays["keypoints"], np.full((5, 17, 1), 0.8)], -1)
+    table = {"S1": {"walk": [arrays["keypoints"]]}}
+    meta = {"layout_name": "h36m", "num_joints": 17, "keypoints_symmetry": [[4, 5], [1, 2]]}
+    contents: list[dict[str, Any]] = [
+        arrays, {"keypoints": sure}, {"positions_2d": table, "metadata": meta}
+    ]  # fmt: skip
+    return [{"k.npz": _npz(content)} for content in contents]
 
 
 def keypoints_npy() -> list[Files]:
@@ -289,8 +297,62 @@ def keypoints_json() -> list[Files]:
             for i, frame in enumerate(points.round(1))
         ],
     }  # fmt: skip
-    contents: list[Any] = [rows, {"images": images, "annotations": rows}, mmpose]
+    body25 = _poses(1, 25, 2)[0].round(1)
+    openpose = {
+        "version": 1.3,
+        "people": [
+            {
+                "person_id": [-1],
+                "pose_keypoints_2d": [float(v) for point in body25 for v in (*point, 0.8)],
+            }
+        ],
+    }
+    alphapose = [{**row, "image_id": f"{i}.jpg", "idx": 1} for i, row in enumerate(rows)]
+    mediapipe = [
+        [{"x": x, "y": y, "z": 0.1, "visibility": 0.9} for x, y in frame.tolist()]
+        for frame in _poses(3, 33, 2)
+    ]
+    ultralytics = [
+        [
+            {
+                "name": "person", "class": 0, "confidence": 0.9, "track_id": 1,
+                "box": {"x1": 0, "y1": 0, "x2": 900, "y2": 900},
+                "keypoints": {
+                    "x": frame[:, 0].tolist(), "y": frame[:, 1].tolist(), "visible": [0.9] * 17
+                },
+            }
+        ]
+        for frame in points.round(1)
+    ]  # fmt: skip
+    contents: list[Any] = [
+        rows, {"images": images, "annotations": rows}, mmpose, openpose, alphapose, ultralytics,
+        {"frames": mediapipe},
+    ]  # fmt: skip
     return [{"k.json": json.dumps(content).encode()} for content in contents]
+
+
+def keypoints_csv() -> list[Files]:
+    """A long table, a wide one, and DeepLabCut's."""
+    from ites.pose.skeleton import HUMAN36M
+
+    points, names = _poses(3, 17, 2).round(1), HUMAN36M.joints
+    long = "frame,joint,x,y,confidence\n" + "".join(
+        f"{t},{name},{x},{y},0.8\n"
+        for t, frame in enumerate(points)
+        for name, (x, y) in zip(names, frame, strict=True)
+    )
+    wide = ",".join(f"{name}_{axis}" for name in names for axis in "xy") + "\n"
+    wide += "".join(",".join(map(str, frame.ravel())) + "\n" for frame in points)
+    columns = [(name, axis) for name in names for axis in ("x", "y", "likelihood")]
+    sure = np.concatenate([points, np.full((3, 17, 1), 0.9)], -1)
+    lines = [
+        ["scorer", *["net"] * len(columns)],
+        ["bodyparts", *(name for name, _ in columns)],
+        ["coords", *(axis for _, axis in columns)],
+        *([str(t), *map(str, frame.ravel())] for t, frame in enumerate(sure)),
+    ]
+    deeplabcut = "\n".join(map(",".join, lines)) + "\n"
+    return [{"k.csv": text.encode()} for text in (long, wide, deeplabcut)]
 
 
 def checkpoint() -> list[Files]:
@@ -403,12 +465,6 @@ def _read_keypoints(path: Path) -> None:
     read_keypoints(path)
 
 
-def _read_json(path: Path) -> None:
-    from ites.data.datasets.keypoints import prepare_keypoints
-
-    prepare_keypoints([path], path.with_suffix(".h5"))
-
-
 def _read_checkpoint(path: Path) -> None:
     from ites.runs.checkpoint import load_model
 
@@ -445,7 +501,8 @@ READERS = {
     "lifted": Reader(lifted, _read_lifted),
     "keypoints npz": Reader(keypoints_npz, _read_keypoints),
     "keypoints npy": Reader(keypoints_npy, _read_keypoints),
-    "keypoints json": Reader(keypoints_json, _read_json),
+    "keypoints json": Reader(keypoints_json, _read_keypoints),
+    "keypoints csv": Reader(keypoints_csv, _read_keypoints),
     "checkpoint": Reader(checkpoint, _read_checkpoint),
     "state": Reader(state, _read_state),
     "golden": Reader(golden, _read_golden),
@@ -473,7 +530,7 @@ def mutate(rng: random.Random, files: Files) -> Files:
 
 def _mutated(rng: random.Random, name: str, data: bytes) -> bytes:
     ways: list[Callable[[random.Random, bytes], bytes]] = [_bytes, _cut]
-    if name.endswith((".amc", ".asf", ".bvh", ".toml", ".json")):
+    if name.endswith((".amc", ".asf", ".bvh", ".toml", ".json", ".csv")):
         ways = [_words, _words, _words, _lines, *ways]
     if name.endswith(".json"):
         ways += [_json, _json, _json]
@@ -854,6 +911,24 @@ def run(name: str, inputs: int, start: int, seconds: float, say: Callable[[str],
     return counts
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """The counts as a Markdown table, with their sums."""
+    total = {key: sum(int(row[key]) for row in rows) for key in COLUMNS[1:]}
+    lines = [f"| {' | '.join(COLUMNS)} |", f"|---{'|---:' * (len(COLUMNS) - 1)}|"]
+    for row in [*rows, {"reader": "all", **total}]:
+        numbers = " | ".join(f"{int(row[key]):,}" for key in COLUMNS[1:])
+        lines.append(f"| {row['reader']} | {numbers} |")
+    return "\n".join(lines)
+
+
+def show(rows: list[dict[str, Any]], page: Path = PAGE) -> None:
+    """Put the table in its place on the page."""
+    text = page.read_text(encoding="utf-8")
+    head, rest = text.split(MARKS[0])
+    tail = rest.split(MARKS[1])[1]
+    page.write_text(f"{head}{MARKS[0]}\n{table(rows)}\n{MARKS[1]}{tail}", encoding="utf-8")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(
@@ -886,6 +961,8 @@ def main(argv: list[str] | None = None) -> int:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows[key] for key in READERS if key in rows)
+    if given.out == RESULTS:
+        show([rows[key] for key in READERS if key in rows])
     return 0
 
 

@@ -8,7 +8,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.fuzz import LINE, READERS, SCRATCH, Reader, broken, mutate, outcome, place_of
+from benchmarks.fuzz import (
+    COLUMNS,
+    LINE,
+    MARKS,
+    READERS,
+    SCRATCH,
+    Reader,
+    broken,
+    mutate,
+    outcome,
+    place_of,
+    show,
+)
 from ites.errors import ItesError
 
 NEEDS = {"h36m cdf": "cdflib"}
@@ -73,3 +85,14 @@ def test_an_input_is_the_same_in_every_run():
     assert broken("bvh", 7, seeds) == broken("bvh", 7, seeds)
     assert broken("bvh", 7, seeds) != broken("bvh", 8, seeds)
     assert mutate(random.Random(1), seeds[0]) != seeds[0]
+
+
+def test_the_table_has_a_row_per_reader_and_the_sums(tmp_path):
+    rows = [{key: 1 for key in COLUMNS} | {"reader": name, "inputs": 1200} for name in "ab"]
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{MARKS[0]}\nold\n{MARKS[1]}\nafter\n")
+    show(rows, page)
+    lines = page.read_text().splitlines()
+    assert lines[0] == "before" and lines[-1] == "after" and "old" not in lines
+    assert lines[4].startswith("| a | 1,200 | 1 |")
+    assert lines[6].startswith("| all | 2,400 | 2 |")

@@ -98,7 +98,7 @@ def test_an_array_of_another_length_is_refused(path, name, rows):
         ("positions", lambda a: a[:, :16], "positions: expected numbers of shape (19, 17, 3)"),
         ("positions", lambda a: a.astype("S8"), "positions: expected numbers"),
         ("positions", lambda a: np.float64(1), "positions: expected numbers of shape (19"),
-        ("positions", set_row((7, 3), np.nan), "clip 1: positions: expected finite numbers"),
+        ("positions", set_row((7, 3, 0), np.nan), "clip 1: positions: expected finite numbers"),
         ("positions", set_row((7, 3, 1), np.inf), "got inf in frame 1, right_ankle"),
         ("positions", set_row((7, 3, 1), 1e30), "positions: expected finite numbers"),
         ("keypoints", set_row((0, 0, 0), 1e30), "clip 0: keypoints: expected finite numbers"),

@@ -280,8 +280,8 @@ def change(file, what):
         file["sequences/length"][0] = 0
     elif what == "huge length":
         file["sequences/length"][0] = 2**62
-    elif what == "fps nan":
-        file["sequences/fps"][0] = np.nan
+    elif what == "fps inf":
+        file["sequences/fps"][0] = np.inf
     elif what == "fps below 0":
         file["sequences/fps"][0] = -25
     elif what == "focal length nan":
@@ -327,8 +327,8 @@ def change(file, what):
         ("overlap", "expected start 3, where the one before ends, got start 2"),
         ("length 0", "got start 0, length 0"),
         ("huge length", "expected start 4611686018427387904"),
-        ("fps nan", "expected fps above 0, got nan"),
-        ("fps below 0", "expected fps above 0, got -25"),
+        ("fps inf", "expected fps above 0 or nan, got inf"),
+        ("fps below 0", "expected fps above 0 or nan, got -25"),
         ("focal length nan", "/cameras/plain: expected finite numbers"),
         ("focal length 0", "/cameras/plain: .*focal_length"),
         ("centre inf", "/cameras/plain: .*center"),

@@ -22,12 +22,13 @@ from torch import Tensor
 
 from benchmarks import machine
 from benchmarks.speed import baseline
-from ites.inference.lift import PRECISIONS, arithmetic, batch_size_for
+from ites.inference.lift import PRECISIONS, arithmetic
 from ites.inference.stream import Lifter
 from ites.models import Student, Teacher, fold_norms
+from ites.models.predict import batch_size_for
 from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import Metadata, save_model, weights_file
-from ites.system.files import replacing
+from ites.system.files import atomic_write
 
 FLOP = {"teacher": 7.18e6, "student": 18.0e6}
 """Of a pose; the student's with theta as the paper has it."""
@@ -140,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
         percentiles = ", ".join(f"{name} {spent[name]:.3f}" for name in ("p50", "p90", "p99"))
         print(f"  one pose: {percentiles} ms")
     path = options.json or machine.results_folder(device) / "lifting.json"
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(results, indent=1) + "\n")
     print(path)
     return int(any(results[stage]["failed"] for stage in OURS))

@@ -36,7 +36,7 @@ from ites.models import Teacher
 from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import Metadata, save_model, weights_file
 from ites.runs.settings import make_settings
-from ites.system.files import replacing
+from ites.system.files import atomic_write
 from ites.train.engine import Training
 from ites.train.stages import make_stage
 
@@ -227,7 +227,7 @@ def main(argv: list[str] | None = None) -> int:
         for name, reason in results[stage]["failed"].items():
             print(f"  {name:40} failed: {reason}")
     path = options.json or machine.results_folder(device) / "steps.json"
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(results, indent=1) + "\n")
     print(path)
     return int(any("ratio" not in results[stage] for stage in FLOP))

@@ -19,6 +19,17 @@ from ites.cli.options import (
     say,
 )
 
+OPTIONS = {
+    "focal-length-assumed": "--focal-length or --field-of-view, --image-size",
+    "fps-assumed": "--fps",
+    "size": "--scale",
+    "other-size": "--scale clip",
+    "body-size": "--body-size",
+    "swapped-left-so": "--temporal exchanges them",
+    "trust": "--no-trust",
+}
+"""By the code of a note, the option that changes what it tells."""
+
 
 def lift(
     run: Annotated[Path, typer.Argument(help="Run folder or checkpoint.")],
@@ -56,6 +67,10 @@ def lift(
             "--temporal", help="Take each clip as a whole: bones keep their lengths in it."
         ),
     ] = False,
+    smooth: Annotated[
+        Literal["savitzky-golay", "one-euro"] | None,
+        typer.Option(help="Filter each joint's way in time."),
+    ] = None,
     trust: Annotated[
         bool, typer.Option(help="Tell how far to trust each pose, where the run can tell.")
     ] = True,
@@ -92,6 +107,7 @@ def lift(
         fps=fps,
         scale=scale,
         temporal=temporal,
+        smooth=smooth,
         trust=trust,
         device=device or "auto",
         precision=precision,
@@ -100,8 +116,8 @@ def lift(
     )
     if not summary:  # another rank tells
         return
-    for note in summary["notes"]:
-        say(note)
+    for code, note in zip(summary["codes"], summary["notes"], strict=True):
+        say(f"{note} ({OPTIONS[code]})" if code in OPTIONS else note)
     tell(summary.get("findings", []))
     clips = "1 clip" if summary["clips"] == 1 else f"{summary['clips']:,} clips"
     say(

@@ -110,6 +110,14 @@ def keypoints(
         "keypoints.h5"
     ),
     layout: Layout = None,
+    skeleton: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Skeleton of the store: human36m, to which a body's keypoints are converted; "
+            "another built-in one, such as hand21 or ap10k17; or a TOML file.",
+        ),
+    ] = "human36m",
     split: Split = "train",
     fps: Annotated[float | None, typer.Option(help="Frames a second.")] = None,
     focal_length: Annotated[float | None, typer.Option(help="Pixels.")] = None,
@@ -132,12 +140,14 @@ def keypoints(
     from ites.cli.hints import tell
     from ites.data.corrections import Corrections
     from ites.data.datasets.keypoints import prepare_keypoints
+    from ites.pose.skeleton import load_skeleton
 
     given: dict[str, Any] = {} if field_of_view is None else {"field_of_view": field_of_view}
     summary = prepare_keypoints(
         sources,
         out,
         layout=layout,
+        skeleton=load_skeleton(skeleton),
         split=split,
         fps=fps,
         focal_length=focal_length,

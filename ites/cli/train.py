@@ -33,7 +33,7 @@ from ites.runs.settings import (
 )
 from ites.system.console import command_console, duration
 from ites.system.console import say as print_line
-from ites.system.files import replacing
+from ites.system.files import atomic_write
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -384,7 +384,7 @@ def _write_config(
     chosen, why = _chosen(only, config, given)
     head = [f"# {why}"] if why else []
     head += [f"# Train with: ites train --config {shlex.quote(str(path))}", ""]
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("\n".join(head) + commented_toml(chosen), encoding="utf-8")
     say(f"{path}: {', '.join(one.stage for one in chosen)} of recipe {chosen[-1].recipe}")
     alone = f"--only {only} " if only else ""

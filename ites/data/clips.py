@@ -19,9 +19,11 @@ from ites.data.store import PoseStore, Sequence
 from ites.errors import ItesError
 from ites.pose.missing import fill, impossible
 from ites.pose.skeleton import HUMAN36M, Skeleton
-from ites.system.files import existing, load_npy, load_npz, reading
+from ites.system.files import load_npy, load_npz, reading, require_file
 
 Floats = NDArray[np.floating]
+ASSUMED_FPS = 25.0
+"""Frames per second of a clip whose rate nothing tells."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +242,7 @@ class KeypointReader:
 
 def _is_store(path: Path) -> bool:
     """Whether a file is HDF5, but no table of pandas' as DeepLabCut writes it."""
-    if path.is_dir() or not h5py.is_hdf5(existing(path)):
+    if path.is_dir() or not h5py.is_hdf5(require_file(path)):
         return False
     with reading(path, "a pose store"), h5py.File(path, "r") as file:
         return not any("pandas_type" in group.attrs for group in file.values())

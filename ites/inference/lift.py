@@ -22,17 +22,25 @@ import torch
 from numpy.typing import NDArray
 
 from ites.data.checks import Density, Finding, check_reader, refuse, summarise
-from ites.data.clips import Clips, KeypointReader, cut, seen_joints
+from ites.data.clips import Clip, Clips, KeypointReader, cut, seen_joints
 from ites.data.corrections import Corrections
 from ites.data.lifted import ClipsWriter, read_clips, read_settings, write_clips
 from ites.errors import ItesError
-from ites.inference.assume import BODY_SIZE, Assumed, assume_camera, metres_per_unit, network_input
+from ites.inference.assume import (
+    BODY_SIZE,
+    Assumed,
+    Note,
+    assume_camera,
+    metres_per_unit,
+    network_input,
+)
 from ites.models import fold_norms
 from ites.models.predict import Pose, batch_size_for, cleaned, lift_points
 from ites.models.temporal import consistent_depths
 from ites.models.trust import DOUBT, Judgement, Trust
 from ites.pose import geometry
 from ites.pose.missing import unknown
+from ites.pose.smoothing import SMOOTHERS
 from ites.runs.checkpoint import Model, load_model
 from ites.system.lock import lock
 from ites.system.overlap import overlap
@@ -62,6 +70,7 @@ def lift(
     scale: str = "auto",
     body_size: float = BODY_SIZE,
     temporal: bool = False,
+    smooth: str | None = None,
     trust: bool = True,
     batch_size: int | None = None,
     device: str | None = None,
@@ -92,6 +101,8 @@ def lift(
         body_size: mean distance from root to head that a lifted clip is given, metres.
         temporal: take each clip as a whole: its bones keep their lengths, and nothing jerks; see
             `ites.models.temporal`.
+        smooth: filter each joint's way in time: "savitzky-golay", which looks ahead and back, or
+            "one-euro", which looks back only; see `ites.pose.smoothing`. None: not at all.
         trust: write beside each pose how far to trust it, where the run can tell: a folder of
             recipe "upright"; see `ites.models.trust`.
         batch_size: poses lifted at a time; None: what suits the device.
@@ -101,12 +112,18 @@ def lift(
 
     Returns:
         A summary: poses, clips, seconds and poses_per_second (of reading, lifting and writing
-        together, joining aside, in this call), model, device, out, notes: what was assumed, a line
-        each, and findings: what is implausible, each as `ites.data.checks.Finding.plain`
-        gives it. Empty on all ranks but 0.
+        together, joining aside, in this call), model, device, out; notes: what was assumed, found
+        or left out, a line each; codes: what each of them is about; and findings: what is
+        implausible, each as `ites.data.checks.Finding.plain` gives it. Empty on all ranks but 0.
 
     Raises:
         ItesError: a file is not what it should be, or an argument is out of range.
+
+    Example:
+        >>> import ites
+        >>> summary = ites.lift("runs/mine", "clip.npz", "clip3d.npz")
+        >>> summary["poses"], summary["out"]
+        (12, 'clip3d.npz')
     """
     for name, value in (
         ("focal_length", focal_length),
@@ -114,12 +131,14 @@ def lift(
         ("body_size", body_size),
         ("batch_size", batch_size),
     ):
-        if value is not None and not value > 0:
-            raise ItesError(f"lift: {name} must be positive, got {value}")
+        if value is not None and not 0 < value < float("inf"):
+            raise ItesError(f"lift: {name} must be positive and finite, got {value}")
     if precision not in PRECISIONS:
         raise ItesError(
             f"lift: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
         )
+    if smooth is not None and smooth not in SMOOTHERS:
+        raise ItesError(f"lift: smooth must be one of {', '.join(SMOOTHERS)}, got {smooth!r}")
     ClipsWriter(out)  # refuses a name that it could not write
     turned = corrections is not None and corrections.rotate % 180 == 90
     camera = {
@@ -167,6 +186,7 @@ def lift(
             "scale": scale,
             "body_size": body_size,
             "temporal": temporal,
+            "smooth": smooth,
             "trust": judge is not None,
             "batch_size": batch_size,
             "precision": precision,
@@ -178,11 +198,14 @@ def lift(
             summary = read_settings(out)
         else:
             folded = fold_norms(model.float(), PRECISIONS[precision])
+            notes = [Note("read", line) for line in reader.notes]
+            if smooth is not None:
+                notes.append(Note("smooth", f"smoothed in time: {smooth}"))
+            notes += _judged(judge, model, run) if trust else []
             lifting = _Lifting(
                 Path(keypoints), reader, portions, parts, camera, metadata.scale, scale, body_size,
-                folded.pose, folded.clean, temporal,
-                judge, [*reader.notes, *(_judged(judge, model, run) if trust else [])],
-                batch_size, where,
+                folded.pose, folded.clean, temporal, smooth,
+                judge, notes, batch_size, where,
             )  # fmt: skip
             poses, seconds = lifting.run(ranks, resume)
             summary = {
@@ -229,8 +252,9 @@ class _Lifting:
     pose: Pose
     clean: Pose
     temporal: bool
+    smooth: str | None
     judge: Trust | None
-    notes: list[str]
+    notes: list[Note]
     batch_size: int
     device: torch.device
 
@@ -284,6 +308,8 @@ class _Lifting:
         """Write a part."""
         portion, lifted, judgement = done
         clips = to_clips(portion.clips, lifted, self.body_size, judgement)
+        if self.smooth is not None:
+            clips = replace(clips, clips=[_smoothed(clip, self.smooth) for clip in clips.clips])
         settings = asdict(portion.assumed)
         write_clips(self.parts.path(portion.index), replace(clips, settings=settings))
 
@@ -295,15 +321,21 @@ class _Lifting:
                 clips = read_clips(self.parts.path(index))
                 assumed.add(Assumed(**clips.settings))
                 writer.add(clips)
-                told = (clip.sign_confidence for clip in clips.clips)
-                doubtful += sum(int((sure < DOUBT).sum()) for sure in told if sure is not None)
-            notes = [*assumed.lines(), _metres(self.body_size), *self.notes]
+                sure_of = (clip.sign_confidence for clip in clips.clips)
+                doubtful += sum(int((sure < DOUBT).sum()) for sure in sure_of if sure is not None)
+            assumed.notes = [Note(*note) for note in assumed.notes]
+            notes = [*assumed.all_notes(), _metres(self.body_size), *self.notes]
             if self.judge is not None:
                 of = f"{doubtful:,} of {summary['poses']:,} poses"
-                notes.append(f"{of} are less than {DOUBT:.0%} sure of their depth's sign")
+                line = f"{of} are less than {DOUBT:.0%} sure of their depth's sign"
+                notes.append(Note("doubtful", line))
             found = summarise([Finding(**finding) for finding in assumed.findings])
-            findings = [finding.plain() for finding in found]
-            writer.settings = {**summary, "notes": notes, "findings": findings}
+            writer.settings = {
+                **summary,
+                "notes": [note.text for note in notes],
+                "codes": [note.code for note in notes],
+                "findings": [finding.plain() for finding in found],
+            }
         self.parts.remove()
         return writer.settings
 
@@ -345,18 +377,20 @@ def _is_done(out: str | os.PathLike[str], parts: Parts) -> bool:
     return read_settings(out).get("request") == parts.request
 
 
-def _judged(judge: Trust | None, model: Model, run: str | os.PathLike[str]) -> list[str]:
-    """Whether it is told how far to trust a pose, and why not."""
+def _judged(judge: Trust | None, model: Model, run: str | os.PathLike[str]) -> list[Note]:
+    """Whether the output tells how far to trust a pose, and why not."""
+    told = "elevation, log_density, sign_confidence"
     if judge is not None:
-        return ["how far to trust each pose: elevation, log_density, sign_confidence (--no-trust)"]
-    what = "no elevation, log_density, sign_confidence"
+        return [Note("trust", f"how far to trust each pose: {told}")]
     if model.upright:
-        return [f"{what}: {run} is no run folder with the teacher, the prior and the odds"]
-    return [f"{what}: a model of recipe paper does not know its depth's sign"]
+        reason = f"{run} is no run folder with the teacher, the prior and the odds"
+    else:
+        reason = "a model of recipe paper does not know its depth's sign"
+    return [Note("no-trust", f"no {told}: {reason}")]
 
 
-def _metres(body_size: float) -> str:
-    return f"metres by a mean of {body_size:g} m from root to head, assumed (--body-size)"
+def _metres(body_size: float) -> Note:
+    return Note("body-size", f"metres by a mean of {body_size:g} m from root to head, assumed")
 
 
 @contextmanager
@@ -368,46 +402,6 @@ def arithmetic(precision: str) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-def lift_clips(
-    pose: Pose,
-    clips: Clips,
-    training_scale: float,
-    *,
-    scale: str = "auto",
-    body_size: float = BODY_SIZE,
-    temporal: bool = False,
-    clean: Pose | None = None,
-    batch_size: int | None = None,
-    device: str = "cpu",
-) -> tuple[Clips, list[str]]:
-    """Lift clips in memory.
-
-    `points = scale * (keypoints - root keypoint) / focal_length`, then `pose(points)` made
-    root-relative, times `metres_per_unit`. Missing joints are filled before.
-
-    Args:
-        pose: see `Pose`.
-        clips: each with a positive `fps`; `focal_length` where it is known.
-        training_scale: the factor stored in the checkpoint.
-        scale, body_size, temporal, batch_size, device: see `lift`.
-        clean: the model's, where `temporal`: the points (B, J, 2) that it lifts, of those given;
-            None: the same.
-
-    Returns:
-        The clips with `keypoints` filled, `positions`, `focal_length` and `metres_per_unit`; and
-        what was assumed, a line each.
-
-    Raises:
-        ItesError: `scale` is none of `SCALES`, or a joint is missing in a whole clip.
-    """
-    clips, points, assumed = network_input(clips, training_scale, scale, temporal)
-    lifted = lift_points(pose, points, clips.skeleton, batch_size, device)
-    if temporal:
-        flat = points if clean is None else cleaned(clean, points, device)
-        lifted = make_consistent(clips, flat, lifted, device)
-    return to_clips(clips, lifted, body_size), [*assumed.lines(), _metres(body_size)]
 
 
 def make_consistent(
@@ -460,6 +454,11 @@ def to_clips(
             )
         )
     return replace(clips, clips=done)
+
+
+def _smoothed(clip: Clip, smooth: str) -> Clip:
+    assert clip.positions is not None
+    return replace(clip, positions=SMOOTHERS[smooth](clip.positions, clip.fps))
 
 
 def _nan_where(nothing: NDArray[np.bool_], values: NDArray[np.float32]) -> NDArray[np.float32]:

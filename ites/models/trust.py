@@ -31,7 +31,7 @@ from ites.models.teacher import limited, spread_of
 from ites.pose import geometry
 from ites.pose.metrics import pose_errors
 from ites.runs.checkpoint import load_model, load_prior, weights_file
-from ites.system.files import replacing
+from ites.system.files import atomic_write
 
 VIEWS = 4
 """From how many sides a pose is seen; 16 tell no more of its error."""
@@ -180,7 +180,7 @@ def calibrate(
     count, samples = CALIBRATION
     sample = points[:: max(1, len(points) // count)].to(device, torch.float32)
     odds = Trust(*judges, Odds(0, 0)).fit(fold_norms(model.float()).depth, sample, samples)
-    with replacing(odds_file(run, stage)) as temporary:
+    with atomic_write(odds_file(run, stage)) as temporary:
         temporary.write_text(json.dumps(odds._asdict()) + "\n", encoding="utf-8")
     return odds
 

@@ -66,7 +66,7 @@ def _missing() -> dict[str, str]:
     missing = {}
     try:
         importlib.import_module("ites._C")
-    except ImportError as error:
+    except Exception as error:  # one built for another PyTorch may raise anything
         missing["cpp"] = (
             f"the extension ites._C is not built ({error}); reinstall with a C++ compiler "
             "and without ITES_NO_EXT"
@@ -76,7 +76,7 @@ def _missing() -> dict[str, str]:
     else:
         try:
             importlib.import_module("ites._C_cuda")
-        except ImportError as error:
+        except Exception as error:
             missing["cuda"] = (
                 f"the extension ites._C_cuda is not built ({error}); reinstall with nvcc on PATH "
                 "or ITES_CUDA=1"

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from ites.errors import ItesError
 from ites.models import Prior, Student, Teacher
 from ites.pose.skeleton import Skeleton
-from ites.system.files import existing, reading, replacing
+from ites.system.files import atomic_write, reading, require_file
 
 MODELS: dict[str, type[Teacher] | type[Student] | type[Prior]] = {
     "prior": Prior,
@@ -382,7 +382,7 @@ def _write(
 ) -> None:
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = {**text, CHECKSUM: _checksum(plain, text)}
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(save(plain, metadata=text))
 
 
@@ -393,7 +393,7 @@ def _checksum(tensors: Mapping[str, Tensor], text: Mapping[str, str]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -407,7 +407,7 @@ def _check_checksum(path: Path, tensors: Mapping[str, Tensor], text: Mapping[str
 
 
 def _read(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    existing(path)
+    require_file(path)
     with reading(path, "an ITES checkpoint"):
         try:
             with safe_open(path, framework="pt") as file:

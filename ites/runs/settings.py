@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ites.errors import ItesError
-from ites.system.files import reading, replacing
+from ites.system.files import atomic_write, reading
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -390,7 +390,7 @@ def write_toml(path: str | os.PathLike[str], settings: Iterable[Settings]) -> No
         lines.append(f"[{stage.stage}]")
         lines += [f"{name} = {_toml(value)}" for name, value in stage.to_dict().items()]
         lines.append("")
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("\n".join(lines), encoding="utf-8")
 
 

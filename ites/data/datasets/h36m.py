@@ -230,7 +230,7 @@ def _members(source: Path) -> Iterator[tuple[str, Any]]:
         with reading(source, "an archive of HDF5 files"), zipfile.ZipFile(source) as archive:
             for info in sorted(archive.infolist(), key=lambda info: info.filename):
                 if info.filename.endswith(".h5"):
-                    check_expansion(source, info.file_size, info.compress_size)
+                    check_expansion(source, info.file_size, source.stat().st_size)
                     yield info.filename, io.BytesIO(archive.read(info))
 
 

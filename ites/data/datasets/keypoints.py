@@ -18,7 +18,7 @@ from ites.data.readers import read
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.errors import ItesError
 from ites.pose.camera import FIELD_OF_VIEW, Camera, focal_length_of
-from ites.pose.skeleton import HUMAN36M
+from ites.pose.skeleton import HUMAN36M, Skeleton
 
 
 def prepare_keypoints(
@@ -26,6 +26,7 @@ def prepare_keypoints(
     out: Path,
     *,
     layout: str | None = None,
+    skeleton: Skeleton = HUMAN36M,
     split: str = "train",
     fps: float | None = None,
     focal_length: float | None = None,
@@ -42,6 +43,7 @@ def prepare_keypoints(
         sources: files or folders that `ites.data.readers.read` takes.
         out: the store to write.
         layout: the joints' order, one of `ites.pose.layouts.LAYOUTS`; None: as `read` tells it.
+        skeleton: whose joints the store has; for another than Human3.6M's, files must hold these.
         split: the split that they become.
         fps: frames per second; None takes the file's, where it has one.
         focal_length: pixels; None takes the file's, or else `field_of_view`.
@@ -66,7 +68,7 @@ def prepare_keypoints(
     notes: list[str] = [] if corrections is None else corrections.lines()
     findings: list[Finding] = []
     taken: set[str] = set()
-    with PoseStoreWriter(out, HUMAN36M, title or "2D keypoints") as writer:
+    with PoseStoreWriter(out, skeleton, title or "2D keypoints") as writer:
         for path in map(Path, sources):
             recording = read(
                 path,
@@ -75,9 +77,10 @@ def prepare_keypoints(
                 fps=fps,
                 person=person,
                 min_confidence=min_confidence,
+                skeleton=skeleton,
             )
-            if recording.skeleton.parents != HUMAN36M.parents:
-                raise ItesError(f"{path}: expected {HUMAN36M.name}, got {recording.skeleton.name}")
+            if recording.skeleton.parents != skeleton.parents:
+                raise ItesError(f"{path}: expected {skeleton.name}, got {recording.skeleton.name}")
             several = len(sources) > 1
             for note in recording.notes:
                 named = not several or note.startswith(f"{path.stem}: ")

@@ -4,8 +4,9 @@ An id is a number, or an image's name: "12.jpg", "cam1/frame_000012.png". Names 
 they differ in digits alone. Of names alike the run of digits that varies most counts the frames;
 names that differ elsewhere belong to different videos.
 
-Frames are a video where most consecutive numbers differ by the same small step, and where people
-are about where they were in the frame before. Otherwise they are photographs, a clip each.
+Frames are a video where at least one in `GAPS` of its numbers is there, or most follow each other,
+and where people are about where they were in the frame before. Otherwise they are photographs, a
+clip each.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from ites.errors import ItesError
 
 STRIDE = 120
 """The largest step of frame numbers in a video that keeps only each n-th frame."""
+GAPS = 10
+"""Numbers per frame that is there, up to which frames may be a video's."""
 SPARSE = 100
 """Frames that a video may have per frame that the file tells of."""
 ELSEWHERE = 0.5
@@ -120,9 +123,9 @@ def _step(numbers: list[int]) -> int | None:
         return 1
     steps = np.diff(np.array(numbers, object))
     step = int(np.gcd.reduce(steps))
-    usual = sorted(steps)[len(steps) // 2]
-    few = len(numbers) < 4
-    return step if usual == step and step <= (1 if few else STRIDE) else None
+    count = (numbers[-1] - numbers[0]) // step + 1
+    follow = sorted(steps)[len(steps) // 2] == step
+    return step if step <= STRIDE and (follow or count <= GAPS * len(numbers)) else None
 
 
 def _continuous(people: list[list[Person]]) -> bool:

@@ -26,10 +26,10 @@ from ites.data.readers import (
 )
 from ites.data.readers.assemble import assemble
 from ites.data.readers.frames import natural
-from ites.data.readers.recording import Detections, Frame, Recording, Source
+from ites.data.readers.recording import Detections, Frame, Recording, Source, numbers
 from ites.errors import ItesError, shorten
 from ites.pose.skeleton import HUMAN36M, Skeleton
-from ites.system.files import existing, load_json, load_npy, load_npz, reading
+from ites.system.files import load_json, load_npy, load_npz, reading, require_file
 
 SUFFIXES = (".json", ".npz", ".npy", ".csv", ".h5", ".hdf5")
 """The files that are read of a folder."""
@@ -80,7 +80,7 @@ def read(
     }
     if path.is_dir():
         return _folder(path, options)
-    path = existing(path)
+    path = require_file(path)
     with reading(path, EXPECTED):
         found = _file(path)
         if isinstance(found, Recording):
@@ -161,7 +161,23 @@ def _content(content: Any, path: Path) -> Detections | None:
         return ultralytics.parse(content, where, path.stem)
     if mediapipe.recognises(content):
         return mediapipe.parse(content, where)
-    return None
+    if mmpose.is_rtmlib(content):
+        return mmpose.parse_rtmlib(content, where)
+    return _lists(content, path)
+
+
+def _lists(content: Any, path: Path) -> Detections | None:
+    """Detections of lists of numbers in JSON, as arrays of the same names; None of other JSON."""
+    named = content if isinstance(content, dict) else {"keypoints": content}
+    known = (*arrays.NAMES, *arrays.SCORES, "fps", "focal_length", "image_size")
+    if not any(isinstance(named.get(name), list) and named[name] for name in arrays.NAMES):
+        return None
+    values = {
+        name: numbers(value, f"{path}: {name}")
+        for name, value in named.items()
+        if name in known and value is not None
+    }
+    return arrays.parse(path, values)
 
 
 def _frame(content: Any, path: Path) -> Detections | None:
