@@ -299,18 +299,16 @@ def _third_column(third: NDArray[np.float64], name: str) -> list[Finding]:
 
 def _units(points: Floats, seen: Bools, name: str) -> Iterator[Finding]:
     """Coordinates that cannot be pixels; points (T, J, 2)."""
-    placed = seen & (points != 0).any(-1)
-    if not placed.any():
+    rows = np.flatnonzero(seen.sum(1) > 2)
+    rows = rows[:: max(1, len(rows) // 500)]  # a sample tells
+    points, placed = points[rows], seen[rows] & (points[rows] != 0).any(-1)
+    rows = placed.sum(1) > 2
+    if not rows.any():
         return
     all_seen = points[placed]
-    several = placed.sum(1) > 2
-    if not several.any():
-        return
-    mask = placed[several, :, None]
-    extent = points[several].max(1, initial=-np.inf, where=mask)
-    extent = extent - points[several].min(1, initial=np.inf, where=mask)
+    mask, several = placed[rows, :, None], points[rows]
+    extent = np.where(mask, several, -np.inf).max(1) - np.where(mask, several, np.inf).min(1)
     size = float(np.median(_length(extent)))  # of a body, in a typical frame
-    all_seen = all_seen[:: max(1, len(all_seen) // 10_000)]
     low, high = np.quantile(all_seen, [0.01, 0.99], axis=0)
     data = {"size": size, "low": low.tolist(), "high": high.tolist()}
     if size == 0:
