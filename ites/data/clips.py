@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
@@ -20,9 +20,6 @@ from ites.errors import ItesError
 from ites.pose.missing import fill, impossible
 from ites.pose.skeleton import HUMAN36M, Skeleton
 from ites.system.files import load_npy, load_npz, reading, require_file
-
-if TYPE_CHECKING:
-    from ites.data.corrections import Corrections
 
 Floats = NDArray[np.floating]
 ASSUMED_FPS = 25.0
@@ -158,6 +155,16 @@ def read_keypoints(
         return reader.read()
 
 
+class Correction(Protocol):
+    """What is done to clips after reading them; see `ites.data.corrections.Corrections`."""
+
+    def __call__(self, clip: Clip, skeleton: Skeleton) -> Clip:
+        """The clip, corrected."""
+
+    def lines(self) -> list[str]:
+        """What is done, a line each."""
+
+
 class KeypointReader:
     """Clips of a file of keypoints, read a few at a time; a context manager.
 
@@ -178,7 +185,7 @@ class KeypointReader:
         skeleton: Skeleton = HUMAN36M,
         split: str | None = None,
         layout: str | None = None,
-        corrections: Corrections | None = None,
+        corrections: Correction | None = None,
         **options: Any,
     ) -> None:
         path = Path(path)
