@@ -23,10 +23,11 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
-from ites.kernels import dictionary, graph, norm, rotation
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
+
+from ites.kernels import dictionary, graph, norm, rotation
 
 TABLE = Path(__file__).parents[1] / "results/triton_resources.csv"
 ARCHITECTURES = (80, 90, 100, 120)

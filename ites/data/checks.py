@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.clips import Clip, Clips, KeypointReader, cut
+from ites.data.clips import Clip, Clips, cut
 from ites.data.joint_orders import ORDERS, bones_of, misfit
 from ites.errors import ItesError
 from ites.pose.skeleton import HUMAN36M, Skeleton
@@ -175,8 +175,18 @@ def check_array(keypoints: Floats, name: str = "") -> list[Finding]:
     return found + list(_units(points, seen, name)) + list(_zeros(placeholder, name))
 
 
+class ClipReader(Protocol):
+    """What reads clips a few at a time, as `ites.data.keypoint_reader.KeypointReader`."""
+
+    lengths: list[int]
+
+    def read(self, chosen: slice = ..., /) -> Clips: ...
+
+    def sources(self, chosen: slice = ..., /) -> list[tuple[Floats, str]]: ...
+
+
 def check_reader(
-    reader: KeypointReader,
+    reader: ClipReader,
     chosen: slice = slice(None),
     prior: Density | None = None,  # noqa: B008
 ) -> list[Finding]:
@@ -190,7 +200,7 @@ def check_reader(
     )
 
 
-def check_sample(reader: KeypointReader, frames: int = 50_000) -> list[Finding]:
+def check_sample(reader: ClipReader, frames: int = 50_000) -> list[Finding]:
     """Say what is implausible about about so many frames of a file, of clips evenly chosen."""
     step = max(1, sum(reader.lengths) // frames)
     found = []
