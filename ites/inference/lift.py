@@ -351,10 +351,12 @@ def _density(judge: Trust, device: torch.device) -> Density:
     return density
 
 
-def _is_told(finding: Finding, notes: list[str]) -> bool:
+def _is_told(finding: Finding, notes: list[Note]) -> bool:
     """Whether a note of the lifting already says so: it exchanges sides itself, or could."""
-    told = f"{finding.clip}: left and right look swapped"
-    return finding.code == "swapped-sides" and any(note.startswith(told) for note in notes)
+    told = ("swapped", "swapped-left-so")
+    return finding.code == "swapped-sides" and any(
+        note.code in told and note.text.startswith(f"{finding.clip}:") for note in notes
+    )
 
 
 def _only_writer(out: str | os.PathLike[str]) -> AbstractContextManager[None]:
