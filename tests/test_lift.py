@@ -13,8 +13,9 @@ import pytest
 import torch
 
 import ites
-from ites.data.clips import Clip, Clips, fill_missing, read_keypoints, seen_joints
+from ites.data.clips import Clip, Clips, fill_missing, seen_joints
 from ites.data.datasets.keypoints import prepare_keypoints
+from ites.data.keypoint_reader import read_keypoints
 from ites.data.lifted import read_clips, write_clips
 from ites.data.store import PoseStoreWriter
 from ites.errors import ItesError

@@ -176,7 +176,7 @@ def check_array(keypoints: Floats, name: str = "") -> list[Finding]:
 
 
 class Reader(Protocol):
-    """What `ites.data.clips.KeypointReader` offers here."""
+    """What `ites.data.keypoint_reader.KeypointReader` offers here."""
 
     lengths: list[int]
 

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 NEAR, GROWTH, FAR = 0.4, 0.1, 1.0
 """Allowed distance in the next frame, its growth per frame away, and its limit; person sizes."""
@@ -150,6 +149,8 @@ def _assign(near: list[_Followed], people: Sequence[Person], frame: int) -> dict
     limit = np.minimum(NEAR + GROWTH * (gaps - 1), FAR)[:, None]
     cost = apart + 0.5 * np.log(ratio)
     cost[(apart > limit) | (ratio > RATIO)] = _FORBIDDEN
+    from scipy.optimize import linear_sum_assignment  # slow to import, and only several need it
+
     rows, columns = linear_sum_assignment(cost)
     return {
         int(column): near[row]

@@ -22,8 +22,9 @@ import torch
 from numpy.typing import NDArray
 
 from ites.data.checks import Density, Finding, check_reader, refuse, summarise
-from ites.data.clips import Clip, Clips, KeypointReader, cut, seen_joints
+from ites.data.clips import Clip, Clips, cut, seen_joints
 from ites.data.corrections import Corrections
+from ites.data.keypoint_reader import KeypointReader
 from ites.data.lifted import ClipsWriter, read_clips, read_settings, write_clips
 from ites.errors import ItesError
 from ites.inference.assume import (
