@@ -13,8 +13,9 @@ import pytest
 import torch
 
 import ites
-from ites.data.clips import Clip, Clips, fill_missing, read_keypoints, seen_joints
+from ites.data.clips import Clip, Clips, fill_missing, seen_joints
 from ites.data.datasets.keypoints import prepare_keypoints
+from ites.data.keypoint_reader import read_keypoints
 from ites.data.lifted import read_clips, write_clips
 from ites.data.store import PoseStoreWriter
 from ites.errors import ItesError
@@ -31,6 +32,7 @@ from ites.models.predict import batch_size_for, lift_points
 from ites.pose.camera import human36m_cameras
 from ites.pose.missing import impossible, robust_mean
 from ites.pose.skeleton import HUMAN36M, Skeleton
+from ites.pose.smoothing import SMOOTHERS
 from ites.pose.swaps import swapped
 from ites.runs.checkpoint import Metadata, load_model, save_model
 
@@ -254,6 +256,17 @@ def test_swapped_legs_are_told_and_exchanged_where_clips_are_taken_as_wholes():
     assert not swapped(points, HUMAN36M, 25.0) and not swapped(points[:2], HUMAN36M, 25.0)
 
 
+@pytest.mark.parametrize("temporal", [False, True])
+def test_swapped_legs_are_told_once(run, tmp_path, temporal):
+    points = keypoints(40)
+    points[20:23, [1, 2, 3, 4, 5, 6]] = points[20:23][:, [4, 5, 6, 1, 2, 3]]
+    np.savez(tmp_path / "in.npz", keypoints=points, fps=25)
+    summary = lift(run, tmp_path / "in.npz", tmp_path / "o.npz", device="cpu", temporal=temporal)
+    code = "swapped" if temporal else "swapped-left-so"
+    assert summary["codes"].count(code) == 1
+    assert all(finding["code"] != "swapped-sides" for finding in summary["findings"])
+
+
 NEVER = [2, 3, 5, 6]
 
 
@@ -447,6 +460,18 @@ def test_arguments_out_of_range_are_refused(run, tmp_path, wrong):
     np.save(tmp_path / "a.npy", keypoints())
     with pytest.raises(ItesError, match=f"{next(iter(wrong))} must be positive and finite"):
         lift(run, tmp_path / "a.npy", tmp_path / "out.npz", **wrong)
+
+
+@pytest.mark.parametrize("smooth", ["savitzky-golay", "one-euro"])
+def test_a_lifted_clip_is_smoothed(run, tmp_path, smooth):
+    np.savez(tmp_path / "in.npz", keypoints=keypoints(30), fps=25)
+    lift(run, tmp_path / "in.npz", tmp_path / "a.npz", device="cpu")
+    summary = lift(run, tmp_path / "in.npz", tmp_path / "b.npz", device="cpu", smooth=smooth)
+    assert f"smoothed in time: {smooth}" in summary["notes"]
+    rough, fine = (read_clips(tmp_path / f"{name}.npz").clips[0].positions for name in "ab")
+    np.testing.assert_array_equal(fine, SMOOTHERS[smooth](rough, 25.0))
+    with pytest.raises(ItesError, match="smooth must be one of savitzky-golay, one-euro, got 'x'"):
+        lift(run, tmp_path / "in.npz", tmp_path / "c.npz", smooth="x")
 
 
 @pytest.mark.parametrize("function", [ites.lift, ites.evaluate, ites.view])

@@ -25,6 +25,7 @@ from ites.ops.backends import INTERPRETED
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 pytest.importorskip("ites.kernels", reason="ites is not installed; pip install -e .")
 import triton.language as tl  # noqa: E402
+
 from ites.kernels.philox import philox4x32  # noqa: E402
 
 TESTS = Path(__file__).parent

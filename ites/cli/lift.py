@@ -67,6 +67,10 @@ def lift(
             "--temporal", help="Take each clip as a whole: bones keep their lengths in it."
         ),
     ] = False,
+    smooth: Annotated[
+        Literal["savitzky-golay", "one-euro"] | None,
+        typer.Option(help="Filter each joint's way in time."),
+    ] = None,
     trust: Annotated[
         bool, typer.Option(help="Tell how far to trust each pose, where the run can tell.")
     ] = True,
@@ -103,6 +107,7 @@ def lift(
         fps=fps,
         scale=scale,
         temporal=temporal,
+        smooth=smooth,
         trust=trust,
         device=device or "auto",
         precision=precision,

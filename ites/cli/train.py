@@ -230,7 +230,7 @@ def run_stages(
 def _implausible(settings: Settings) -> list[dict[str, Any]]:
     """What is implausible about keypoints to train on; of measured motion nothing is asked."""
     from ites.data.checks import check_sample, summarise
-    from ites.data.clips import KeypointReader
+    from ites.data.keypoint_reader import KeypointReader
     from ites.data.store import PoseStore
 
     if not settings.data or not Path(settings.data).is_file():

@@ -15,7 +15,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.clips import Clip, Clips, KeypointReader, fill_missing, seen_joints
+from ites.data.clips import Clip, Clips, fill_missing, seen_joints
+from ites.data.keypoint_reader import KeypointReader
 from ites.data.store import CHUNK, FARTHEST, skeleton_of
 from ites.data.store import FORMAT as STORE_FORMAT
 from ites.errors import ItesError
@@ -325,12 +326,12 @@ def _settings(path: Path, texts: Mapping[str, str]) -> dict[str, Any]:
 def _check_clips(path: Path, arrays: Mapping[str, NDArray[Any]]) -> int:
     """Check the arrays that hold a row per clip; the number of frames that they tell."""
     clips = len(np.atleast_1d(arrays["sequence_length"]))
-    for key, (kinds, row) in PER_CLIP.items():
+    for key, (kinds, inner) in PER_CLIP.items():
         value = arrays[key]
-        if value.dtype.kind not in kinds or value.shape != (clips, *row):
+        if value.dtype.kind not in kinds or value.shape != (clips, *inner):
             wanted = "text" if "U" in kinds else "whole numbers" if kinds == "iu" else "numbers"
             raise ItesError(
-                f"{path}: {key}: expected {wanted} of shape {(clips, *row)}, "
+                f"{path}: {key}: expected {wanted} of shape {(clips, *inner)}, "
                 f"got {value.dtype} of shape {value.shape}"
             )
     lengths = [int(n) for n in arrays["sequence_length"]]

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 NEAR, GROWTH, FAR = 0.4, 0.1, 1.0
 """Allowed distance in the next frame, its growth per frame away, and its limit; person sizes."""
@@ -173,6 +172,8 @@ def _assign(
     cost[(apart > limit) | (ratio > RATIO)] = _FORBIDDEN
     if cost.shape == (1, 1):
         return {0: near[0]} if cost[0, 0] < _FORBIDDEN else {}
+    from scipy.optimize import linear_sum_assignment  # slow to import, and only several need it
+
     rows, columns = linear_sum_assignment(cost)
     return {
         int(column): near[row]

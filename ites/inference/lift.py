@@ -22,8 +22,9 @@ import torch
 from numpy.typing import NDArray
 
 from ites.data.checks import Density, Finding, check_reader, refuse, summarise
-from ites.data.clips import Clips, KeypointReader, cut, seen_joints
+from ites.data.clips import Clip, Clips, cut, seen_joints
 from ites.data.corrections import Corrections
+from ites.data.keypoint_reader import KeypointReader
 from ites.data.lifted import ClipsWriter, read_clips, read_settings, write_clips
 from ites.errors import ItesError
 from ites.inference.assume import (
@@ -40,6 +41,7 @@ from ites.models.temporal import consistent_depths
 from ites.models.trust import DOUBT, Judgement, Trust
 from ites.pose import geometry
 from ites.pose.missing import unknown
+from ites.pose.smoothing import SMOOTHERS
 from ites.runs.checkpoint import Model, load_model
 from ites.system.lock import lock
 from ites.system.overlap import overlap
@@ -69,6 +71,7 @@ def lift(
     scale: str = "auto",
     body_size: float = BODY_SIZE,
     temporal: bool = False,
+    smooth: str | None = None,
     trust: bool = True,
     batch_size: int | None = None,
     device: str | None = None,
@@ -99,6 +102,8 @@ def lift(
         body_size: mean distance from root to head that a lifted clip is given, metres.
         temporal: take each clip as a whole: its bones keep their lengths, and nothing jerks; see
             `ites.models.temporal`.
+        smooth: filter each joint's way in time: "savitzky-golay", which looks ahead and back, or
+            "one-euro", which looks back only; see `ites.pose.smoothing`. None: not at all.
         trust: write beside each pose how far to trust it, where the run can tell: a folder of
             recipe "upright"; see `ites.models.trust`.
         batch_size: poses lifted at a time; None: what suits the device.
@@ -133,6 +138,8 @@ def lift(
         raise ItesError(
             f"lift: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
         )
+    if smooth is not None and smooth not in SMOOTHERS:
+        raise ItesError(f"lift: smooth must be one of {', '.join(SMOOTHERS)}, got {smooth!r}")
     ClipsWriter(out)  # refuses a name that it could not write
     turned = corrections is not None and corrections.rotate % 180 == 90
     camera = {
@@ -180,6 +187,7 @@ def lift(
             "scale": scale,
             "body_size": body_size,
             "temporal": temporal,
+            "smooth": smooth,
             "trust": judge is not None,
             "batch_size": batch_size,
             "precision": precision,
@@ -192,10 +200,12 @@ def lift(
         else:
             folded = fold_norms(model.float(), PRECISIONS[precision])
             notes = [Note("read", line) for line in reader.notes]
+            if smooth is not None:
+                notes.append(Note("smooth", f"smoothed in time: {smooth}"))
             notes += _judged(judge, model, run) if trust else []
             lifting = _Lifting(
                 Path(keypoints), reader, portions, parts, camera, metadata.scale, scale, body_size,
-                folded.pose, folded.clean, temporal,
+                folded.pose, folded.clean, temporal, smooth,
                 judge, notes, batch_size, where,
             )  # fmt: skip
             poses, seconds = lifting.run(ranks, resume)
@@ -243,6 +253,7 @@ class _Lifting:
     pose: Pose
     clean: Pose
     temporal: bool
+    smooth: str | None
     judge: Trust | None
     notes: list[Note]
     batch_size: int
@@ -298,6 +309,8 @@ class _Lifting:
         """Write a part."""
         portion, lifted, judgement = done
         clips = to_clips(portion.clips, lifted, self.body_size, judgement)
+        if self.smooth is not None:
+            clips = replace(clips, clips=[_smoothed(clip, self.smooth) for clip in clips.clips])
         settings = asdict(portion.assumed)
         write_clips(self.parts.path(portion.index), replace(clips, settings=settings))
 
@@ -338,10 +351,12 @@ def _density(judge: Trust, device: torch.device) -> Density:
     return density
 
 
-def _is_told(finding: Finding, notes: list[str]) -> bool:
+def _is_told(finding: Finding, notes: list[Note]) -> bool:
     """Whether a note of the lifting already says so: it exchanges sides itself, or could."""
-    told = f"{finding.clip}: left and right look swapped"
-    return finding.code == "swapped-sides" and any(note.startswith(told) for note in notes)
+    told = ("swapped", "swapped-left-so")
+    return finding.code == "swapped-sides" and any(
+        note.code in told and note.text.startswith(f"{finding.clip}:") for note in notes
+    )
 
 
 def _only_writer(out: str | os.PathLike[str]) -> AbstractContextManager[None]:
@@ -442,6 +457,11 @@ def to_clips(
             )
         )
     return replace(clips, clips=done)
+
+
+def _smoothed(clip: Clip, smooth: str) -> Clip:
+    assert clip.positions is not None
+    return replace(clip, positions=SMOOTHERS[smooth](clip.positions, clip.fps))
 
 
 def _nan_where(nothing: NDArray[np.bool_], values: NDArray[np.float32]) -> NDArray[np.float32]:

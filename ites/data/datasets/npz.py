@@ -127,6 +127,7 @@ def _unpickle(data: bytes) -> Any:
         del stack[start:]
         return items
 
+    argument: Any
     for number, (operation, argument, _) in enumerate(pickletools.genops(io.BytesIO(data))):
         name = operation.name
         if number >= OPERATIONS:
