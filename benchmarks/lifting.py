@@ -21,11 +21,13 @@ import torch
 from torch import Tensor
 
 from benchmarks import baseline, machine
-from ites.inference.lift import PRECISIONS, arithmetic, batch_size_for
+from ites.inference.lift import PRECISIONS
 from ites.inference.stream import Lifter
 from ites.models import Student, Teacher, fold_norms
+from ites.models.predict import batch_size_for
 from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import Metadata, save_model, weights_file
+from ites.system.arithmetic import arithmetic
 from ites.system.files import replacing
 
 FLOP = {"teacher": 7.18e6, "student": 18.0e6}

@@ -22,8 +22,8 @@ from matplotlib import pyplot as plt  # noqa: E402
 
 from ites.data.clips import Clip, root_relative  # noqa: E402
 from ites.data.store import PoseStore  # noqa: E402
-from ites.inference.lift import lift_points  # noqa: E402
 from ites.models import fold_norms  # noqa: E402
+from ites.models.predict import lift_points  # noqa: E402
 from ites.pose.metrics import p_mpjpe  # noqa: E402
 from ites.pose.skeleton import Skeleton  # noqa: E402
 from ites.runs.checkpoint import load_model  # noqa: E402

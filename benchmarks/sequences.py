@@ -21,8 +21,8 @@ import torch
 from benchmarks import machine
 from ites.data.store import PoseStore
 from ites.evaluation.evaluate import truth
-from ites.inference.lift import lift_points
 from ites.models import fold_norms
+from ites.models.predict import lift_points
 from ites.models.temporal import consistent_depths
 from ites.pose import geometry
 from ites.pose.metrics import pose_errors

@@ -36,7 +36,7 @@ from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import Metadata, save_model, weights_file
 from ites.runs.settings import make_settings
 from ites.system.files import replacing
-from ites.train.engine import Training
+from ites.train.loop import Training
 from ites.train.stages import make_stage
 
 BATCH = 128

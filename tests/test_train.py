@@ -27,10 +27,12 @@ from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import load_model, state_file, weights_file
 from ites.runs.settings import Settings, StudentSettings, TeacherSettings, make_settings
 from ites.system.console import command_console, duration
-from ites.train.engine import Training, train
+from ites.train.dataset import teacher_labels
+from ites.train.engine import train
 from ites.train.feed import epoch_order
 from ites.train.log import Log, Table, quiet_console
-from ites.train.stages import make_stage, teacher_labels
+from ites.train.loop import Training
+from ites.train.stages import make_stage
 
 POSES = 71  # with batches of 16: five steps an epoch, the last of seven poses
 SMALL = {"batch": 16, "width": 16, "blocks": 1, "log_every": 4, "device": "cpu"}

@@ -193,7 +193,7 @@ def run_stages(
     from ites.train.log import quiet_console
 
     ranks = Ranks.here()
-    console = command_console() if ranks.main else quiet_console()
+    console = command_console() if ranks.is_main else quiet_console()
     if resume is None:
         chosen, why = _chosen(only, config, given)
         for settings in chosen:
@@ -207,7 +207,7 @@ def run_stages(
     results = []
     for settings in chosen:
         started = resume is not None and state_file(settings.out, settings.stage).is_file()
-        if len(chosen) > 1 and ranks.main:
+        if len(chosen) > 1 and ranks.is_main:
             write_settings(settings.out, chosen)
         result = train(settings, resume=started, console=console)
         results.append(result)
@@ -215,9 +215,9 @@ def run_stages(
         if result.interrupted:
             alone = f" --only {only}" if only else ""
             print_line(console, f"continue with: ites train{alone} --resume {settings.out}")
-            ranks.part()
+            ranks.leave()
             return results
-    ranks.part()
+    ranks.leave()
     if why:
         print_line(console, why)
     print_line(console, f"next: {_next(only, chosen[-1])}")

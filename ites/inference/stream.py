@@ -15,11 +15,12 @@ from torch import Tensor
 
 from ites.errors import ItesError
 from ites.inference.assume import BODY_SIZE
-from ites.inference.lift import PRECISIONS, arithmetic
+from ites.inference.lift import PRECISIONS
 from ites.models import fold_norms
 from ites.pose.camera import HEAD_DISTANCE
 from ites.pose.missing import FAR, SHARE, SPREADS
 from ites.runs.checkpoint import load_model
+from ites.system.arithmetic import arithmetic
 from ites.system.ranks import Ranks, pick_device
 
 REMEMBERED = 10_000

@@ -186,6 +186,11 @@ class Settings:
         """The names of all settings, in order."""
         return tuple(item.name for item in fields(cls))
 
+    @property
+    def chosen_backend(self) -> str | None:
+        """The backend of the ops; None for the fastest."""
+        return None if self.backend == "auto" else self.backend
+
     def to_dict(self) -> dict[str, int | float | str]:
         """Settings by name."""
         return asdict(self)

@@ -24,6 +24,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ites.runs.folder import RunFolder
+from ites.runs.settings import Settings
 from ites.system.console import duration, say
 from ites.system.files import replacing
 
@@ -113,31 +115,32 @@ class Log:
     events where that package is installed; shows a progress bar on a terminal, lines elsewhere.
 
     Args:
-        run: the run folder.
-        stage: "teacher" or "student".
-        columns: of the log's table.
-        steps: how many the training has in all.
-        step: how many are done.
-        kept: rows of the log from an earlier part of this training stay up to this step.
-        console: where to tell.
+        folder: of the run.
+        settings: of the stage.
+        losses: names of the columns that hold them.
+        steps: of the whole training.
+        step: done so far; later rows of an earlier part of this training are dropped.
+        console: where lines are printed.
     """
 
     def __init__(
         self,
-        run: Path,
-        stage: str,
-        columns: Sequence[str],
+        folder: RunFolder,
+        settings: Settings,
+        losses: Sequence[str],
         *,
         steps: int,
         step: int,
-        kept: int,
         console: Console,
     ) -> None:
-        self._run, self._stage, self._steps, self._step = run, stage, steps, step
+        stage = settings.stage
+        columns = ["step", "epoch", *losses, "learning_rate", "poses_per_second", "seconds"]
+        kept = step - step % settings.log_every  # rows of an earlier part of this training
+        self._folder, self._stage, self._steps, self._step = folder, stage, steps, step
         self._before, self._console = step, console
-        self._table = Table(run / f"{stage}.log.csv", columns, kept)
+        self._table = Table(folder.log(stage), columns, kept)
         self._evaluations: Table | None = None
-        self._board = _tensorboard(run / "tensorboard" / stage, kept, console)
+        self._board = _tensorboard(folder.tensorboard(stage), kept, console)
         self._shown = time.monotonic()
         self._progress = Progress(
             TextColumn(f"[bold]{stage}"),
@@ -192,7 +195,7 @@ class Log:
     def evaluation(self, step: int, metrics: Row) -> None:
         """Record the metrics of an evaluation after `step` steps."""
         if self._evaluations is None:
-            path = self._run / f"{self._stage}.evaluation.csv"
+            path = self._folder.evaluation_log(self._stage)
             self._evaluations = Table(path, ["step", *metrics], self._before)
         self._evaluations.add({"step": step, **metrics})
         self._scalars("evaluation", metrics, step)
