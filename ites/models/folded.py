@@ -7,7 +7,7 @@ before it. A folded network is of the same class as before; only its layers were
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from ites.models.layers import BatchNormReLU, GraphLayer, GraphWeights, SemGraph
 from ites.models.student import Student
 from ites.models.teacher import Teacher
 
-Network = TypeVar("Network", Teacher, Student)
+Network = TypeVar("Network", bound=Teacher | Student)
 
 
 @torch.no_grad()
@@ -36,9 +36,11 @@ def fold_norms(model: Network, dtype: torch.dtype = torch.float32) -> Network:
         A network of the model's class, on its device.
     """
     wide = torch.promote_types(dtype, torch.float32)
-    folded = copy.deepcopy(model, {id(model.skeleton): model.skeleton}).double().eval()
-    fold = _fold_teacher if isinstance(folded, Teacher) else _fold_student
-    fold(folded, dtype, wide)
+    folded: Any = copy.deepcopy(model, {id(model.skeleton): model.skeleton}).double().eval()
+    if isinstance(folded, Teacher):
+        _fold_teacher(folded, dtype, wide)
+    else:
+        _fold_student(folded, dtype, wide)
     folded.norms = []
     for path, module in folded.named_modules():
         kept = dtype if path.startswith("blocks.") else wide
@@ -51,7 +53,7 @@ def fold_norms(model: Network, dtype: torch.dtype = torch.float32) -> Network:
     return folded
 
 
-def _fold_teacher(model: Teacher, dtype: torch.dtype, wide: torch.dtype) -> None:
+def _fold_teacher(model: Any, dtype: torch.dtype, wide: torch.dtype) -> None:
     inner = dtype if len(model.blocks) else wide
     model.input_norm = _fold_linear(model.input, model.input_norm, inner)
     for number, block in enumerate(model.blocks, 1):
@@ -61,7 +63,7 @@ def _fold_teacher(model: Teacher, dtype: torch.dtype, wide: torch.dtype) -> None
         block.norm3 = _fold_linear(block.linear3, block.norm3, out)
 
 
-def _fold_student(model: Student, dtype: torch.dtype, wide: torch.dtype) -> None:
+def _fold_student(model: Any, dtype: torch.dtype, wide: torch.dtype) -> None:
     inner = dtype if len(model.blocks) else wide
     model.input = _GraphConv(model.input, model.input_norm)
     model.input_norm = _Activation(inner)
@@ -152,8 +154,12 @@ class _GraphLayer(_OnSkeleton):
         dtype: of the result.
     """
 
+    projection: Tensor
+    close: Tensor
+    residual_scale: Tensor
     bias: Tensor
     phi_weight: Tensor
+    logits: Tensor
 
     def __init__(self, layer: GraphLayer, wide: torch.dtype, dtype: torch.dtype) -> None:
         super().__init__(layer.conv)

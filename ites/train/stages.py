@@ -112,7 +112,7 @@ class TeacherStage(Stage):
     `reprojection_weight * reprojection + cycle`; METHOD, "Teacher".
     """
 
-    names = ("total", "reprojection", "cycle")
+    names: tuple[str, ...] = ("total", "reprojection", "cycle")
     least_batch = 2  # BatchNorm has no variance of a single pose
 
     def __init__(self, settings: TeacherSettings, skeleton: Skeleton, points: Tensor) -> None:
@@ -204,7 +204,7 @@ class StudentStage(Stage):
     `distillation_weight * distillation + equivariance`; METHOD, "Student".
     """
 
-    names = ("total", "distillation", "equivariance")
+    names: tuple[str, ...] = ("total", "distillation", "equivariance")
 
     def __init__(
         self,
