@@ -1,1 +1,1 @@
-"""Timings of the ops and of training, each against a baseline of the same run."""
+"""Measurements: `ops` and `speed` against a baseline of the same run, `accuracy` against truth."""

@@ -76,29 +76,29 @@ ops() {
     if [ "$dry" ]; then
         step build 60 "$PYTHON" -c "import torch, ites._C"
         step tests 300 "$PYTHON" -m pytest tests/test_backends.py
-        step "ops once" 120 "$PYTHON" -m benchmarks.small --device cpu
-        step timings 300 "$PYTHON" -m benchmarks.run --device cpu --quick -k "so3_exp" "${where[@]}"
+        step "ops once" 120 "$PYTHON" -m benchmarks.ops.small --device cpu
+        step timings 300 "$PYTHON" -m benchmarks.ops.run --device cpu --quick -k "so3_exp" "${where[@]}"
     else
         step_build
         "$PYTHON" -c "import xdist" 2>/dev/null && options=(-n 8)
         OMP_NUM_THREADS=2 step tests 200 "$PYTHON" -m pytest -p no:cacheprovider "${options[@]}" tests
-        step "ops once" 60 "$PYTHON" -m benchmarks.small --device cuda
-        step timings 200 "$PYTHON" -m benchmarks.run --device cuda --seconds 0.05 \
+        step "ops once" 60 "$PYTHON" -m benchmarks.ops.small --device cuda
+        step timings 200 "$PYTHON" -m benchmarks.ops.run --device cuda --seconds 0.05 \
             --compiled-batches "" "${where[@]}"
         if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer); then
             for tool in memcheck racecheck; do
                 PYTORCH_NO_CUDA_MEMORY_CACHING=1 step "$tool" 75 "$sanitizer" --tool "$tool" \
-                    --error-exitcode 9 "$PYTHON" -m benchmarks.small --device cuda
+                    --error-exitcode 9 "$PYTHON" -m benchmarks.ops.small --device cuda
             done
         else
             say "compute-sanitizer: not installed"
         fi
         # What torch.compile makes of it takes long to make: it has the time that is left.
-        LIMIT=$((LIMIT - 20)) step "with torch.compile" 300 "$PYTHON" -m benchmarks.run \
+        LIMIT=$((LIMIT - 20)) step "with torch.compile" 300 "$PYTHON" -m benchmarks.ops.run \
             --device cuda --seconds 0.05 --compiled-batches 65536,1048576 -k compile --merge \
             "${where[@]}"
     fi
-    step plots 60 "$PYTHON" -m benchmarks.plot "$OUT/ops.json"
+    step plots 60 "$PYTHON" -m benchmarks.ops.plot "$OUT/ops.json"
     sed -n '/ x eager /p; / rows, /p; /  slower: /p' "$log" | tail -n 80 | tee -a "$summary"
 }
 
@@ -110,10 +110,10 @@ steps() {
         step_build_if_missing
     fi
     # First without torch.compile of the baseline, whose compilation may outlast its time.
-    step "training steps" 120 "$PYTHON" -m benchmarks.training --no-compile "${small[@]}" \
+    step "training steps" 120 "$PYTHON" -m benchmarks.speed.training --no-compile "${small[@]}" \
         --json "$OUT/steps.json"
-    step lifting 90 "$PYTHON" -m benchmarks.lifting "${small[@]}" --json "$OUT/lifting.json"
-    [ "$dry" ] || step "with torch.compile" 240 "$PYTHON" -m benchmarks.training --compile \
+    step lifting 90 "$PYTHON" -m benchmarks.speed.lifting "${small[@]}" --json "$OUT/lifting.json"
+    [ "$dry" ] || step "with torch.compile" 240 "$PYTHON" -m benchmarks.speed.training --compile \
         --json "$OUT/steps_compile.json"
     sed -n '/batch/p; / ms /p; /poses\/s/p; /one pose/p; /failed/p' "$log" | tee -a "$summary"
 }
@@ -122,8 +122,8 @@ schedule() {
     local run=$OUT/run store poses=1560000 options=(--precision tf32)
     if [ "$dry" ]; then
         poses=4000
-        options=(--device cpu --teacher-width 16 --teacher-blocks 1 --teacher-epochs 2)
-        options+=(--student-width 8 --student-blocks 1 --student-epochs 1)
+        options=(--device cpu --set teacher.width=16 --set teacher.blocks=1 --set teacher.epochs=2)
+        options+=(--set student.width=8 --set student.blocks=1 --set student.epochs=1)
     else
         step_build_if_missing
     fi
@@ -136,7 +136,8 @@ schedule() {
     else
         options+=(--out "$run")
     fi
-    LIMIT=$((LIMIT - 20)) step train "$LIMIT" "$PYTHON" -m ites train both --data "$store" "${options[@]}"
+    LIMIT=$((LIMIT - 20)) step train "$LIMIT" "$PYTHON" -m ites train --data "$store" \
+        "${options[@]}"
     [ -d "$run" ] && tar -c -C "$OUT" run | split -b 15M - "$OUT/run.tar.part" && rm -r "$run"
     sed -n '/^teacher: /p; /^student: /p; /^continue /p' "$log" | tee -a "$summary"
 }

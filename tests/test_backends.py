@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.choose import order
+from benchmarks.ops.choose import order
 from ites.cli.doctor import OPS, describe, examine
 from ites.errors import ItesError
 from ites.ops import backends

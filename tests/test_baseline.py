@@ -7,7 +7,7 @@ import pytest
 import torch
 from op_contract import relative_error
 
-from benchmarks.baseline import Student, Teacher, optimiser_of
+from benchmarks.speed.baseline import Student, Teacher, optimiser_of
 
 GOLDEN = ("golden_small_seed1_b8.npz", "golden_small_seed200_b33.npz")
 WITHIN = 1e-8

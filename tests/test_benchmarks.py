@@ -1,10 +1,10 @@
-"""What `benchmarks.run` makes of its measurements."""
+"""What `benchmarks.ops.run` makes of its measurements."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks import run
+from benchmarks.ops import run
 
 RATES = {"copy": 1e9, "float32": 1e10}
 ABOUT = {"device": "a processor", "torch": "2.13.0", "commit": "abc", "others_share": 0.0}

@@ -333,3 +333,131 @@ def test_a_bad_source_is_named(tmp_path, change, message):
     with pytest.raises(ItesError, match=message):
         prepare_cmu(tmp_path / options.pop("source"), tmp_path / "out.h5", **options)
     assert not (tmp_path / "out.h5").exists()
+
+
+def cmu_file(path, **changes):
+    """An HDF5 file of one clip, (T, 17, 3), of a person of about 1 m, 120 frames per second."""
+    positions = np.random.default_rng(0).uniform(-0.5, 0.5, (40, 17, 3))
+    for index, value in changes.items():
+        positions[int(index[1:])] = value
+    with h5py.File(path, "w") as file:
+        file["S07/07_01/positions"] = positions
+        file["S07/07_01"].attrs["fps"] = 120.0
+    return positions
+
+
+def test_a_frame_that_is_not_finite_is_told_and_left_out(tmp_path):
+    clean, lines = cmu_file(tmp_path / "clean.h5"), []
+    cmu_file(tmp_path / "a.h5", _10=np.nan, _33=np.inf)
+    summary = prepare_cmu(tmp_path / "a.h5", tmp_path / "cmu.h5", say=lines.append)
+    assert lines == [
+        f"{tmp_path / 'a.h5'}: /S07/07_01: 2 of 40 frames left out, not finite: frame 10, 33 "
+        "(the first is 0)"
+    ]
+    assert summary["splits"]["train"]["poses"] == 4 * 4
+    with PoseStore(tmp_path / "cmu.h5") as store:
+        camera = store.cameras[store.sequences[0].camera]
+        got = camera.camera_to_world(store.positions("train")[:4].astype(np.float64))
+    # Of every ten frames the first; of the second ten, whose first is not finite, the next.
+    np.testing.assert_allclose(got, centre(clean[[0, 11, 20, 30]], 1.5), atol=1e-5)
+
+
+def test_a_wild_frame_does_not_move_the_others(tmp_path):
+    lines = []
+    cmu_file(tmp_path / "a.h5", _20=1e7)
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["S07/07_01/positions"][20] += np.random.default_rng(1).uniform(0, 1, (17, 3))
+    summary = prepare_cmu(tmp_path / "a.h5", tmp_path / "cmu.h5", say=lines.append)
+    assert summary["splits"]["train"]["poses"] == 16
+    assert "1 of 40 frames left out, no place of a person: frame 20 " in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [
+        (1000, "a.h5: /S07/07_01: expected a person of 0.1 to 10 m within an image, got one of 9"),
+        (1e-3, "expected a person of 0.1 to 10 m within an image, got one of 0.0009"),
+        (np.nan, "expected finite numbers, got none in 40 frames"),
+    ],
+)
+def test_another_unit_is_refused(tmp_path, factor, message):
+    positions = cmu_file(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["S07/07_01/positions"][:] = positions * factor
+    with pytest.raises(ItesError, match=re.escape(message)):
+        prepare_cmu(tmp_path / "a.h5", tmp_path / "cmu.h5")
+    assert not (tmp_path / "cmu.h5").exists()
+
+
+@pytest.mark.parametrize("kind", ["amc", "bvh"])
+def test_the_frame_of_a_text_file_is_told(write, tmp_path, kind):
+    lines = []
+    if kind == "amc":
+        write("07/07.asf", human_asf()[0])
+        frames = "".join(f"{t}\nroot {t / 100} 0 0 0 0 0\n" for t in range(1, 41))
+        write("07/07_01.amc", ":DEGREES\n" + frames.replace("root 0.03 0", "root -1.#IND 0"))
+        frame = "frame 3 "
+    else:
+        names = dict.fromkeys(n for r in LAYOUTS["Acclaim names"].joints for n in r)
+        text = star_bvh(names, 40)
+        write("07/07_01.bvh", text.replace("\n4 0 0\n", "\n4 nan 0\n"))
+        frame = "frame 5 "
+    summary = prepare_cmu(tmp_path / "07", tmp_path / "cmu.h5", say=lines.append)
+    assert summary["splits"]["train"]["poses"] == 16
+    name = tmp_path / "07" / f"07_01.{kind}"
+    assert lines == [f"{name}: 1 of 40 frames left out, not finite: {frame}(the first is 1)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.bvh", ARM_BVH.replace("OFFSET 0 2 0", "OFFSET 0 inf 0"), "3 finite numbers"),
+        ("a.bvh", ARM_BVH.replace("Yrotation", "Wrotation"), "channels Xposition .* Wrotation"),
+        ("a.bvh", ARM_BVH.replace("Yposition", "Xposition"), "a channel twice"),
+        ("a.bvh", ARM_BVH.replace("CHANNELS 6", "CHANNELS 99999999"), "channels"),
+        ("a.bvh", ARM_BVH.replace("Frames: 2", "Frames: 2000000000"), "2000000000 frames"),
+        ("a.bvh", ARM_BVH.replace("0.025", "nan"), "no frames: 2 of nan s"),
+        ("a.bvh", ARM_BVH.replace("5 6 7", "5 six 7"), "expected a complete .bvh file"),
+        ("a.bvh", ARM_BVH.replace("JOINT lower", "JOINT upper"), "two joints of one name"),
+        ("a.bvh", "\xff\x00" * 500, "expected a complete .bvh file"),
+        ("a.asf", ARM_ASF.replace("rx rz", "rx ? rz"), r"dof rx \? rz"),
+        ("a.asf", ARM_ASF.replace("rx rz", "rx rx"), "dof rx rx"),
+        ("a.asf", ARM_ASF.replace("direction 1 0 0", "direction 1 nan 0"), "3 finite numbers"),
+        ("a.asf", ARM_ASF.replace("length 2", "length inf"), "a length of inf"),
+        ("a.asf", ARM_ASF.replace("length 0.45", "length 0"), "a unit of length 0"),
+        ("a.asf", ARM_ASF.replace("90 XYZ", "90 XYQ"), "axis XYQ"),
+        ("a.asf", ARM_ASF.replace("upper lower", "hand lower"), "before its parent"),
+        ("a.asf", ARM_ASF.replace("name lower", "name upper"), "bone upper twice"),
+        ("a.amc", ARM_AMC.replace("upper 0 90", "hand 0 90"), "bones of its skeleton, got 'hand'"),
+        ("a.amc", ARM_AMC.replace("upper 0 90", "upper 0 " + "[" * 9000), "numbers after upper"),
+        ("a.amc", "\n".join(x for x in ARM_AMC.split("\n") if "upper" not in x), "got 0"),
+    ],
+)
+def test_what_makes_no_sense_is_named(write, name, text, message):
+    path = write(name, text)
+    with pytest.raises(ItesError, match=message) as caught:
+        if path.suffix == ".bvh":
+            read_bvh(path)
+        elif path.suffix == ".asf":
+            read_asf(path)
+        else:
+            read_amc(path, read_asf(write("b.asf", ARM_ASF))[0])
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_size_that_is_only_declared_is_not_believed(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("S1/a/positions", (10**11, 17, 3), chunks=(100, 17, 3))
+        file["S1/a"].attrs["fps"] = 40
+    with pytest.raises(ItesError, match="expected at most [0-9,]* bytes .* declared"):
+        prepare_cmu(tmp_path / "a.h5", tmp_path / "out.h5")
+
+
+def test_data_in_another_file_are_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        external = [(str(tmp_path / "raw"), 0, h5py.h5f.UNLIMITED)]
+        file.create_dataset("S1/a/positions", (3, 17, 3), external=external)
+        file["S1/a"].attrs["fps"] = 40
+    with pytest.raises(ItesError, match="expected data in the file itself"):
+        prepare_cmu(tmp_path / "a.h5", tmp_path / "out.h5")

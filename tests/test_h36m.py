@@ -249,6 +249,48 @@ def test_a_bad_source_is_named(tmp_path, kind, message):
     assert not (tmp_path / "out.h5").exists()
 
 
+@pytest.mark.parametrize("source", ["npz", "hdf5", "cdf"])
+def test_a_frame_that_is_not_finite_is_told_and_left_out(tmp_path, source):
+    values = world("S1", "Walking")
+    values[2, JOINTS[4], 1] = np.nan
+    if source == "npz":
+        path = where = tmp_path / "data_3d_h36m.npz"
+        np.savez(path, positions_3d={"S1": {"Walking": values}})
+    elif source == "hdf5":
+        path = tmp_path / "S1" / "3D_positions" / "Walking.h5"
+        path.parent.mkdir(parents=True)
+        with h5py.File(path, "w") as file:
+            file["3D_positions"] = values.reshape(FRAMES, 96).T * 1000
+        path, where = tmp_path, f"{tmp_path}: {path}"
+    else:
+        where = tmp_path / "S1" / "D3_Positions" / "Walking.cdf"
+        write_cdf(where, values.reshape(FRAMES, 96) * 1000)
+        path = tmp_path
+    lines = []
+    prepare_h36m(path, tmp_path / "out.h5", say=lines.append)
+    assert [line.split(": S1, Walking: ")[1] for line in lines] == [
+        "1 of 5 frames left out, not finite: frame 2 (the first is 0)"
+    ]
+    assert lines[0].startswith(str(where))
+    with PoseStore(tmp_path / "out.h5") as store:
+        positions, points = seen("S1", "Walking", 0)
+        got = store.positions("train")[:4], store.keypoints("train")[:4]
+    np.testing.assert_allclose(got[0], positions[[0, 1, 3, 4]], atol=1e-5)
+    np.testing.assert_allclose(got[1], points[[0, 1, 3, 4]], rtol=1e-5)
+
+
+def test_a_frame_of_detections_that_is_not_finite_is_left_out(npz, tmp_path):
+    table = nested(lambda *take: [detections(*take, index) for index in range(4)])
+    table["S1"]["Walking"][1][3, 5] = np.inf
+    np.savez(tmp_path / "flat.npz", positions_2d=table)
+    lines = []
+    summary = prepare_h36m(
+        npz, tmp_path / "out.h5", keypoints=tmp_path / "flat.npz", say=lines.append
+    )
+    assert summary["splits"]["train"]["poses"] == 2 * 4 * FRAMES - 1
+    assert len(lines) == 1 and "S1, Walking: 1 of 5 frames left out" in lines[0]
+
+
 def test_every_must_be_positive(npz, tmp_path):
     with pytest.raises(ItesError, match="every must be at least 1, got 0"):
         prepare_h36m(npz, tmp_path / "out.h5", every=0)
@@ -336,6 +378,54 @@ def test_a_hostile_pickle_does_nothing(tmp_path):
 def test_nothing_else_is_admitted(pickled):
     with pytest.raises((pickle.UnpicklingError, ValueError)):
         loads(pickled)
+
+
+def laughs(levels):
+    """A list that holds another one twice, which does so too."""
+    shared = ["ha"]
+    for _ in range(levels):
+        shared = [shared, shared]
+    return shared
+
+
+def test_a_list_that_grows_as_it_is_walked_is_refused(tmp_path):
+    path = tmp_path / "data_3d_h36m.npz"
+    np.savez(path, positions_3d={"S1": {"Walking": laughs(28)}})
+    assert path.stat().st_size < 1000
+    with pytest.raises(ItesError, match="more than 100,000 entries"):
+        prepare_h36m(path, tmp_path / "out.h5")
+
+
+def test_arrays_that_are_shared_without_measure_are_refused():
+    array = np.zeros(1 << 20)
+    with pytest.raises(pickle.UnpicklingError, match="shared more than 8 times"):
+        loads(pickle.dumps([array] * 100))
+    assert len(loads(pickle.dumps([array] * 4))) == 4
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x80\x04K\x01r\xff\xff\xff\x7f0.",  # a memo of 2^31 entries
+        b"\x80\x05\x96\x00\x00\x00\x00\x00\x01\x00\x00.",  # 2^40 bytes that are not there
+        b"\x80\x04" + b"]" * 100_000 + b"a" * 99_999 + b".",  # lists within lists
+        b"\x80\x04}(" + b")" + b"\x85" * 100_000 + b"K\x01u.",  # a key of tuples within tuples
+        b"\x80\x04]\x94h\x00a.",  # a list that holds itself
+        b"\x80\x04" + b"N0" * 600_000 + b"N.",  # operations without end
+        b"\x80\x04cnumpy\nndarray\n}b.",  # a state for a function
+        b"I" + b"9" * 100_000 + b"\n.",
+    ],
+)
+def test_a_small_pickle_takes_little(pickled):
+    with pytest.raises((pickle.UnpicklingError, ValueError)):
+        loads(pickled)
+
+
+def test_a_zip_bomb_is_refused(tmp_path):
+    path = tmp_path / "data_3d_h36m.npz"
+    np.savez_compressed(path, positions_3d=np.zeros(1 << 24))
+    with pytest.raises(ItesError, match="expected at most .* in a file of its size, got 134,"):
+        prepare_h36m(path, tmp_path / "out.h5")
 
 
 class Forged:

@@ -8,7 +8,7 @@ import pytest
 from ites.data import PoseStore
 from ites.data.datasets.keypoints import prepare_keypoints
 from ites.errors import ItesError
-from ites.pose.skeleton import to_human36m
+from ites.pose.layouts import to_human36m
 
 
 @pytest.fixture
@@ -71,12 +71,18 @@ def test_little_confidence_is_missing(tmp_path, out):
         assert len(store.points("train", missing="interpolate")[0]) == 4
 
 
+def walk(length=4):
+    """Somebody who moves slowly: COCO's joints, pixels."""
+    still = np.random.default_rng(5).uniform(100, 400, (17, 2))
+    return (still + 3 * np.arange(length)[:, None, None]).astype("f4")
+
+
 def coco(frames):
-    """COCO results with a second, worse person, frames out of order."""
+    """COCO results with a second, smaller person, frames out of order."""
     people = []
     for image, joints in reversed(list(enumerate(frames))):
-        for score, shift in ((0.4, 100), (0.9, 0)):
-            scored = np.c_[joints + shift, np.full(17, 0.8)]
+        for score, own in ((0.4, joints / 2 + 500), (0.9, joints)):
+            scored = np.c_[own, np.full(17, 0.8)]
             people.append(
                 {
                     "image_id": image,
@@ -96,11 +102,11 @@ def mmpose(frames):
                 "frame_id": number,
                 "instances": [
                     {
-                        "keypoints": (joints + shift).tolist(),
+                        "keypoints": own.tolist(),
                         "keypoint_scores": [0.8] * 17,
                         "bbox_score": [score],
                     }
-                    for score, shift in ((0.4, 100), (0.9, 0))
+                    for score, own in ((0.4, joints / 2 + 500), (0.9, joints))
                 ],
             }
             for number, joints in enumerate(frames, 1)
@@ -110,32 +116,40 @@ def mmpose(frames):
 
 @pytest.mark.parametrize("layout", [coco, lambda frames: {"annotations": coco(frames)}, mmpose])
 def test_detections(tmp_path, out, layout):
-    frames = clip()
+    frames = walk()
     (tmp_path / "walk.json").write_text(json.dumps(layout(frames)))
     prepare_keypoints([tmp_path / "walk.json"], out)
     with PoseStore(out) as store:
-        np.testing.assert_allclose(store.keypoints(), to_human36m(frames, "coco17")[0], rtol=1e-6)
+        assert [sequence.subject for sequence in store.sequences] == ["walk#1", "walk#2"]
+        for sequence, own in zip(store.sequences, (frames, frames / 2 + 500), strict=True):
+            expected = to_human36m(own, "coco17")[0]
+            np.testing.assert_allclose(store.keypoints([sequence]), expected, rtol=1e-5)
         np.testing.assert_allclose(store.confidence(), 0.8)
-        assert store.sequences[0].subject == "walk"
+    prepare_keypoints([tmp_path / "walk.json"], out, person=2)
+    with PoseStore(out) as store:
+        assert [sequence.subject for sequence in store.sequences] == ["walk"]
+        expected = to_human36m(frames / 2 + 500, "coco17")[0]
+        np.testing.assert_allclose(store.keypoints(), expected, rtol=1e-5)
 
 
 def test_a_frame_without_people_is_missing(tmp_path, out):
-    content = mmpose(clip())
+    content = mmpose(walk())
     content["instance_info"][2]["instances"] = []
     (tmp_path / "walk.json").write_text(json.dumps(content))
-    prepare_keypoints([tmp_path / "walk.json"], out)
+    summary = prepare_keypoints([tmp_path / "walk.json"], out)
     with PoseStore(out) as store:
-        assert store.complete().tolist() == [True, True, False, True]
+        assert store.complete().tolist() == 2 * [True, True, False, True]
+    assert "nobody is seen in 1 of 4 frames: missing frames" in summary["notes"]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[", "expected COCO or MMPose detections"),
+        ("[", "expected a JSON file"),
         ("[]", "nobody is in it"),
-        ("{}", "annotations"),
-        ('[{"image_id": 1, "keypoints": [1, 2]}]', "expected COCO or MMPose detections"),
-        ('[{"image_id": 1, "keypoints": [1, 2, 3]}]', "coco17 keypoints must have shape"),
+        ("{}", "nobody is in it"),
+        ('[{"image_id": 1, "keypoints": [1, 2]}]', "expected 17 joints per frame"),
+        ('[{"image_id": 1, "keypoints": [1, 2, 3]}]', "got 1; a layout to convert from"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path, out, text, message):
@@ -146,11 +160,11 @@ def test_a_bad_file_is_named(tmp_path, out, text, message):
 
 
 def test_no_files(tmp_path, out):
-    with pytest.raises(ItesError, match="expected files of .npz, .npy, .json, got none"):
+    with pytest.raises(ItesError, match="expected files of .json, .npz, .npy, .csv"):
         prepare_keypoints([tmp_path], out)
     with pytest.raises(ItesError, match="no such file"):
         prepare_keypoints([tmp_path / "walk.json"], out)
-    with pytest.raises(ItesError, match="walk.csv: expected a file of .npz, .npy, .json"):
+    with pytest.raises(ItesError, match="walk.csv: no such file"):
         prepare_keypoints([tmp_path / "walk.csv"], out)
     with pytest.raises(ItesError, match="field_of_view must be in 0..180, got 200"):
         prepare_keypoints([tmp_path], out, field_of_view=200)

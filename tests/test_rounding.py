@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.rounding import RoundedProducts, bf16, tf32
+from benchmarks.accuracy.rounding import RoundedProducts, bf16, tf32
 from ites import ops
 
 

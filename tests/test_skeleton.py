@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ites.errors import ItesError
+from ites.pose.layouts import to_human36m
 from ites.pose.skeleton import (
     FOLDER,
     HUMAN36M,
@@ -11,7 +12,6 @@ from ites.pose.skeleton import (
     load_skeleton,
     skeleton_file,
     skeleton_names,
-    to_human36m,
 )
 
 

@@ -274,6 +274,36 @@ def change(file, what):
         file["sequences/subject"] = [1]
     elif what == "one focal length":
         file["cameras/plain"].attrs["focal_length"] = 1000.0
+    elif what == "overlap":
+        file["sequences/start"][1] = 2
+    elif what == "length 0":
+        file["sequences/length"][0] = 0
+    elif what == "huge length":
+        file["sequences/length"][0] = 2**62
+    elif what == "fps inf":
+        file["sequences/fps"][0] = np.inf
+    elif what == "fps below 0":
+        file["sequences/fps"][0] = -25
+    elif what == "focal length nan":
+        file["cameras/plain"].attrs["focal_length"] = (1000.0, np.nan)
+    elif what == "focal length 0":
+        file["cameras/plain"].attrs["focal_length"] = (0.0, 1000.0)
+    elif what == "centre inf":
+        file["cameras/plain"].attrs["center"] = (np.inf, 500.0)
+    elif what == "text for pixels":
+        del file["poses/keypoints"]
+        file["poses/keypoints"] = np.zeros((6, 17, 2), "S3")
+    elif what == "group for pixels":
+        del file["poses/keypoints"]
+        file.create_group("poses/keypoints")
+    elif what == "declared alone":
+        del file["poses/keypoints"]
+        file.create_dataset("poses/keypoints", (10**12, 17, 2), chunks=(10, 17, 2))
+    elif what == "fractions for rows":
+        del file["sequences/start"]
+        file["sequences/start"] = [0.0, 3.0]
+    elif what == "skeleton without end":
+        file["skeleton"].attrs["json"] = "[" * 60_000
     elif what == "unknown camera":
         del file["cameras/plain"]
 
@@ -294,11 +324,31 @@ def change(file, what):
         ("length", "the sequences hold 2 poses, the arrays 3"),
         ("unknown camera", "no camera 'plain'"),
         ("numbers for names", "/sequences: "),
+        ("overlap", "expected start 3, where the one before ends, got start 2"),
+        ("length 0", "got start 0, length 0"),
+        ("huge length", "expected start 4611686018427387904"),
+        ("fps inf", "expected fps above 0 or nan, got inf"),
+        ("fps below 0", "expected fps above 0 or nan, got -25"),
+        ("focal length nan", "/cameras/plain: expected finite numbers"),
+        ("focal length 0", "/cameras/plain: .*focal_length"),
+        ("centre inf", "/cameras/plain: .*center"),
+        ("text for pixels", "/poses: keypoints: expected numbers, got"),
+        ("group for pixels", "expected a dataset keypoints, got a group"),
+        ("declared alone", "keypoints: expected at most .* declared"),
+        ("fractions for rows", "/sequences: start: expected numbers, got float64"),
+        ("skeleton without end", "expected the JSON of a skeleton, got 60,000 characters"),
         ("one focal length", r"focal_length must have shape \(2,\), got \(\)"),
     ],
 )
 def test_reader_refuses(path, what, message):
-    write(path, [(clip(3), "train")])
+    several = what in (
+        "overlap",
+        "length 0",
+        "huge length",
+        "text for pixels",
+        "fractions for rows",
+    )
+    write(path, [(clip(3), "train")] * (2 if several else 1))
     with h5py.File(path, "a") as file:
         change(file, what)
     with pytest.raises(ItesError, match=message) as caught:
@@ -316,3 +366,21 @@ def test_reader_refuses_values_that_are_not_finite(path):
     )
     with PoseStore(path) as store, pytest.raises(ItesError, match=message):
         store.keypoints("train")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("keypoints", 1e30, "keypoints: not finite or huge in 1 poses"),
+        ("confidence", -0.5, "confidence: not finite or below 0 in 1 poses"),
+        ("confidence", np.nan, "confidence: not finite or below 0 in 1 poses"),
+        ("positions", 1e9, "positions: not finite or huge in 1 poses"),
+    ],
+)
+def test_reader_refuses_values_that_make_no_sense(path, name, value, message):
+    given = {"positions": clip(3, last=3), "confidence": np.ones((3, 17))}
+    write(path, [{"keypoints": clip(3), **given}])
+    with h5py.File(path, "a") as file:
+        file[f"poses/{name}"][1, 2] = value
+    with PoseStore(path) as store, pytest.raises(ItesError, match=message):
+        getattr(store, name)("train")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from test_lift import lift_clips
 
 from ites.data.clips import Clip, Clips
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.data.synthetic.synthetic import prepare_synthetic
-from ites.inference.lift import lift_clips
 from ites.models import Teacher
 from ites.models.temporal import consistent_depths, segment_median
 from ites.pose import geometry

@@ -179,7 +179,7 @@ def test_graph_mix_triton_any_graph():
     ),
 )
 def test_compiles_for_an_h100_as_the_table_says(kernel, case):
-    from benchmarks import compile_triton
+    from benchmarks.ops import compile_triton
 
     launch = next(
         one

@@ -152,7 +152,7 @@ def test_damaged_odds_are_refused(run, array, tmp_path):
 
 def test_the_reliability_table_counts_every_pose_once():
     pytest.importorskip("matplotlib", reason="pip install 'ites[view]'")
-    from benchmarks.reliability import table
+    from benchmarks.accuracy.reliability import table
 
     confidence = np.linspace(0, 1, 101)
     right = (np.arange(101) % 2).astype(float)

@@ -21,7 +21,7 @@ from test_train import rows
 from torch import nn
 from typer.testing import CliRunner
 
-from benchmarks.variants import write_variant
+from benchmarks.accuracy.variants import write_variant
 from ites.cli.train import app
 from ites.data.store import PoseStore
 from ites.data.synthetic.synthetic import prepare_synthetic

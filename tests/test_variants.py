@@ -1,4 +1,4 @@
-"""The less kind worlds of `benchmarks.variants`, and the rows of `benchmarks.accuracy`."""
+"""The less kind worlds of `benchmarks.accuracy`, and the rows of its recipes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import accuracy
-from benchmarks.variants import VARIANTS, write_variant
+from benchmarks.accuracy import recipes
+from benchmarks.accuracy.variants import VARIANTS, write_variant
 from ites.data.store import PoseStore
 from ites.data.synthetic.synthetic import prepare_synthetic
 
@@ -92,27 +92,27 @@ def test_the_mirrored_world_has_the_mirrored_truth(source: Path, tmp_path: Path)
 
 
 def test_rows_name_variants_and_rows_that_are_there() -> None:
-    for name, row in accuracy.ROWS.items():
+    for name, row in recipes.ROWS.items():
         assert row.data == "cmu" or row.data in VARIANTS, name
         for stage in ("prior", "teacher", "student"):
             other = getattr(row, stage)
-            assert other is None or isinstance(other, dict) or other in accuracy.ROWS, name
+            assert other is None or isinstance(other, dict) or other in recipes.ROWS, name
 
 
 def test_a_row_is_trained_measured_and_written(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     small = {"steps": 3, "width": 16, "blocks": 1}
-    monkeypatch.setattr(accuracy, "RESULTS", tmp_path)
+    monkeypatch.setattr(recipes, "RESULTS", tmp_path)
     rows = {
-        "whole": accuracy.Row(prior=small, teacher=small, student=small),
-        "again": accuracy.Row(prior="whole", teacher=small, student={**small, "steps": 2}),
+        "whole": recipes.Row(prior=small, teacher=small, student=small),
+        "again": recipes.Row(prior="whole", teacher=small, student={**small, "steps": 2}),
     }
-    monkeypatch.setattr(accuracy, "ROWS", rows)
+    monkeypatch.setattr(recipes, "ROWS", rows)
     for name in rows:
         for seed in (0, 1):
-            accuracy.save(name, accuracy.run_row(name, seed, source, tmp_path / "runs"))
-    accuracy.show("again")
+            recipes.save(name, recipes.run_row(name, seed, source, tmp_path / "runs"))
+    recipes.show("again")
     shown = capsys.readouterr().out
     assert "again, teacher, 2 seeds" in shown and "again, student, 2 seeds" in shown
     lines = (tmp_path / "again.csv").read_text().splitlines()

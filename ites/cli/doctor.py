@@ -24,7 +24,6 @@ OPS = (
     "draw_rotations",
     "rotate_project",
     "equivariance_distance",
-    "return_distance",
     "dictionary_reprojection",
     "invariance_distance",
     "graph_mix",
@@ -35,6 +34,7 @@ EXTRAS = {
     "view": ("plotly", "matplotlib", "imageio_ffmpeg", "PIL"),
     "log": ("tensorboard",),
     "data": ("cdflib",),
+    "export": ("ezc3d", "pygltflib", "onnx", "onnxscript"),
 }
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ites.cli.options import Split, say
+from ites.cli.options import FlipY, Layout, MinConfidence, Person, Rotate, Split, SwapSides, say
 
 SHOWN = 20
 """Subjects of a split that the summary names."""
@@ -104,14 +104,20 @@ def h36m(
 
 def keypoints(
     sources: Annotated[
-        list[Path], typer.Argument(help=".npz, .npy or .json files, one clip each; or folders.")
+        list[Path], typer.Argument(help="Files or folders of keypoints by any detector.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Store to write.")] = Path(
         "keypoints.h5"
     ),
-    layout: Annotated[
-        str | None, typer.Option(help="Joint order: human36m, coco17 or mpi3dhp17.")
-    ] = None,
+    layout: Layout = None,
+    skeleton: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Skeleton of the store: human36m, to which a body's keypoints are converted; "
+            "another built-in one, such as hand21 or ap10k17; or a TOML file.",
+        ),
+    ] = "human36m",
     split: Split = "train",
     fps: Annotated[float | None, typer.Option(help="Frames a second.")] = None,
     focal_length: Annotated[float | None, typer.Option(help="Pixels.")] = None,
@@ -121,28 +127,37 @@ def keypoints(
     image_size: Annotated[
         tuple[int, int] | None, typer.Option(help="Width and height, pixels.")
     ] = None,
-    min_confidence: Annotated[
-        float, typer.Option(help="A joint less sure than this counts as missing.")
-    ] = 0.0,
+    person: Person = None,
+    min_confidence: MinConfidence = None,
+    flip_y: FlipY = False,
+    rotate: Rotate = 0,
+    swap_sides: SwapSides = False,
 ) -> None:
     """Your own keypoints, by any detector, without 3D.
 
     Example: ites prepare keypoints clips/ --layout coco17 --out mine.h5
     """
+    from ites.cli.hints import tell
+    from ites.data.corrections import Corrections
     from ites.data.datasets.keypoints import prepare_keypoints
+    from ites.pose.skeleton import load_skeleton
 
     given: dict[str, Any] = {} if field_of_view is None else {"field_of_view": field_of_view}
     summary = prepare_keypoints(
         sources,
         out,
         layout=layout,
+        skeleton=load_skeleton(skeleton),
         split=split,
         fps=fps,
         focal_length=focal_length,
         image_size=image_size,
+        person=person,
         min_confidence=min_confidence,
+        corrections=Corrections(flip_y=flip_y, rotate=rotate, swap_sides=swap_sides),
         **given,
     )
+    tell(summary["findings"])
     _summary(out, summary)
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
+from ites.cli.hints import tell
 from ites.cli.options import Device, say
 from ites.errors import ItesError
 from ites.runs.settings import (
@@ -32,7 +33,7 @@ from ites.runs.settings import (
 )
 from ites.system.console import command_console, duration
 from ites.system.console import say as print_line
-from ites.system.files import replacing
+from ites.system.files import atomic_write
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -204,6 +205,8 @@ def run_stages(
         chosen, why = _resumed(only, resume, given), ""
     if why:
         print_line(console, why)
+    if resume is None and ranks.is_main:
+        tell(_implausible(chosen[0]))
     results = []
     for settings in chosen:
         started = resume is not None and state_file(settings.out, settings.stage).is_file()
@@ -222,6 +225,22 @@ def run_stages(
         print_line(console, why)
     print_line(console, f"next: {_next(only, chosen[-1])}")
     return results
+
+
+def _implausible(settings: Settings) -> list[dict[str, Any]]:
+    """What is implausible about keypoints to train on; of measured motion nothing is asked."""
+    from ites.data.checks import check_sample, summarise
+    from ites.data.clips import KeypointReader
+    from ites.data.store import PoseStore
+
+    if not settings.data or not Path(settings.data).is_file():
+        return []  # the training says so
+    with PoseStore(settings.data) as store:
+        measured, split = store.has_positions, settings.split in store.splits
+    if measured or not split:
+        return []
+    with KeypointReader(settings.data, split=settings.split) as reader:
+        return [finding.plain() for finding in summarise(check_sample(reader))]
 
 
 def _chosen(
@@ -365,7 +384,7 @@ def _write_config(
     chosen, why = _chosen(only, config, given)
     head = [f"# {why}"] if why else []
     head += [f"# Train with: ites train --config {shlex.quote(str(path))}", ""]
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("\n".join(head) + commented_toml(chosen), encoding="utf-8")
     say(f"{path}: {', '.join(one.stage for one in chosen)} of recipe {chosen[-1].recipe}")
     alone = f"--only {only} " if only else ""

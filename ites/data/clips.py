@@ -7,11 +7,9 @@
 from __future__ import annotations
 
 import os
-import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -20,10 +18,15 @@ from numpy.typing import NDArray
 from ites.data.store import PoseStore, Sequence
 from ites.errors import ItesError
 from ites.pose.missing import fill, impossible
-from ites.pose.skeleton import HUMAN36M, LAYOUTS, Skeleton, to_human36m
-from ites.system.files import existing
+from ites.pose.skeleton import HUMAN36M, Skeleton
+from ites.system.files import load_npy, load_npz, reading, require_file
+
+if TYPE_CHECKING:
+    from ites.data.corrections import Corrections
 
 Floats = NDArray[np.floating]
+ASSUMED_FPS = 25.0
+"""Frames per second of a clip whose rate nothing tells."""
 
 
 @dataclass(frozen=True)
@@ -136,23 +139,22 @@ def read_keypoints(
     skeleton: Skeleton = HUMAN36M,
     split: str | None = None,
     layout: str | None = None,
+    **options: Any,
 ) -> Clips:
-    """Read 2D keypoints from a pose store, an .npz or an .npy file.
+    """Read 2D keypoints from a pose store or from what a detector wrote.
 
     Args:
-        path: a store as `ites prepare` writes it; or an array `keypoints` of shape (T, J, 2), or
-            (T, J, 3) with the confidence last, in an .npz (beside it, if you like: `confidence`
-            (T, J), `fps`, `focal_length` (one number or fx, fy), `image_size` (width, height)) or
-            alone in an .npz or .npy. Pixels, y down. A joint that is not finite is missing.
-        skeleton: whose joints an array holds; a store brings its own.
+        path: a store as `ites prepare` writes it, or a file or folder that
+            `ites.data.readers.read` takes.
+        skeleton: whose joints a plain array holds; a store brings its own.
         split: of a store, the split to read; None reads "test" where there is one, else all.
-        layout: the order of the array's joints, one of `ites.pose.skeleton.LAYOUTS`, to be
-            converted to Human3.6M's; None takes them as `skeleton`'s.
+        layout: the order of the joints; see `ites.data.readers.read`.
+        options: `image_size`, `person` and `min_confidence`; see there.
 
     Raises:
-        ItesError: the file is none of these, or its arrays do not fit together.
+        ItesError: the file is none of these, or what it holds does not fit together.
     """
-    with KeypointReader(path, skeleton, split, layout) as reader:
+    with KeypointReader(path, skeleton, split, layout, **options) as reader:
         return reader.read()
 
 
@@ -160,12 +162,14 @@ class KeypointReader:
     """Clips of a file of keypoints, read a few at a time; a context manager.
 
     Args:
-        path, skeleton, split, layout: see `read_keypoints`.
+        path, skeleton, split, layout, options: see `read_keypoints`.
+        corrections: what to do to the clips after reading them; None: nothing.
 
     Raises:
         ItesError: as `read_keypoints`.
 
-    Attributes: `skeleton`; `lengths`, the frames of each clip.
+    Attributes: `skeleton`; `lengths`, the frames of each clip; `notes`, what was assumed, derived
+        or left out, a line each.
     """
 
     def __init__(
@@ -174,22 +178,36 @@ class KeypointReader:
         skeleton: Skeleton = HUMAN36M,
         split: str | None = None,
         layout: str | None = None,
+        corrections: Corrections | None = None,
+        **options: Any,
     ) -> None:
-        path = existing(path)
+        path = Path(path)
         self._store: PoseStore | None = None
-        if h5py.is_hdf5(path):
-            self._store = PoseStore(path)
-            self.skeleton = self._store.skeleton
-            if split is None and "test" in self._store.splits:
-                split = "test"
-            self._rows = [s for s in self._store.sequences if split in (None, s.split)]
-            self.lengths = [sequence.length for sequence in self._store.sequences_of(split)]
+        self._sources: list[tuple[Floats, str]] = []
+        self._corrections = corrections
+        self.notes: list[str] = []
+        if _is_store(path):
+            with reading(path, "a pose store"):
+                self._open_store(path, split)
             return
         if split is not None:
             raise ItesError(f"{path}: only a pose store has splits, got split {split!r}")
-        self._clips = _read_array(path, skeleton, layout)
-        self.skeleton = self._clips.skeleton
-        self.lengths = [len(clip) for clip in self._clips.clips]
+        from ites.data.readers import read  # the readers' clips are of this module
+
+        recording = read(path, layout=layout, skeleton=skeleton, **options)
+        self.notes = [*recording.notes, *(corrections.lines() if corrections else [])]
+        self._sources = [(source.array(), recording.layout) for source in recording.source]
+        self._clips = Clips(recording.skeleton, recording.clips, title=path.name)
+        self.skeleton = recording.skeleton
+        self.lengths = [len(clip) for clip in recording.clips]
+
+    def _open_store(self, path: Path, split: str | None) -> None:
+        self._store = PoseStore(path)
+        self.skeleton = self._store.skeleton
+        if split is None and "test" in self._store.splits:
+            split = "test"
+        self._rows = [s for s in self._store.sequences if split in (None, s.split)]
+        self.lengths = [sequence.length for sequence in self._store.sequences_of(split)]
 
     def __enter__(self) -> KeypointReader:
         return self
@@ -201,8 +219,26 @@ class KeypointReader:
     def read(self, chosen: slice = slice(None)) -> Clips:  # noqa: B008 - immutable
         """The clips of a slice, all by default; of a store no others are read."""
         if self._store is None:
-            return replace(self._clips, clips=self._clips.clips[chosen])
-        return _read_store(self._store, self._rows[chosen])
+            clips = replace(self._clips, clips=self._clips.clips[chosen])
+        else:
+            clips = _read_store(self._store, self._rows[chosen])
+        if not self._corrections:
+            return clips
+        corrected = [self._corrections(clip, clips.skeleton) for clip in clips.clips]
+        return replace(clips, clips=corrected)
+
+    def sources(self, chosen: slice = slice(None)) -> list[tuple[Floats, str]]:  # noqa: B008
+        """Of the clips of a slice the detector's own joints (T, K, 3), pixels and confidence, and
+        their layout's name; nothing of a store."""
+        return self._sources[chosen]
+
+
+def _is_store(path: Path) -> bool:
+    """Whether a file is HDF5, but no table of pandas' as DeepLabCut writes it."""
+    if path.is_dir() or not h5py.is_hdf5(require_file(path)):
+        return False
+    with reading(path, "a pose store"), h5py.File(path, "r") as file:
+        return not any("pandas_type" in group.attrs for group in file.values())
 
 
 def _read_store(store: PoseStore, rows: list[Sequence]) -> Clips:
@@ -226,82 +262,8 @@ def _read_store(store: PoseStore, rows: list[Sequence]) -> Clips:
     return Clips(store.skeleton, clips, store.title, store.acknowledgement)
 
 
-def _read_array(path: Path, skeleton: Skeleton, layout: str | None) -> Clips:
-    arrays = load_arrays(path)
-    if "keypoints" not in arrays and len(arrays) == 1:
-        arrays = {"keypoints": next(iter(arrays.values()))}
-    if "keypoints" not in arrays:
-        raise ItesError(f"{path}: expected an array 'keypoints', got {', '.join(sorted(arrays))}")
-    keypoints = arrays["keypoints"]
-    if keypoints.ndim != 3 or keypoints.shape[2] not in (2, 3) or keypoints.dtype.kind not in "fiu":
-        raise ItesError(
-            f"{path}: keypoints must be numbers of shape (T, J, 2) or (T, J, 3), got "
-            f"{keypoints.dtype} of shape {keypoints.shape}"
-        )
-    if not len(keypoints):
-        raise ItesError(f"{path}: keypoints hold no frame")
-    confidence = arrays.get("confidence")
-    if keypoints.shape[2] == 3:
-        keypoints, confidence = keypoints[..., :2], keypoints[..., 2]
-    if confidence is not None and confidence.shape != keypoints.shape[:2]:
-        raise ItesError(
-            f"{path}: confidence must have shape {keypoints.shape[:2]}, got {confidence.shape}"
-        )
-    keypoints = keypoints.astype(np.float32)
-    missing = ~np.isfinite(keypoints).all(-1)
-    if confidence is not None:
-        missing |= ~(confidence > 0)
-    if confidence is not None or missing.any():
-        given = 1.0 if confidence is None else confidence
-        confidence = np.where(missing, 0, given).astype(np.float32)
-        keypoints = np.where(missing[..., None], 0, keypoints)
-    if layout is not None:
-        keypoints, confidence = to_human36m(keypoints, layout, confidence)
-    elif keypoints.shape[1] != skeleton.num_joints:
-        raise ItesError(
-            f"{path}: expected {skeleton.num_joints} joints a frame ({skeleton.name}), got "
-            f"{keypoints.shape[1]}; a layout to convert from is one of {', '.join(LAYOUTS)}"
-        )
-    focal = _numbers(path, arrays, "focal_length", (1, 2))
-    size = _numbers(path, arrays, "image_size", (2,))
-    fps = _numbers(path, arrays, "fps", (1,))
-    clip = Clip(
-        name=path.stem,
-        keypoints=keypoints,
-        fps=fps[0] if fps else float("nan"),
-        confidence=confidence,
-        focal_length=(focal[0], focal[-1]) if focal else None,
-        image_size=(round(size[0]), round(size[1])) if size else None,
-    )
-    return Clips(skeleton, [clip], title=path.name)
-
-
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of an .npz or .npy file; pickles are refused."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"keypoints": loaded}
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ItesError(
-            f"{path}: expected a pose store, or an .npz or .npy file of plain arrays: {error}"
-        ) from None
-
-
-def _numbers(
-    path: Path, arrays: Mapping[str, NDArray[Any]], name: str, counts: tuple[int, ...]
-) -> tuple[float, ...]:
-    """The optional positive numbers of an .npz entry; empty where it is not there."""
-    if name not in arrays:
-        return ()
-    value = np.atleast_1d(arrays[name])
-    if value.ndim != 1 or len(value) not in counts or value.dtype.kind not in "fiu":
-        raise ItesError(
-            f"{path}: {name} must hold {' or '.join(map(str, counts))} numbers, got "
-            f"{value.dtype} of shape {arrays[name].shape}"
-        )
-    if not (value > 0).all():
-        raise ItesError(f"{path}: {name} must be positive, got {value.tolist()}")
-    return tuple(float(number) for number in value)
+    with path.open("rb") as file:
+        plain = file.read(6) == b"\x93NUMPY"
+    return {"keypoints": load_npy(path)} if plain else load_npz(path)

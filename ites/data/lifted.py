@@ -15,14 +15,14 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.clips import Clip, Clips, KeypointReader, fill_missing
+from ites.data.clips import Clip, Clips, KeypointReader, fill_missing, seen_joints
 from ites.data.store import CHUNK, FARTHEST, skeleton_of
 from ites.data.store import FORMAT as STORE_FORMAT
 from ites.errors import ItesError
+from ites.pose.missing import unknown
 from ites.pose.skeleton import Skeleton
-from ites.system.files import existing, load_npz, reading, replacing
-from ites.system.h5 import H5Writer
-from ites.system.hdf5 import dataset, opened
+from ites.system.files import atomic_write, load_npz, reading, require_file
+from ites.system.hdf5 import H5Writer, dataset, opened
 
 FORMAT = "ites-lifted"
 VERSION = 1
@@ -83,7 +83,7 @@ class ClipsWriter:
         self._stack = ExitStack()
 
     def __enter__(self) -> ClipsWriter:
-        self._temporary = self._stack.enter_context(replacing(self.path))
+        self._temporary = self._stack.enter_context(atomic_write(self.path))
         if self.path.suffix == ".h5":
             self._file = self._stack.enter_context(H5Writer(self._temporary))
         return self
@@ -193,7 +193,7 @@ def read_clips(path: str | os.PathLike[str]) -> Clips:
         ItesError: the file is neither, its arrays do not fit together, or a value cannot be one of
             a pose.
     """
-    path = existing(path)
+    path = require_file(path)
     with reading(path, "a file that `ites lift` wrote, or a pose store"):
         arrays, texts = _contents(path)
         if texts.get("format") == STORE_FORMAT:
@@ -243,8 +243,13 @@ def _plain(path: Path, file: h5py.File, key: str) -> NDArray[Any]:
 def _measured(path: Path) -> Clips:
     with KeypointReader(path) as reader:
         store = reader.read()
-    filled = [fill_missing(clip, store.skeleton)[0] for clip in store.clips]
-    return replace(store, clips=[replace(c, positions=c.truth, truth=None) for c in filled])
+    clips = []
+    for clip in store.clips:
+        nothing = unknown(seen_joints(clip), clip.fps)[..., None]
+        filled, _ = fill_missing(clip, store.skeleton)
+        shown = np.where(nothing, np.float32(np.nan), filled.keypoints)
+        clips.append(replace(clip, keypoints=shown, positions=clip.truth, truth=None))
+    return replace(store, clips=clips)
 
 
 SHAPES = {"keypoints": ("J", 2), "confidence": ("J",), "positions": ("J", 3), "truth": ("J", 3)}
@@ -320,12 +325,12 @@ def _settings(path: Path, texts: Mapping[str, str]) -> dict[str, Any]:
 def _check_clips(path: Path, arrays: Mapping[str, NDArray[Any]]) -> int:
     """Check the arrays that hold a row per clip; the number of frames that they tell."""
     clips = len(np.atleast_1d(arrays["sequence_length"]))
-    for key, (kinds, row) in PER_CLIP.items():
+    for key, (kinds, inner) in PER_CLIP.items():
         value = arrays[key]
-        if value.dtype.kind not in kinds or value.shape != (clips, *row):
+        if value.dtype.kind not in kinds or value.shape != (clips, *inner):
             wanted = "text" if "U" in kinds else "whole numbers" if kinds == "iu" else "numbers"
             raise ItesError(
-                f"{path}: {key}: expected {wanted} of shape {(clips, *row)}, "
+                f"{path}: {key}: expected {wanted} of shape {(clips, *inner)}, "
                 f"got {value.dtype} of shape {value.shape}"
             )
     lengths = [int(n) for n in arrays["sequence_length"]]
@@ -366,20 +371,14 @@ def _check_frames(
 def _check_values(who: str, values: Mapping[str, NDArray[np.float32]], skeleton: Skeleton) -> None:
     """Check the values of one clip.
 
-    A coordinate may be nan where the joint is missing: all its coordinates are, and its confidence
-    is 0, or nothing is known of the joint in the clip, or of any joint in the frame.
+    A joint that is not known is nan in all its coordinates.
     """
-    confidence = values.get("confidence")
     for key, array in values.items():
         low, high = BOUNDS.get(key, (-np.finfo(np.float32).max, np.finfo(np.float32).max))
         unknown = np.isnan(array)
         bad = ~((array >= low) & (array <= high)) & ~unknown
         if key in SHAPES and key != "confidence":
-            every = unknown.all(-1)
-            allowed = every & (every.all(0) | every.all(1)[:, None])
-            if confidence is not None:
-                allowed |= every & ~(confidence > 0)
-            bad |= unknown & ~allowed[..., None]
+            bad |= unknown & ~unknown.all(-1, keepdims=True)
         elif key == "confidence":
             bad |= unknown
         if bad.any():

@@ -21,9 +21,8 @@ from ites.errors import ItesError
 from ites.pose.camera import Camera, normalise, scale_for
 from ites.pose.missing import interpolate
 from ites.pose.skeleton import Skeleton
-from ites.system.files import existing, reading, replacing
-from ites.system.h5 import H5Writer
-from ites.system.hdf5 import dataset
+from ites.system.files import atomic_write, reading, require_file
+from ites.system.hdf5 import H5Writer, dataset
 
 FORMAT = "ites-pose-store"
 VERSION = 1
@@ -94,7 +93,7 @@ class PoseStore:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = existing(path)
+        self.path = require_file(path)
         with reading(self.path, "a pose store"):
             try:
                 self._file = h5py.File(self.path, "r")
@@ -200,7 +199,8 @@ class PoseStore:
                 )
             if not (0 < sequence.fps < np.inf or np.isnan(sequence.fps)):  # nan: unknown
                 raise ItesError(
-                    f"{self.path}: sequence {sequence}: expected fps above 0, got {sequence.fps}"
+                    f"{self.path}: sequence {sequence}: expected fps above 0 or nan, got "
+                    f"{sequence.fps}"
                 )
             row += sequence.length
         if not row:
@@ -436,7 +436,7 @@ class PoseStoreWriter:
         self.sequences: list[Sequence] = []
         self._count = 0
         self._stack = ExitStack()
-        temporary = self._stack.enter_context(replacing(self.path))
+        temporary = self._stack.enter_context(atomic_write(self.path))
         self._file = self._stack.enter_context(H5Writer(temporary))
         self._file.attrs.update(
             format=FORMAT,

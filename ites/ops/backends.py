@@ -8,7 +8,7 @@
 | triton | Triton kernels (`ites.kernels`) | the same; on a CPU under `TRITON_INTERPRET=1` |
 
 Where nobody names a backend, `choices.json` says which is the fastest for an op and a kind of
-device, and on what that was measured; `python -m benchmarks.choose` writes it.
+device, and on what that was measured; `python -m benchmarks.ops.choose` writes it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _missing() -> dict[str, str]:
     missing = {}
     try:
         importlib.import_module("ites._C")
-    except ImportError as error:
+    except Exception as error:  # one built for another PyTorch may raise anything
         missing["cpp"] = (
             f"the extension ites._C is not built ({error}); reinstall with a C++ compiler "
             "and without ITES_NO_EXT"
@@ -76,7 +76,7 @@ def _missing() -> dict[str, str]:
     else:
         try:
             importlib.import_module("ites._C_cuda")
-        except ImportError as error:
+        except Exception as error:
             missing["cuda"] = (
                 f"the extension ites._C_cuda is not built ({error}); reinstall with nvcc on PATH "
                 "or ITES_CUDA=1"

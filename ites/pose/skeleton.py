@@ -29,8 +29,6 @@ from operator import index
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ites.errors import ItesError
 
 if sys.version_info >= (3, 11):
@@ -375,75 +373,3 @@ class _Reader:
 
 HUMAN36M = load_skeleton("human36m")
 """Human3.6M's 17 joints; "neck" is the point between neck and nose, "head" the crown."""
-
-# Each joint of Human3.6M as a weighted sum of joints of another layout. The torso joints that a
-# detector's layout lacks are taken on the line between the middles of hips and shoulders.
-_TO_HUMAN36M: dict[str, tuple[dict[int, float], ...]] = {
-    # nose 0, eyes 1 2, ears 3 4, shoulders 5 6, elbows 7 8, wrists 9 10, hips 11 12, knees 13 14,
-    # ankles 15 16; left before right.
-    "coco17": (
-        {11: 0.5, 12: 0.5},
-        {12: 1.0},
-        {14: 1.0},
-        {16: 1.0},
-        {11: 1.0},
-        {13: 1.0},
-        {15: 1.0},
-        {5: 0.25, 6: 0.25, 11: 0.25, 12: 0.25},
-        {5: 0.5, 6: 0.5},
-        {5: 0.25, 6: 0.25, 0: 0.5},
-        {1: 0.75, 2: 0.75, 0: -0.5},
-        {5: 1.0},
-        {7: 1.0},
-        {9: 1.0},
-        {6: 1.0},
-        {8: 1.0},
-        {10: 1.0},
-    ),
-    # head top 0, neck 1, right shoulder elbow wrist 2-4, left 5-7, right hip knee ankle 8-10,
-    # left 11-13, pelvis 14, spine 15, head 16: MPI-INF-3DHP's 17 joints.
-    "mpi3dhp17": tuple(
-        {joint: 1.0} for joint in (14, 8, 9, 10, 11, 12, 13, 15, 1, 16, 0, 5, 6, 7, 2, 3, 4)
-    ),
-    "human36m": tuple({joint: 1.0} for joint in range(17)),
-}
-
-LAYOUTS = tuple(_TO_HUMAN36M)
-"""Keypoint layouts that `to_human36m` reads."""
-
-
-def to_human36m(
-    keypoints: np.ndarray, layout: str, confidence: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Convert keypoints of another layout to Human3.6M's 17 joints.
-
-    Args:
-        keypoints: (..., J, D) coordinates in `layout`'s order; any unit.
-        layout: one of `LAYOUTS`: "coco17", "mpi3dhp17" or "human36m".
-        confidence: (..., J) in [0, 1], or None.
-
-    Returns:
-        (..., 17, D) coordinates, and (..., 17) confidences (the least of the joints that a joint
-        is made of) or None.
-
-    Raises:
-        ItesError: the layout is unknown or has another number of joints.
-    """
-    if layout not in _TO_HUMAN36M:
-        raise ItesError(f"to_human36m: layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
-    recipe = _TO_HUMAN36M[layout]
-    sources = 1 + max(joint for parts in recipe for joint in parts)
-    if keypoints.ndim < 2 or keypoints.shape[-2] != sources:
-        raise ItesError(
-            f"to_human36m: {layout} keypoints must have shape (..., {sources}, D), "
-            f"got {keypoints.shape}"
-        )
-    mix = np.zeros((len(recipe), sources), dtype=keypoints.dtype)
-    for row, parts in enumerate(recipe):
-        for joint, weight in parts.items():
-            mix[row, joint] = weight
-    converted = np.einsum("rj,...jd->...rd", mix, keypoints)
-    if confidence is None:
-        return converted, None
-    least = [confidence[..., list(parts)].min(axis=-1) for parts in recipe]
-    return converted, np.stack(least, axis=-1)

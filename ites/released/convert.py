@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -90,7 +91,6 @@ def convert_model(released: Mapping[str, Tensor], skeleton: Skeleton = HUMAN36M)
     """
     tensors = convert_tensors(released)
     try:
-        model: Model
         sizes = {"blocks": _blocks(tensors)}
         if _is_teacher(released):
             sizes["width"] = tensors["input.weight"].shape[0]
@@ -100,6 +100,7 @@ def convert_model(released: Mapping[str, Tensor], skeleton: Skeleton = HUMAN36M)
             sizes["width"] = tensors["input.bias"].shape[0]
             model = build_model("student", skeleton, sizes, tensors, "tensors")
         assign("tensors", model, tensors)
+        assert isinstance(model, Model)
     except (KeyError, IndexError, RuntimeError, ItesError) as error:
         reason = " ".join(str(error).split())
         raise ItesError(
@@ -154,7 +155,9 @@ def _load(source: Path) -> Any:
         with zipfile.ZipFile(source) as archive:
             check_expansion(source, sum(info.file_size for info in archive.infolist()))
     try:
-        return torch.load(source, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # more lines, of what is refused anyway
+            warnings.simplefilter("ignore")
+            return torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # PyTorch's own words advise to load the file unsafely.
         found = re.search(r"GLOBAL (\S+)", str(error))

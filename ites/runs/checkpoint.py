@@ -28,7 +28,7 @@ from ites.models import Prior, Student, Teacher, UprightStudent, UprightTeacher
 from ites.models.trust import Odds, Trust
 from ites.pose.skeleton import Skeleton
 from ites.runs.folder import RunFolder
-from ites.system.files import existing, load_json, reading, replacing
+from ites.system.files import atomic_write, load_json, reading, require_file
 
 MODELS: dict[str, type[Teacher] | type[Student] | type[Prior]] = {
     "prior": Prior,
@@ -172,7 +172,7 @@ def load_judges(
 
 def save_odds(run: str | os.PathLike[str], stage: str, odds: Odds) -> None:
     """Write the odds of a stage's signs into a run folder."""
-    with replacing(RunFolder(run).odds(stage)) as temporary:
+    with atomic_write(RunFolder(run).odds(stage)) as temporary:
         temporary.write_text(json.dumps(odds._asdict()) + "\n", encoding="utf-8")
 
 
@@ -246,10 +246,11 @@ def build_model(
     most = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
     for name, value in sizes.items():
         limit = len(tensors) if name == "blocks" else max(most, 1)
-        right = isinstance(value, (bool, float)) or (
-            isinstance(value, int) and 0 <= value <= (math.inf if name == "distance" else limit)
-        )
-        if not right or not math.isfinite(value):
+        if isinstance(value, int) and name != "distance":
+            right = 0 <= value <= limit
+        else:
+            right = isinstance(value, (int, float)) and 0 < value < math.inf
+        if not right:
             raise ItesError(f"{who}: {name}: expected a size that fits its tensors, got {value!r}")
     try:
         with torch.device("meta"):
@@ -438,7 +439,7 @@ def _write(
 ) -> None:
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = {**text, CHECKSUM: _checksum(plain, text)}
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(save(plain, metadata=text))
 
 
@@ -449,7 +450,7 @@ def _checksum(tensors: Mapping[str, Tensor], text: Mapping[str, str]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -463,7 +464,7 @@ def _check_checksum(path: Path, tensors: Mapping[str, Tensor], text: Mapping[str
 
 
 def _read(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    existing(path)
+    require_file(path)
     with reading(path, "an ITES checkpoint"):
         try:
             with safe_open(path, framework="pt") as file:

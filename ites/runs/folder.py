@@ -29,7 +29,7 @@ import torch
 import ites
 from ites.errors import ItesError
 from ites.runs.settings import STAGES, Settings, make_settings, read_toml, write_toml
-from ites.system.files import replacing
+from ites.system.files import atomic_write
 from ites.system.ranks import Ranks
 
 
@@ -174,7 +174,7 @@ def write_versions(
         "threads": torch.get_num_threads(),
         "processes": processes,
     }
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(versions, indent=2) + "\n")
 
 
@@ -231,7 +231,7 @@ class Unfinished:
 
     def _write(self, reason: str) -> None:
         mark = {"processes": self.ranks.count, "reason": reason}
-        with replacing(self.path) as temporary:
+        with atomic_write(self.path) as temporary:
             temporary.write_text(json.dumps(mark) + "\n", encoding="utf-8")
 
 

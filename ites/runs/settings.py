@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ites.errors import ItesError
-from ites.system.files import reading, replacing
+from ites.system.files import atomic_write, reading
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -56,7 +56,7 @@ def _setting(
         help: one line for `--help`.
         least: the least value allowed.
         choices: the values allowed; empty for any.
-        shared: `ites train both` has one option for both stages, not one for each.
+        shared: all stages of a run should have one value.
         free: may change when a run is resumed.
     """
     metadata = {"help": help, "least": least, "choices": choices, "shared": shared, "free": free}
@@ -395,7 +395,7 @@ def write_toml(path: str | os.PathLike[str], settings: Iterable[Settings]) -> No
         lines.append(f"[{stage.stage}]")
         lines += [f"{name} = {_toml(value)}" for name, value in stage.to_dict().items()]
         lines.append("")
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("\n".join(lines), encoding="utf-8")
 
 

@@ -15,9 +15,11 @@ from ites.errors import ItesError
 from ites.runs.checkpoint import weights_file
 from ites.runs.folder import settings_file
 from ites.runs.settings import STAGES, read_toml
-from ites.show.view import choose, line_graph, page, plotly_script, viewer
+from ites.show.page import line_graph, page, plotly_script
+from ites.show.scene import choose
+from ites.show.viewer import viewer
 from ites.system.console import duration
-from ites.system.files import replacing
+from ites.system.files import atomic_write
 
 MOST_POINTS = 1500
 LINES = ("#3e4c59", "#d55e00", "#0072b2", "#009e73", "#cc79a7")
@@ -70,7 +72,7 @@ def write_report(
     text = page(
         title or f"Training report: {run.resolve().name}", "\n".join(parts), plotly_script()
     )
-    with replacing(out) as temporary:
+    with atomic_write(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

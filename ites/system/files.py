@@ -14,12 +14,13 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import IO, TYPE_CHECKING, Any
 
 from ites.errors import ItesError, shorten
+
+if TYPE_CHECKING:  # the help of the command line needs no numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 try:
     import fcntl
@@ -27,15 +28,15 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "atomic_write",
     "check_expansion",
-    "existing",
     "kind_of",
     "load_json",
     "load_npy",
     "load_npz",
     "reading",
     "remove_orphans",
-    "replacing",
+    "require_file",
     "shorten",
 ]
 
@@ -53,7 +54,7 @@ NPY_DIMENSIONS = 32
 """Dimensions of an array, at most: what every version of numpy allows."""
 
 
-def existing(path: str | os.PathLike[str]) -> Path:
+def require_file(path: str | os.PathLike[str]) -> Path:
     """The path of a file that is there.
 
     Raises:
@@ -112,7 +113,7 @@ def load_json(path: str | os.PathLike[str]) -> Any:
         ItesError: the file is absent, no JSON, larger than `JSON_BYTES` or nested deeper than
             `JSON_DEPTH`.
     """
-    path = existing(path)
+    path = require_file(path)
     with reading(path, "a JSON file"):
         size = path.stat().st_size
         if size > JSON_BYTES:
@@ -134,6 +135,8 @@ def _json_depth(data: bytes) -> int:
     brackets = b"".join(part.translate(None, _NO_BRACKET) for part in outside)
     if not brackets:
         return 0
+    import numpy as np
+
     steps = np.frombuffer(brackets.translate(_STEPS), np.int8)
     return int(np.cumsum(steps, dtype=np.int64).max())
 
@@ -154,7 +157,7 @@ def load_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     Raises:
         ItesError: the file is absent, damaged, no .npz file, or holds other than plain arrays.
     """
-    path, expected = existing(path), "an .npz file of plain arrays"
+    path, expected = require_file(path), "an .npz file of plain arrays"
     with reading(path, expected):
         with path.open("rb") as file:
             if file.read(2) != b"PK":
@@ -179,7 +182,7 @@ def load_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
     Raises:
         ItesError: the file is absent, damaged, no .npy file, or holds other than a plain array.
     """
-    path = existing(path)
+    path = require_file(path)
     with reading(path, "an .npy file of a plain array"), path.open("rb") as file:
         return _read_npy(file, path.stat().st_size, str(path))
 
@@ -200,6 +203,8 @@ def check_expansion(path: Path, declared: int) -> None:
 
 def _read_npy(file: IO[bytes], size: int, who: str) -> NDArray[Any]:
     """An array of `size` bytes, header included."""
+    import numpy as np
+
     start = file.read(12)
     if start[:6] != b"\x93NUMPY":
         raise ItesError(f"{who}: expected a plain array as .npy, got {_kind(start)}")
@@ -232,6 +237,8 @@ def _read_npy(file: IO[bytes], size: int, who: str) -> NDArray[Any]:
 
 def _npy_header(text: str, who: str) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
     """The dtype, whether columns come first, and the shape that an .npy header tells."""
+    import numpy as np
+
     try:
         header = ast.literal_eval(text.strip())
         code, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
@@ -279,7 +286,7 @@ _KINDS = (
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path`; it takes that name when the block ends without an error.
 
     Missing folders are made. The data and then the name reach the disk, so that after a crash

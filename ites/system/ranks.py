@@ -1,6 +1,6 @@
 """Several processes at one piece of work, as `torchrun` starts them: who is who, who does what.
 
-`torchrun --nproc-per-node 2 -m ites train teacher ...` starts two processes, which are rank 0 and
+`torchrun --nproc-per-node 2 -m ites train ...` starts two processes, which are rank 0 and
 rank 1 of 2; without it there is one, rank 0 of 1. Rank 0 alone writes files and tells.
 """
 

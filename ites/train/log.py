@@ -27,7 +27,7 @@ from rich.progress import (
 from ites.runs.folder import RunFolder
 from ites.runs.settings import Settings
 from ites.system.console import duration, say
-from ites.system.files import replacing
+from ites.system.files import atomic_write
 
 Row = Mapping[str, int | float]
 
@@ -46,7 +46,7 @@ class Table:
         if keep and path.is_file():
             with path.open(newline="") as file:
                 rows = [row for row in csv.DictReader(file) if _is_kept(row, keep)]
-        with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)

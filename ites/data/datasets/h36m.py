@@ -26,6 +26,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ites.data.datasets.cdf import read_variable
 from ites.data.datasets.npz import check_expansion, load_npz
 from ites.data.datasets.plausible import Say, sound_frames
 from ites.data.store import PoseStore, PoseStoreWriter, plain_text
@@ -187,15 +188,10 @@ def _read_cdf(source: Path, subjects: Sequence[str]) -> Iterator[Take]:
 
 def _pose(path: Path, last: int) -> Array:
     """The variable Pose of a CDF file, (T, 17, last)."""
-    try:
-        import cdflib
-    except ImportError:
-        raise ItesError("CDF files need the package cdflib: pip install 'ites[data]'") from None
-    with reading(path, "a CDF file with a variable Pose"):
-        values = np.asarray(cdflib.CDF(path).varget("Pose"), np.float64)
-        if values.ndim < 2 or values.shape[-1] != 32 * last or not values.size:
-            raise ItesError(f"{path}: Pose: expected (1, T, {32 * last}), got {values.shape}")
-        return values.reshape(-1, 32, last)[:, JOINTS]
+    values = read_variable(path, "Pose")
+    if values.ndim < 2 or values.shape[-1] != 32 * last or not values.size:
+        raise ItesError(f"{path}: Pose: expected (1, T, {32 * last}), got {values.shape}")
+    return values.reshape(-1, 32, last)[:, JOINTS]
 
 
 # The older HDF5 archive
@@ -234,7 +230,7 @@ def _members(source: Path) -> Iterator[tuple[str, Any]]:
         with reading(source, "an archive of HDF5 files"), zipfile.ZipFile(source) as archive:
             for info in sorted(archive.infolist(), key=lambda info: info.filename):
                 if info.filename.endswith(".h5"):
-                    check_expansion(source, info.file_size, info.compress_size)
+                    check_expansion(source, info.file_size, source.stat().st_size)
                     yield info.filename, io.BytesIO(archive.read(info))
 
 

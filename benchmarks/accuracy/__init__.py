@@ -1,0 +1,1 @@
+"""How right the recipes are, row by row of docs/accuracy.md."""

@@ -1,0 +1,95 @@
+"""Measure what it gains to take clips as wholes: `ites lift --temporal` against single frames.
+
+    python -m benchmarks.accuracy.sequences RUN [RUN ...] --data cmu.h5 [--stage student]
+
+Every pose of the test split by its own scale. `sign_changes` counts the frames that would be
+nearer to the frame before them as their depth-flipped twins. Writes
+`benchmarks/results/cmu/sequences.csv`, two lines a run, millimetres and percent; `--data` may hold
+the test subjects at another rate (`ites prepare cmu --test-rate 40`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import machine
+from ites.data.store import PoseStore
+from ites.evaluation.evaluate import truth
+from ites.models import fold_norms
+from ites.models.predict import lift_points
+from ites.models.temporal import consistent_depths
+from ites.pose import geometry
+from ites.pose.metrics import pose_errors
+from ites.runs.checkpoint import load_model
+from ites.system.files import atomic_write
+
+FIGURES = ("p_mpjpe", "n_mpjpe", "wrong_sign", "p_mpjpe_oracle")
+COLUMNS = ("run", "stage", "fps", "clips", "poses", "as", *FIGURES, "sign_changes")
+
+
+def sign_changes(depth: torch.Tensor, lengths: list[int]) -> int:
+    """Frames whose depths (N, J, 1) are nearer to those of the frame before with the other sign."""
+    count = 0
+    for clip in depth.split(lengths):
+        kept, turned = (clip[1:] - clip[:-1]).abs(), (clip[1:] + clip[:-1]).abs()
+        count += int((turned.sum((1, 2)) < kept.sum((1, 2))).sum())
+    return count
+
+
+def measure(run: Path, data: Path, stage: str) -> list[dict[str, Any]]:
+    """A row of single frames, and one of whole clips."""
+    model, metadata = load_model(run, stage)
+    with PoseStore(data) as store:
+        points, _ = store.points("test")
+        positions = torch.from_numpy(truth(store, "test"))
+        clips = store.sequences_of("test")
+    lengths, rates = [clip.length for clip in clips], [clip.fps for clip in clips]
+    lifted = torch.from_numpy(
+        lift_points(fold_norms(model.float()).pose, points, metadata.skeleton)
+    )
+    flat = torch.from_numpy(points)
+    depth = consistent_depths(flat, lifted[..., 2:], lengths, metadata.skeleton)
+    rows = []
+    for what, poses in (
+        ("single frames", lifted),
+        ("whole clips", geometry.backproject(flat, depth)),
+    ):
+        errors = pose_errors(poses, positions)
+        unit = {name: 100 if name == "wrong_sign" else 1000 for name in FIGURES}
+        found = {name: f"{unit[name] * errors[name].mean().item():.2f}" for name in FIGURES}
+        about = {"run": run.name, "stage": stage, "fps": f"{sum(rates) / len(rates):.3g}"}
+        counts = {"clips": len(clips), "poses": len(points)}
+        found["sign_changes"] = str(sign_changes(poses[..., 2:], lengths))
+        rows.append({**about, **counts, "as": what, **found})
+    return rows
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--stage", choices=("teacher", "student"), default="student")
+    parser.add_argument("--out", type=Path, default=machine.RESULTS / "cmu" / "sequences.csv")
+    given = parser.parse_args(argv)
+    rows = [row for run in given.runs for row in measure(run, given.data, given.stage)]
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(given.out) as path, path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    for row in rows:
+        print("  ".join(f"{key} {row[key]}" for key in COLUMNS))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,970 @@
+"""Give every reader broken files, and count what it makes of them.
+
+    python -m benchmarks.fuzz --inputs 100000 [--reader bvh ...] [--seconds 600]
+
+An input is a valid file, made here, of which bytes, words, or whole arrays and JSON values are
+replaced. Each is read in a child process whose memory is limited; a watchdog ends it when an input
+takes longer than `SECONDS`. Input `i` of a reader is the same in every run; a run goes on where
+the one before stopped. Writes `benchmarks/results/fuzz.csv` and the table in `docs/reliability.md`.
+
+Right is: read, or refused by one line of at most 300 characters that names the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import io
+import json
+import multiprocessing
+import os
+import random
+import resource
+import sys
+import tempfile
+import time
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ites.errors import ItesError
+
+SECONDS = 5.0
+MEMORY = 1 << 30
+LINE = 300
+PREFIX = "ites: "
+OUTCOMES = (
+    "read", "refused", "raw traceback", "huge message", "no file name", "slower than 5 s",
+    "over 1 GB", "process died",
+)  # fmt: skip
+COLUMNS = ("reader", "inputs", *OUTCOMES)
+RESULTS = Path(__file__).parent / "results" / "fuzz.csv"
+PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
+MARKS = "<!-- table of benchmarks.fuzz -->", "<!-- end of the table -->"
+
+SCRATCH = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""Where inputs are written; in memory where that is possible, as whole files are synced."""
+
+Files = dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A reader: valid inputs, each some files by name, and what reads the first of them."""
+
+    seeds: Callable[[], list[Files]]
+    read: Callable[[Path], object]
+
+
+# Valid files
+
+
+def _npz(arrays: dict[str, Any]) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
+def _npy(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def _hdf5(fill: Callable[[h5py.File], object]) -> bytes:
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        fill(file)
+    return stream.getvalue()
+
+
+def _written(write: Callable[[Path], object], name: str) -> bytes:
+    with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
+        path = Path(folder) / name
+        write(path)
+        return path.read_bytes()
+
+
+def _poses(frames: int, joints: int, last: int) -> np.ndarray:
+    """Joints about a place 3 m ahead, or pixels."""
+    values = np.random.default_rng(joints).uniform(-0.8, 0.8, (frames, joints, last))
+    return values * 200 + 500 if last == 2 else values + [0, 0, 3]
+
+
+def acclaim() -> list[Files]:
+    """An .asf skeleton of the bones that the layout needs, and four frames."""
+    from ites.data.datasets.cmu import ACCLAIM
+
+    bones = sorted({name for recipe in ACCLAIM.joints for name in recipe})
+    data = "".join(
+        f"  begin\n id {i}\n name {bone}\n direction 0.3 0.8 0.1\n length {i}\n axis 0 10 20 XYZ\n"
+        f" dof rx ry rz\n limits (-160.0 20.0)\n (-70.0 70.0)\n (-60.0 70.0)\n  end\n"
+        for i, bone in enumerate(bones, 1)
+    )
+    asf = (
+        ":version 1.10\n:name x\n:units\n mass 1.0\n length 0.45\n angle deg\n:root\n"
+        " order TX TY TZ RX RY RZ\n axis XYZ\n position 0 0 0\n orientation 0 0 0\n"
+        f":bonedata\n{data}:hierarchy\n  begin\n root {' '.join(bones[:6])}\n"
+        + "".join(f" {a} {b}\n" for a, b in zip(bones[5:], bones[6:], strict=False))
+        + "  end\n"
+    )
+    frames = "".join(
+        f"{t}\nroot 1 15 {t} 3 4 5\n" + "".join(f"{bone} {t} 2 3\n" for bone in bones)
+        for t in range(1, 5)
+    )
+    amc = f"#!OML:ASF x.asf\n:FULLY-SPECIFIED\n:DEGREES\n{frames}"
+    return [{"07_01.amc": amc.encode(), "07.asf": asf.encode()}]
+
+
+def bvh() -> list[Files]:
+    """A .bvh file of each layout's joints, one chain, three frames."""
+    from ites.data.datasets.cmu import LAYOUTS
+
+    found = []
+    for layout in LAYOUTS.values():
+        added = {name for name, _, _ in layout.added}
+        names = dict.fromkeys(name for recipe in layout.joints for name in recipe)
+        names |= dict.fromkeys([*layout.short.split(), *(parent for _, parent, _ in layout.added)])
+        kept = [name for name in names if name not in added and not name.endswith("_end")]
+        ends = [name.removesuffix("_end") for name in names if name.endswith("_end")]
+        text = "HIERARCHY\nROOT hips\n{\n OFFSET 0 0 0\n CHANNELS 6 Xposition Yposition Zposition "
+        text += "Zrotation Yrotation Xrotation\n"
+        for i, name in enumerate(kept):
+            text += f" JOINT {name}\n {{\n OFFSET {i % 3} {i % 4} 1\n"
+            text += " CHANNELS 3 Zrotation Yrotation Xrotation\n"
+            text += " End Site\n {\n OFFSET 0 1 0\n }\n" if name in ends else ""
+            text += " }\n"
+        count, frames = 6 + 3 * len(kept), layout.skipped + 3
+        rows = "".join(
+            " ".join(str((i * t) % 30) for i in range(count)) + "\n" for t in range(frames)
+        )
+        text += f"}}\nMOTION\nFrames: {frames}\nFrame Time: 0.00833333\n{rows}"
+        found.append({"12_01.bvh": text.encode()})
+    return found
+
+
+def cmu() -> list[Files]:
+    """An HDF5 file of two clips."""
+
+    def fill(file: h5py.File) -> None:
+        for name in ("S01/01_01", "S07/07_01"):
+            file[f"{name}/positions"] = _poses(6, 17, 3)
+            file[name].attrs.update(fps=120.0, action="walk")
+
+    return [{"cmu.h5": _hdf5(fill)}]
+
+
+def h36m_npz() -> list[Files]:
+    """VideoPose3D's 3D and 2D."""
+    names = [("S1", "Walking 1"), ("S9", "Photo")]
+    world: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
+    for subject, action in names:
+        world.setdefault(subject, {})[action] = _poses(4, 32, 3).astype("f4")
+        flat.setdefault(subject, {})[action] = [_poses(4, 17, 2) for _ in range(4)]
+    meta = {"layout_name": "h36m", "keypoints_symmetry": [[4, 5], [1, 2]]}
+    return [
+        {"data_3d_h36m.npz": _npz({"positions_3d": world})},
+        {"data_2d_h36m_gt.npz": _npz({"positions_2d": flat, "metadata": meta})},
+    ]
+
+
+def h36m_hdf5() -> list[Files]:
+    """The older archive, one file in a folder."""
+    values = _poses(4, 32, 3).reshape(4, 96).T * 1000
+    data = _hdf5(lambda file: file.create_dataset("3D_positions", data=values))
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("h36m/S1/MyPoses/3D_positions/Walking.h5", data)
+    return [{"S1/MyPoses/3D_positions/Walking.h5": data}, {"h36m.zip": stream.getvalue()}]
+
+
+def h36m_cdf() -> list[Files]:
+    """One of the original files."""
+    cdfwrite = __import__("cdflib.cdfwrite", fromlist=["CDF"])
+
+    def write(path: Path) -> None:
+        with cdfwrite.CDF(path) as file:
+            spec = {
+                "Variable": "Pose", "Data_Type": 45, "Num_Elements": 1, "Rec_Vary": True,
+                "Dim_Sizes": [4, 96],
+            }  # fmt: skip
+            file.write_var(spec, var_data=(_poses(4, 32, 3).reshape(1, 4, 96) * 1000))
+
+    name = "S1/MyPoseFeatures/D3_Positions/Walking.cdf"
+    return [{name: _written(write, "Walking.cdf")}]
+
+
+def store() -> list[Files]:
+    """Pose stores with 3D, and with confidences."""
+    from ites.data.store import PoseStoreWriter
+    from ites.pose.camera import human36m_cameras
+    from ites.pose.skeleton import HUMAN36M
+
+    def write(path: Path, confidence: bool) -> None:
+        with PoseStoreWriter(path, HUMAN36M, "a", "b") as writer:
+            for camera in human36m_cameras("S1")[:2]:
+                writer.add_camera(camera.id, camera)
+                for split, frames in (("train", 4), ("test", 3)):
+                    writer.add(
+                        _poses(frames, 17, 2), camera=camera.id, subject="S1", action="walk",
+                        split=split, fps=25.0,
+                        positions=None if confidence else _poses(frames, 17, 3),
+                        confidence=np.full((frames, 17), 0.5) if confidence else None,
+                    )  # fmt: skip
+
+    return [{"s.h5": _written(lambda path, c=c: write(path, c), "s.h5")} for c in (False, True)]
+
+
+def lifted() -> list[Files]:
+    """Lifted files of two clips, one with a judgement, as .npz and .h5."""
+    from ites.data.clips import Clip, Clips
+    from ites.data.lifted import write_clips
+    from ites.pose.skeleton import HUMAN36M
+
+    def flat(value: float) -> np.ndarray:
+        return np.full(6, value, np.float32)
+
+    told = {"elevation": flat(0.1), "log_density": flat(-3), "sign_confidence": flat(0.9)}
+    clips = [
+        Clip(
+            name, _poses(6, 17, 2).astype("f4"), 30.0, np.ones((6, 17), "f4"),
+            _poses(6, 17, 3).astype("f4"), _poses(6, 17, 3).astype("f4") if known else None,
+            (1100.0, 1100.0) if known else None, (1000, 1000) if known else None, flat(0.5),
+            **(told if known else {}),
+        )
+        for name, known in (("a", True), ("b", False))
+    ]  # fmt: skip
+    whole = Clips(HUMAN36M, clips, "t", "a", {"notes": ["x"]})
+    return [
+        {f"l{end}": _written(lambda path: write_clips(path, whole), f"l{end}")}
+        for end in (".npz", ".h5")
+    ]
+
+
+def keypoints_npz() -> list[Files]:
+    """Arrays as `ites lift` takes them."""
+    arrays = {
+        "keypoints": _poses(5, 17, 2), "confidence": np.ones((5, 17)), "fps": 30.0,
+        "focal_length": np.array([1100.0, 1100.0]), "image_size": np.array([1000, 1000]),
+    }  # fmt: skip
+    sure = np.concatenate([arrays["keypoints"], np.full((5, 17, 1), 0.8)], -1)
+    table = {"S1": {"walk": [arrays["keypoints"]]}}
+    meta = {"layout_name": "h36m", "num_joints": 17, "keypoints_symmetry": [[4, 5], [1, 2]]}
+    contents: list[dict[str, Any]] = [
+        arrays, {"keypoints": sure}, {"positions_2d": table, "metadata": meta}
+    ]  # fmt: skip
+    return [{"k.npz": _npz(content)} for content in contents]
+
+
+def keypoints_npy() -> list[Files]:
+    """One array."""
+    return [{"k.npy": _npy(_poses(4, 17, 2).astype("f4"))}]
+
+
+def keypoints_json() -> list[Files]:
+    """COCO results, a COCO file, and MMPose's predictions."""
+    points = _poses(3, 17, 2)
+    rows = [
+        {
+            "image_id": i, "category_id": 1, "score": 0.9,
+            "keypoints": [float(v) for point in frame for v in (*point, 0.8)],
+        }
+        for i, frame in enumerate(points.round(1))
+    ]  # fmt: skip
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": 1000, "height": 1000} for i in range(3)]
+    mmpose = {
+        "meta_info": {"dataset_name": "coco"},
+        "instance_info": [
+            {
+                "frame_id": i + 1,
+                "instances": [
+                    {
+                        "keypoints": frame.tolist(), "keypoint_scores": [0.8] * 17,
+                        "bbox": [[0, 0, 900, 900]], "bbox_score": 0.9,
+                    }
+                ],
+            }
+            for i, frame in enumerate(points.round(1))
+        ],
+    }  # fmt: skip
+    body25 = _poses(1, 25, 2)[0].round(1)
+    openpose = {
+        "version": 1.3,
+        "people": [
+            {
+                "person_id": [-1],
+                "pose_keypoints_2d": [float(v) for point in body25 for v in (*point, 0.8)],
+            }
+        ],
+    }
+    alphapose = [{**row, "image_id": f"{i}.jpg", "idx": 1} for i, row in enumerate(rows)]
+    mediapipe = [
+        [{"x": x, "y": y, "z": 0.1, "visibility": 0.9} for x, y in frame.tolist()]
+        for frame in _poses(3, 33, 2)
+    ]
+    ultralytics = [
+        [
+            {
+                "name": "person", "class": 0, "confidence": 0.9, "track_id": 1,
+                "box": {"x1": 0, "y1": 0, "x2": 900, "y2": 900},
+                "keypoints": {
+                    "x": frame[:, 0].tolist(), "y": frame[:, 1].tolist(), "visible": [0.9] * 17
+                },
+            }
+        ]
+        for frame in points.round(1)
+    ]  # fmt: skip
+    contents: list[Any] = [
+        rows, {"images": images, "annotations": rows}, mmpose, openpose, alphapose, ultralytics,
+        {"frames": mediapipe},
+    ]  # fmt: skip
+    return [{"k.json": json.dumps(content).encode()} for content in contents]
+
+
+def keypoints_csv() -> list[Files]:
+    """A long table, a wide one, and DeepLabCut's."""
+    from ites.pose.skeleton import HUMAN36M
+
+    points, names = _poses(3, 17, 2).round(1), HUMAN36M.joints
+    long = "frame,joint,x,y,confidence\n" + "".join(
+        f"{t},{name},{x},{y},0.8\n"
+        for t, frame in enumerate(points)
+        for name, (x, y) in zip(names, frame, strict=True)
+    )
+    wide = ",".join(f"{name}_{axis}" for name in names for axis in "xy") + "\n"
+    wide += "".join(",".join(map(str, frame.ravel())) + "\n" for frame in points)
+    columns = [(name, axis) for name in names for axis in ("x", "y", "likelihood")]
+    sure = np.concatenate([points, np.full((3, 17, 1), 0.9)], -1)
+    lines = [
+        ["scorer", *["net"] * len(columns)],
+        ["bodyparts", *(name for name, _ in columns)],
+        ["coords", *(axis for _, axis in columns)],
+        *([str(t), *map(str, frame.ravel())] for t, frame in enumerate(sure)),
+    ]
+    deeplabcut = "\n".join(map(",".join, lines)) + "\n"
+    return [{"k.csv": text.encode()} for text in (long, wide, deeplabcut)]
+
+
+def checkpoint() -> list[Files]:
+    """A small teacher and a small student."""
+    from ites.models import Student, Teacher
+    from ites.pose.skeleton import HUMAN36M
+    from ites.runs.checkpoint import Metadata, save_model
+
+    models = {"teacher": Teacher(HUMAN36M, 8, 4), "student": Student(HUMAN36M, 8)}
+    return [
+        {
+            f"{kind}.safetensors": _written(
+                lambda path, m=model, k=kind: save_model(path, m, Metadata(k, HUMAN36M, 1.5)),
+                "m.safetensors",
+            )
+        }
+        for kind, model in models.items()
+    ]
+
+
+def _small_training() -> tuple[Any, Any]:
+    import torch
+
+    from ites.models import Student
+    from ites.pose.skeleton import HUMAN36M
+
+    model = Student(HUMAN36M, 8)
+    return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+
+def state() -> list[Files]:
+    """A training's state."""
+    import torch
+
+    from ites.runs.checkpoint import save_state
+
+    model, optimiser = _small_training()
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimiser.step()
+    counters = {"step": 3, "epoch": 0}
+    write = lambda path: save_state(path, model, optimiser, torch.zeros(2, 3), counters)  # noqa: E731
+    return [{"student.state.safetensors": _written(write, "s.safetensors")}]
+
+
+def golden() -> list[Files]:
+    """Results of the camera and of the input's normalisation, small."""
+    from ites.pose.camera import human36m_cameras, normalise, scale_for
+
+    world = _poses(2, 17, 3)
+    arrays: dict[str, Any] = {"camera.world_xyz": world}
+    for i, camera in enumerate(human36m_cameras("S9")):
+        seen = camera.world_to_camera(world)
+        arrays[f"camera{i}.camera_xyz"] = seen
+        arrays[f"camera{i}.pixels"] = camera.project(seen)
+    pixels = _poses(2, 17, 2)
+    points = normalise(pixels, np.array([1100.0, 1100.0]))
+    normal = {
+        "normalize.pixels": pixels, "normalize.focal": np.array([1100.0, 1100.0]),
+        "normalize.out": points * scale_for(points),
+    }  # fmt: skip
+    return [{"golden.npz": _npz(normal)}, {"golden.npz": _npz({**normal, **arrays})}]
+
+
+def toml() -> list[Files]:
+    """Settings as a run writes them."""
+    from ites.runs.settings import StudentSettings, TeacherSettings, write_toml
+
+    settings = [TeacherSettings(data="x.h5", out="run"), StudentSettings(data="x.h5", out="run")]
+    return [{"c.toml": _written(lambda path: write_toml(path, settings), "c.toml")}]
+
+
+# Reading
+
+
+def _read_motion(path: Path) -> None:
+    from ites.data.datasets.cmu import clips_of
+    from ites.data.datasets.plausible import sound_frames
+
+    source = path if path.suffix == ".h5" else path.parent
+    for clip in clips_of(source):
+        sound_frames(clip.where, clip.positions, say=lambda _: None)
+
+
+def _read_h36m(path: Path) -> None:
+    from ites.data.datasets.h36m import takes_of
+    from ites.data.datasets.plausible import sound_frames
+
+    for take in takes_of(path if path.suffix in (".npz", ".zip") else path.parents[3]):
+        sound_frames(take.where, take.positions, take.keypoints, say=lambda _: None)
+
+
+def _read_store(path: Path) -> None:
+    from ites.data.store import PoseStore
+
+    with PoseStore(path) as opened:
+        opened.keypoints(), opened.positions(), opened.confidence(), opened.summary()
+
+
+def _read_lifted(path: Path) -> None:
+    from ites.data.lifted import read_clips, read_settings
+
+    read_clips(path)
+    read_settings(path)
+
+
+def _read_keypoints(path: Path) -> None:
+    from ites.data.clips import read_keypoints
+
+    read_keypoints(path)
+
+
+def _read_checkpoint(path: Path) -> None:
+    from ites.runs.checkpoint import load_model
+
+    load_model(path)
+
+
+def _read_state(path: Path) -> None:
+    from ites.runs.checkpoint import load_state
+
+    load_state(path, *_small_training(), ("step", "epoch"))
+
+
+def _read_golden(path: Path) -> None:
+    from ites.released.conformance import check_file
+
+    check_file(path)
+
+
+def _read_toml(path: Path) -> None:
+    from ites.runs.settings import STAGES, make_settings
+
+    for stage in STAGES:
+        make_settings(stage, path, {"data": "x.h5", "out": "run"})
+
+
+READERS = {
+    "amc": Reader(acclaim, _read_motion),
+    "bvh": Reader(bvh, _read_motion),
+    "cmu": Reader(cmu, _read_motion),
+    "h36m npz": Reader(h36m_npz, _read_h36m),
+    "h36m hdf5": Reader(h36m_hdf5, _read_h36m),
+    "h36m cdf": Reader(h36m_cdf, _read_h36m),
+    "store": Reader(store, _read_store),
+    "lifted": Reader(lifted, _read_lifted),
+    "keypoints npz": Reader(keypoints_npz, _read_keypoints),
+    "keypoints npy": Reader(keypoints_npy, _read_keypoints),
+    "keypoints json": Reader(keypoints_json, _read_keypoints),
+    "keypoints csv": Reader(keypoints_csv, _read_keypoints),
+    "checkpoint": Reader(checkpoint, _read_checkpoint),
+    "state": Reader(state, _read_state),
+    "golden": Reader(golden, _read_golden),
+    "toml": Reader(toml, _read_toml),
+}
+
+
+# Breaking
+
+WORDS = (
+    b"nan", b"inf", b"-1", b"0", b"1e308", b"1e-308", b"999999999999", b"-9223372036854775808",
+    b"18446744073709551616", b"1" * 5000, b"[" * 2000, b'"' * 3000, b"{" * 900, b"\x00",
+    b"\xff\xfe", b"null", b"true", b"?", b"\xf0\x9f\x98\x80", b"", b"a" * 20000, b"}", b"{", b"]",
+)  # fmt: skip
+
+
+def mutate(rng: random.Random, files: Files) -> Files:
+    """Break one of the files, in one to four ways."""
+    name = rng.choice(sorted(files))
+    data = files[name]
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 4))):
+        data = _mutated(rng, name, data)
+    return {**files, name: data}
+
+
+def _mutated(rng: random.Random, name: str, data: bytes) -> bytes:
+    ways: list[Callable[[random.Random, bytes], bytes]] = [_bytes, _cut]
+    if name.endswith((".amc", ".asf", ".bvh", ".toml", ".json", ".csv")):
+        ways = [_words, _words, _words, _lines, *ways]
+    if name.endswith(".json"):
+        ways += [_json, _json, _json]
+    if name.endswith((".npz", ".zip")):
+        ways += [_members, _members, _members]
+    if name.endswith(".npy"):
+        ways += [_header, _array, _array]
+    if name.endswith(".safetensors"):
+        ways += [_tensors, _signed, _signed, _signed]
+    if name.endswith(".h5"):
+        ways += [_datasets, _datasets, _datasets]
+    with contextlib.suppress(Exception):  # what is broken already may not be broken by its format
+        return rng.choice(ways)(rng, data)
+    return _bytes(rng, data)
+
+
+def _bytes(rng: random.Random, data: bytes) -> bytes:
+    """Change bytes in place, the head of the file more often."""
+    changed = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4, 16))):
+        if not changed:
+            break
+        at = rng.randrange(len(changed) if rng.random() < 0.6 else min(len(changed), 512))
+        size = rng.choice((1, 1, 1, 2, 4, 8))
+        changed[at : at + size] = rng.choice(
+            (rng.randbytes(size), b"\x00" * size, b"\xff" * size, b"\x7f" * size)
+        )
+    return bytes(changed)
+
+
+def _cut(rng: random.Random, data: bytes) -> bytes:
+    """Cut off, cut out, double or insert a part."""
+    a, b = sorted(rng.randrange(len(data) + 1) for _ in range(2))
+    part = data[a:b]
+    return rng.choice(
+        (
+            data[:a],
+            data[:a] + data[b:],
+            data[:b] + part + data[b:],
+            data[:a] + rng.choice(WORDS) + data[a:],
+        )
+    )
+
+
+def _words(rng: random.Random, data: bytes) -> bytes:
+    """Replace words by others, of the file or of `WORDS`."""
+    words = data.split(b" ")
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        words[rng.randrange(len(words))] = rng.choice((rng.choice(WORDS), rng.choice(words)))
+    return b" ".join(words)
+
+
+def _lines(rng: random.Random, data: bytes) -> bytes:
+    """Drop, double or swap lines."""
+    lines = data.split(b"\n")
+    a, b = (rng.randrange(len(lines)) for _ in range(2))
+    if (way := rng.randrange(3)) == 0:
+        del lines[a]
+    elif way == 1:
+        lines[a:a] = [lines[b]] * rng.choice((1, 2, 50))
+    else:
+        lines[a], lines[b] = lines[b], lines[a]
+    return b"\n".join(lines)
+
+
+def _value(rng: random.Random) -> Any:
+    """A JSON value that nobody expects."""
+    deep: Any = 1
+    for _ in range(rng.choice((10, 100, 900))):
+        deep = [deep]
+    return rng.choice(
+        (None, True, -1, 0, 1e308, float("nan"), float("inf"), 10**30, "", "x", "nan", [], {}, [[]],
+         {"a": 1}, [1] * 50, deep, "y" * 5000)
+    )  # fmt: skip
+
+
+def _json(rng: random.Random, data: bytes) -> bytes:
+    """Replace, drop or add a value anywhere in the tree."""
+    content = json.loads(data)
+    parent, key, at = None, None, content
+    while isinstance(at, (dict, list)) and at and (parent is None or rng.random() < 0.8):
+        parent = at
+        key = rng.choice(list(at)) if isinstance(at, dict) else rng.randrange(len(at))
+        at = at[key]
+    way = rng.randrange(4)
+    if parent is None:
+        content = _value(rng)
+    elif way == 0:
+        del parent[key]
+    elif way == 1 and isinstance(parent, list):
+        parent.extend([at] * rng.choice((1, 5, 300)))
+    else:
+        parent[key] = _value(rng)
+    return json.dumps(content).encode()
+
+
+DTYPES = ("f2", "f4", "f8", ">f8", "i1", "i4", "i8", "u8", "?", "S2", "U2", "c16", "M8[s]", "V4")
+
+
+def _strange(rng: random.Random, shape: tuple[int, ...]) -> np.ndarray:
+    """An array of another type, shape or of wild values."""
+    sizes = (0, 1, 2, 3, 6, 17, 1000)
+    if rng.random() < 0.5:
+        shape = tuple(rng.choice(sizes) for _ in range(rng.randrange(4)))
+        shape = shape if np.prod(shape) < 1e5 else (3,)
+    numbers = np.random.default_rng(rng.randrange(1 << 30)).normal(0, 100, shape)
+    if rng.random() < 0.5 and numbers.size:
+        wild = (np.nan, np.inf, -np.inf, 1e38, 1e300, -1, 0)
+        numbers.reshape(-1)[rng.randrange(numbers.size)] = rng.choice(wild)
+    dtype = rng.choice(DTYPES)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return numbers.astype("f8" if dtype[0] in "MV" and rng.random() < 0.5 else dtype)
+
+
+def _array(rng: random.Random, data: bytes) -> bytes:
+    return _npy(_strange(rng, np.load(io.BytesIO(data)).shape))
+
+
+def _header(rng: random.Random, data: bytes) -> bytes:
+    """Another header of an .npy file, of the right length."""
+    shape = rng.choice(
+        ("(99999999999, 17, 2)", "(-1,)", "(1" + ",1" * 40 + ")", "(1e3,)", "(4, 17", "[4]", "((",
+         "(9223372036854775807, 9223372036854775807)", "(4, 17, 2)", "(True,)", "()", "(0, 17, 2)")
+    )  # fmt: skip
+    descr = rng.choice(
+        ("'<f4'", "'|O'", "'<f8'", "'<U99999999'", "[('a', '<f4')]", "'x'", "1", "'<M8'")
+    )
+    extra = rng.choice(("", "", "((((", "'x': 1,", "\x00", "(" * 300))
+    order = rng.choice(("False", "True", "2"))
+    text = f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, {extra}}}\n".encode()
+    size = rng.choice((len(text), 65535, 0, 118))
+    body = data[128:]
+    return (
+        b"\x93NUMPY"
+        + bytes((rng.choice((1, 1, 2, 3, 9)), 0))
+        + size.to_bytes(2, "little")
+        + text
+        + body
+    )
+
+
+class _Call:
+    """Pickled, it asks the reader to call something harmless that no reader may call."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.getenv, ("HOME",)
+
+
+def _members(rng: random.Random, data: bytes) -> bytes:
+    """Replace, drop, add or double members of a zip archive, checksums and all."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    name, way = rng.choice(sorted(members)), rng.randrange(7)
+    if way == 0:
+        del members[name]
+    elif way == 1:
+        members[name] = _mutated(rng, name, members[name])
+    elif way == 2:
+        value: Any = np.empty((), object)
+        shared: list[Any] = []
+        for _ in range(rng.choice((3, 40))):
+            shared = [shared, shared]
+        value[()] = rng.choice((_Call(), {"S1": {"Walking": 1}}, shared, {"S1": {1: 2}}, "x", 1.5))
+        stream = io.BytesIO()
+        np.save(stream, value, allow_pickle=True)
+        members[name] = stream.getvalue()
+    elif way == 3:
+        members[name] = _bytes(rng, members[name])
+    elif way == 4 and name.endswith(".npy"):
+        members[name] = _header(rng, members[name])
+    elif name.endswith(".npy"):
+        try:
+            shape = np.load(io.BytesIO(members[name])).shape
+        except ValueError:
+            shape = (4, 17, 2)
+        members[name] = _npy(_strange(rng, shape))
+    stream = io.BytesIO()
+    method = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        for key, content in members.items():
+            archive.writestr(key, content)
+    return stream.getvalue()
+
+
+def _tensors(rng: random.Random, data: bytes) -> bytes:
+    """Break the JSON header of a safetensors file, its length put right."""
+    size = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + size]
+    header = _json(rng, header) if rng.random() < 0.7 else _words(rng, header)
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
+
+
+def _signed(rng: random.Random, data: bytes) -> bytes:
+    """Break texts and tensors of a safetensors file, its checksum put right."""
+    import torch
+    from safetensors import safe_open
+
+    from ites.runs.checkpoint import _write
+
+    with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
+        path = Path(folder) / "m.safetensors"
+        path.write_bytes(data)
+        with safe_open(path, framework="pt") as file:
+            text = dict(file.metadata())
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        text.pop("checksum", None)
+        name = rng.choice(sorted(tensors))
+        if rng.random() < 0.5:
+            key = rng.choice(sorted(text))
+            text[key] = rng.choice(
+                (
+                    _words(rng, text[key].encode()).decode("utf-8", "replace"),
+                    json.dumps(_value(rng)),
+                    rng.choice(WORDS).decode("utf-8", "replace"),
+                )
+            )
+        elif rng.random() < 0.3:
+            del tensors[name]
+        else:
+            array = _strange(rng, tuple(tensors[name].shape))
+            if array.dtype.kind in "fiu" and array.dtype.isnative:
+                tensors[name] = torch.from_numpy(np.ascontiguousarray(array))
+        _write(path, tensors, text)
+        return path.read_bytes()
+
+
+def _datasets(rng: random.Random, data: bytes) -> bytes:
+    """Replace, drop or enlarge a dataset, or change an attribute."""
+    stream = io.BytesIO(data)
+    with h5py.File(stream, "r+") as file:
+        names: list[str] = []
+        groups: list[Any] = [file]
+        file.visititems(
+            lambda name, item: (names if isinstance(item, h5py.Dataset) else groups).append(
+                name if isinstance(item, h5py.Dataset) else item
+            )
+        )
+        name, group, way = rng.choice(sorted(names)), rng.choice(groups), rng.randrange(6)
+        if way == 0:
+            del file[name]
+        elif way == 1:
+            value = _strange(rng, file[name].shape)
+            del file[name]
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                file[name] = value.astype(rng.choice(("f4", "f8", "i4", "S3")))
+        elif way == 2:
+            del file[name]
+            shape = rng.choice(((10**12,), (10**9, 17, 2), (6, 17, 3), (0,), ()))
+            file.create_dataset(
+                name,
+                shape,
+                rng.choice(("f4", "f8")),
+                chunks=None if not shape or not shape[0] else True,
+            )
+        elif way == 3 and group.attrs:
+            key = rng.choice(sorted(group.attrs))
+            group.attrs[key] = rng.choice((1, -1.0, np.nan, "x", "", [1, 2, 3], "z" * 3000, 1e300))
+        elif way == 4 and file[name].dtype.kind in "fiu" and file[name].size:
+            flat = file[name][()]
+            wild = rng.choice((np.nan, np.inf, 1e38, -1, 0, 1 << 40))
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                flat.reshape(-1)[rng.randrange(flat.size)] = np.float64(wild).astype(flat.dtype)
+            file[name][()] = flat
+        else:
+            del file[name]
+            file[name] = rng.choice(
+                (
+                    h5py.SoftLink("/nowhere"),
+                    h5py.ExternalLink("/dev/null", "/x"),
+                    h5py.SoftLink("/"),
+                )
+            )
+    return stream.getvalue()
+
+
+# Running
+
+
+def outcome(reader: Reader, path: Path) -> tuple[str, str]:
+    """Read a file: one of `OUTCOMES`, and what was said."""
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            reader.read(path)
+    except ItesError as error:
+        text = PREFIX + str(error)
+        if "more memory than there is" in text:
+            return "over 1 GB", text
+        if len(text) > LINE or "\n" in text:
+            return "huge message", text
+        if not any(part.name in text for part in (path, *path.parent.glob("*.asf"))):
+            return "no file name", text
+        return "refused", text
+    except BaseException as error:
+        return "raw traceback", f"{type(error).__name__}: {error}"
+    return "read", ""
+
+
+def broken(name: str, index: int, seeds: list[Files]) -> Files:
+    """Input `index` of a reader."""
+    rng = random.Random(f"{name} {index}")
+    return mutate(rng, rng.choice(seeds))
+
+
+def _child(name: str, start: int, stop: int, folder: str, out: Connection) -> None:
+    reader = READERS[name]
+    seeds = reader.seeds()
+    home = Path(folder)
+    for files in seeds:  # imports what it needs, too
+        path = place_of(home, files)
+        what, text = outcome(reader, path)
+        if what != "read":
+            out.send(f"expected a valid file, got {what}: {text}")
+            return
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    for index in range(start, stop):
+        files = broken(name, index, seeds)
+        path = place_of(home, files)
+        out.send(None)
+        begun = time.monotonic()
+        what, text = outcome(reader, path)
+        if time.monotonic() - begun > SECONDS:
+            what = "slower than 5 s"
+        out.send((index, what, text[:500]))
+    out.send("done")
+
+
+def place_of(folder: Path, files: Files) -> Path:
+    """Write the files of an input, alone in a folder; the first one's path."""
+    for old in sorted(folder.rglob("*"), reverse=True):
+        old.rmdir() if old.is_dir() else old.unlink()
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder / next(iter(files))
+
+
+def run(name: str, inputs: int, start: int, seconds: float, say: Callable[[str], None]) -> Counter:
+    """Inputs `start` to `inputs` of a reader, or as many as the time allows."""
+    counts: Counter[str] = Counter()
+    context, index, end = multiprocessing.get_context("fork"), start, time.monotonic() + seconds
+    with tempfile.TemporaryDirectory(dir=SCRATCH) as home:
+        while index < inputs and time.monotonic() < end:
+            receive, send = context.Pipe(False)
+            child = context.Process(target=_child, args=(name, index, inputs, home, send))
+            child.start()
+            send.close()
+            reading = False
+            try:
+                while time.monotonic() < end:
+                    if not receive.poll(SECONDS + 1 if reading else 120):
+                        raise TimeoutError
+                    got = receive.recv()
+                    if got == "done":
+                        break
+                    if isinstance(got, str):
+                        raise SystemExit(f"{name}: {got}")
+                    reading = got is None
+                    if got is None:
+                        continue
+                    index, what, text = got[0] + 1, got[1], got[2]
+                    counts[what] += 1
+                    if what not in ("read", "refused"):
+                        say(f"{name} {got[0]}: {what}: {text}")
+            except (TimeoutError, EOFError) as error:
+                what = "slower than 5 s" if isinstance(error, TimeoutError) else "process died"
+                counts[what] += 1
+                say(f"{name} {index}: {what}")
+                index += 1
+            finally:
+                child.kill()
+                child.join()
+    return counts
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The counts as a Markdown table, with their sums."""
+    total = {key: sum(int(row[key]) for row in rows) for key in COLUMNS[1:]}
+    lines = [f"| {' | '.join(COLUMNS)} |", f"|---{'|---:' * (len(COLUMNS) - 1)}|"]
+    for row in [*rows, {"reader": "all", **total}]:
+        numbers = " | ".join(f"{int(row[key]):,}" for key in COLUMNS[1:])
+        lines.append(f"| {row['reader']} | {numbers} |")
+    return "\n".join(lines)
+
+
+def show(rows: list[dict[str, Any]], page: Path = PAGE) -> None:
+    """Put the table in its place on the page."""
+    text = page.read_text(encoding="utf-8")
+    head, rest = text.split(MARKS[0])
+    tail = rest.split(MARKS[1])[1]
+    page.write_text(f"{head}{MARKS[0]}\n{table(rows)}\n{MARKS[1]}{tail}", encoding="utf-8")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--inputs", type=int, default=100_000, help="inputs per reader")
+    parser.add_argument("--reader", nargs="+", choices=READERS, default=list(READERS))
+    parser.add_argument("--seconds", type=float, default=1e9, help="time per reader")
+    parser.add_argument("--show", type=int, help="write this input to the current folder")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args(argv)
+    if given.show is not None:
+        (name,) = given.reader
+        files = broken(name, given.show, READERS[name].seeds())
+        print(place_of(Path(tempfile.mkdtemp()), files))
+        return 0
+    rows: dict[str, dict[str, Any]] = {}
+    if given.out.exists():
+        with given.out.open(newline="") as file:
+            rows = {row["reader"]: row for row in csv.DictReader(file)}
+    for name in given.reader:
+        before = rows.get(name, {})
+        done = int(before.get("inputs", 0))
+        counts = run(name, given.inputs, done, given.seconds, lambda line: print(line, flush=True))
+        row = {what: int(before.get(what, 0)) + counts[what] for what in OUTCOMES}
+        rows[name] = {"reader": name, "inputs": sum(row.values()), **row}
+        print("  ".join(f"{key} {rows[name][key]}" for key in COLUMNS), flush=True)
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        with given.out.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows[key] for key in READERS if key in rows)
+    if given.out == RESULTS:
+        show([rows[key] for key in READERS if key in rows])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Timings of training steps, of lifting, and of growth."""

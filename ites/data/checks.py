@@ -1,0 +1,902 @@
+"""Whether 2D keypoints can be those of a person: geometry that no lifting would notice.
+
+A detector's file, a wrong unit or an unapplied rotation yields numbers like any others, and a model
+lifts them without complaint. `check` looks at keypoints as they were read and says what cannot be
+right (an error) or is unlikely (a warning), in which frames, and from which figures it concludes.
+It changes nothing; `ites.data.corrections` has what mends the faults.
+
+Image axes: x right, y down. Angles are clockwise as seen in the image, 0 is upright. "Body height"
+is 1.7 m times the frame's scale, pixels per metre, that its bones suggest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ites.data.clips import Clip, Clips, KeypointReader, cut
+from ites.data.joint_orders import ORDERS, bones_of, misfit
+from ites.errors import ItesError
+from ites.pose.skeleton import HUMAN36M, Skeleton
+
+Floats = NDArray[np.floating]
+Bools = NDArray[np.bool_]
+Severity = Literal["note", "warning", "error"]
+Density = Callable[[NDArray[np.float32]], Floats]
+"""Log densities (N,), nats, of 2D poses (N, J, 2), network units, root-relative."""
+
+GROUP = 1 << 16
+"""Frames that are looked at together, but for a clip's end."""
+FEW = 5
+"""Frames below which what is true of all of them is a note: one photograph may be unusual."""
+MOST = 0.85
+"""Share of the frames that counts as throughout."""
+ORDER_MARGIN, ORDER_LIMIT = 1.15, 1.0
+"""Another order fits when the misfit is this many times its own; no order fits beyond the limit.
+The right order's median over a clip is at most 0.85 in 888 clips of the CMU database."""
+SPEED = 12.0
+"""Metres per second beyond which a person does not move."""
+LONG = 2.2
+"""Times its usual length beyond which a bone's end is somewhere else."""
+ROLL = 15.0, 50.0
+"""Degrees of a standing person's lean: a camera's roll from the one on, lying beyond the other."""
+DENSITY_FLOOR = -150.0
+"""Nats: the median log density of a clip that resembles nothing a prior has learned."""
+HEIGHT = 1.7
+"""Metres of a body, to speak of distances in the image."""
+
+
+NO_FRAMES: NDArray[np.intp] = np.zeros(0, np.intp)
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """One thing that is unlikely or impossible.
+
+    Attributes:
+        code: names the kind of fault; `CODES` lists them.
+        severity: "error": cannot be right; "warning": probably wrong; "note": worth knowing.
+        message: what was found, with counts, in words that need no context.
+        data: the figures that it is concluded from.
+        clip: the clip's name.
+        frames: the frames concerned, ascending; empty where it is all or none.
+    """
+
+    code: str
+    severity: Severity
+    message: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+    clip: str = ""
+    frames: NDArray[np.intp] = field(default_factory=lambda: NO_FRAMES)
+
+    def plain(self) -> dict[str, Any]:
+        """All of it but the frames, for JSON; `Finding(**plain)` makes it again."""
+        names = ("code", "severity", "message", "data", "clip")
+        return {name: getattr(self, name) for name in names}
+
+
+class ImplausibleError(ItesError):
+    """Keypoints that cannot be right.
+
+    Attributes: `finding`, what is wrong with them.
+    """
+
+    def __init__(self, where: object, finding: Finding) -> None:
+        super().__init__(f"{where}: {finding.message}")
+        self.finding = finding
+
+
+CODES = {
+    "degenerate": "all keypoints of a person lie in one point",
+    "depth": "the third column is no confidence",
+    "normalised": "coordinates divided by the image's width and height",
+    "units": "coordinates in metres, millimetres or another unit that is not pixels",
+    "zeros": "joints at exactly (0, 0) or (-1, -1), which stand for joints not found",
+    "order": "the joints stand in another order than said",
+    "image-size": "keypoints outside the image",
+    "upside-down": "the person stands on the head",
+    "sideways": "the person lies on the side",
+    "roll": "the image is tilted",
+    "swapped-sides": "left and right of some joints exchanged in some frames",
+    "mirrored": "left and right exchanged throughout",
+    "jump": "the clip goes from one person or scene to another",
+    "outlier": "a joint far from the body",
+    "guessed": "a joint of low confidence far from the body",
+    "density": "the poses resemble none that the model was trained on",
+}
+"""What each code means."""
+
+
+def check(
+    clips: Clips | Sequence[Clip],
+    skeleton: Skeleton = HUMAN36M,
+    *,
+    prior: Density | None = None,
+    scale: float | None = None,
+    raw: Sequence[Floats | None] | None = None,
+    layout: str | Sequence[str] | None = None,
+) -> list[Finding]:
+    """Say what is implausible about keypoints.
+
+    Args:
+        clips: of one skeleton; joints of confidence 0 are missing and do not count.
+        skeleton: of the clips, where `clips` is a sequence.
+        prior: says how likely poses are; None: geometry alone judges.
+        scale: factor from (keypoints - root) / focal length to the network's units, for the prior;
+            None, or a clip without a focal length: each clip's own, a mean root-to-head distance
+            of 1/5.
+        raw: of each clip the array as it was read, (T, J', 2), or (T, J', 3) with the confidence
+            last, before its joints were mapped to the skeleton's; None where there is none.
+        layout: the order that the raw arrays were taken to be in, or each one's; None: the
+            skeleton's.
+
+    Returns:
+        The findings, clip by clip, errors first within a clip.
+    """
+    if isinstance(clips, Clips):
+        skeleton, clips = clips.skeleton, clips.clips
+    arrays = list(raw) if raw is not None else [None] * len(clips)
+    if layout is None or isinstance(layout, str):
+        layout = [layout or "human36m"] * len(clips)
+    body = _Body.of(skeleton)
+    found: list[Finding] = []
+    for chosen in cut([len(clip) for clip in clips], GROUP):
+        group = _Group(clips[chosen], arrays[chosen], skeleton, body, layout[chosen])
+        found += group.findings(prior, scale)
+    return found
+
+
+def check_array(keypoints: Floats, name: str = "") -> list[Finding]:
+    """Say what is wrong with an array as a file holds it, before anything is made of it.
+
+    Args:
+        keypoints: (T, J, 2), or (T, J, 3) with the confidence last; may hold nan.
+        name: of the clip.
+
+    Returns:
+        Findings of the codes "depth", "normalised", "units", "degenerate" and "zeros".
+    """
+    if keypoints.ndim != 3 or keypoints.shape[-1] not in (2, 3) or not keypoints.size:
+        return []
+    points = np.asarray(keypoints[..., :2], np.float64)
+    seen: Bools = np.all(np.isfinite(points), axis=-1)
+    found = []
+    if keypoints.shape[-1] == 3:
+        third = np.asarray(keypoints[..., 2], np.float64)
+        found += _third_column(third, name)
+        if not found:
+            with np.errstate(invalid="ignore"):
+                seen &= third > 0
+    placeholder = seen & _placeholders(points)
+    return found + list(_units(points, seen, name)) + list(_zeros(placeholder, name))
+
+
+def check_reader(
+    reader: KeypointReader,
+    chosen: slice = slice(None),
+    prior: Density | None = None,  # noqa: B008
+) -> list[Finding]:
+    """Say what is implausible about some clips of a file; see `check`."""
+    sources = reader.sources(chosen)
+    return check(
+        reader.read(chosen),
+        prior=prior,
+        raw=[raw for raw, _ in sources] if sources else None,
+        layout=[layout for _, layout in sources] if sources else None,
+    )
+
+
+def check_sample(reader: KeypointReader, frames: int = 50_000) -> list[Finding]:
+    """Say what is implausible about about so many frames of a file, of clips evenly chosen."""
+    step = max(1, sum(reader.lengths) // frames)
+    found = []
+    for clip in range(0, len(reader.lengths), step):
+        found += check_reader(reader, slice(clip, clip + 1))
+    return found
+
+
+def refuse(findings: Sequence[Finding], clips: int, where: object) -> list[Finding]:
+    """Raise if no clip can be right.
+
+    Args:
+        findings: of all of them.
+        clips: how many there are.
+        where: the file, for the message.
+
+    Returns:
+        The findings; clips that cannot be right among others that may be are warned of.
+
+    Raises:
+        ImplausibleError: every clip has an error.
+    """
+    wrong = [finding for finding in findings if finding.severity == "error"]
+    if wrong and len({finding.clip for finding in wrong}) >= clips:
+        raise ImplausibleError(where, wrong[0])
+    return [replace(f, severity="warning") if f.severity == "error" else f for f in findings]
+
+
+def summarise(findings: Sequence[Finding]) -> list[Finding]:
+    """Join findings of one code and severity: the first one's words, and how many clips more."""
+    kinds: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault((finding.severity, finding.code), []).append(finding)
+    order = {"error": 0, "warning": 1, "note": 2}
+    joined = []
+    for (_, _), group in sorted(kinds.items(), key=lambda item: order[item[0][0]]):
+        first, others = group[0], len({finding.clip for finding in group} - {group[0].clip})
+        more = f"; so in {others:,} other clip{'s' * (others > 1)}" if others else ""
+        of = f"{first.clip}: " if first.clip else ""
+        joined.append(
+            Finding(
+                first.code,
+                first.severity,
+                of + first.message + more,
+                first.data,
+                first.clip,
+                first.frames,
+            )
+        )
+    return joined
+
+
+def ranges(frames: NDArray[np.intp], most: int = 6) -> str:
+    """Frames in words: "40-45, 80-82"; at most so many ranges."""
+    breaks = np.flatnonzero(np.diff(frames) > 1) + 1
+    parts = [
+        f"{part[0]}-{part[-1]}" if len(part) > 1 else f"{part[0]}"
+        for part in np.split(frames, breaks)
+        if len(part)
+    ]
+    return ", ".join([*parts[:most], *(["..."] if len(parts) > most else [])])
+
+
+# --- the array as it was read
+
+
+def _third_column(third: NDArray[np.float64], name: str) -> list[Finding]:
+    known = third[np.isfinite(third)]
+    below = (known < 0) & (known != -1)  # -1 marks a joint that was not found
+    if below.any():
+        return [
+            Finding(
+                "depth",
+                "error",
+                f"the third column is below 0 in {below.sum():,} of {known.size:,} joints (down to "
+                f"{known.min():.3g}): a confidence lies in 0..1, a depth does not",
+                {"below": int(below.sum()), "least": float(known.min())},
+                name,
+            )
+        ]
+    if known.size and np.median(known) > 2:
+        return [
+            Finding(
+                "depth",
+                "error",
+                f"the third column has a median of {np.median(known):.3g} and goes up to "
+                f"{known.max():.3g}: a confidence lies in 0..1",
+                {"median": float(np.median(known)), "greatest": float(known.max())},
+                name,
+            )
+        ]
+    return []
+
+
+def _units(points: Floats, seen: Bools, name: str) -> Iterator[Finding]:
+    """Coordinates that cannot be pixels; points (T, J, 2)."""
+    placed = seen & (points != 0).any(-1)
+    if not placed.any():
+        return
+    all_seen = points[placed]
+    several = placed.sum(1) > 2
+    if not several.any():
+        return
+    mask = placed[several, :, None]
+    extent = points[several].max(1, initial=-np.inf, where=mask)
+    extent = extent - points[several].min(1, initial=np.inf, where=mask)
+    size = float(np.median(_length(extent)))  # of a body, in a typical frame
+    all_seen = all_seen[:: max(1, len(all_seen) // 10_000)]
+    low, high = np.quantile(all_seen, [0.01, 0.99], axis=0)
+    data = {"size": size, "low": low.tolist(), "high": high.tolist()}
+    if size == 0:
+        yield Finding("degenerate", "error", "all keypoints of a person are the same", data, name)
+    elif size < 10:
+        span = f"x in {low[0]:.2f}..{high[0]:.2f}, y in {low[1]:.2f}..{high[1]:.2f}"
+        if low.min() > -0.1 and high.max() < 1.3 and size < 1.6:
+            yield Finding(
+                "normalised",
+                "error",
+                f"coordinates are divided by the image's width and height ({span}): multiplied "
+                "by them again they are pixels",
+                {**data, "kind": "normalised"},
+                name,
+            )
+        elif low.min() > -1.2 and high.max() < 1.2 and abs(low + high).max() > 0.02:
+            yield Finding(
+                "units",
+                "error",
+                f"coordinates lie in -1..1 ({span}): pixels are expected",
+                {**data, "kind": "screen"},
+                name,
+            )
+        else:
+            yield Finding(
+                "units",
+                "error",
+                f"coordinates are no pixels: a person measures {size:.2g} ({span}); "
+                "this may be metres",
+                {**data, "kind": "metres"},
+                name,
+            )
+    else:
+        negative = np.mean((all_seen < 0).any(-1))
+        centred = np.abs(np.median(all_seen, axis=0)).max() < 0.6 * size
+        if size > 500 and negative > 0.3 and centred:
+            yield Finding(
+                "units",
+                "warning",
+                f"{negative:.0%} of the joints have a coordinate below 0 and a person measures "
+                f"{size:.0f}: millimetres about the root joint rather than pixels",
+                {**data, "kind": "millimetres"},
+                name,
+            )
+        elif negative > 0.3:
+            yield Finding(
+                "image-size",
+                "warning",
+                f"{negative:.0%} of the joints have a coordinate below 0, outside any image",
+                {**data, "kind": "negative"},
+                name,
+            )
+
+
+def _placeholders(points: Floats) -> Bools:
+    """Joints (T, J) at (0, 0) or (-1, -1); a root joint that is (0, 0) throughout is an origin."""
+    found: Bools = np.all(points == 0, axis=-1) | np.all(points == -1, axis=-1)
+    return found & ~np.all(found, axis=0)
+
+
+def _zeros(placeholder: Bools, name: str) -> Iterator[Finding]:
+    if not placeholder.any():
+        return
+    frames = np.flatnonzero(placeholder.any(1))
+    joints = np.flatnonzero(placeholder.any(0))
+    yield Finding(
+        "zeros",
+        "warning",
+        f"{placeholder.sum():,} joints lie at exactly (0, 0) or (-1, -1) in {len(frames):,} of "
+        f"{len(placeholder):,} frames: they stand for joints not found",
+        {"joints": int(placeholder.sum()), "which": joints.tolist()},
+        name,
+        frames,
+    )
+
+
+# --- a body
+
+
+def _swap_shares(clips: Sequence[Clip]) -> NDArray[np.float32]:
+    """How much smoother a clip must become by a change of sides: the slower its rate, the more."""
+    rates = np.array([clip.fps if clip.fps > 0 else 25.0 for clip in clips])
+    return np.interp(rates, [5, 12, 20], [0.15, 0.3, 0.5]).astype(np.float32)
+
+
+def _length(vectors: Floats) -> Floats:
+    """Of vectors (..., 2); faster than `numpy.linalg.norm`."""
+    x, y = vectors[..., 0], vectors[..., 1]
+    return np.sqrt(x * x + y * y)
+
+
+@dataclass(frozen=True)
+class _Body:
+    """Which joints of a skeleton are which."""
+
+    root: int
+    hips: tuple[int, int]
+    shoulders: tuple[int, int]
+    legs: tuple[tuple[int, int], ...]
+    arms: tuple[tuple[int, int], ...]
+    order: tuple[str, ...]
+
+    @classmethod
+    def of(cls, skeleton: Skeleton) -> _Body | None:
+        """None where the skeleton is no whole body with joints of the usual names."""
+        index = {name: joint for joint, name in enumerate(skeleton.joints)}
+
+        def pairs(*parts: str) -> tuple[tuple[int, int], ...]:
+            return tuple((index[f"left_{part}"], index[f"right_{part}"]) for part in parts)
+
+        try:
+            legs, arms = pairs("hip", "knee", "ankle"), pairs("shoulder", "elbow", "wrist")
+        except KeyError:
+            return None
+        joints = tuple("crown" if name == "head" else name for name in skeleton.joints)
+        return cls(skeleton.root, legs[0], arms[0], legs, arms, joints)
+
+
+_LIMBS = (0.44, 0.43, 0.30, 0.27)  # thigh, shank, upper arm, forearm, metres
+_TRUNK = 0.50  # hips to shoulders
+
+
+class _Group:
+    """Some clips of one skeleton, one after the other, and what all checks ask of them.
+
+    Attributes: `points` (N, J, 2), `seen` (N, J), `rows` (a slice for each clip), `scale` (N,)
+    pixels per metre, nan where too little is seen.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        raw: Sequence[Floats | None],
+        skeleton: Skeleton,
+        body: _Body | None,
+        layouts: Sequence[str],
+    ) -> None:
+        self.clips, self.raw, self.skeleton, self.body = clips, raw, skeleton, body
+        self.layouts = layouts
+        ends = np.cumsum([len(clip) for clip in clips])
+        self.rows = [
+            slice(int(end) - len(clip), int(end)) for clip, end in zip(clips, ends, strict=True)
+        ]
+        self.points = np.concatenate([clip.keypoints for clip in clips]).astype(np.float32)
+        self.seen: Bools = np.all(np.isfinite(self.points), axis=-1)
+        for rows, clip in zip(self.rows, clips, strict=True):
+            if clip.confidence is not None:
+                self.seen[rows] &= clip.confidence > 0
+        self.placeholder = self.seen & _placeholders(self.points)
+        self.seen &= ~self.placeholder
+        self.points = np.where(self.seen[..., None], self.points, 0)
+        self.clip_of = np.repeat(np.arange(len(clips)), [len(clip) for clip in clips])
+
+    def findings(self, prior: Density | None, scale: float | None) -> list[Finding]:
+        """All of them, clip by clip."""
+        found: list[list[Finding]] = [[] for _ in self.clips]
+        for number, (clip, raw) in enumerate(zip(self.clips, self.raw, strict=True)):
+            if raw is not None:
+                found[number] += check_array(raw, clip.name)
+            else:
+                rows = self.rows[number]
+                found[number] += list(_units(self.points[rows], self.seen[rows], clip.name))
+                found[number] += list(_zeros(self.placeholder[rows], clip.name))
+        if self.body is not None:
+            self._measure(self.body)
+            for search in (
+                self._order, self._image_size, self._upright, self._sides, self._face,
+                self._jumps, self._outliers,
+            ):  # fmt: skip
+                for number, finding in search(self.body):
+                    found[number].append(finding)
+        if prior is not None:
+            for number, finding in self._density(prior, scale):
+                found[number].append(finding)
+        rank = {"error": 0, "warning": 1, "note": 2}
+        result = []
+        for own in found:
+            codes = {finding.code for finding in own}
+            result += sorted(
+                (f for f in own if not _EXPLAINED_BY.get(f.code, frozenset()) & codes),
+                key=lambda finding: rank[finding.severity],
+            )
+        return result
+
+    def _measure(self, body: _Body) -> None:
+        """Scale, and the directions of trunk and legs."""
+        bones, sides = [], (0, 1)
+        for chain, lengths in ((body.legs, _LIMBS[:2]), (body.arms, _LIMBS[2:])):
+            for upper, lower, length in zip(chain, chain[1:], lengths, strict=False):
+                bones += [(upper[side], lower[side], length) for side in sides]
+        bones += [(body.hips[side], body.shoulders[side], _TRUNK) for side in sides]
+        a, b = np.array([bone[0] for bone in bones]), np.array([bone[1] for bone in bones])
+        both = self.seen[:, a] & self.seen[:, b]
+        ratio = _length(self.points[:, a] - self.points[:, b])
+        ratio /= np.array([bone[2] for bone in bones], np.float32)
+        ratio[~both] = np.nan
+        # Foreshortening makes most bones look short, and a wild joint two of them long: a scale
+        # that a quarter of the bones exceeds is near the true one.
+        count = both.sum(1)
+        rank = np.maximum(np.ceil(0.75 * count).astype(np.intp) - 1, 0)
+        ordered = np.sort(ratio, axis=1)  # nan last
+        scale = np.take_along_axis(ordered, rank[:, None], 1)[:, 0]
+        self.scale = np.where(count >= 3, scale, np.nan)
+        self.typical = np.full(len(self.clips), np.nan, np.float32)
+        for number, rows in enumerate(self.rows):
+            own = self.scale[rows]
+            own = own[own > 0]
+            if len(own):
+                self.typical[number] = np.median(own)
+
+    def _middle(self, joints: Sequence[int]) -> tuple[Floats, Bools]:
+        """The mean (N, 2) of some joints, and where all are seen (N,)."""
+        chosen = list(joints)
+        return self.points[:, chosen].mean(1), np.all(self.seen[:, chosen], axis=1)
+
+    def _found(
+        self,
+        number: int,
+        code: str,
+        severity: Severity,
+        message: str,
+        data: Mapping[str, Any],
+        frames: NDArray[np.intp] = NO_FRAMES,
+    ) -> tuple[int, Finding]:
+        return number, Finding(code, severity, message, data, self.clips[number].name, frames)
+
+    def _order(self, body: _Body) -> Iterator[tuple[int, Finding]]:
+        for number, (clip, rows, raw) in enumerate(
+            zip(self.clips, self.rows, self.raw, strict=True)
+        ):
+            step = max(1, len(clip) // 64)  # a sample tells
+            mine = self.layouts[number]
+            if raw is not None and raw.ndim == 3 and mine in ORDERS:
+                points = np.asarray(raw[::step, :, :2], np.float32)
+                seen = np.isfinite(points).all(-1) & (points != 0).any(-1)
+                if raw.shape[-1] == 3:
+                    seen &= raw[::step, :, 2] > 0
+                points = np.where(seen[..., None], points, 0)
+                said = mine
+            elif raw is None and len(self.skeleton.joints) == len(ORDERS["human36m"]):
+                points, seen = self.points[rows][::step], self.seen[rows][::step]
+                said = "human36m"
+            else:
+                continue
+            if points.shape[1] != len(ORDERS[said]):
+                continue
+            fits = {}
+            for name, joints in ORDERS.items():
+                if len(joints) == points.shape[1]:
+                    value = misfit(points, seen, joints)
+                    value = value[np.isfinite(value)]
+                    if len(value):
+                        fits[name] = float(np.median(value))
+            if said not in fits:
+                continue
+            best = min(fits, key=lambda name: fits[name])
+            whole = seen.mean() > 0.8  # parts of a body stand closer together
+            data = {"said": said, "misfit": fits, "best": best}
+            if fits[said] > ORDER_MARGIN * fits[best] and fits[best] < ORDER_LIMIT:
+                yield self._found(
+                    number,
+                    "order",
+                    "warning",
+                    f"the joints make a body in the order {best}, not in the order {said} "
+                    f"that they were taken to be in (bones {fits[said] / fits[best]:.1f} "
+                    "times as long)",
+                    data,
+                )
+            elif fits[said] > ORDER_LIMIT and whole:
+                yield self._found(
+                    number,
+                    "order",
+                    "warning",
+                    f"the joint order fits no body: bones are {fits[said] / 0.65:.1f} times as "
+                    f"long as in the order {said}",
+                    {**data, "best": None},
+                )
+
+    def _image_size(self, _: _Body) -> Iterator[tuple[int, Finding]]:
+        for number, (clip, rows) in enumerate(zip(self.clips, self.rows, strict=True)):
+            if clip.image_size is None:
+                continue
+            points, seen = self.points[rows], self.seen[rows]
+            size = np.array(clip.image_size, np.float32)
+            margin = 0.05 * size
+            outside = seen & ((points > size + margin) | (points < -margin)).any(-1)
+            share = outside.sum() / max(1, seen.sum())
+            if share <= 0.2:
+                continue
+            turned = seen & ((points > size[::-1] + margin) | (points < -margin)).any(-1)
+            exchanged = turned.sum() < 0.1 * outside.sum()
+            words = "; with width and height exchanged they lie inside" if exchanged else ""
+            frames = np.flatnonzero(outside.any(1))
+            yield self._found(
+                number,
+                "image-size",
+                "warning",
+                f"{share:.0%} of the joints lie outside the image of {clip.image_size[0]} x "
+                f"{clip.image_size[1]} px{words}",
+                {"share": float(share), "exchanged": bool(exchanged)},
+                frames,
+            )
+
+    def _upright(self, body: _Body) -> Iterator[tuple[int, Finding]]:
+        """The lean of each frame's trunk and legs, and what most frames agree on."""
+        hips, has_hips = self._middle(body.hips)
+        shoulders, has_shoulders = self._middle(body.shoulders)
+        lower, has_lower = self._middle([*body.legs[-1]])
+        knees, has_knees = self._middle([*body.legs[-2]])
+        lower = np.where(has_lower[:, None], lower, knees)
+        has_lower |= has_knees
+        trunk, legs = shoulders - hips, hips - lower
+        has_trunk, has_legs = has_hips & has_shoulders, has_hips & has_lower
+        reach = np.repeat(self.typical, [len(clip) for clip in self.clips])
+        with np.errstate(invalid="ignore"):
+            has_trunk &= np.linalg.norm(trunk, axis=-1) > 0.4 * _TRUNK * reach
+            has_legs &= np.linalg.norm(legs, axis=-1) > 0.25 * 0.87 * reach
+        lean = np.degrees(np.arctan2(trunk[:, 0], -trunk[:, 1]))
+        stand = np.degrees(np.arctan2(legs[:, 0], -legs[:, 1]))
+        whole = np.degrees(np.arctan2(*((trunk + legs) * [1, -1]).T))
+        for number, (clip, rows) in enumerate(zip(self.clips, self.rows, strict=True)):
+            own = has_trunk[rows]
+            if own.sum() < max(1, 0.3 * len(clip)):
+                continue
+            angle, leg, has_leg = lean[rows], stand[rows], has_legs[rows] & own
+            severity: Severity = "warning" if len(clip) >= FEW else "note"
+            down = own & (np.abs(angle) > 130) & (~has_leg | (np.abs(leg) > 120))
+            along = (np.abs(np.abs(leg) - 90) < 60) & (np.sign(leg) == np.sign(angle))
+            side = own & (np.abs(np.abs(angle) - 90) < 50) & (~has_leg | along)
+            side &= np.sign(angle) == np.sign(np.median(angle[own]))
+            count = own.sum()
+            if down.sum() >= MOST * count:
+                yield self._found(
+                    number,
+                    "upside-down",
+                    severity,
+                    f"the person is upside down in {down.sum():,} of {count:,} frames: y "
+                    "points up, or the image is turned by 180 degrees",
+                    {"frames": int(down.sum())},
+                    np.flatnonzero(down),
+                )
+            elif side.sum() >= MOST * count:
+                right = bool(np.median(angle[own]) > 0)
+                to = "right" if right else "left"
+                yield self._found(
+                    number,
+                    "sideways",
+                    severity,
+                    f"the person lies on the side, head to the {to}, in {side.sum():,} of "
+                    f"{count:,} frames: the video's rotation was not applied, or somebody lies",
+                    {"frames": int(side.sum()), "head": to, "rotate": 270 if right else 90},
+                    np.flatnonzero(side),
+                )
+            elif has_leg.sum() >= max(FEW, 0.5 * len(clip)):
+                roll = whole[rows][has_leg]
+                middle = float(np.median(roll))
+                spread = float(np.median(np.abs(roll - middle)))
+                if ROLL[0] <= abs(middle) <= ROLL[1] and spread < 0.4 * abs(middle):
+                    yield self._found(
+                        number,
+                        "roll",
+                        "note",
+                        f"the person leans by {abs(middle):.0f} degrees to the "
+                        f"{'right' if middle > 0 else 'left'} throughout: a rolled camera, "
+                        "if the person stands upright",
+                        {"roll": middle, "spread": spread},
+                    )
+
+    def _sides(self, body: _Body) -> Iterator[tuple[int, Finding]]:
+        """Frames in which left and right of legs, arms or both change places and back."""
+        swapped = {
+            "leg": self._swapped(body.legs),
+            "arm": self._swapped(body.arms),
+        }
+        for number, (clip, rows) in enumerate(zip(self.clips, self.rows, strict=True)):
+            legs, arms = (self._minority(swapped[part][rows]) for part in ("leg", "arm"))
+            for what, frames in (
+                ("legs and arms", legs & arms),
+                ("legs", legs & ~arms),
+                ("arms", arms & ~legs),
+            ):
+                if frames.any():
+                    where = np.flatnonzero(frames)
+                    yield self._found(
+                        number,
+                        "swapped-sides",
+                        "warning",
+                        f"left and right {what} change places in {len(where):,} of "
+                        f"{len(clip):,} frames: {ranges(where)}",
+                        {"what": what, "frames": len(where)},
+                        where,
+                    )
+
+    def _swapped(self, pairs: Sequence[tuple[int, int]]) -> Bools:
+        """Before which frames (N,) left and right of some joints change places.
+
+        Left minus right changes smoothly; where the sides change places it changes its sign. Of
+        four frames around each step the signs are sought that make the second differences least.
+        """
+        left, right = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        apart = self.points[:, left] - self.points[:, right]  # [N, P, 2]
+        both = self.seen[:, left] & self.seen[:, right]
+        count = len(apart)
+        event = np.zeros(count, bool)
+        if count < 4:
+            return event
+        there = both[:-3] & both[1:-2] & both[2:-1] & both[3:]
+        there &= (self.clip_of[3:] == self.clip_of[:-3])[:, None]
+        before, here, after, last = (apart[k : count - 3 + k] for k in range(4))
+
+        def bend(p: Floats, q: Floats, r: Floats) -> Floats:
+            """The second difference of three frames, summed over the joints."""
+            return (_length(p - 2 * q + r) * there).sum(1)
+
+        # The signs of the outer frames are free: only whether the middle two agree is asked.
+        kept, change = (
+            np.minimum(bend(before, here, sign * after), bend(-before, here, sign * after))
+            + np.minimum(bend(here, sign * after, last), bend(here, sign * after, -last))
+            for sign in (1, -1)
+        )
+        # Where the sides change places their middle goes on; at a cut of the clip it does not.
+        middle = self.points[:, left] + self.points[:, right]
+        steady = (_length(middle[2:-1] - middle[1:-2]) * there).sum(1) / 2
+        reach = np.repeat(self.typical, [len(clip) for clip in self.clips])[:-3]
+        share = np.repeat(_swap_shares(self.clips), [len(clip) for clip in self.clips])[:-3]
+        with np.errstate(invalid="ignore"):
+            event[2:-1] = (change < share * kept) & (kept - change > 0.35 * reach)
+            event[2:-1] &= (there.sum(1) >= 2) & (steady < 0.5 * kept)
+        return event
+
+    @staticmethod
+    def _minority(event: Bools) -> Bools:
+        """The frames of a clip whose sides are not those of most frames."""
+        state = np.cumsum(event) % 2 == 1
+        return ~state if state.sum() > len(state) / 2 else state
+
+    def _face(self, body: _Body) -> Iterator[tuple[int, Finding]]:
+        """Eyes are seen from the front: then left is on the image's right."""
+        for number, (clip, rows, raw) in enumerate(
+            zip(self.clips, self.rows, self.raw, strict=True)
+        ):
+            names = ORDERS.get(self.layouts[number], ())
+            if raw is None or raw.ndim != 3 or raw.shape[-1] != 3 or "left_eye" not in names:
+                continue
+            if raw.shape[1] < len(names):
+                continue
+            face = [names.index(name) for name in ("nose", "left_eye", "right_eye")]
+            confidence = np.nan_to_num(raw[..., 2])
+            if len(np.unique(confidence[:, face])) < 10:  # no detector said them
+                continue
+            seen = (confidence[:, face] > 0.5).all(1) & (
+                confidence[:, face].min(1) > 0.7 * np.median(confidence, axis=1)
+            )
+            width = 0.10 * self.typical[number]
+            crossed = np.ones(len(clip), bool)
+            for left, right in (body.shoulders, body.hips):
+                apart = self.points[rows][:, left, 0] - self.points[rows][:, right, 0]
+                crossed &= (apart < -width) & self.seen[rows][:, [left, right]].all(1)
+            crossed &= seen
+            if seen.sum() >= FEW and crossed.sum() > 0.5 * seen.sum() and crossed.sum() >= FEW:
+                where = np.flatnonzero(crossed)
+                yield self._found(
+                    number,
+                    "mirrored",
+                    "warning",
+                    f"left and right are exchanged: both eyes are seen in {seen.sum():,} "
+                    f"frames, and the left side is on the image's left in {len(where):,}",
+                    {"frames": len(where)},
+                    where,
+                )
+
+    def _jumps(self, _: _Body) -> Iterator[tuple[int, Finding]]:
+        """Frames to which the whole body moves faster than people do, or changes its size."""
+        if len(self.points) < 2:
+            return
+        both = self.seen[1:] & self.seen[:-1]
+        both &= (self.clip_of[1:] == self.clip_of[:-1])[:, None]
+        moved = _length(self.points[1:] - self.points[:-1])
+        moved[~both] = np.inf
+        count = both.sum(1)
+        ordered = np.sort(moved, axis=1)
+        middle = np.take_along_axis(ordered, np.maximum((count - 1) // 4, 0)[:, None], 1)[:, 0]
+        middle = np.where(count >= 4, middle, 0)  # a quarter of the joints moved less
+        scale = np.fmax(self.scale[1:], self.scale[:-1])
+        ratio = np.abs(np.log(np.maximum(self.scale[1:], 1e-9) / np.maximum(self.scale[:-1], 1e-9)))
+        for number, (clip, rows) in enumerate(zip(self.clips, self.rows, strict=True)):
+            if len(clip) < 2:
+                continue
+            rate = clip.fps if clip.fps > 0 else 25.0
+            steps = slice(rows.start, rows.stop - 1)
+            far = np.fmax(scale[steps], self.typical[number])
+            with np.errstate(invalid="ignore"):
+                fast = middle[steps] > far * max(0.4, SPEED / rate)
+                other = (ratio[steps] > 0.6) & (middle[steps] > 0.25 * far)
+            jumps = np.flatnonzero(fast | other) + 1
+            if len(jumps):
+                yield self._found(
+                    number,
+                    "jump",
+                    "warning",
+                    f"the whole body jumps before {len(jumps):,} of {len(clip):,} frames "
+                    f"({ranges(jumps)}): another person, another scene or frames out of order",
+                    {"jumps": len(jumps)},
+                    jumps,
+                )
+
+    def _outliers(self, _: _Body) -> Iterator[tuple[int, Finding]]:
+        """Joints at the end of bones that are far too long."""
+        parents, joints = np.array(self.skeleton.bones).T
+        lengths = _usual_lengths(self.skeleton)
+        both = self.seen[:, parents] & self.seen[:, joints]
+        bones = _length(self.points[:, joints] - self.points[:, parents])
+        reach = np.repeat(self.typical, [len(clip) for clip in self.clips])
+        far = np.fmax(self.scale, reach)[:, None]
+        with np.errstate(invalid="ignore"):
+            wild = both & (bones > LONG * (lengths + 0.04) * far)
+        if not wild.any():
+            return
+        for number, (clip, rows) in enumerate(zip(self.clips, self.rows, strict=True)):
+            own = wild[rows]
+            if not own.any():
+                continue
+            confidence = clip.confidence
+            if confidence is None:
+                unsure = np.zeros_like(own)
+                limit = 0.0
+            else:
+                limit = 0.5 * float(np.median(confidence[confidence > 0]))
+                unsure = own & (confidence[:, joints] < limit)
+            for code, chosen in (("guessed", unsure), ("outlier", own & ~unsure)):
+                if not chosen.any():
+                    continue
+                frames = np.flatnonzero(chosen.any(1))
+                names = [self.skeleton.joints[j] for j in joints[chosen.any(0)]]
+                words = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+                data: dict[str, Any] = {"joints": names, "frames": len(frames)}
+                why = ""
+                if code == "guessed" and confidence is not None:
+                    top = float(confidence[:, joints][chosen].max())
+                    data["confidence"] = top
+                    why = f", with a confidence of at most {top:.2g}"
+                rare = code == "guessed" and len(frames) <= max(1, 0.02 * len(clip))
+                yield self._found(
+                    number,
+                    code,
+                    "note" if rare else "warning",
+                    f"joints far from the body in {len(frames):,} of {len(clip):,} frames "
+                    f"({words}; {ranges(frames)}){why}",
+                    data,
+                    frames,
+                )
+
+    def _density(self, prior: Density, scale: float | None) -> Iterator[tuple[int, Finding]]:
+        for number, (clip, rows) in enumerate(zip(self.clips, self.rows, strict=True)):
+            complete = self.seen[rows].all(1)
+            if not complete.any():
+                continue
+            chosen = np.flatnonzero(complete)[:: max(1, complete.sum() // 256)]
+            points = self.points[rows][chosen]
+            points = points - points[:, self.skeleton.root : self.skeleton.root + 1]
+            heads = np.linalg.norm(points[:, self.skeleton.head], axis=-1).mean()
+            if not heads > 0:
+                continue
+            if scale is None or clip.focal_length is None:
+                points = points * np.float32(0.2 / heads)
+            else:
+                points = points * np.float32(scale) / np.asarray(clip.focal_length, np.float32)
+            middle = float(np.median(prior(points.astype(np.float32))))
+            if middle < DENSITY_FLOOR:
+                yield self._found(
+                    number,
+                    "density",
+                    "warning" if len(clip) >= FEW else "note",
+                    f"the poses resemble none that the model was trained on (median log "
+                    f"density {middle:.0f})",
+                    {"log_density": middle},
+                )
+
+
+_FATAL = frozenset({"degenerate", "depth", "normalised"})
+# What another finding of the clip explains: a wrong order has long bones, and so on.
+_EXPLAINED_BY: dict[str, frozenset[str]] = {
+    **{
+        code: _FATAL | {"order"}
+        for code in ("outlier", "guessed", "swapped-sides", "mirrored", "roll")
+    },
+    "jump": _FATAL,
+    "upside-down": _FATAL | {"order"},
+    "sideways": _FATAL | {"order"},
+    "image-size": _FATAL | {"units"},
+    "order": _FATAL,
+    "density": frozenset(CODES) - {"density", "roll", "zeros", "swapped-sides", "jump"},
+}
+
+
+def _usual_lengths(skeleton: Skeleton) -> NDArray[np.float32]:
+    """Metres of each of a skeleton's bones, of an adult; 0.3 where the names tell nothing."""
+    names = tuple("crown" if name == "head" else name for name in skeleton.joints)
+    pairs, lengths = bones_of(names)
+    known = {tuple(pair): length for pair, length in zip(pairs.tolist(), lengths, strict=True)}
+    return np.array([known.get(bone, 0.3) for bone in skeleton.bones], np.float32)

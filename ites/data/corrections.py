@@ -1,0 +1,145 @@
+"""What mends keypoints that were written in other axes than the image's: turn, flip, exchange.
+
+Each takes a clip and returns another; image axes are x right, y down. Where the image size is not
+known, the edges are 0 and the farthest keypoint that is seen, so that coordinates stay positive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ites.data.clips import Clip
+from ites.errors import ItesError
+from ites.pose.skeleton import Skeleton
+
+TURNS = (0, 90, 180, 270)
+"""Degrees by which an image can be turned."""
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What to do to keypoints after reading them, in this order.
+
+    Attributes:
+        flip_y: y pointed up: see `flip_y`.
+        rotate: degrees clockwise: see `rotate`.
+        swap_sides: left was right: see `swap_sides`.
+
+    Raises:
+        ItesError: `rotate` is none of `TURNS`.
+    """
+
+    flip_y: bool = False
+    rotate: int = 0
+    swap_sides: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rotate not in TURNS:
+            raise ItesError(f"rotate must be one of 0, 90, 180, 270 degrees, got {self.rotate}")
+
+    def __bool__(self) -> bool:
+        return self.flip_y or self.rotate != 0 or self.swap_sides
+
+    def __call__(self, clip: Clip, skeleton: Skeleton) -> Clip:
+        """The clip, corrected.
+
+        Raises:
+            ItesError: the clip has 3D poses, which belong to the keypoints as they are.
+        """
+        if self and (clip.positions is not None or clip.truth is not None):
+            raise ItesError(f"{clip.name}: keypoints with 3D poses beside them are not turned")
+        if self.flip_y:
+            clip = flip_y(clip)
+        if self.rotate:
+            clip = rotate(clip, self.rotate)
+        return swap_sides(clip, skeleton) if self.swap_sides else clip
+
+    def lines(self) -> list[str]:
+        """What is done, a line each."""
+        return [
+            *(["y flipped: it pointed up"] if self.flip_y else []),
+            *([f"image turned by {self.rotate} degrees clockwise"] if self.rotate else []),
+            *(["left and right exchanged"] if self.swap_sides else []),
+        ]
+
+
+def flip_y(clip: Clip) -> Clip:
+    """A clip whose y pointed up: `y' = height - y`.
+
+    Args:
+        clip: keypoints (T, J, 2), pixels; y may be negative throughout, as where it was negated.
+
+    Returns:
+        The clip; missing joints stay 0.
+    """
+    _, height = _edges(clip)
+    x, y = clip.keypoints[..., 0], clip.keypoints[..., 1]
+    return _placed(clip, x, (0.0 if _seen_max(clip, 1) <= 0 else height) - y)
+
+
+def rotate(clip: Clip, degrees: int) -> Clip:
+    """A clip whose image is turned clockwise, as one sees it, by 90, 180 or 270 degrees.
+
+    By 90: `(x', y') = (height - y, x)`, and width and height, fx and fy change places.
+
+    Args:
+        clip: keypoints (T, J, 2), pixels.
+        degrees: one of `TURNS`.
+
+    Raises:
+        ItesError: `degrees` is another angle.
+    """
+    if degrees not in TURNS:
+        raise ItesError(f"rotate must be one of 0, 90, 180, 270 degrees, got {degrees}")
+    if degrees == 0:
+        return clip
+    width, height = _edges(clip)
+    x, y = clip.keypoints[..., 0], clip.keypoints[..., 1]
+    if degrees == 180:
+        return _placed(clip, width - x, height - y)
+    turned = _placed(clip, height - y, x) if degrees == 90 else _placed(clip, y, width - x)
+    size, focal = clip.image_size, clip.focal_length
+    return replace(
+        turned,
+        image_size=None if size is None else (size[1], size[0]),
+        focal_length=None if focal is None else (focal[1], focal[0]),
+    )
+
+
+def swap_sides(clip: Clip, skeleton: Skeleton) -> Clip:
+    """A clip whose left joints were called right: `keypoints[:, mirror]`, confidences alike."""
+    order = list(skeleton.mirror)
+    confidence = None if clip.confidence is None else clip.confidence[:, order]
+    return replace(clip, keypoints=clip.keypoints[:, order], confidence=confidence)
+
+
+def correct(clips: Iterable[Clip], skeleton: Skeleton, corrections: Corrections) -> list[Clip]:
+    """All of the clips, corrected; see `Corrections`."""
+    return [corrections(clip, skeleton) for clip in clips]
+
+
+def _seen(clip: Clip) -> NDArray[np.bool_]:
+    seen: NDArray[np.bool_] = np.all(np.isfinite(clip.keypoints), axis=-1)
+    return seen if clip.confidence is None else seen & (clip.confidence > 0)
+
+
+def _seen_max(clip: Clip, axis: int) -> float:
+    return float(clip.keypoints[..., axis].max(where=_seen(clip), initial=-np.inf))
+
+
+def _edges(clip: Clip) -> tuple[float, float]:
+    """Width and height of the image, or as far as keypoints reach."""
+    if clip.image_size is not None:
+        return float(clip.image_size[0]), float(clip.image_size[1])
+    reach = [_seen_max(clip, axis) for axis in (0, 1)]
+    return tuple(max(0.0, r) if np.isfinite(r) else 0.0 for r in reach)  # type: ignore[return-value]
+
+
+def _placed(clip: Clip, x: NDArray[Any], y: NDArray[Any]) -> Clip:
+    points = np.stack([x, y], axis=-1).astype(clip.keypoints.dtype)
+    return replace(clip, keypoints=np.where(_seen(clip)[..., None], points, clip.keypoints))

@@ -1,0 +1,77 @@
+"""Read a variable of a CDF file by cdflib, which believes every size that a file declares."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ites.errors import ItesError
+from ites.system.files import EXPANSION, EXPANSION_FREE, reading, require_file
+
+READS = 100_000
+"""Reads of a file, at most; pointers that form a circle have no end."""
+DIMENSIONS = 32
+"""Dimensions of a variable, at most."""
+
+
+class _Bounded(io.BytesIO):
+    """The bytes of a file; reading more than there are, or without end, is an error."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > READS or (size is not None and size > self.getbuffer().nbytes):
+            raise ValueError(f"a record of {size} bytes, or more than {READS:,} records")
+        return super().read(size)
+
+
+def read_variable(path: Path, name: str) -> NDArray[np.float64]:
+    """A variable of a CDF file.
+
+    Raises:
+        ItesError: cdflib is not installed, the file is no CDF file, or it has no such variable.
+    """
+    try:
+        import cdflib
+    except ImportError:
+        raise ItesError("CDF files need the package cdflib: pip install 'ites[data]'") from None
+
+    class Cdf(cdflib.CDF):
+        """A CDF file whose sizes are held against its bytes."""
+
+        def _file_or_url_or_s3_handler(self, filename: str, *_: Any) -> _Bounded:
+            return _Bounded(Path(filename).read_bytes())
+
+        def _read_gdr(self, byte_loc: int) -> Any:
+            self._check_dimensions(byte_loc + 8 + 48)
+            return super()._read_gdr(byte_loc)
+
+        def _read_gdr2(self, byte_loc: int) -> Any:
+            self._check_dimensions(byte_loc + 4 + 32)
+            return super()._read_gdr2(byte_loc)
+
+        def _check_dimensions(self, at: int) -> None:
+            self._f.seek(at)
+            count = int.from_bytes(self._f.read(4), "big")
+            if count > DIMENSIONS:
+                raise ValueError(f"{count} dimensions, more than {DIMENSIONS}")
+
+    path = require_file(path)
+    with reading(path, f"a CDF file with a variable {name}"):
+        file, size = Cdf(path), path.stat().st_size
+        about = file.varinq(name)
+        shape = (about.Last_Rec + 1, *about.Dim_Sizes, about.Num_Elements, 8)
+        declared = math.prod(abs(int(count)) for count in shape)
+        allowed = max(EXPANSION * size, EXPANSION_FREE)
+        if declared > allowed:
+            raise ItesError(
+                f"{path}: {name}: expected at most {allowed:,} bytes in a file of its size, "
+                f"got {declared:,} declared"
+            )
+        return np.asarray(file.varget(name), np.float64)

@@ -1,0 +1,142 @@
+"""Which order keypoints stand in: how well each known order makes a body of them.
+
+In the right order neighbours of the body are neighbours in the image. In a wrong one bones leap
+across the body, so that their lengths, as shares of a body's own, add up to several times as much.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+
+_SIDES = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle", "eye", "ear", "toe", "heel")
+
+# Each joint's parent and the distance to it, metres, of an adult of 1.7 m: Winter, "Biomechanics
+# and Motor Control of Human Movement", 2009, figure 4.1, rounded; the face by eye.
+_BODY: dict[str, tuple[str, float]] = {
+    "spine": ("pelvis", 0.24),
+    "thorax": ("spine", 0.25),
+    "neck": ("thorax", 0.12),
+    "crown": ("neck", 0.15),
+    "nose": ("neck", 0.10),
+    "head": ("neck", 0.10),
+    "shoulder": ("thorax", 0.17),
+    "elbow": ("shoulder", 0.29),
+    "wrist": ("elbow", 0.25),
+    "hip": ("pelvis", 0.12),
+    "knee": ("hip", 0.43),
+    "ankle": ("knee", 0.42),
+    "eye": ("nose", 0.04),
+    "ear": ("eye", 0.09),
+    "heel": ("ankle", 0.08),
+    "toe": ("ankle", 0.18),
+}
+
+
+def _order(text: str) -> tuple[str, ...]:
+    return tuple(
+        {"l": "left_", "r": "right_"}[word[0]] + word[2:] if word[1:2] == "." else word
+        for word in text.split()
+    )
+
+
+_COCO = (
+    "nose l.eye r.eye l.ear r.ear l.shoulder r.shoulder l.elbow r.elbow l.wrist r.wrist "
+    "l.hip r.hip l.knee r.knee l.ankle r.ankle"
+)
+_OPENPOSE = "nose thorax r.shoulder r.elbow r.wrist l.shoulder l.elbow l.wrist "
+_BODY25 = (
+    _OPENPOSE + "pelvis r.hip r.knee r.ankle l.hip l.knee l.ankle r.eye l.eye r.ear l.ear "
+    "l.toe l.toe l.heel r.toe r.toe r.heel"
+)
+_MPII = (
+    "r.ankle r.knee r.hip l.hip l.knee l.ankle pelvis thorax neck crown "
+    "r.wrist r.elbow r.shoulder l.shoulder l.elbow l.wrist"
+)
+ORDERS: dict[str, tuple[str, ...]] = {
+    "human36m": _order(
+        "pelvis r.hip r.knee r.ankle l.hip l.knee l.ankle spine thorax neck crown "
+        "l.shoulder l.elbow l.wrist r.shoulder r.elbow r.wrist"
+    ),
+    "coco17": _order(_COCO),
+    "mpi3dhp17": _order(
+        "crown thorax r.shoulder r.elbow r.wrist l.shoulder l.elbow l.wrist r.hip r.knee r.ankle "
+        "l.hip l.knee l.ankle pelvis spine head"
+    ),
+    "body25": _order(_BODY25),
+    "body25, its first 17 joints": _order(_BODY25)[:17],
+    "coco18": _order(
+        _OPENPOSE + "r.hip r.knee r.ankle l.hip l.knee l.ankle r.eye l.eye r.ear l.ear"
+    ),
+    "coco18, its first 17 joints": _order(
+        _OPENPOSE + "r.hip r.knee r.ankle l.hip l.knee l.ankle r.eye l.eye r.ear"
+    ),
+    "mpii16": _order(_MPII),
+    "halpe26": _order(_COCO + " crown thorax pelvis l.toe r.toe l.toe r.toe l.heel r.heel"),
+}
+"""Joint orders by name; "left_" and "right_" before what each side has."""
+
+
+@cache
+def bones_of(joints: tuple[str, ...]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """The bones between joints of an order, by name.
+
+    A joint that the order lacks is passed over on the way to the root; where an order has no
+    joint of the trunk, hips and shoulders of a side are joined.
+
+    Returns:
+        (B, 2) indices (parent, joint), and (B,) usual lengths, metres.
+    """
+    index = {name: i for i, name in reversed(list(enumerate(joints)))}
+    pairs, lengths = [], []
+    for name, joint in index.items():
+        side = name.split("_", 1)[0] + "_" if "_" in name else ""
+        at, length = name[len(side) :], 0.0
+        while at in _BODY:
+            at, step = _BODY[at]
+            length += step
+            found = index.get(side + at, index.get(at))
+            if found is not None:
+                pairs.append((found, joint))
+                lengths.append(length)
+                break
+    for side in ("left_", "right_"):
+        for other in ("shoulder", "hip"):
+            if side == "left_" and {"left_" + other, "right_" + other} <= index.keys():
+                pairs.append((index["left_" + other], index["right_" + other]))
+                lengths.append(2 * _BODY[other][1])
+        if {side + "shoulder", side + "hip"} <= index.keys():
+            pairs.append((index[side + "hip"], index[side + "shoulder"]))
+            lengths.append(0.5)
+    return np.array(pairs, np.intp).reshape(-1, 2), np.array(lengths, np.float32)
+
+
+def misfit(keypoints: Floats, seen: NDArray[np.bool_], joints: tuple[str, ...]) -> Floats:
+    """How badly keypoints (T, J, 2) make a body in an order of joints.
+
+    `mean over bones of |bone| / (usual length + 5 cm)`, over the root mean square distance of the
+    frame's keypoints from their mean: free of the image's scale, place and rotation.
+
+    Args:
+        keypoints: (T, J, 2), any unit.
+        seen: (T, J), which of them count.
+        joints: names, one of `ORDERS`.
+
+    Returns:
+        (T,), about 1 in the right order; nan in frames of fewer than 5 bones.
+    """
+    pairs, lengths = bones_of(joints)
+    both = seen[:, pairs[:, 0]] & seen[:, pairs[:, 1]]
+    bones = keypoints[:, pairs[:, 0]] - keypoints[:, pairs[:, 1]]
+    bones = np.sqrt(bones[..., 0] ** 2 + bones[..., 1] ** 2)
+    count = both.sum(1)
+    share = np.where(both, bones / (lengths + 0.05), 0).sum(1) / np.maximum(count, 1)
+    weight = seen[..., None] / np.maximum(seen.sum(1), 1)[:, None, None]
+    centred = keypoints - (keypoints * weight).sum(1, keepdims=True)
+    spread = np.sqrt((centred**2 * weight).sum((1, 2)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where((count >= 5) & (spread > 0), 0.45 * share / spread, np.nan)

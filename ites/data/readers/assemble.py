@@ -1,0 +1,486 @@
+"""From detections to clips: what is missing, who is who, and Human3.6M's joints.
+
+A joint is missing where a coordinate is not finite, where both are exactly 0, where its confidence
+is below `min_confidence` or not above 0, and where it lies impossibly far from the image or the
+body: see `ites.pose.missing.impossible`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ites.data.checks import Finding, ImplausibleError
+from ites.data.clips import Clip
+from ites.data.readers.frames import Video, natural, videos_of
+from ites.data.readers.recording import Detections, Frame, Person, Recording, Source, Track
+from ites.data.tracking import person_size, track
+from ites.errors import ItesError, shorten
+from ites.pose.layouts import BY_COUNT, LAYOUTS, body25_or_25b, convert, joints_of, recipes
+from ites.pose.missing import impossible
+from ites.pose.skeleton import HUMAN36M, Skeleton
+
+NORMALISED = 2.0
+"""Coordinates that are all smaller are no pixels."""
+BRIEF, LONG = 3, 30
+"""In a video of `LONG` frames or more, somebody seen in fewer than `BRIEF` is left out."""
+FEWEST = 3
+"""Joints of a person that must be seen at all."""
+ROWS = 50
+"""Rows of all clips together per row in which somebody is seen, at most."""
+TOLD = 6
+"""Names that a note lists."""
+
+
+def assemble(
+    path: Path,
+    found: Detections,
+    *,
+    layout: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    fps: float | None = None,
+    person: str | int | None = None,
+    min_confidence: float | None = None,
+    skeleton: Skeleton = HUMAN36M,
+) -> Recording:
+    """Make clips of detections; see `ites.data.readers.read.read` for the arguments.
+
+    Raises:
+        ItesError: nobody is in it, the number of joints fits no layout, coordinates are no pixels,
+            or there is no such person.
+    """
+    notes = list(found.notes)
+    least = found.min_confidence if min_confidence is None else min_confidence
+    found = replace(found, image_size=image_size or found.image_size)
+    if found.frames:
+        tracks, joints, name = _follow(path, found, image_size, least, layout, skeleton, notes)
+    else:
+        tracks, joints, name = _clean_tracks(
+            path, found, image_size, least, layout, skeleton, notes
+        )
+    tracks = [_trimmed(one) for one in tracks]
+    rows = sum(len(one.joints) for one in tracks)
+    seen = sum(int((one.joints[..., 2] > 0).any(1).sum()) for one in tracks)
+    if rows > 10_000 + ROWS * seen:
+        raise ItesError(f"{path}: expected people in most frames, got {seen} of {rows} rows")
+    tracks = _chosen(path, tracks, person)
+    return _converted(path, found, tracks, joints, name, fps, skeleton, notes)
+
+
+def _follow(
+    path: Path,
+    found: Detections,
+    image_size: tuple[int, int] | None,
+    least: float,
+    layout: str | None,
+    skeleton: Skeleton,
+    notes: list[str],
+) -> tuple[list[Track], tuple[str, ...], str]:
+    """Everybody over time, the joints' names, and their layout's."""
+    people = [person for frame in found.frames for person in frame.people]
+    if not people:
+        raise ItesError(f"{path}: expected keypoints of people, but nobody is in it")
+    counts = sorted({len(person.joints) for person in people})
+    if len(counts) > 1:
+        raise ItesError(
+            f"{path}: expected one number of joints per person, got "
+            f"{', '.join(map(str, counts[:5]))}"
+        )
+    sizes = [
+        image_size or found.sizes.get(frame.id) or found.image_size
+        for frame in found.frames
+        for _ in frame.people
+    ]
+    joints = np.stack([person.joints for person in people])
+    names, layout = _joints(path, found, joints, layout, skeleton, notes)
+    ids = [frame.id for frame in found.frames for _ in frame.people]
+    joints = _clean(path, joints, sizes, ids, names, layout, least, found, notes)
+    bodies = joints
+    if names != skeleton.joints:
+        bodies = _as_skeleton(path, joints, names, layout, skeleton)
+    cleaned = iter(zip(joints, bodies, strict=True))
+    frames = []
+    for frame in found.frames:
+        kept = [p._replace(joints=own, body=body) for p in frame.people
+                for own, body in [next(cleaned)]]  # fmt: skip
+        kept = [p for p in kept if (p.joints[:, 2] > 0).sum() >= FEWEST]
+        frames.append(Frame(frame.id, kept))
+    lost = len(people) - sum(len(frame.people) for frame in frames)
+    if lost == len(people):
+        raise ItesError(f"{path}: expected keypoints of people, but all joints are missing")
+    if lost:
+        notes.append(f"left out: {lost} detections with fewer than {FEWEST} joints seen")
+    videos = videos_of(frames, str(path))
+    photographs = [video for video in videos if video.photograph]
+    if photographs:
+        notes.append(f"{len(photographs)} photographs, a clip of one frame per person")
+    tracks, empty, frames_told = [], 0, 0
+    for video in videos:
+        size = image_size or found.sizes.get(video.key) or found.image_size
+        gaps = sum(not people for people in video.people)
+        empty, frames_told = empty + gaps, frames_told + len(video.people)
+        name = video.name if len(videos) > 1 else ""
+        for label, rows in _people(video, notes):
+            array = np.zeros((len(video.people), counts[0], 3), np.float32)
+            for row, person in rows.items():
+                array[row] = person.joints
+            tracks.append(
+                Track(array, name, label, np.array(video.numbers, np.int64), size, found.fps)
+            )
+    if empty and len(photographs) < len(videos):
+        notes.append(f"nobody is seen in {empty} of {frames_told} frames: missing frames")
+    if not tracks:
+        raise ItesError(f"{path}: expected keypoints of people, but nobody is seen for long")
+    return tracks, names, layout
+
+
+def _people(video: Video, notes: list[str]) -> list[tuple[str, dict[int, Person]]]:
+    """Who is seen in which rows of a video, by label; the most prominent first without ids."""
+    ids = [[person.id for person in people] for people in video.people]
+    named = [one for people in ids for one in people]
+    trusted = all(named) and all(len(set(people)) == len(people) for people in ids)
+    everybody: list[dict[int, Person]]
+    labels: list[str] = []
+    if video.photograph:
+        ranked = sorted(video.people[0], key=lambda person: -person.score)
+        everybody = [{0: person} for person in ranked]
+    elif trusted:
+        by_id: dict[str, dict[int, Person]] = {}
+        for row, people in enumerate(video.people):
+            for person in people:
+                by_id.setdefault(str(person.id), {})[row] = person
+        labels = sorted(by_id, key=natural)
+        everybody = [by_id[label] for label in labels]
+    else:
+        several = any(len(people) > 1 for people in video.people)
+        if any(named) and several and len(set(named)) > 1:
+            notes.append("track ids are not of one person each: people are told apart by place")
+        places = track([[person.body for person in people] for people in video.people])
+        everybody = [{row: video.people[row][at] for row, at in one.items()} for one in places]
+        everybody.sort(key=_prominence)
+        brief = [one for one in everybody if len(one) < BRIEF]
+        if len(video.people) >= LONG and brief:
+            everybody = [one for one in everybody if len(one) >= BRIEF]
+            notes.append(f"left out: {len(brief)} people seen in fewer than {BRIEF} frames")
+        if len(everybody) > 1:
+            notes.append(f"{len(everybody)} people told apart by place and size, without track ids")
+    if not labels:
+        labels = [str(number) for number in range(1, len(everybody) + 1)]
+    if len(everybody) == 1 and not trusted:
+        labels = [""]
+    return list(zip(labels, everybody, strict=True))
+
+
+def _prominence(rows: dict[int, Person]) -> float:
+    """Less for somebody who is larger and seen for longer."""
+    sizes = [person_size(person.body) for person in list(rows.values())[:100]]
+    return -len(rows) * float(np.median(sizes))
+
+
+def _clean_tracks(
+    path: Path,
+    found: Detections,
+    image_size: tuple[int, int] | None,
+    least: float,
+    layout: str | None,
+    skeleton: Skeleton,
+    notes: list[str],
+) -> tuple[list[Track], tuple[str, ...], str]:
+    """Everybody with missing joints marked, the joints' names, and their layout's."""
+    if not any(len(one.joints) for one in found.tracks):
+        raise ItesError(f"{path}: expected keypoints, got no frame")
+    tracks = []
+    sizes = [image_size or one.image_size or found.image_size for one in found.tracks]
+    everything = np.concatenate([one.joints for one in found.tracks])
+    each = [s for s, one in zip(sizes, found.tracks, strict=True) for _ in one.joints]
+    names, layout = _joints(path, found, everything, layout, skeleton, notes)
+    ids = [row for one in found.tracks for row in range(len(one.joints))]
+    cleaned = _clean(path, everything, each, ids, names, layout, least, found, notes)
+    row = 0
+    for one, size in zip(found.tracks, sizes, strict=True):
+        joints = cleaned[row : row + len(one.joints)]
+        row += len(joints)
+        if (joints[..., 2] > 0).any():
+            rate = one.fps if one.fps > 0 else found.fps
+            tracks.append(one._replace(joints=joints, image_size=size, fps=rate))
+    if not tracks:
+        raise ItesError(f"{path}: expected keypoints of people, but all joints are missing")
+    if len(tracks) < len(found.tracks):
+        notes.append(f"left out: {len(found.tracks) - len(tracks)} clips in which nobody is seen")
+    gone = sum(int((~(one.joints[..., 2] > 0).any(1)).sum()) for one in tracks)
+    if gone:
+        told = sum(len(one.joints) for one in tracks)
+        notes.append(f"nobody is seen in {gone} of {told} frames: missing frames")
+    return tracks, names, layout
+
+
+def _clean(
+    path: Path,
+    joints: NDArray[np.float32],
+    sizes: Sequence[tuple[int, int] | None],
+    ids: Sequence[int | float | str],
+    names: tuple[str, ...],
+    layout: str,
+    least: float,
+    found: Detections,
+    notes: list[str],
+) -> NDArray[np.float32]:
+    """Pixels with confidences in 0..1, 0 where missing: (N, K, 3)."""
+    joints = joints.astype(np.float32)
+    places, sure = joints[..., :2], np.where(np.isfinite(joints[..., 2]), joints[..., 2], 0)
+    finite = np.isfinite(places).all(-1)
+    corner = finite & (places == 0).all(-1) & ~_centred(places, finite)
+    weak = finite & ~corner & (sure > 0) & (sure < least)
+    seen = finite & ~corner & (sure > 0) & ~weak
+    zeros = int((corner & (sure > 0)).sum())
+    if zeros:
+        notes.append(f"{zeros} joints at exactly (0, 0) count as missing")
+    if weak.any():
+        share = f"{int(weak.sum())} of {int((finite & (sure > 0)).sum())} joints"
+        notes.append(f"{share} have a confidence below {least:g} and count as missing")
+    extent = np.array([size or (0, 0) for size in sizes], np.float32)[:, None]
+    if seen.any() and np.abs(places[seen]).max() <= NORMALISED:
+        places = _pixels(path, places, seen, extent, found.signed, notes)
+    sources = {name for choices in recipes(names, layout) for recipe in choices for name in recipe}
+    body = [index for index, name in enumerate(names) if name in sources]
+    wild = _impossible(places, seen, extent, body or list(range(len(names))))
+    if wild.any():
+        row, joint = np.argwhere(wild)[0]
+        x, y = places[row, joint]
+        notes.append(
+            f"{path.stem}: {int(wild.sum()):,} impossible keypoints count as missing, the first "
+            f"in frame {shorten(ids[row], 40)}: {shorten(names[joint], 40)} at ({x:.6g}, {y:.6g})"
+        )
+        seen &= ~wild
+    sure = np.where(seen, np.clip(sure, 0, 1), 0)
+    return np.concatenate(
+        [np.where(seen[..., None], places, 0), sure[..., None]], axis=-1, dtype=np.float32
+    )
+
+
+def _centred(places: NDArray[np.float32], finite: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Joints that are the origin of coordinates relative to them: always 0, amid the others."""
+    zero = ((places == 0).all(-1) | ~finite).all(0)
+    others = places[finite]
+    amid = len(places) > 0 and len(others) > 0 and (others.min(0) < 0).all()
+    return np.broadcast_to(zero & (zero.sum() == 1) & amid, finite.shape)
+
+
+def _pixels(
+    path: Path,
+    places: NDArray[np.float32],
+    seen: NDArray[np.bool_],
+    extent: NDArray[np.float32],
+    signed: bool,
+    notes: list[str],
+) -> NDArray[np.float32]:
+    """Pixels of coordinates that were divided by the image's width and height."""
+    low, high = np.percentile(places[seen], (1, 99))
+    halves = signed and low < -0.2
+    if low < (-1.2 if halves else -0.2) or high > 1.2:
+        raise ImplausibleError(
+            path,
+            Finding(
+                "units",
+                "error",
+                "expected keypoints in pixels, or x / width and y / height in 0..1; "
+                f"got numbers from {low:.3g} to {high:.3g}",
+            ),
+        )
+    if not (extent > 0).all():
+        raise ImplausibleError(
+            path,
+            Finding(
+                "normalised",
+                "error",
+                f"keypoints are normalised (from {low:.3g} to {high:.3g}, x / width and "
+                "y / height): the image size (width, height) in pixels is needed",
+            ),
+        )
+    width, height = extent[0, 0]
+    notes.append(f"normalised coordinates, times the image size {width:.0f} x {height:.0f}")
+    return (places + 1) / 2 * extent if halves else places * extent
+
+
+def _impossible(
+    places: NDArray[np.float32],
+    seen: NDArray[np.bool_],
+    extent: NDArray[np.float32],
+    body: list[int],
+) -> NDArray[np.bool_]:
+    """Keypoints that cannot be right by `ites.pose.missing.impossible`; of the body alone.
+
+    A face and two hands of many joints would make a body look small.
+    """
+    bad = np.zeros(seen.shape, bool)
+    for size in np.unique(extent[:, 0], axis=0):
+        rows = np.flatnonzero((extent[:, 0] == size).all(-1))
+        known = (int(size[0]), int(size[1])) if size.all() else None
+        own = np.ix_(rows, body)
+        bad[own] = impossible(places[own], seen[own], known)
+    return bad
+
+
+def _trimmed(one: Track) -> Track:
+    """Somebody who is seen in fewer than half of the frames, from the first to the last of these.
+
+    Others keep all frames, so that row k is the video's frame k.
+    """
+    seen = np.flatnonzero((one.joints[..., 2] > 0).any(1))
+    if 2 * len(seen) >= len(one.joints):
+        return one
+    rows = slice(int(seen[0]), int(seen[-1]) + 1)
+    numbers = np.arange(len(one.joints)) if one.numbers is None else one.numbers
+    return one._replace(joints=one.joints[rows], numbers=numbers[rows])
+
+
+def _chosen(path: Path, tracks: list[Track], person: str | int | None) -> list[Track]:
+    if person is None:
+        return tracks
+    chosen = [one for one in tracks if (one.label or "1") == str(person)]
+    if not chosen:
+        labels = sorted({one.label or "1" for one in tracks}, key=natural)
+        raise ItesError(
+            f"{path}: person must be one of {', '.join(labels[:20])}, got {str(person)!r}"
+        )
+    return chosen
+
+
+def _joints(
+    path: Path,
+    found: Detections,
+    sample: NDArray[np.float32],
+    layout: str | None,
+    skeleton: Skeleton,
+    notes: list[str],
+) -> tuple[tuple[str, ...], str]:
+    """The names of the joints (N, K, 3), and their layout's."""
+    count = sample.shape[1]
+    if layout is not None:
+        joints = joints_of(layout)
+        if len(joints) != count:
+            raise ItesError(
+                f"{path}: {layout} keypoints have {len(joints)} joints per person, got {count}"
+            )
+        return joints, layout
+    if found.joints is not None:
+        return found.joints, "named"
+    if skeleton != HUMAN36M and count == skeleton.num_joints:
+        return skeleton.joints, skeleton.name
+    name = found.layout
+    if name is None and found.plain and count == skeleton.num_joints:
+        return skeleton.joints, skeleton.name
+    if name is None and count == 25:
+        name = body25_or_25b(sample[..., :2], sample[..., 2])
+    elif name is None and not (found.plain and count in (16, 17)):
+        name = BY_COUNT.get(count)
+    if name is None or len(joints_of(name)) != count:
+        raise ItesError(
+            f"{path}: expected {skeleton.num_joints} joints per frame ({skeleton.name}), got "
+            f"{count}; a layout to convert from is one of {', '.join(LAYOUTS)}"
+        )
+    if found.plain and found.layout is None:
+        notes.append(f"{count} joints per frame are taken to be in the order {name}")
+    return joints_of(name), name
+
+
+def _converted(
+    path: Path,
+    found: Detections,
+    tracks: list[Track],
+    joints: tuple[str, ...],
+    layout: str,
+    fps: float | None,
+    skeleton: Skeleton,
+    notes: list[str],
+) -> Recording:
+    """The clips in the skeleton's joints."""
+    everything = np.concatenate([one.joints for one in tracks])
+    places, sure = everything[..., :2], everything[..., 2]
+    if joints == skeleton.joints:
+        converted, confidence = places, sure
+    else:
+        mapped = _as_skeleton(path, everything, joints, layout, skeleton)
+        converted, confidence = mapped[..., :2], mapped[..., 2]
+        if skeleton == HUMAN36M:
+            _tell_derived(joints, layout, sure, notes)
+    never = [skeleton.joints[j] for j in np.flatnonzero(~(confidence > 0).any(0))]
+    if len(never) == skeleton.num_joints:
+        raise ItesError(f"{path}: joints {_listed(joints)} make no joint of {skeleton.name}")
+    if never:
+        notes.append(f"in no frame: {_listed(never)}")
+    clips, sources, row = [], [], 0
+    several = len({one.label for one in tracks}) > 1
+    for one in tracks:
+        own = slice(row, row + len(one.joints))
+        row = own.stop
+        scored = found.scored or bool((confidence[own] == 0).any())
+        clips.append(
+            Clip(
+                name=_name(path, one, several),
+                keypoints=np.ascontiguousarray(converted[own], np.float32),
+                fps=fps or one.fps,
+                confidence=np.ascontiguousarray(confidence[own], np.float32) if scored else None,
+                focal_length=one.focal_length,
+                image_size=one.image_size,
+            )
+        )
+        numbers = np.arange(len(one.joints)) if one.numbers is None else one.numbers
+        sources.append(Source(places[own], sure[own], joints, numbers))
+    sizes, rates = {clip.image_size for clip in clips}, {clip.fps for clip in clips}
+    return Recording(
+        format=found.format,
+        layout=layout,
+        clips=clips,
+        source=sources,
+        notes=list(dict.fromkeys(notes)),
+        image_size=sizes.pop() if len(sizes) == 1 else None,
+        fps=rates.pop() if len(rates) == 1 else float("nan"),
+        skeleton=skeleton,
+    )
+
+
+def _as_skeleton(
+    path: Path,
+    joints: NDArray[np.float32],
+    names: tuple[str, ...],
+    layout: str,
+    skeleton: Skeleton,
+) -> NDArray[np.float32]:
+    """Joints (N, K, 3) as those of a skeleton (N, J, 3): by a map to Human3.6M, or by name."""
+    if skeleton == HUMAN36M:
+        places, sure = convert(joints[..., :2], names, joints[..., 2], layout)
+        return np.concatenate([places, np.asarray(sure)[..., None]], axis=-1)
+    lacking = [name for name in skeleton.joints if name not in names]
+    if lacking:
+        raise ItesError(
+            f"{path}: expected the {skeleton.num_joints} joints of {skeleton.name}, got "
+            f"{len(names)} without {_listed(lacking)}"
+        )
+    return joints[:, [names.index(name) for name in skeleton.joints]]
+
+
+def _tell_derived(
+    joints: tuple[str, ...], layout: str, sure: NDArray[np.float32], notes: list[str]
+) -> None:
+    """Name the joints that are made of others because their own are never seen."""
+    seen = {name for name, there in zip(joints, (sure > 0).any(0), strict=True) if there}
+    for name, choices in zip(HUMAN36M.joints, recipes(joints, layout), strict=True):
+        usable = [recipe for recipe in choices if seen >= set(recipe)]
+        if usable and usable[0] is not choices[0]:
+            lacking = sorted(set(choices[0]) - seen)
+            notes.append(f"{name} from {_listed(list(usable[0]))}: {_listed(lacking)} in no frame")
+
+
+def _listed(names: list[str] | tuple[str, ...]) -> str:
+    more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
+    return ", ".join(names[:TOLD]) + more
+
+
+def _name(path: Path, one: Track, several: bool) -> str:
+    video = f"/{one.video}" if one.video else ""
+    return f"{path.stem}{video}" + (f"#{one.label}" if one.label and several else "")

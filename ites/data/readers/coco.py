@@ -1,0 +1,144 @@
+"""COCO: results of detectors, a list of `{"image_id", "keypoints", "score"}`, and annotations.
+
+Source: cocodataset.org, "Results Format" and "Data format". AlphaPose writes the same list, with
+image names as ids and, where it tracks, `idx`; MMPose 0.x, Detectron2 and others do as well, and
+some add `track_id`. A dict with `annotations` may tell sizes and names in `images`, and the joints'
+names in `categories`. An annotation's third number is its visibility: 0 unlabelled, else labelled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ites.data.readers.recording import (
+    Detections,
+    Frame,
+    Person,
+    joints_from,
+    number,
+    track_id,
+)
+from ites.errors import ItesError, shorten
+from ites.pose.layouts import BY_COUNT, joint_name, joints_of
+
+FORMAT = "COCO"
+MIN_CONFIDENCE = 0.1
+"""Of detectors by heatmaps; less is a guess where nothing was found."""
+IDS = ("track_id", "idx", "tracking_id", "person_id", "instance_id")
+"""What detectors call a track's id. An annotation's own `id` is none."""
+
+
+def recognises(content: Any) -> bool:
+    """Whether JSON content is COCO's."""
+    if isinstance(content, dict):
+        return "annotations" in content
+    return (
+        isinstance(content, list)
+        and bool(content)
+        and all(isinstance(entry, dict) for entry in content[:10])
+        and any("image_id" in entry for entry in content[:10])
+    )
+
+
+def parse(content: Any, where: str) -> Detections:
+    """Detections of JSON content that `recognises`.
+
+    Raises:
+        ItesError: an entry is not what it should be.
+    """
+    if isinstance(content, dict):
+        return _annotations(content, where)
+    found = Detections(FORMAT + " results", min_confidence=MIN_CONFIDENCE)
+    first = content[0]
+    if isinstance(first, dict) and ("box" in first or "idx" in first):
+        found.format = "AlphaPose"
+    for index, entry in enumerate(content):
+        entry_at = f"{where}: entry {index}"
+        if not isinstance(entry, dict) or "image_id" not in entry or "keypoints" not in entry:
+            raise ItesError(
+                f"{entry_at}: expected image_id and keypoints, got {shorten(entry, 80)}"
+            )
+        found.frames.append(Frame(image_id(entry["image_id"], entry_at), [person(entry, entry_at)]))
+    return found
+
+
+def person(entry: dict[str, Any], where: str) -> Person:
+    """A person of one entry."""
+    joints = joints_from(entry["keypoints"], where, entry.get("keypoint_scores"))
+    score = entry.get("score", entry.get("bbox_score"))
+    label = next((track_id(entry[key]) for key in IDS if track_id(entry.get(key))), None)
+    return Person(joints, number(score, where), label)
+
+
+def image_id(value: Any, where: str) -> int | float | str:
+    """An image's id: a number or a name.
+
+    Raises:
+        ItesError: it is neither.
+    """
+    whole = isinstance(value, (int, float)) and value == value and abs(value) < 1e18
+    if isinstance(value, bool) or not (whole or isinstance(value, str)):
+        raise ItesError(
+            f"{where}: expected a number or a name as image id, got {shorten(value, 60)!r}"
+        )
+    return value
+
+
+def _annotations(content: dict[str, Any], where: str) -> Detections:
+    annotations, images = content["annotations"], content.get("images") or []
+    if not isinstance(annotations, list) or not isinstance(images, list):
+        raise ItesError(f"{where}: expected lists of annotations and images")
+    found = Detections(FORMAT + " annotations", min_confidence=0.0)
+    names: dict[Any, int | float | str] = {}
+    frames: dict[Any, list[Person]] = {}
+    for index, image in enumerate(images):
+        image_at = f"{where}: images, entry {index}"
+        if not isinstance(image, dict) or "id" not in image:
+            raise ItesError(f"{image_at}: expected an id, got {shorten(image, 80)}")
+        own = image_id(image["id"], image_at)
+        names[own] = _frame_id(image, own, image_at)
+        frames.setdefault(names[own], [])
+        width, height = image.get("width"), image.get("height")
+        if width is not None and height is not None:
+            size = (number(width, image_at, 0), number(height, image_at, 0))
+            if min(size) >= 1:
+                found.sizes[names[own]] = (round(size[0]), round(size[1]))
+    bare = 0
+    for index, entry in enumerate(annotations):
+        entry_at = f"{where}: annotations, entry {index}"
+        if not isinstance(entry, dict) or "image_id" not in entry:
+            raise ItesError(f"{entry_at}: expected image_id, got {shorten(entry, 80)}")
+        if not entry.get("keypoints"):
+            bare += 1
+            continue
+        own = image_id(entry["image_id"], entry_at)
+        if images and own not in names:
+            raise ItesError(f"{entry_at}: no image has the id {shorten(own, 60)}")
+        frames.setdefault(names.get(own, own), []).append(person(entry, entry_at))
+    if bare:
+        found.notes.append(f"left out: {bare} annotations without keypoints")
+    found.frames = [Frame(key, people) for key, people in frames.items()]
+    count = next((len(p.joints) for people in frames.values() for p in people), 0)
+    found.joints = _names(content.get("categories"), count)
+    return found
+
+
+def _frame_id(image: dict[str, Any], own: int | float | str, where: str) -> int | float | str:
+    """A name that tells video and frame: of these, or the file's name, or the id."""
+    frame = next((image[key] for key in ("frame_id", "frame_index") if key in image), None)
+    if "video_id" in image and frame is not None:
+        return f"{image_id(image['video_id'], where)}/{image_id(frame, where)}"
+    name = image.get("file_name")
+    return name if isinstance(name, str) and name else own
+
+
+def _names(categories: Any, count: int) -> tuple[str, ...] | None:
+    """The joints' names in a category of this many keypoints; None where COCO's or unknown."""
+    for category in categories if isinstance(categories, list) else []:
+        told = category.get("keypoints") if isinstance(category, dict) else None
+        if isinstance(told, list) and len(told) == count and all(isinstance(n, str) for n in told):
+            names = tuple(joint_name(name) for name in told)
+            usual = BY_COUNT.get(count)
+            same = usual is not None and names == joints_of(usual)
+            return None if same or len(set(names)) < count else names
+    return None

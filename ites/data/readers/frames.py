@@ -1,0 +1,139 @@
+"""Frames in order of time: what their ids tell of videos, missing frames and photographs.
+
+An id is a number, or an image's name: "12.jpg", "cam1/frame_000012.png". Names are alike where
+they differ in digits alone. Of names alike the run of digits that varies most counts the frames;
+names that differ elsewhere belong to different videos.
+
+Frames are a video where at least one in `GAPS` of its numbers is there, or most follow each other,
+and where people are about where they were in the frame before. Otherwise they are photographs, a
+clip each.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from ites.data.readers.recording import Frame, Person
+from ites.data.tracking import distances, person_size
+from ites.errors import ItesError
+
+STRIDE = 120
+"""The largest step of frame numbers in a video that keeps only each n-th frame."""
+GAPS = 10
+"""Numbers per frame that is there, up to which frames may be a video's."""
+SPARSE = 100
+"""Frames that a video may have per frame that the file tells of."""
+ELSEWHERE = 0.5
+"""Median move from frame to frame, in person sizes, from which frames are photographs."""
+
+
+@dataclass
+class Video:
+    """Frames of one camera in order of time: `numbers[t]` is the id's number of row t."""
+
+    name: str
+    numbers: list[int]
+    people: list[list[Person]]
+    key: str | int | float
+    photograph: bool = False
+
+
+def videos_of(frames: list[Frame], where: str) -> list[Video]:
+    """Sort frames into videos, and photographs each on its own.
+
+    Args:
+        frames: in any order; frames of the same id are joined.
+        where: the file, for the message.
+
+    Raises:
+        ItesError: the ids tell of far more frames than the file holds.
+    """
+    joined: dict[int | float | str, list[Person]] = {}
+    for frame in frames:
+        joined.setdefault(frame.id, []).extend(frame.people)
+    groups: dict[str, dict[int, int | float | str]] = {}
+    for key, (video, number) in _places(list(joined)).items():
+        groups.setdefault(video, {})[number] = key
+    videos = []
+    for name, keys in sorted(groups.items(), key=lambda group: natural(group[0])):
+        numbers = sorted(keys)
+        people = [joined[keys[n]] for n in numbers]
+        step = _step(numbers)
+        if step is None or not _continuous(people):
+            videos += [
+                Video(str(keys[n]), [n], [found], keys[n], len(numbers) > 1)
+                for n, found in zip(numbers, people, strict=True)
+            ]
+            continue
+        count = (numbers[-1] - numbers[0]) // step + 1
+        if count > 1000 + SPARSE * len(numbers):
+            raise ItesError(
+                f"{where}: expected frame numbers of a video, got {len(numbers)} frames numbered "
+                f"from {numbers[0]} to {numbers[-1]}"
+            )
+        rows = dict(zip(numbers, people, strict=True))
+        told = range(numbers[0], numbers[-1] + 1, step)
+        videos.append(Video(name, list(told), [rows.get(n, []) for n in told], keys[numbers[0]]))
+    return videos
+
+
+def natural(text: object) -> list[tuple[int, int, str]]:
+    """A key that sorts "10.jpg" after "9.jpg"."""
+    parts = re.split(r"(\d+)", str(text))
+    return [(1, int(p[:40]), p) if p.isdigit() and p.isascii() else (0, 0, p) for p in parts]
+
+
+def _places(ids: list[int | float | str]) -> dict[int | float | str, tuple[str, int]]:
+    """Each id's video and number; ids without a number are videos of their own."""
+    alike: dict[str, list[tuple[int | float | str, list[str]]]] = {}
+    for key in ids:
+        text = str(int(key)) if isinstance(key, float) and key.is_integer() else str(key)
+        text = _stem(text.replace("\\", "/"))
+        digits = re.findall(r"[0-9]+", text)
+        alike.setdefault(re.sub(r"[0-9]+", "0", text) if digits else text, []).append((key, digits))
+    places: dict[int | float | str, tuple[str, int]] = {}
+    for pattern, members in alike.items():
+        columns = list(zip(*(digits for _, digits in members), strict=True))
+        if not columns:
+            places.update({key: (pattern, 0) for key, _ in members})
+            continue
+        varied = [len({int(d[:40]) for d in column}) for column in columns]
+        counter = max(range(len(columns)), key=lambda c: (varied[c], c))
+        for key, digits in members:
+            pieces = iter(d if c != counter else "" for c, d in enumerate(digits))
+            video = re.sub("0", lambda _, p=pieces: next(p), pattern).strip("/_-. ")
+            places[key] = (video, int(digits[counter][:40]))
+    if len(set(places.values())) < len(places):  # "1.jpg" and "01.jpg"
+        places = {key: (f"{video}/{key}", number) for key, (video, number) in places.items()}
+    return places
+
+
+def _stem(name: str) -> str:
+    path = PurePosixPath(name)
+    return name[: -len(path.suffix)] if re.fullmatch(r"\.[A-Za-z]\w{0,4}", path.suffix) else name
+
+
+def _step(numbers: list[int]) -> int | None:
+    """The step of a video's frame numbers; None where they are no video's."""
+    if len(numbers) == 1:
+        return 1
+    steps = np.diff(np.array(numbers, object))
+    step = int(np.gcd.reduce(steps))
+    count = (numbers[-1] - numbers[0]) // step + 1
+    follow = sorted(steps)[len(steps) // 2] == step
+    return step if step <= STRIDE and (follow or count <= GAPS * len(numbers)) else None
+
+
+def _continuous(people: list[list[Person]]) -> bool:
+    """Whether people mostly are about where somebody was in the frame before."""
+    moves: list[float] = []
+    for before, after in zip(people, people[1:], strict=False):
+        if before and after:
+            a, b = (np.stack([p.body for p in frame[:20]]) for frame in (before, after))
+            sizes = np.array([max(person_size(person), 1e-6) for person in b])
+            moves += (distances(a, b).min(axis=0) / sizes).tolist()
+    return not moves or float(np.median(moves)) <= ELSEWHERE

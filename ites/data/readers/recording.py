@@ -1,0 +1,230 @@
+"""What a file of keypoints holds: detections as they came, and the clips made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ites.data.clips import Clip
+from ites.errors import ItesError, shorten
+from ites.pose.skeleton import HUMAN36M, Skeleton
+
+LARGEST = 1e9
+"""No coordinate in pixels is as large as this."""
+
+
+class Person(NamedTuple):
+    """A person in a frame.
+
+    Attributes:
+        joints: (K, 3) float32, x, y, confidence.
+        score: the detector's.
+        id: the track's, where the detector tells.
+        body: (J, 3), what tells people apart by place: the skeleton's joints, once known.
+    """
+
+    joints: NDArray[np.float32]
+    score: float = 1.0
+    id: str | None = None
+    body: NDArray[np.float32] = np.zeros((0, 3), np.float32)
+
+
+class Frame(NamedTuple):
+    """A frame as a file tells of it: its id, a number or an image's name, and its people."""
+
+    id: int | float | str
+    people: list[Person]
+
+
+class Track(NamedTuple):
+    """A person over time.
+
+    Attributes:
+        joints: (T, K, 3) float32, x, y, confidence.
+        video: which video of several, or which camera; empty for the only one.
+        label: the person's track id or number; empty for the only one.
+        numbers: (T,) the frames' numbers; None: from 0.
+    """
+
+    joints: NDArray[np.float32]
+    video: str = ""
+    label: str = ""
+    numbers: NDArray[np.int64] | None = None
+    image_size: tuple[int, int] | None = None
+    fps: float = float("nan")
+    focal_length: tuple[float, float] | None = None
+
+
+@dataclass
+class Detections:
+    """What a format's reader returns.
+
+    Attributes:
+        format: the format in words, such as "OpenPose".
+        frames: frames with everybody in them, not yet in order; or
+        tracks: people who are told apart already, in order of time.
+        joints: the K joints' names, where the file tells them.
+        layout: the layout's name, where the format tells it.
+        image_size: (width, height), pixels, of all frames.
+        sizes: the same per frame id, where they differ.
+        fps: frames per second, where the file tells.
+        scored: whether there are confidences.
+        min_confidence: what counts as missing by default: below.
+        signed: whether normalised coordinates may be -1..1 (OpenPose's keypoint_scale 4).
+        plain: whether nothing but the number of joints tells their order.
+        notes: what to tell of the reading.
+    """
+
+    format: str
+    frames: list[Frame] = field(default_factory=list)
+    tracks: list[Track] = field(default_factory=list)
+    joints: tuple[str, ...] | None = None
+    layout: str | None = None
+    image_size: tuple[int, int] | None = None
+    sizes: dict[Any, tuple[int, int]] = field(default_factory=dict)
+    fps: float = float("nan")
+    min_confidence: float = 0.1
+    signed: bool = False
+    scored: bool = True
+    plain: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A clip's keypoints as the detector gave them.
+
+    Attributes:
+        keypoints: (T, K, 2) float32, pixels; 0 where missing.
+        confidence: (T, K) float32, 0 for a missing joint.
+        joints: the K joints' names.
+        frames: (T,) the frames' numbers, as the file counts them.
+    """
+
+    keypoints: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    joints: tuple[str, ...]
+    frames: NDArray[np.int64]
+
+    def array(self) -> NDArray[np.float32]:
+        """(T, K, 3): pixels and confidence."""
+        return np.concatenate([self.keypoints, self.confidence[..., None]], axis=-1)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The clips of a file of keypoints.
+
+    Attributes:
+        format: what the file is, in words.
+        layout: the order of the detector's joints, one of `ites.pose.layouts.LAYOUTS` or the
+            skeleton's name; "named" where the file names its joints.
+        clips: one per person and video, `skeleton`'s joints, pixels.
+        source: beside each clip the detector's own joints.
+        notes: what was assumed, derived, left out or is missing, a line each.
+        image_size: (width, height), pixels, where all clips have the same.
+        fps: frames per second; nan where unknown.
+        skeleton: the clips' skeleton.
+    """
+
+    format: str
+    layout: str
+    clips: list[Clip]
+    source: list[Source]
+    notes: list[str] = field(default_factory=list)
+    image_size: tuple[int, int] | None = None
+    fps: float = float("nan")
+    skeleton: Skeleton = HUMAN36M
+
+
+def joints_from(values: Any, where: str, scores: Any = None) -> NDArray[np.float32]:
+    """A person's joints (K, 3) from a flat list of x, y, confidence or from pairs and scores.
+
+    JSON knows no nan: where a detector writes one, something went wrong before. null is missing.
+
+    Args:
+        values: 3 K numbers; or K pairs, or K triples.
+        where: the file and the entry, for the message.
+        scores: K confidences beside pairs; None: 1.
+
+    Raises:
+        ItesError: these are no keypoints.
+    """
+    array = _finite(values, where)
+    if array.ndim == 3 and len(array) == 1:
+        array = array[0]
+    if array.ndim == 1:
+        triples = array.size % 3 == 0 and not (array.size % 2 == 0 and array.size // 2 in (17, 33))
+        if not array.size or array.size % (3 if triples else 2):
+            raise ItesError(
+                f"{where}: expected x, y, confidence per joint, got {array.size} numbers"
+            )
+        array = array.reshape(-1, 3 if triples else 2)
+    if array.ndim != 2 or array.shape[1] not in (2, 3) or not len(array):
+        raise ItesError(f"{where}: expected K keypoints of x and y, got shape {array.shape}")
+    if scores is not None:
+        sure = _finite(scores, where).reshape(-1)
+        if array.shape[1] != 2:
+            raise ItesError(
+                f"{where}: expected 2D keypoints, got (K, {array.shape[1]}) with scores"
+            )
+        if len(sure) != len(array):
+            raise ItesError(
+                f"{where}: expected {len(array)} keypoint scores, one per keypoint, got {len(sure)}"
+            )
+    else:
+        sure = array[:, 2] if array.shape[1] == 3 else np.ones(len(array))
+    return np.column_stack([array[:, :2], sure]).astype(np.float32)
+
+
+def _finite(values: Any, where: str) -> NDArray[np.float64]:
+    array = numbers(values, where)
+    if not np.isfinite(array).all() and np.asarray(values).dtype.kind == "f":
+        raise ItesError(f"{where}: expected finite numbers, or null for a missing joint, got nan")
+    return array
+
+
+def numbers(values: Any, where: str) -> NDArray[np.float64]:
+    """An array of numbers below `LARGEST`; null is nan.
+
+    Raises:
+        ItesError: there is something else.
+    """
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind in "USbO" and array.dtype.kind != "O":
+            raise ValueError
+        array = array.astype(np.float64)
+    except (ValueError, TypeError, OverflowError):
+        raise ItesError(f"{where}: expected numbers, got {shorten(values, 60)!r}") from None
+    if array.size and np.nanmax(np.abs(array), initial=0) >= LARGEST:
+        raise ItesError(f"{where}: expected pixels, got {np.nanmax(np.abs(array)):g}")
+    return array
+
+
+def number(value: Any, where: str, default: float = 1.0) -> float:
+    """A score: a number, or a list that begins with it; `default` where there is none.
+
+    Raises:
+        ItesError: it is something else.
+    """
+    if value is None:
+        return default
+    array = numbers(value, where).reshape(-1)
+    return float(array[0]) if array.size and np.isfinite(array[0]) else default
+
+
+def track_id(value: Any) -> str | None:
+    """A track id as text; None where there is none, as -1 says."""
+    while isinstance(value, list):
+        if len(value) != 1:
+            return None
+        value = value[0]
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return None if value in (-1, "") else str(value)

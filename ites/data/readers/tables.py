@@ -1,0 +1,237 @@
+"""CSV tables of keypoints, with a header or without.
+
+- Long: a row per joint, with columns such as `frame, landmark, x, y, z, visibility`; beside these,
+  if there are several people, `person`, `track_id` or `id`. The joint is a number or a name.
+- Wide: a row per frame, with columns such as `nose_x, nose_y, nose_visibility` or `x0, y0, v0`.
+- Without a header: a row per frame of x, y or x, y, confidence per joint.
+
+33 joints are MediaPipe's; its z is left out. DeepLabCut's tables: `ites.data.readers.deeplabcut`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ites.data.readers.recording import Detections, Frame, Person, Track, track_id
+from ites.errors import ItesError, shorten
+from ites.pose.layouts import BY_COUNT, joint_name, joints_of
+
+BYTES = 1 << 28
+"""The largest CSV file that is read."""
+MIN_CONFIDENCE = 0.1
+"""Of an unknown detector."""
+_FRAME = ("frame", "frame_id", "frame_index", "frame_idx", "frame_number", "image_id", "image",
+          "time", "timestamp", "filename", "file")  # fmt: skip
+_JOINT = ("landmark", "landmark_id", "landmark_index", "landmark_name", "joint", "joint_id",
+          "joint_name", "keypoint", "keypoint_id", "keypoint_name", "bodypart", "name", "index",
+          "idx")  # fmt: skip
+_PERSON = ("person", "person_id", "track_id", "track", "individual", "id", "pose_id")
+_SCORE = (
+    "visibility",
+    "confidence",
+    "likelihood",
+    "score",
+    "conf",
+    "c",
+    "v",
+    "vis",
+    "presence",
+    "p",
+    "s",
+)
+_COORDINATE = re.compile(
+    r"^(?:(?P<name>.+?)[\s_.\-/]*(?P<axis>x|y|z|visibility|confidence|likelihood|score|conf|vis|"
+    r"presence|c|v|p|s)|(?P<axis2>x|y|z|visibility|v|c|conf|score|s|p)[\s_.\-]*(?P<number>\d+))$"
+)
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    """The cells of a CSV file, separated by comma, semicolon or tab; without empty lines.
+
+    Raises:
+        ItesError: the file is larger than `BYTES`, or no text in UTF-8.
+    """
+    size = path.stat().st_size
+    if size > BYTES:
+        raise ItesError(f"{path}: expected at most {BYTES:,} bytes of CSV, got {size:,}")
+    data = path.read_bytes()
+    if b"\0" in data[:4096]:
+        raise ItesError(f"{path}: expected a CSV table, got other bytes")
+    text = data.decode("utf-8-sig")
+    first = text[: text.find("\n")] if "\n" in text else text
+    separator = max(",;\t", key=first.count)
+    rows = csv.reader(io.StringIO(text), delimiter=separator)
+    return [row for row in rows if any(cell.strip() for cell in row)]
+
+
+def parse(path: Path, rows: list[list[str]]) -> Detections:
+    """Detections of a table.
+
+    Raises:
+        ItesError: its columns are no keypoints.
+    """
+    if not rows:
+        raise ItesError(f"{path}: expected a table of keypoints, got an empty file")
+    header = [cell.strip().lower() for cell in rows[0]]
+    if all(_is_number(cell) for cell in header):
+        return _bare(path, rows)
+    body = rows[1:]
+    if not body:
+        raise ItesError(f"{path}: expected rows of keypoints under the header, got none")
+    width = len(header)
+    for line, row in enumerate(body, 2):
+        if len(row) != width:
+            raise ItesError(f"{path}: row {line}: expected {width} cells, got {len(row)}")
+    joint = _column(header, _JOINT)
+    if joint is not None and "x" in header and "y" in header:
+        return _long(path, header, body, joint)
+    return _wide(path, header, body)
+
+
+def _long(path: Path, header: list[str], body: list[list[str]], joint: int) -> Detections:
+    frame, person = _column(header, _FRAME), _column(header, _PERSON)
+    score = _column(header, _SCORE)
+    if frame is None:
+        raise ItesError(f"{path}: expected a column 'frame', got {shorten(', '.join(header), 100)}")
+    names = list(dict.fromkeys(row[joint].strip() for row in body))
+    if len(names) > 1000:
+        raise ItesError(f"{path}: expected up to 1,000 joints, got {len(names)}")
+    if all(re.fullmatch(r"\d{1,4}", name) for name in names):
+        first = min(map(int, names))
+        count = max(map(int, names)) + 1 - min(first, 1)
+        order = {name: int(name) - min(first, 1) for name in names}
+        joints = None
+    else:
+        count, order = len(names), {name: index for index, name in enumerate(names)}
+        joints = _named(names)
+    places = _numbers(path, body, [header.index("x"), header.index("y")])
+    sure = np.ones(len(body)) if score is None else _numbers(path, body, [score])[:, 0]
+    people: dict[str, dict[str, NDArray[np.float32]]] = {}
+    for index, row in enumerate(body):
+        label = row[person].strip() if person is not None else ""
+        frames = people.setdefault(row[frame].strip(), {})
+        if label not in frames:
+            frames[label] = np.full((count, 3), np.nan, np.float32)
+        frames[label][order[row[joint].strip()]] = (*places[index], sure[index])
+    found = _table(count, joints, score is not None)
+    found.frames = [
+        Frame(_frame_id(key), [Person(p, 1.0, track_id(label)) for label, p in own.items()])
+        for key, own in people.items()
+    ]
+    return found
+
+
+def _wide(path: Path, header: list[str], body: list[list[str]]) -> Detections:
+    columns: dict[str, dict[str, int]] = {}
+    for index, cell in enumerate(header):
+        match = _COORDINATE.match(cell)
+        if match and cell not in _FRAME and cell not in _PERSON:
+            name, axis = match["name"] or match["number"], match["axis"] or match["axis2"]
+            axis = axis if axis in "xyz" else "score"
+            columns.setdefault(name, {}).setdefault(axis, index)
+    columns = {name: own for name, own in columns.items() if "x" in own and "y" in own}
+    if len(columns) < 3:
+        raise ItesError(
+            f"{path}: expected columns of keypoints such as nose_x, nose_y or x0, y0, got "
+            f"{shorten(', '.join(header), 100)}"
+        )
+    names = list(columns)
+    places = _numbers(path, body, [columns[name][axis] for name in names for axis in "xy"])
+    joints = np.ones((len(body), len(names), 3), np.float32)
+    joints[..., :2] = places.reshape(len(body), -1, 2)
+    scored = all("score" in own for own in columns.values())
+    if scored:
+        joints[..., 2] = _numbers(path, body, [own["score"] for own in columns.values()])
+    known = None if all(re.search(r"^\D*\d+$", name) for name in names) else _named(names)
+    found = _table(len(names), known, scored)
+    frame, person = _column(header, _FRAME), _column(header, _PERSON)
+    if frame is None and person is None:
+        found.tracks = [Track(joints)]
+        return found
+    found.frames = [
+        Frame(
+            _frame_id(row[frame]) if frame is not None else index,
+            [
+                Person(
+                    joints[index],
+                    1.0,
+                    track_id(row[person].strip()) if person is not None else None,
+                )
+            ],
+        )
+        for index, row in enumerate(body)
+    ]
+    return found
+
+
+def _bare(path: Path, rows: list[list[str]]) -> Detections:
+    widths = sorted({len(row) for row in rows})
+    if len(widths) != 1:
+        raise ItesError(f"{path}: expected rows of equal length, got {widths[0]} to {widths[-1]}")
+    width = widths[0]
+    counts = [(n, c) for n in (3, 2, 4) for c in (17, 33, 25, 18, 26, 133, 136) if n * c == width]
+    if not counts:
+        raise ItesError(
+            f"{path}: expected x, y or x, y, confidence of 17 or more joints per row, got "
+            f"{width} numbers and no header"
+        )
+    per, count = counts[0]
+    array = _numbers(path, rows, list(range(width))).reshape(len(rows), count, per)
+    joints = np.ones((len(rows), count, 3), np.float32)
+    joints[..., :2] = array[..., :2]
+    scored = per == 4 or (per == 3 and count != 33)
+    if scored:
+        joints[..., 2] = array[..., -1]
+    found = _table(count, None, scored)
+    found.tracks = [Track(joints)]
+    return found
+
+
+def _table(count: int, joints: tuple[str, ...] | None, scored: bool) -> Detections:
+    found = Detections("CSV table", min_confidence=MIN_CONFIDENCE, plain=True, scored=scored)
+    found.joints = joints
+    if count == 33 and (joints is None or "left_eye_inner" in joints or "nose" not in joints):
+        found.format, found.layout, found.joints = "MediaPipe CSV", "mediapipe33", None
+    elif joints is not None and count in BY_COUNT and joints == joints_of(BY_COUNT[count]):
+        found.layout, found.joints = BY_COUNT[count], None
+    return found
+
+
+def _named(names: list[str]) -> tuple[str, ...]:
+    joints = tuple(joint_name(name) for name in names)
+    return joints if len(set(joints)) == len(joints) else tuple(names)
+
+
+def _column(header: list[str], names: tuple[str, ...]) -> int | None:
+    return next((header.index(name) for name in names if name in header), None)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell or "nan")
+    except ValueError:
+        return False
+    return True
+
+
+def _frame_id(cell: str) -> int | str:
+    """A frame's number or name; seconds become thousandths."""
+    cell = cell.strip()
+    if re.fullmatch(r"\d+\.\d+", cell) and len(cell) < 20:
+        value = float(cell)
+        return int(value) if value.is_integer() else round(1000 * value)
+    return int(cell) if re.fullmatch(r"\d{1,18}", cell) else cell
+
+
+def _numbers(path: Path, rows: list[list[str]], columns: list[int]) -> NDArray[np.float64]:
+    """Columns as numbers, nan for empty cells."""
+    try:
+        return np.array([[float(row[c] or "nan") for c in columns] for row in rows])
+    except ValueError as error:
+        raise ItesError(f"{path}: expected numbers, got {shorten(error, 80)}") from None

@@ -1,0 +1,281 @@
+"""What is implausible about 2D keypoints is found, and what is only unusual is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from walking import JOINT, turned, walk
+
+from ites.data.checks import CODES, check, check_array, ranges, summarise
+from ites.data.clips import Clip
+from ites.data.joint_orders import ORDERS, misfit
+from ites.pose.layouts import to_human36m
+from ites.pose.skeleton import HUMAN36M, Skeleton
+
+
+def codes(clip: Clip, **how: object) -> dict[str, str]:
+    """Code to severity."""
+    return {f.code: f.severity for f in check([clip], **how)}  # type: ignore[arg-type]
+
+
+def moved(clip: Clip, change: Callable[[np.ndarray], np.ndarray]) -> Clip:
+    return replace(clip, keypoints=change(clip.keypoints.copy()).astype(np.float32))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 5, 60])
+@pytest.mark.parametrize("turn", [0.0, 0.6, 1.5, 3.0, 4.5])
+def test_a_walking_person_is_plausible(frames: int, turn: float) -> None:
+    assert codes(walk(frames, turn=turn)) == {}
+
+
+def test_a_person_who_lies_down_for_a_part_of_the_clip_is_plausible() -> None:
+    clip = walk(100)
+    angle = np.clip((np.arange(100) - 40) / 20, 0, 1)[:, None, None] * np.pi / 2
+    middle = clip.keypoints[:, :1]
+    away = clip.keypoints - middle
+    x = away[..., :1] * np.cos(angle) - away[..., 1:] * np.sin(angle)
+    y = away[..., :1] * np.sin(angle) + away[..., 1:] * np.cos(angle)
+    falls = replace(clip, keypoints=(middle + np.concatenate([x, y], -1)).astype(np.float32))
+    assert codes(falls) == {}
+
+
+def test_y_upwards() -> None:
+    found = check([moved(walk(), lambda k: k * [1, -1] + [0, 960])])
+    assert [(f.code, f.severity, len(f.frames)) for f in found] == [("upside-down", "warning", 60)]
+
+
+@pytest.mark.parametrize(
+    ("quarters", "code", "head"),
+    [(1, "sideways", "right"), (3, "sideways", "left"), (2, "upside-down", None)],
+)
+def test_a_turned_image(quarters: int, code: str, head: str | None) -> None:
+    (finding,) = check([turned(walk(), quarters)])
+    assert finding.code == code
+    assert finding.data.get("head") == head
+    if head:  # turning on by this brings the head up
+        assert finding.data["rotate"] == (270 if quarters == 1 else 90)
+
+
+def test_of_a_few_frames_a_lying_person_is_a_note() -> None:
+    assert codes(turned(walk(3), 1)) == {"sideways": "note"}
+
+
+def test_a_rolled_camera_is_told_with_its_angle() -> None:
+    angle = np.radians(26)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    (finding,) = check([moved(walk(), lambda k: (k - [640, 480]) @ turn + [640, 480])])
+    assert (finding.code, finding.severity) == ("roll", "note")
+    assert finding.data["roll"] == pytest.approx(26, abs=3)
+
+
+def test_normalised_coordinates_cannot_be_right() -> None:
+    assert codes(moved(walk(), lambda k: k / [1280, 960])) == {"normalised": "error"}
+    assert codes(moved(walk(), lambda k: k / [640, 480] - 1)) == {"units": "error"}
+
+
+def test_metres_and_millimetres() -> None:
+    def metres(k: np.ndarray) -> np.ndarray:
+        return (k - k[:, :1]) / 250
+
+    assert codes(moved(walk(), metres)) == {"units": "error"}
+    assert codes(moved(walk(), lambda k: 1000 * metres(k))) == {"units": "warning"}
+
+
+def test_a_person_of_one_point_is_none() -> None:
+    assert codes(moved(walk(), lambda k: np.zeros_like(k) + 5)) == {"degenerate": "error"}
+
+
+def test_a_depth_is_no_confidence() -> None:
+    points = walk().keypoints
+    depth = np.random.default_rng(0).normal(0, 0.1, points.shape[:2])
+    below = np.concatenate([points, depth[..., None]], -1)
+    above = np.concatenate([points, depth[..., None] + 3.0], -1)
+    for array in (below, above):
+        assert [(f.code, f.severity) for f in check_array(array)] == [("depth", "error")]
+    sure = np.concatenate([points, np.clip(0.9 + depth, 0, 1.1)[..., None]], -1)
+    assert check_array(sure) == []
+    absent = sure.copy()
+    absent[3, 4] = -1  # as some detectors mark what they did not find
+    assert [f.code for f in check_array(absent)] == []
+
+
+def test_zeros_stand_for_joints_not_found() -> None:
+    clip = walk()
+    points = clip.keypoints.copy()
+    points[10:20, JOINT["left_wrist"]] = 0
+    points[15:18, JOINT["right_ankle"]] = -1
+    (finding,) = check([replace(clip, keypoints=points)])
+    assert (finding.code, finding.severity) == ("zeros", "warning")
+    assert finding.data["joints"] == 13
+    np.testing.assert_array_equal(finding.frames, np.arange(10, 20))
+    missing = np.ones(points.shape[:2], np.float32)
+    missing[(points <= 0).all(-1)] = 0
+    assert codes(replace(clip, keypoints=points, confidence=missing)) == {}
+
+
+@pytest.mark.parametrize("what", ["legs", "arms"])
+def test_sides_that_change_places_in_some_frames(what: str) -> None:
+    parts = ("hip", "knee", "ankle") if what == "legs" else ("shoulder", "elbow", "wrist")
+    left, right = ([JOINT[f"{s}_{p}"] for p in parts] for s in ("left", "right"))
+    frames = np.array([20, 21, 22, 23, 40])
+
+    def swap(k: np.ndarray) -> np.ndarray:
+        k[np.ix_(frames, [*left, *right])] = k[np.ix_(frames, [*right, *left])]
+        return k
+
+    (finding,) = check([moved(walk(), swap)])
+    assert (finding.code, finding.data["what"]) == ("swapped-sides", what)
+    np.testing.assert_array_equal(finding.frames, frames)
+    assert "20-23, 40" in finding.message
+
+
+def test_a_joint_far_off_is_guessed_or_wrong() -> None:
+    clip = walk()
+    points, confidence = clip.keypoints.copy(), np.full((60, 17), 0.9, np.float32)
+    points[5:15, JOINT["right_wrist"]] += [300, 40]
+    confidence[5:15, JOINT["right_wrist"]] = 0.2
+    (guess,) = check([replace(clip, keypoints=points, confidence=confidence)])
+    assert (guess.code, guess.severity) == ("guessed", "warning")
+    assert guess.data["confidence"] == pytest.approx(0.2)
+    np.testing.assert_array_equal(guess.frames, np.arange(5, 15))
+    assert codes(replace(clip, keypoints=points)) == {"outlier": "warning"}
+
+
+def test_another_person_from_some_frame_on() -> None:
+    def jump(k: np.ndarray) -> np.ndarray:
+        k[30:] += [350, 0]
+        return k
+
+    (finding,) = check([moved(walk(), jump)])
+    assert finding.code == "jump"
+    np.testing.assert_array_equal(finding.frames, [30])
+
+
+def test_two_people_of_two_clips_are_no_jump() -> None:
+    first, second = walk(), moved(walk(), lambda k: k + [350, 0])
+    assert check([first, second]) == []
+
+
+def test_keypoints_outside_the_image() -> None:
+    (finding,) = check([replace(walk(), image_size=(320, 240))])
+    assert finding.code == "image-size"
+    assert not finding.data["exchanged"]
+    wide = moved(replace(walk(), image_size=(960, 1280)), lambda k: k + [700, 0])
+    assert [f.data["exchanged"] for f in check([wide])] == [True]
+
+
+def as_order(clip: Clip, order: str) -> np.ndarray:
+    """A clip's joints in another order; the face from what is there."""
+    columns = []
+    for name in ORDERS[order]:
+        side = name.split("_")[0]
+        same = {"crown": "head", "nose": "neck", "head": "neck"}.get(name, name)
+        at = clip.keypoints[:, JOINT[same]] if same in JOINT else None
+        if at is None:
+            nose, head = clip.keypoints[:, JOINT["neck"]], clip.keypoints[:, JOINT["head"]]
+            out = clip.keypoints[:, JOINT[f"{side}_shoulder"]] - clip.keypoints[:, JOINT["thorax"]]
+            at = nose + 0.2 * (head - nose) + (0.4 if name.endswith("ear") else 0.15) * out
+        columns.append(at)
+    return np.stack(columns, 1)
+
+
+SEVENTEEN = [name for name, joints in ORDERS.items() if len(joints) == 17]
+
+
+@pytest.mark.parametrize("said", ["human36m", "coco17", "mpi3dhp17"])
+@pytest.mark.parametrize("true", SEVENTEEN)
+@pytest.mark.parametrize("frames", [1, 60])
+def test_the_order_that_makes_a_body_is_named(true: str, said: str, frames: int) -> None:
+    raw = as_order(walk(frames), true)
+    clip = replace(walk(frames), keypoints=to_human36m(raw, said)[0])
+    found = [f for f in check([clip], raw=[raw], layout=said) if f.code == "order"]
+    if true == said:
+        assert found == []
+    else:
+        assert [f.data["best"] for f in found] == [true]
+        assert f"order {true}, not in the order {said}" in found[0].message
+
+
+def test_an_order_that_fits_no_body() -> None:
+    shuffled = walk().keypoints[:, np.random.default_rng(3).permutation(17)]
+    (finding,) = check([replace(walk(), keypoints=shuffled)])
+    assert (finding.code, finding.data["best"]) == ("order", None)
+
+
+def test_misfit_does_not_depend_on_scale_place_and_rotation() -> None:
+    points, seen = walk().keypoints, np.ones((60, 17), bool)
+    turn = np.array([[0.6, 0.8], [-0.8, 0.6]])
+    one = misfit(points, seen, ORDERS["human36m"])
+    other = misfit(3 * points @ turn + 100, seen, ORDERS["human36m"])
+    np.testing.assert_allclose(one, other, rtol=1e-4)
+    assert np.isnan(misfit(points, np.zeros_like(seen), ORDERS["human36m"])).all()
+
+
+def detected(clip: Clip, swap: bool) -> np.ndarray:
+    """COCO keypoints of a person who faces the camera, with a detector's confidences."""
+    raw = as_order(clip, "coco17")
+    sure = np.random.default_rng(1).uniform(0.8, 0.95, raw.shape[:2])
+    if swap:
+        order = [0, *(i + 1 if i % 2 else i - 1 for i in range(1, 17))]
+        raw = raw[:, order]
+    return np.concatenate([raw, sure[..., None]], -1)
+
+
+def test_left_and_right_exchanged_throughout() -> None:
+    front = walk(turn=np.pi / 2)  # left on the image's right
+    for swap in (False, True):
+        raw = detected(front, swap)
+        points, sure = to_human36m(raw[..., :2], "coco17", raw[..., 2])
+        clip = replace(front, keypoints=points, confidence=sure)
+        found = codes(clip, raw=[raw], layout="coco17")
+        assert found == ({"mirrored": "warning"} if swap else {})
+
+
+def test_a_prior_says_what_resembles_nothing() -> None:
+    seen: list[np.ndarray] = []
+
+    def prior(points: np.ndarray) -> np.ndarray:
+        seen.append(points)
+        return np.full(len(points), -999.0)
+
+    assert codes(walk(), prior=prior) == {"density": "warning"}
+    assert codes(walk(), prior=lambda points: np.full(len(points), 20.0)) == {}
+    heads = np.linalg.norm(seen[0][:, HUMAN36M.head], axis=-1)
+    assert heads.mean() == pytest.approx(0.2, rel=1e-5)
+    np.testing.assert_array_equal(seen[0][:, HUMAN36M.root], 0)
+
+
+def test_missing_joints_do_not_count() -> None:
+    rng = np.random.default_rng(2)
+    clip = walk()
+    confidence = (rng.random((60, 17)) > 0.3).astype(np.float32)
+    points = np.where(confidence[..., None] > 0, clip.keypoints, np.nan).astype(np.float32)
+    assert codes(replace(clip, keypoints=points, confidence=confidence)) == {}
+    nobody = replace(clip, keypoints=points, confidence=np.zeros_like(confidence))
+    assert codes(nobody) == {}
+    legless = confidence.copy()
+    legless[:, [JOINT[f"{s}_{p}"] for s in ("left", "right") for p in ("knee", "ankle")]] = 0
+    assert codes(replace(clip, keypoints=points, confidence=legless)) == {}
+
+
+def test_other_skeletons_are_checked_for_units_alone() -> None:
+    hand = Skeleton("hand", ("wrist", "a", "b"), (-1, 0, 1), head=2)
+    points = np.random.default_rng(0).uniform(100, 200, (10, 3, 2)).astype(np.float32)
+    assert check([Clip("hand", points)], hand) == []
+    assert [f.code for f in check([Clip("hand", points / 1000)], hand)] == ["normalised"]
+
+
+def test_findings_of_many_clips_are_told_once() -> None:
+    clips = [replace(turned(walk(), 1), name=f"clip{i}") for i in range(3)]
+    (one,) = summarise(check(clips))
+    assert one.message.startswith("clip0: the person lies on the side")
+    assert one.message.endswith("; so in 2 other clips")
+
+
+def test_every_code_has_a_meaning_and_ranges_are_short() -> None:
+    assert {"order", "upside-down", "sideways", "depth"} < CODES.keys()
+    assert ranges(np.array([1, 2, 3, 7, 9, 10])) == "1-3, 7, 9-10"
+    assert ranges(np.arange(0, 40, 2), most=2) == "0, 2, ..."
