@@ -24,7 +24,8 @@ from ites.models import Student, Teacher
 from ites.ops import RotationDraw
 from ites.pose.camera import human36m_cameras
 from ites.pose.skeleton import HUMAN36M
-from ites.runs.checkpoint import load_model, state_file, weights_file
+from ites.runs.checkpoint import load_model
+from ites.runs.folder import RunFolder
 from ites.runs.settings import Settings, StudentSettings, TeacherSettings, make_settings
 from ites.system.console import command_console, duration
 from ites.train.dataset import teacher_labels
@@ -89,7 +90,7 @@ def numbers(run: Path, stage: str) -> tuple[dict[str, torch.Tensor], list[Any]]:
     """All tensors that a training leaves, and its log without the clock's columns."""
     from safetensors.torch import load_file
 
-    tensors = load_file(state_file(run, stage)) | load_file(weights_file(run, stage))
+    tensors = load_file(RunFolder(run).state(stage)) | load_file(RunFolder(run).weights(stage))
     return tensors, rows(run / f"{stage}.log.csv")
 
 
@@ -490,6 +491,14 @@ def test_data_that_teach_nothing_are_refused(
         train(settings, console=quiet_console())
     assert message in str(caught.value) and str(tmp_path / "store.h5") in str(caught.value)
     assert len(str(caught.value).replace(str(tmp_path), "")) < 250
+    assert not Path(settings.out).exists()
+
+
+def test_a_refused_command_leaves_no_folder(tmp_path: Path) -> None:
+    settings = bad_store(tmp_path, first, "upright")
+    arguments = ["--recipe", "upright", "--data", settings.data, "--out", settings.out]
+    result = CliRunner().invoke(app, arguments)
+    assert "expected at least 30 different poses" in str(result.exception)
     assert not Path(settings.out).exists()
 
 

@@ -34,7 +34,8 @@ from ites.models.prior import DENSITY_LIMIT, soft_clamp
 from ites.models.teacher import bone_spread, bones_of, spread_of
 from ites.pose.geometry import so3_exp
 from ites.pose.skeleton import HUMAN36M
-from ites.runs.checkpoint import load_model, load_prior, state_file
+from ites.runs.checkpoint import load_model, load_prior
+from ites.runs.folder import RunFolder
 from ites.runs.settings import make_settings, stages_of
 from ites.train.dataset import upright_teacher_labels, with_mirror_images
 from ites.train.engine import train
@@ -374,7 +375,7 @@ def test_one_command_trains_all_stages(store: Path, tmp_path: Path) -> None:
     for stage in stages_of("upright"):
         assert f"{stage}: trained after 2 of 2 steps" in result.output
         assert (tmp_path / f"{stage}.safetensors").is_file()
-    assert state_file(tmp_path, "prior").is_file()
+    assert RunFolder(tmp_path).state("prior").is_file()
 
 
 def test_folded_models_lift_the_same(run: Path) -> None:
@@ -441,7 +442,7 @@ def train_small(stage: str, store: Path, run: Path) -> None:
     small = {"steps": 6, "width": 8, "blocks": 1, "log_every": 2, "checkpoint_every": 3}
     small |= {"batch": 64, "evaluate_every": 0 if stage == "prior" else 3}
     chosen = settings(stage, store, run, **small)
-    train(chosen, resume=state_file(run, stage).is_file(), console=quiet_console())
+    train(chosen, resume=RunFolder(run).state(stage).is_file(), console=quiet_console())
 
 
 def left(run: Path) -> dict[str, Any]:

@@ -67,16 +67,6 @@ class Metadata:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def weights_file(run: str | os.PathLike[str], stage: str) -> Path:
-    """Where a run folder holds a stage's weights."""
-    return RunFolder(run).weights(stage)
-
-
-def state_file(run: str | os.PathLike[str], stage: str) -> Path:
-    """Where a run folder holds what a stage's training needs to continue."""
-    return RunFolder(run).state(stage)
-
-
 def save_model(path: str | os.PathLike[str], model: nn.Module, metadata: Metadata) -> None:
     """Write a model's weights and metadata; the file appears wholly or not at all.
 
@@ -425,8 +415,8 @@ def _find(path: str | os.PathLike[str], kinds: tuple[str, ...]) -> Path:
     path = Path(path)
     if path.is_dir():
         for candidate in kinds:
-            if weights_file(path, candidate).is_file():
-                return weights_file(path, candidate)
+            if RunFolder(path).weights(candidate).is_file():
+                return RunFolder(path).weights(candidate)
         names = " or ".join(f"{candidate}.safetensors" for candidate in kinds)
         raise ItesError(f"{path}: expected a run folder with {names}; there is none")
     if not path.is_file():

@@ -111,11 +111,6 @@ def refuse_to_overwrite(run: str | os.PathLike[str], stage: str) -> None:
         )
 
 
-def settings_file(run: str | os.PathLike[str]) -> Path:
-    """Where a run folder holds its settings."""
-    return RunFolder(run).settings
-
-
 def resumed_settings(
     run: str | os.PathLike[str], stage: str, options: Mapping[str, Any]
 ) -> Settings:
@@ -124,17 +119,17 @@ def resumed_settings(
     Raises:
         ItesError: this is no run folder with that stage, or an option may not change.
     """
-    if not settings_file(run).is_file() or not has_table(run, stage):
+    if not RunFolder(run).settings.is_file() or not has_table(run, stage):
         raise ItesError(f"{run}: expected the folder of a run with a {stage}; it holds none")
-    before = make_settings(stage, settings_file(run))
-    after = make_settings(stage, settings_file(run), {**options, "out": str(run)})
+    before = make_settings(stage, RunFolder(run).settings)
+    after = make_settings(stage, RunFolder(run).settings, {**options, "out": str(run)})
     refuse_changes(before.to_dict(), after)
     return after
 
 
 def has_table(run: str | os.PathLike[str], stage: str) -> bool:
     """Whether a run folder has settings of this stage."""
-    return bool(read_toml(settings_file(run))[stage])
+    return bool(read_toml(RunFolder(run).settings)[stage])
 
 
 def refuse_changes(before: Mapping[str, Any], after: Settings) -> None:
@@ -151,11 +146,11 @@ def refuse_changes(before: Mapping[str, Any], after: Settings) -> None:
 def write_settings(run: str | os.PathLike[str], settings: Iterable[Settings]) -> None:
     """Write settings into a run folder; those of a stage not given stay as they are."""
     tables = {stage.stage: stage for stage in settings}
-    if settings_file(run).is_file():
+    if RunFolder(run).settings.is_file():
         for stage in STAGES:
             if stage not in tables and has_table(run, stage):
-                tables[stage] = make_settings(stage, settings_file(run))
-    write_toml(settings_file(run), [tables[stage] for stage in STAGES if stage in tables])
+                tables[stage] = make_settings(stage, RunFolder(run).settings)
+    write_toml(RunFolder(run).settings, [tables[stage] for stage in STAGES if stage in tables])
 
 
 def write_versions(

@@ -16,7 +16,8 @@ from ites.errors import ItesError
 from ites.models import Denoiser, Prior, Teacher, UprightTeacher
 from ites.models.mirror import mirror_image, other_sides
 from ites.pose.skeleton import Skeleton
-from ites.runs.checkpoint import load_model, load_prior, weights_file
+from ites.runs.checkpoint import load_model, load_prior
+from ites.runs.folder import RunFolder
 from ites.runs.settings import Settings, StudentSettings, TeacherSettings
 from ites.train.clips import clip_lengths
 from ites.train.feed import device_budget
@@ -157,7 +158,7 @@ def load_teacher(settings: StudentSettings, skeleton: Skeleton, device: torch.de
     Raises:
         ItesError: there is none, or it is of another skeleton or recipe.
     """
-    path = Path(settings.teacher or weights_file(settings.out, "teacher"))
+    path = Path(settings.teacher or RunFolder(settings.out).weights("teacher"))
     if not path.exists():
         raise ItesError(f"{path}: expected a trained teacher; name another by --teacher RUN")
     teacher, metadata = load_model(path, "teacher", device, settings.chosen_backend)
@@ -176,7 +177,7 @@ def load_own_prior(settings: TeacherSettings | StudentSettings, skeleton: Skelet
     Raises:
         ItesError: there is none, or it is of another skeleton.
     """
-    path = Path(settings.prior or weights_file(settings.out, "prior"))
+    path = Path(settings.prior or RunFolder(settings.out).weights("prior"))
     if not path.exists():
         raise ItesError(f"{path}: expected a trained prior; name another by --prior RUN")
     prior = load_prior(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from rich.console import Console
 
@@ -26,7 +28,13 @@ from ites.train.result import Result as Result
 from ites.train.stages import make_stage
 
 
-def train(settings: Settings, *, resume: bool = False, console: Console | None = None) -> Result:
+def train(
+    settings: Settings,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    planned: Sequence[Settings] = (),
+) -> Result:
     """Train one stage into the run folder `settings.out`.
 
     Processes that `torchrun` started train together, one model on each global batch; rank 0 writes.
@@ -36,19 +44,23 @@ def train(settings: Settings, *, resume: bool = False, console: Console | None =
         resume: continue the training that the folder holds, to the same numbers, bit for bit on
             a CPU, that an uninterrupted one gives.
         console: where progress is shown; None: standard output.
+        planned: settings of all stages to be trained into the folder, which a training that is cut
+            off needs to go on with the next stage.
 
     Raises:
         ItesError: the data, the teacher or the folder cannot be used, a resumed run's data or
             settings changed, or a loss is not finite.
     """
-    ranks = Ranks.here()
+    ranks, planned, console = Ranks.here(), planned or [settings], console or command_console()
     if not ranks.is_main:
-        return _train(settings, resume, console or command_console(), ranks)
+        return _train(settings, resume, console, ranks, planned)
     with lock(RunFolder(settings.out).lock, f"{settings.out}: another training"):
-        return _train(settings, resume, console or command_console(), ranks)
+        return _train(settings, resume, console, ranks, planned)
 
 
-def _train(settings: Settings, resume: bool, console: Console, ranks: Ranks) -> Result:
+def _train(
+    settings: Settings, resume: bool, console: Console, ranks: Ranks, planned: Sequence[Settings]
+) -> Result:
     if not resume:
         refuse_to_overwrite(settings.out, settings.stage)
     if not settings.data:
@@ -74,7 +86,7 @@ def _train(settings: Settings, resume: bool, console: Console, ranks: Ranks) -> 
             if cut_off:
                 training.say(f"{settings.stage}: {cut_off}; continuing from step {training.step}")
         if ranks.is_main:
-            write_settings(settings.out, [settings])
+            write_settings(settings.out, planned)
             write_versions(settings.out, settings.stage, device, ranks.count)
         mark.begin()
         if not resume:

@@ -16,6 +16,7 @@ from ites.errors import ItesError
 from ites.models.layers import BatchNormReLU
 from ites.ops import RotationDraw
 from ites.runs.settings import Settings
+from ites.system.graphs import launch_on, record
 from ites.system.ranks import Ranks
 from ites.train.feed import Feed
 from ites.train.schedule import StepShape
@@ -185,11 +186,7 @@ class Captured:
 
     def _launch(self, shape: StepShape) -> None:
         """A step on a stream other than the default one, as what is recorded after it will be."""
-        main = torch.cuda.current_stream(self.step.device)
-        self._side.wait_stream(main)
-        with torch.cuda.stream(self._side):
-            self.step(shape)
-        main.wait_stream(self._side)
+        launch_on(self._side, self.step.device, lambda: self.step(shape))
 
     def _refuse(self, reason: str) -> None:
         if self.tell is None:
@@ -200,15 +197,16 @@ class Captured:
 
     def _record(self, shape: StepShape, count: int) -> torch.cuda.CUDAGraph:
         """A graph of some steps; recording takes none. What it allocates, the graphs share."""
-        graph = torch.cuda.CUDAGraph()
         groups = self.step.optimiser.param_groups
+
+        def steps() -> None:
+            for _ in range(count):
+                self.step(shape)
+
         for group in groups:
             group["capturable"] = True  # Adam wants to be told; its fused kernel always is
         try:
-            # Other threads may go on: the feed's waits for a copy.
-            with torch.cuda.graph(graph, self._pool, self._side, capture_error_mode="thread_local"):
-                for _ in range(count):
-                    self.step(shape)
+            graph, _ = record(steps, pool=self._pool, stream=self._side)
         finally:
             for group in groups:
                 group["capturable"] = False  # or it warns of every step that is launched
