@@ -31,7 +31,8 @@ def mean_depth(lift: Callable[[Tensor], Tensor], points: Tensor, skeleton: Skele
 
     Args:
         lift: gives the depths (2B, J, 1) of 2D poses.
-        points, skeleton: what is lifted.
+        points: to be lifted.
+        skeleton: of the points.
     """
     both = lift(torch.cat([points, mirror_image(points, skeleton)]))
     depth, image = both.unflatten(0, (2, -1)).unbind(0)

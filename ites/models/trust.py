@@ -29,7 +29,7 @@ from ites.pose.metrics import pose_errors
 VIEWS = 4
 """From how many sides a pose is seen; 16 tell no more of its error."""
 BATCH = 2048
-"""Poses that are judged at a time."""
+"""Poses per batch."""
 RIDGE = 1e-9
 """Added to the curvature of the fit of the odds, so that it can be solved whatever the poses."""
 CALIBRATION = 4096, 4
@@ -61,7 +61,7 @@ class Trust:
     Args:
         teacher: of recipe "upright": says the camera's elevation.
         prior: says how likely a view is.
-        odds: what the density says of the sign.
+        odds: of the sign, by the density.
     """
 
     def __init__(self, teacher: UprightTeacher, prior: Prior, odds: Odds) -> None:
@@ -105,7 +105,7 @@ class Trust:
 
     @torch.inference_mode()
     def fit(self, lift: Callable[[Tensor], Tensor], points: Tensor, samples: int) -> Odds:
-        """Odds by what is known of turned views: Platt's scaling.
+        """Fit the odds to turned views, whose depths are known, by Platt's scaling.
 
         Args:
             lift: a model's `depth`: points (B, J, 2) to (B, J, 1).

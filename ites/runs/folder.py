@@ -1,8 +1,8 @@
-"""A run folder: where a training starts from, and what it leaves.
+"""A run folder: the settings, weights, logs and marks of a training, and their paths.
 
 | file | what |
 |---|---|
-| `settings.toml` | all settings, a table a stage; `--config` reads it |
+| `settings.toml` | all settings, one table per stage; `--config` reads it |
 | `versions.json` | versions, commit and device of each stage |
 | `<stage>.safetensors` | weights |
 | `<stage>.state.safetensors` | what `--resume` needs |

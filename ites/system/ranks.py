@@ -1,7 +1,7 @@
-"""Several processes at one piece of work, as `torchrun` starts them: who is who, who does what.
+"""Processes that work together, as `torchrun` starts them.
 
 `torchrun --nproc-per-node 2 -m ites train ...` starts two processes, which are rank 0 and
-rank 1 of 2; without it there is one, rank 0 of 1. Rank 0 alone writes files and tells.
+rank 1 of 2; without it there is one, rank 0 of 1. Only rank 0 writes files and prints.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Ranks:
 
     Args:
         rank: this one, from 0.
-        count: of them all.
+        count: of all processes.
         local: this one among those of its machine, which is its GPU's number.
     """
 
@@ -46,7 +46,7 @@ class Ranks:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is rank 0, which writes and tells."""
+        """Whether this is rank 0, which writes and prints."""
         return self.rank == 0
 
     @property

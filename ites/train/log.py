@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
-import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +31,7 @@ Row = Mapping[str, int | float]
 
 
 class Table:
-    """A CSV file that grows by a row at a time; a context manager.
+    """A CSV file that grows row by row.
 
     Args:
         path: the file; rows of it with `step` up to `keep` stay, the others go.
@@ -66,46 +64,6 @@ class Table:
 def _is_kept(row: Mapping[str, str | None], keep: int) -> bool:
     """Whether a row is whole, not cut off as it was written, and of a step up to `keep`."""
     return None not in row.values() and int(row["step"] or keep + 1) <= keep
-
-
-class Stopwatch:
-    """Counts the seconds of the blocks in which it runs.
-
-    Attributes:
-        seconds: so far, those of the block that goes on included; may be set.
-    """
-
-    def __init__(self) -> None:
-        self._counted, self._since = 0.0, math.nan  # nan: it stands
-
-    @property
-    def seconds(self) -> float:
-        going = 0.0 if math.isnan(self._since) else time.perf_counter() - self._since
-        return self._counted + going
-
-    @seconds.setter
-    def seconds(self, value: float) -> None:
-        self._counted = value
-        if not math.isnan(self._since):
-            self._since = time.perf_counter()
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Count the block."""
-        self._since = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._counted, self._since = self.seconds, math.nan
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Do not count the block, which is within one that is counted."""
-        self._counted, self._since = self.seconds, math.nan
-        try:
-            yield
-        finally:
-            self._since = time.perf_counter()
 
 
 class Log:

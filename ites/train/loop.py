@@ -18,13 +18,13 @@ from ites.system.memory import keep_freed_memory
 from ites.system.ranks import Ranks
 from ites.train.evaluation import Evaluator
 from ites.train.feed import CHUNK, Feed, device_budget
-from ites.train.log import Log, Stopwatch
+from ites.train.log import Log
 from ites.train.optimiser import make_optimiser
 from ites.train.result import Result
 from ites.train.schedule import Schedule
 from ites.train.stages import Stage
 from ites.train.step import Clock, Step, steps_for
-from ites.train.watch import Watch
+from ites.train.watch import Stopwatch, Watch
 
 COUNTERS = ("step", "seconds", "losses", "poses", "scale", "settings")  # of a training's state
 

@@ -1,16 +1,57 @@
-"""Watching a training: finite checks, and the rows of its log."""
+"""Watching a training: its time, finite checks, and the rows of its log."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
 from ites.errors import ItesError
 from ites.runs.folder import RunFolder
-from ites.train.log import Stopwatch
 from ites.train.schedule import Schedule
+
+
+class Stopwatch:
+    """Counts the seconds of the blocks in which it runs.
+
+    Attributes:
+        seconds: so far, those of the block that goes on included; may be set.
+    """
+
+    def __init__(self) -> None:
+        self._counted, self._since = 0.0, math.nan  # nan: it stands
+
+    @property
+    def seconds(self) -> float:
+        going = 0.0 if math.isnan(self._since) else time.perf_counter() - self._since
+        return self._counted + going
+
+    @seconds.setter
+    def seconds(self, value: float) -> None:
+        self._counted = value
+        if not math.isnan(self._since):
+            self._since = time.perf_counter()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the block."""
+        self._since = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._counted, self._since = self.seconds, math.nan
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the block, which is within one that is counted."""
+        self._counted, self._since = self.seconds, math.nan
+        try:
+            yield
+        finally:
+            self._since = time.perf_counter()
 
 
 class Watch:
