@@ -7,8 +7,10 @@ import io
 import json
 import math
 import os
+import re
 import signal
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ from ites.runs.checkpoint import load_model
 from ites.runs.folder import RunFolder
 from ites.runs.settings import Settings, StudentSettings, TeacherSettings, make_settings
 from ites.system.console import command_console, duration
+from ites.train import engine, loop
 from ites.train.dataset import teacher_labels
 from ites.train.engine import train
 from ites.train.feed import epoch_order
@@ -492,6 +495,13 @@ def test_data_that_teach_nothing_are_refused(
     assert message in str(caught.value) and str(tmp_path / "store.h5") in str(caught.value)
     assert len(str(caught.value).replace(str(tmp_path), "")) < 250
     assert not Path(settings.out).exists()
+
+
+@pytest.mark.parametrize("module", [engine, loop])
+def test_stages_and_recipes_answer_for_themselves(module: ModuleType) -> None:
+    text = Path(str(module.__file__)).read_text(encoding="utf-8")
+    assert not re.search(r"recipe *[!=]=|upright|isinstance", text)
+    assert len(text.splitlines()) <= 250
 
 
 def test_a_refused_command_leaves_no_folder(tmp_path: Path) -> None:

@@ -440,7 +440,7 @@ class Killed(BaseException):
 def train_small(stage: str, store: Path, run: Path) -> None:
     """A short training of a stage, taken up where the folder holds a state of it."""
     small = {"steps": 6, "width": 8, "blocks": 1, "log_every": 2, "checkpoint_every": 3}
-    small |= {"batch": 64, "evaluate_every": 0 if stage == "prior" else 3}
+    small |= {"batch": 64, "evaluate_every": 3}
     chosen = settings(stage, store, run, **small)
     train(chosen, resume=RunFolder(run).state(stage).is_file(), console=quiet_console())
 

@@ -25,7 +25,7 @@ from ites.train.dataset import read_training_set
 from ites.train.evaluation import Evaluator
 from ites.train.loop import Training
 from ites.train.result import Result as Result
-from ites.train.stages import make_stage
+from ites.train.stages import make_stage, stage_class
 
 
 def train(
@@ -70,8 +70,8 @@ def _train(
     with mark.watched(), arithmetic(settings.precision), ranks.joined(device):
         with PoseStore(settings.data) as store:
             data = read_training_set(store, settings, device)
-            measures = ranks.is_main and settings.evaluate_every > 0
-            evaluator = Evaluator.of(store, settings, data.scale, device) if measures else None
+            lifts = ranks.is_main and stage_class(settings).lifts
+            evaluator = Evaluator.of(store, settings, data.scale, device) if lifts else None
 
         def begin(settings: Settings, some: int | None = None) -> Training:
             points = data.points[:: max(1, len(data.points) // some)] if some else data.points

@@ -43,11 +43,13 @@ class Stage(nn.Module):
     Attributes:
         names: of the losses; the first is minimised.
         least_batch: poses that a batch needs at least.
+        lifts: whether the model lifts poses, so that it can be evaluated.
         period: steps between calls of `before_step`; 0: never.
     """
 
     names: tuple[str, ...]
     least_batch = 1
+    lifts = True
     period = 0
     settings: Any
 
@@ -95,6 +97,7 @@ class PriorStage(Stage):
     """Learn how likely a 2D pose is, for recipe "upright": the mean negative log density."""
 
     names = ("total",)
+    lifts = False
 
     def __init__(self, settings: PriorSettings, skeleton: Skeleton, points: Tensor) -> None:
         model = Prior(skeleton, settings.width, settings.blocks, settings.components)
@@ -305,6 +308,14 @@ def make_student(network: type[Student], settings: StudentSettings, skeleton: Sk
     )
 
 
+def stage_class(settings: Settings) -> type[Stage]:
+    """The stage that settings ask for."""
+    kind = STAGES.get((settings.stage, settings.recipe))
+    if kind is None:
+        raise TypeError(f"expected the settings of a stage, got {settings!r}")
+    return kind
+
+
 def make_stage(
     settings: Settings,
     skeleton: Skeleton,
@@ -323,9 +334,7 @@ def make_stage(
         clips: frames of each clip, N in all, for a student whose `temporal` is "on".
     """
     device = points.device if device is None else device
-    kind: Any = STAGES.get((settings.stage, settings.recipe))
-    if kind is None:
-        raise TypeError(f"make_stage: expected a stage's settings, got {settings!r}")
+    kind: Any = stage_class(settings)
     more = (device, clips or []) if settings.stage == "student" else ()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
