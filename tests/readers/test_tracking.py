@@ -1,4 +1,4 @@
-"""People are followed from frame to frame; the arithmetic, and the limits that stand in its text."""
+"""People are followed from frame to frame: the arithmetic, and its limits."""
 
 import numpy as np
 from people import scored, walk
@@ -6,7 +6,7 @@ from people import scored, walk
 from ites.data import tracking
 from ites.data.readers.frames import natural, videos_of
 from ites.data.readers.recording import Frame, Person
-from ites.data.tracking import distances, person_size, track
+from ites.data.tracking import distances, person_sizes, track
 
 
 def test_natural_order():
@@ -18,7 +18,8 @@ def test_size_and_distance():
     person = scored(walk(frames=1))[0]
     far = person.copy()
     far[0, :2] = 1e5  # one wild joint changes neither much
-    assert abs(person_size(far) / person_size(person) - 1) < 0.1
+    sizes = person_sizes(np.stack([person, far]))
+    assert 380 < sizes[0] < 520 and abs(sizes[1] / sizes[0] - 1) < 0.1
     moved = person + np.float32([3, 4, 0])
     np.testing.assert_allclose(distances(person[None], moved[None]), [[5]], rtol=1e-5)
     moved[5:, 2] = 0
@@ -30,7 +31,7 @@ def test_size_and_distance():
     hidden[:15, 2] = 0
     middle = np.linalg.norm(hidden[15:, :2].mean(0) - person[:, :2].mean(0))
     np.testing.assert_allclose(distances(hidden[None], person[None]), [[middle]], rtol=1e-5)
-    assert person_size(np.zeros((17, 3))) == 0
+    assert person_sizes(np.zeros((1, 17, 3))).tolist() == [0]
 
 
 def test_one_person_is_followed_over_gaps():
