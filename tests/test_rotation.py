@@ -173,7 +173,7 @@ class TestRotateProject(OpContract):
             with pytest.raises(ValueError, match="too many: they fill more than"):
                 ops.draw_rotations(draw, 3, poses(3), backend)
             with pytest.raises((ValueError, RuntimeError), match="too many: they fill more than"):
-                ops.philox(DRAW.counter, 3, 4 * samples, backend)
+                ops.philox(DRAW.counter, 3, samples, backend)
         with pytest.raises((ValueError, RuntimeError), match="poses must .*, got -1"):
             ops.philox(DRAW.counter, -1, 1, backend)
 
