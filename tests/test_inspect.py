@@ -12,7 +12,7 @@ from walking import JOINT, turned, walk
 from ites.cli.hints import OPTIONS, hint
 from ites.cli.main import main
 from ites.data.checks import CODES
-from ites.data.clips import read_keypoints
+from ites.data.keypoint_reader import read_keypoints
 from ites.data.lifted import read_clips
 from ites.models import Student
 from ites.pose.skeleton import HUMAN36M

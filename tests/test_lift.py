@@ -13,8 +13,9 @@ import pytest
 import torch
 
 import ites
-from ites.data.clips import Clip, Clips, fill_missing, read_keypoints, seen_joints
+from ites.data.clips import Clip, Clips, fill_missing, seen_joints
 from ites.data.datasets.keypoints import prepare_keypoints
+from ites.data.keypoint_reader import read_keypoints
 from ites.data.lifted import read_clips, write_clips
 from ites.data.store import PoseStoreWriter
 from ites.errors import ItesError
@@ -253,6 +254,17 @@ def test_swapped_legs_are_told_and_exchanged_where_clips_are_taken_as_wholes():
     slow = replace(clips.clips[0], fps=5.0)
     assert not swapped(slow.keypoints, HUMAN36M, 5.0)
     assert not swapped(points, HUMAN36M, 25.0) and not swapped(points[:2], HUMAN36M, 25.0)
+
+
+@pytest.mark.parametrize("temporal", [False, True])
+def test_swapped_legs_are_told_once(run, tmp_path, temporal):
+    points = keypoints(40)
+    points[20:23, [1, 2, 3, 4, 5, 6]] = points[20:23][:, [4, 5, 6, 1, 2, 3]]
+    np.savez(tmp_path / "in.npz", keypoints=points, fps=25)
+    summary = lift(run, tmp_path / "in.npz", tmp_path / "o.npz", device="cpu", temporal=temporal)
+    code = "swapped" if temporal else "swapped-left-so"
+    assert summary["codes"].count(code) == 1
+    assert all(finding["code"] != "swapped-sides" for finding in summary["findings"])
 
 
 NEVER = [2, 3, 5, 6]

@@ -46,6 +46,7 @@ for command in (
     prepare.keypoints,
 ):
     prepare_app.command()(command)
+prepare_app.command("3dhp")(prepare.mpi_inf_3dhp)
 for command in (
     inspect.inspect,
     results.evaluate,

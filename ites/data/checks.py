@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.clips import Clip, Clips, KeypointReader, cut
+from ites.data.clips import Clip, Clips, cut
 from ites.data.joint_orders import ORDERS, bones_of, misfit
 from ites.errors import ItesError
 from ites.pose.skeleton import HUMAN36M, Skeleton
@@ -175,8 +175,20 @@ def check_array(keypoints: Floats, name: str = "") -> list[Finding]:
     return found + list(_units(points, seen, name)) + list(_zeros(placeholder, name))
 
 
+class Reader(Protocol):
+    """What `ites.data.keypoint_reader.KeypointReader` offers here."""
+
+    lengths: list[int]
+
+    def read(self, chosen: slice) -> Clips:
+        """The clips of a slice."""
+
+    def sources(self, chosen: slice) -> list[tuple[Floats, str]]:
+        """Of each its array before mapping and the layout of that; nothing where unknown."""
+
+
 def check_reader(
-    reader: KeypointReader,
+    reader: Reader,
     chosen: slice = slice(None),
     prior: Density | None = None,  # noqa: B008
 ) -> list[Finding]:
@@ -190,7 +202,7 @@ def check_reader(
     )
 
 
-def check_sample(reader: KeypointReader, frames: int = 50_000) -> list[Finding]:
+def check_sample(reader: Reader, frames: int = 50_000) -> list[Finding]:
     """Say what is implausible about about so many frames of a file, of clips evenly chosen."""
     step = max(1, sum(reader.lengths) // frames)
     found = []
@@ -287,18 +299,16 @@ def _third_column(third: NDArray[np.float64], name: str) -> list[Finding]:
 
 def _units(points: Floats, seen: Bools, name: str) -> Iterator[Finding]:
     """Coordinates that cannot be pixels; points (T, J, 2)."""
-    placed = seen & (points != 0).any(-1)
-    if not placed.any():
+    rows = np.flatnonzero(seen.sum(1) > 2)
+    rows = rows[:: max(1, len(rows) // 500)]  # a sample tells
+    points, placed = points[rows], seen[rows] & (points[rows] != 0).any(-1)
+    rows = placed.sum(1) > 2
+    if not rows.any():
         return
     all_seen = points[placed]
-    several = placed.sum(1) > 2
-    if not several.any():
-        return
-    mask = placed[several, :, None]
-    extent = points[several].max(1, initial=-np.inf, where=mask)
-    extent = extent - points[several].min(1, initial=np.inf, where=mask)
+    mask, several = placed[rows, :, None], points[rows]
+    extent = np.where(mask, several, -np.inf).max(1) - np.where(mask, several, np.inf).min(1)
     size = float(np.median(_length(extent)))  # of a body, in a typical frame
-    all_seen = all_seen[:: max(1, len(all_seen) // 10_000)]
     low, high = np.quantile(all_seen, [0.01, 0.99], axis=0)
     data = {"size": size, "low": low.tolist(), "high": high.tolist()}
     if size == 0:

@@ -15,7 +15,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.clips import Clip, Clips, KeypointReader, fill_missing, seen_joints
+from ites.data.clips import Clip, Clips, fill_missing, seen_joints
+from ites.data.keypoint_reader import KeypointReader
 from ites.data.store import CHUNK, FARTHEST, skeleton_of
 from ites.data.store import FORMAT as STORE_FORMAT
 from ites.errors import ItesError

@@ -211,7 +211,7 @@ def _own_sides(
         return clip, []
     keypoints, frames = clip.keypoints.copy(), np.unique(np.concatenate([f for *_, f in found]))
     for left, right, at in found:
-        both, other = [*left, *right], [*right, *left]
+        both, other = np.array([*left, *right]), np.array([*right, *left])
         keypoints[np.ix_(at, both)] = clip.keypoints[np.ix_(at, other)]
     ends = ", ".join(skeleton.joints[left[-1]] for left, *_ in found)
     what = "exchanged" if mend else "left so"

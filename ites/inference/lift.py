@@ -11,8 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,9 @@ import torch
 from numpy.typing import NDArray
 
 from ites.data.checks import Density, Finding, check_reader, refuse, summarise
-from ites.data.clips import Clip, Clips, KeypointReader, cut, seen_joints
+from ites.data.clips import Clip, Clips, cut, seen_joints
 from ites.data.corrections import Corrections
+from ites.data.keypoint_reader import KeypointReader
 from ites.data.lifted import ClipsWriter, read_clips, read_settings, write_clips
 from ites.errors import ItesError
 from ites.inference.assume import (
@@ -41,7 +41,8 @@ from ites.models.trust import DOUBT, Judgement, Trust
 from ites.pose import geometry
 from ites.pose.missing import unknown
 from ites.pose.smoothing import SMOOTHERS
-from ites.runs.checkpoint import Model, load_model
+from ites.runs.checkpoint import Model, load_model, load_trust
+from ites.system.arithmetic import arithmetic
 from ites.system.lock import lock
 from ites.system.overlap import overlap
 from ites.system.parts import Parts
@@ -150,7 +151,7 @@ def lift(
     ranks = Ranks.here()
     where = pick_device(device or "auto", ranks)
     model, metadata = load_model(run, stage, where)
-    judge = Trust.of(run, metadata.kind, where) if trust else None
+    judge = load_trust(run, metadata.kind, where) if trust else None
     batch_size = batch_size or batch_size_for(where, model.skeleton)
     with (
         arithmetic(precision),
@@ -165,7 +166,7 @@ def lift(
             min_confidence=min_confidence,
             corrections=corrections,
         ) as reader,
-        _only_writer(out) if ranks.main else nullcontext(),
+        _only_writer(out) if ranks.is_main else nullcontext(),
     ):
         if reader.skeleton.parents != model.skeleton.parents:
             raise ItesError(
@@ -221,10 +222,10 @@ def lift(
                 "processes": ranks.count,
                 "request": parts.request,
             }
-            if ranks.main:
+            if ranks.is_main:
                 summary = lifting.join(out, summary)
-    ranks.part()
-    return {**summary, "out": str(out)} if ranks.main else {}
+    ranks.leave()
+    return {**summary, "out": str(out)} if ranks.is_main else {}
 
 
 @dataclass(frozen=True)
@@ -264,19 +265,19 @@ class _Lifting:
         Returns:
             How many poses all ranks lifted, in how many seconds.
         """
-        if ranks.main:
+        if ranks.is_main:
             self.parts.begin(resume)
-        ranks.any(False, self.device)
+        ranks.barrier(self.device)
         todo = self.parts.missing()
-        ranks.any(False, self.device)  # none writes before all have looked
+        ranks.barrier(self.device)  # none writes before all have looked
         start = time.perf_counter()
         try:
             overlap(map(self.read, todo[ranks.share(len(todo))]), self.compute, self.write)
         except BaseException:
-            if not ranks.several and len(self.parts.missing()) == self.parts.count:
+            if not ranks.distributed and len(self.parts.missing()) == self.parts.count:
                 self.parts.remove()
             raise
-        ranks.any(False, self.device)
+        ranks.barrier(self.device)
         poses = sum(sum(self.reader.lengths[self.portions[index]]) for index in todo)
         return poses, time.perf_counter() - start
 
@@ -350,10 +351,12 @@ def _density(judge: Trust, device: torch.device) -> Density:
     return density
 
 
-def _is_told(finding: Finding, notes: list[str]) -> bool:
+def _is_told(finding: Finding, notes: list[Note]) -> bool:
     """Whether a note of the lifting already says so: it exchanges sides itself, or could."""
-    told = f"{finding.clip}: left and right look swapped"
-    return finding.code == "swapped-sides" and any(note.startswith(told) for note in notes)
+    told = ("swapped", "swapped-left-so")
+    return finding.code == "swapped-sides" and any(
+        note.code in told and note.text.startswith(f"{finding.clip}:") for note in notes
+    )
 
 
 def _only_writer(out: str | os.PathLike[str]) -> AbstractContextManager[None]:
@@ -391,17 +394,6 @@ def _judged(judge: Trust | None, model: Model, run: str | os.PathLike[str]) -> l
 
 def _metres(body_size: float) -> Note:
     return Note("body-size", f"metres by a mean of {body_size:g} m from root to head, assumed")
-
-
-@contextmanager
-def arithmetic(precision: str) -> Iterator[None]:
-    """TF32 in matrix products where "tf32" asks for it, and nowhere else."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def make_consistent(

@@ -77,7 +77,7 @@ def one_euro(values: Floats, fps: float) -> Floats:
         return 1 / (1 + fps / (2 * math.pi * cutoff))
 
     smooth = values.astype(np.float64)
-    known = np.isfinite(values).all(-1)
+    known = np.asarray(np.isfinite(values).all(-1))
     speed = np.zeros(smooth.shape[1:])
     for t in range(1, len(values)):
         goes_on = (known[t] & known[t - 1])[:, None]

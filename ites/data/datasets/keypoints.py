@@ -152,5 +152,6 @@ def _camera(clip: Clip, field_of_view: float | None) -> Camera:
     fx, fy = clip.focal_length or (wide, wide)
     assumed = clip.focal_length is None and field_of_view is None
     name = f"{width}x{height} f{fx:.6g},{fy:.6g}{' assumed' * assumed}"
-    known = {"width": width, "height": height} if clip.image_size else {}
-    return Camera(name, (fx, fy), (width / 2, height / 2), assumed=assumed, **known)
+    known = clip.image_size or (0, 0)
+    centre = (width / 2, height / 2)
+    return Camera(name, (fx, fy), centre, width=known[0], height=known[1], assumed=assumed)

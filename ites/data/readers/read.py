@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from ites.data.clips import stored_clips, stored_sequences
 from ites.data.datasets.npz import load_npz as load_pickled
 from ites.data.readers import (
     alphapose,
@@ -27,6 +28,7 @@ from ites.data.readers import (
 from ites.data.readers.assemble import assemble
 from ites.data.readers.frames import natural
 from ites.data.readers.recording import Detections, Frame, Recording, Source, numbers
+from ites.data.store import PoseStore
 from ites.errors import ItesError, shorten
 from ites.pose.skeleton import HUMAN36M, Skeleton
 from ites.system.files import load_json, load_npy, load_npz, reading, require_file
@@ -81,7 +83,7 @@ def read(
     if path.is_dir():
         return _folder(path, options)
     path = require_file(path)
-    with reading(path, EXPECTED):
+    with reading(path, EXPECTED), np.errstate(all="ignore"):
         found = _file(path)
         if isinstance(found, Recording):
             return found
@@ -207,7 +209,7 @@ def _folder(path: Path, options: dict[str, Any]) -> Recording:
     empty: list[Frame] = []
     recordings: list[Recording] = []
     for file in files:
-        with reading(file, EXPECTED):
+        with reading(file, EXPECTED), np.errstate(all="ignore"):
             found: Detections | Recording | None = None
             if file.suffix.lower() == ".json":
                 content = load_json(file)
@@ -262,10 +264,8 @@ def _joined(recordings: list[Recording]) -> Recording:
 
 def _store(path: Path) -> Recording:
     """All clips of a pose store."""
-    from ites.data.clips import KeypointReader  # a store needs no reader of this room
-
-    with KeypointReader(path) as reader:
-        clips = reader.read()
+    with PoseStore(path) as store:
+        clips = stored_clips(store, stored_sequences(store, None))
     names = clips.skeleton.joints
     sources = [
         Source(
