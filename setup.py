@@ -1,7 +1,8 @@
 """Builds the compiled backends.
 
-``ites._C`` (C++, CPU) is always built; ``ites._C_cuda`` where nvcc is found, GPU or not. Both use
-LibTorch's stable ABI, so that one binary loads under every torch from 2.11 on.
+``ites._C`` (C++, CPU) is built on Linux; ``ites._C_cuda`` where nvcc is found, GPU or not. Both use
+LibTorch's stable ABI, so that one binary loads under every torch from 2.11 on. On other systems the
+package is pure Python.
 
 Environment:
     ITES_NO_EXT=1          pure Python, nothing compiled
@@ -17,6 +18,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -88,7 +90,7 @@ def default_jobs() -> int:
 
 
 def extensions() -> tuple[list[Extension], dict]:
-    if os.environ.get("ITES_NO_EXT") == "1":
+    if os.environ.get("ITES_NO_EXT") == "1" or not sys.platform.startswith("linux"):
         return [], {}
 
     import pybind11

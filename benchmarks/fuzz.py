@@ -508,7 +508,7 @@ def _read_lifted(path: Path) -> None:
 
 
 def _read_keypoints(path: Path) -> None:
-    from ites.data.clips import read_keypoints
+    from ites.data.keypoint_reader import read_keypoints
 
     read_keypoints(path)
 

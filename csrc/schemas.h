@@ -23,12 +23,6 @@ constexpr const char* rotation_schemas[] = {
     "equivariance_distance_backward(Tensor grad, Tensor joints, Tensor points, Tensor depth, "
     "Tensor rotations, Tensor? elevation, Tensor? spread, int samples, int axes, "
     "float max_angle, float distance) -> (Tensor, Tensor, Tensor, Tensor)",
-    "return_distance(Tensor points, Tensor depth, Tensor target, Tensor rotations, "
-    "Tensor? elevation, Tensor? spread, int samples, int axes, float max_angle, "
-    "float distance) -> Tensor",
-    "return_distance_backward(Tensor grad, Tensor points, Tensor depth, Tensor target, "
-    "Tensor rotations, Tensor? elevation, Tensor? spread, int samples, int axes, "
-    "float max_angle, float distance) -> (Tensor, Tensor, Tensor)",
 };
 
 constexpr const char* dictionary_schemas[] = {

@@ -15,7 +15,10 @@ _HOMES = {
     "Skeleton": "pose.skeleton",
     "Student": "models",
     "Teacher": "models",
+    "evaluate": "evaluation.evaluate",
+    "lift": "inference.lift",
     "load_model": "runs.checkpoint",
+    "view": "show.view",
 }
 
 __all__ = ["__version__", *_HOMES]

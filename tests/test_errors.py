@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -22,7 +23,8 @@ from ites.data.synthetic.synthetic import prepare_synthetic
 from ites.errors import ItesError
 from ites.models import Teacher
 from ites.pose.skeleton import HUMAN36M
-from ites.runs.checkpoint import Metadata, load_model, save_model, weights_file
+from ites.runs.checkpoint import Metadata, load_model, save_model
+from ites.runs.folder import RunFolder
 from ites.system.lock import lock
 
 ROOT = Path(__file__).parents[1]
@@ -66,7 +68,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
     model = Teacher(HUMAN36M, width=16, blocks=1, atoms=3)
-    save_model(weights_file(run, "teacher"), model, Metadata("teacher", HUMAN36M, 1.0))
+    save_model(RunFolder(run).weights("teacher"), model, Metadata("teacher", HUMAN36M, 1.0))
     return run
 
 
@@ -260,3 +262,46 @@ def test_the_store_is_whole_or_absent(tmp_path: Path, mounted: Callable[[str], P
     assert (disk / "x.h5").read_bytes() == before
     with PoseStore(disk / "x.h5") as store:
         assert len(store) > 1000
+
+
+KILLED = """
+import os, signal, sys
+from ites.cli.main import main
+left, fsync = int(sys.argv.pop(1)), os.fsync
+def count(handle):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    fsync(handle)
+os.fsync = count
+main()
+"""
+
+
+@pytest.mark.parametrize("command, moment", [("prepare", 1), *(("lift", n) for n in (1, 3, 5, 6))])
+def test_killed_at_a_write_leaves_nothing_after_the_next_call(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, moment: int
+) -> None:
+    """Each file is written with two calls of fsync: of the file, then of its folder."""
+    out = tmp_path / "out.h5"
+    if command == "prepare":
+        arguments = ["prepare", "synthetic", "--poses", "400", "--out", str(out)]
+        inputs = set()
+    else:
+        source = keypoints(tmp_path / "k.npy", 10)
+        arguments = ["lift", str(teacher), str(source), "-o", str(out)]
+        inputs = {source}
+    code = subprocess.run(
+        [sys.executable, "-c", KILLED, str(moment), *arguments],
+        env=ENVIRONMENT,
+        capture_output=True,
+        timeout=300,
+    ).returncode
+    assert code == -signal.SIGKILL
+    assert set(tmp_path.iterdir()) != inputs  # it left something
+    assert out.exists() == (moment == 6)
+    assert here(capsys, *arguments)[0] == 0
+    assert set(tmp_path.iterdir()) == {*inputs, out}
+    with h5py.File(out) as file:
+        assert file.attrs["format"] in ("ites-lifted", "ites-pose-store")

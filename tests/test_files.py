@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from ites.errors import LIMIT, ItesError, shorten
-from ites.system.files import load_json, load_npy, load_npz, reading, remove_orphans, replacing
+from ites.system.files import atomic_write, load_json, load_npy, load_npz, reading, remove_orphans
 from ites.system.hdf5 import H5Writer
 from ites.system.parts import Parts
 
@@ -223,7 +223,7 @@ def test_orphans_of_dead_processes_are_removed(tmp_path: Path) -> None:
     for path in (dead, alive, reused, *foreign):
         path.write_text("half")
     os.utime(reused, (0, 0))  # before the process with this number began
-    with replacing(tmp_path / "new.txt") as temporary:
+    with atomic_write(tmp_path / "new.txt") as temporary:
         temporary.write_text("whole")
     assert not dead.exists() and not reused.exists()
     assert alive.exists() and all(path.exists() for path in foreign)
@@ -256,7 +256,7 @@ def test_a_file_reaches_the_disk_before_its_name_does(
 
     monkeypatch.setattr(os, "fsync", note_fsync)
     monkeypatch.setattr(os, "replace", note_replace)
-    with replacing(tmp_path / "new" / "x.txt") as temporary:
+    with atomic_write(tmp_path / "new" / "x.txt") as temporary:
         temporary.write_text("whole")
     assert done == ["file", "name", "folder"]
 
@@ -272,7 +272,7 @@ def test_a_full_disk_leaves_the_old_file(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, step, full)
-    with pytest.raises(OSError, match="No space left") as caught, replacing(path) as temporary:
+    with pytest.raises(OSError, match="No space left") as caught, atomic_write(path) as temporary:
         temporary.write_text("new")
     assert caught.value.filename == str(path)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
@@ -303,7 +303,7 @@ FULL = """
 import errno, os, sys
 from tests.test_files import fill
 from ites.system import hdf5
-from ites.system.files import replacing
+from ites.system.files import atomic_write
 left, write = int(sys.argv[2]), os.write
 def full(handle, data):
     global left
@@ -314,7 +314,7 @@ def full(handle, data):
     return count
 hdf5.os.write = full
 try:
-    with replacing(sys.argv[1]) as temporary, hdf5.H5Writer(temporary) as writer:
+    with atomic_write(sys.argv[1]) as temporary, hdf5.H5Writer(temporary) as writer:
         fill(writer, 5000)
 except OSError as error:
     print(error.errno == errno.ENOSPC, error.filename == sys.argv[1])

@@ -8,6 +8,7 @@ from op_contract import FORK, HAND, KERNELS, Arguments, OpContract, device_of, r
 
 from ites import ops
 from ites.ops import Graph
+from ites.ops import graph as graph_module
 from ites.ops.backends import INTERPRETED
 from ites.pose.skeleton import HUMAN36M
 
@@ -17,6 +18,31 @@ CPU = torch.device("cpu")
 def normal(*shape, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def _set(at, value):
+    def change(table):
+        table.view(-1)[at] = value
+        return table
+
+    return change
+
+
+BAD_TABLES = [
+    ("row_start", lambda t: t.long(), "graph.row_start must be contiguous int32 on cpu, got"),
+    ("row_start", _set(0, 1), "graph.row_start must ascend from 0 to the 49 edges, got"),
+    ("row_start", _set(3, 2**31 - 1), "graph.row_start must ascend from 0"),
+    ("row_start", _set(-1, 48), "graph.row_start must ascend from 0"),
+    ("row_start", lambda t: t[:0], "graph.row_start must ascend from 0"),
+    ("columns", _set(4, -1), "graph.columns must ascend in each row, from 0 to 16 at most, got"),
+    ("columns", _set(-1, 17), "graph.columns must ascend in each row"),
+    ("columns", lambda t: t.flip(0), "graph.columns must ascend in each row"),
+    ("columns", lambda t: t.repeat_interleave(2)[::2], "graph.columns must be contiguous"),
+    ("columns", lambda t: t.to("meta"), "graph.columns must be contiguous int32 on cpu, got"),
+    ("pairs", _set(0, -1), "graph.pairs must be joints 0 to 16, got"),
+    ("pairs", _set(3, 17), "graph.pairs must be joints 0 to 16, got"),
+    ("pairs", lambda t: t[:, :1], r"graph.pairs must have shape \(P, 2\), got"),
+]
 
 
 class GraphMix(OpContract):
@@ -125,6 +151,38 @@ class TestGraphMix(GraphMix):
         with pytest.raises(TypeError, match="must be floating, got torch.int64"):
             ops.graph_mix(**{**sample, "features": sample["features"].long()})
 
+    @pytest.mark.parametrize("backend", ("reference", "cpp"))
+    @pytest.mark.parametrize("table, wrong, message", BAD_TABLES)
+    def test_bad_tables_are_refused(self, backend, table, wrong, message):
+        require(backend, self.op)
+        sample = self.sample(2, HUMAN36M)
+        graph = sample["graph"]
+        bad = graph._replace(**{table: wrong(getattr(graph, table).clone())})
+        with pytest.raises((ValueError, TypeError), match=message):
+            ops.graph_mix(**{**sample, "graph": bad}, backend=backend)
+
+    def test_a_table_is_checked_again_once_it_was_written_to(self):
+        sample = self.sample(2, HUMAN36M)
+        sample["graph"] = Graph(*(table.clone() for table in sample["graph"]))
+        ops.graph_mix(**sample)
+        sample["graph"].columns[0] = 99
+        with pytest.raises(ValueError, match="graph.columns must ascend"):
+            ops.graph_mix(**sample)
+
+    def test_a_table_is_read_once(self, monkeypatch):
+        sample, calls = self.sample(2, HUMAN36M), []
+        sample["graph"] = Graph(*(table.clone() for table in sample["graph"]))
+        real = graph_module._check_entries
+        monkeypatch.setattr(
+            graph_module, "_check_entries", lambda *a: (calls.append(a[0]), real(*a))
+        )
+        for _ in range(3):
+            ops.graph_mix(**sample)
+        assert len(calls) == 1
+        known = len(graph_module._valid)
+        del sample
+        assert len(graph_module._valid) == known - 1  # and forgotten with the table
+
 
 class TestGraphProjectMix(GraphMix):
     """The product and the mixing in one, and the same two one after the other."""
@@ -193,22 +251,6 @@ class TestGraphMixWithoutAttention(GraphMix):
     attended, padding = 0, 0
 
 
-class TestNonLocal(OpContract):
-    op = "graph_mix"
-
-    @staticmethod
-    def call(arguments: Arguments, backend: str):
-        return (ops.non_local(**arguments, backend=backend),)
-
-    def sample(self, batch, skeleton):
-        return {
-            "projected": normal(batch, skeleton.num_joints, 2 * 6 + 1).requires_grad_(),
-            "phi_weight": normal(6, seed=1).requires_grad_(),
-            "bias": normal(7, seed=2).requires_grad_(),
-            "graph": ops.graph_of(skeleton, CPU),
-        }
-
-
 class TestSemanticGraphConv(OpContract):
     op = "graph_mix"
     called = {"cpp": "graph_project_mix"}
@@ -252,11 +294,7 @@ def test_convolution_by_dense_matrices(skeleton):
 
 def test_non_local_by_loops():
     """Each pair of joint and pooled position by itself."""
-    sample = {
-        n: t.detach() if isinstance(t, torch.Tensor) else t
-        for n, t in TestNonLocal().sample(2, HUMAN36M).items()
-    }
-    projected, v, bias = sample["projected"], sample["phi_weight"], sample["bias"]
+    projected, v, bias = normal(2, 17, 2 * 6 + 1), normal(6, seed=1), normal(7, seed=2)
     expected = torch.zeros(2, 17, 6, dtype=torch.float64)
     for pose in range(2):
         for joint in range(17):
@@ -265,7 +303,11 @@ def test_non_local_by_loops():
                 phi = torch.maximum(projected[pose, a, 6:12], projected[pose, b, 6:12])
                 affinity = (projected[pose, joint, 12] + v @ phi + bias[6]).relu()
                 expected[pose, joint] += affinity / len(HUMAN36M.pooling) * g
-    torch.testing.assert_close(ops.non_local(**sample, backend="reference"), expected)
+    graph, no_logits = ops.graph_of(HUMAN36M, CPU), normal(len(HUMAN36M.edges)) * 0
+    for backend in ("reference", "cpp"):
+        require(backend, "graph_mix", torch.float64)
+        ours = ops.graph_mix(projected, no_logits, bias, graph, 0, v, backend=backend)[1]
+        torch.testing.assert_close(ours, expected)
 
 
 def test_convolution_by_message_passing():

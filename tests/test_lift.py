@@ -1,5 +1,6 @@
 """Lifting, clips and lifted files: what is read, assumed, lifted and written."""
 
+import doctest
 import math
 import os
 import subprocess
@@ -11,23 +12,27 @@ import numpy as np
 import pytest
 import torch
 
-from ites.data.clips import Clip, Clips, fill_missing, read_keypoints, seen_joints
+import ites
+from ites.data.clips import Clip, Clips, fill_missing, seen_joints
 from ites.data.datasets.keypoints import prepare_keypoints
+from ites.data.keypoint_reader import read_keypoints
 from ites.data.lifted import read_clips, write_clips
 from ites.data.store import PoseStoreWriter
 from ites.errors import ItesError
 from ites.inference.assume import (
+    BODY_SIZE,
     assume_camera,
     from_field_of_view,
     metres_per_unit,
     network_input,
 )
-from ites.inference.lift import cut, lift, lift_clips
+from ites.inference.lift import cut, lift, make_consistent, to_clips
 from ites.models import Student, Teacher, fold_norms
 from ites.models.predict import batch_size_for, lift_points
 from ites.pose.camera import human36m_cameras
 from ites.pose.missing import impossible, robust_mean
 from ites.pose.skeleton import HUMAN36M, Skeleton
+from ites.pose.smoothing import SMOOTHERS
 from ites.pose.swaps import swapped
 from ites.runs.checkpoint import Metadata, load_model, save_model
 
@@ -66,6 +71,16 @@ def run(tmp_path_factory):
 def flat(points):
     """A lifter: everything at the root's depth, 5 units away."""
     return torch.cat([5 * points, torch.zeros_like(points[..., :1])], -1)
+
+
+def lift_clips(pose, clips, training_scale, *, scale="auto", temporal=False, batch_size=None):
+    """Clips lifted in memory by a `pose`, and the notes."""
+    clips, points, assumed = network_input(clips, training_scale, scale, temporal)
+    lifted = lift_points(pose, points, clips.skeleton, batch_size)
+    if temporal:
+        lifted = make_consistent(clips, points, lifted)
+    notes = [note.text for note in assumed.all_notes()]
+    return to_clips(clips, lifted, BODY_SIZE), notes
 
 
 def clips_of(array, **more):
@@ -115,7 +130,7 @@ def test_coco_is_converted(tmp_path):
         ({"keypoints": np.zeros((2, 17))}, r"shape \(T, J, 2\) or \(T, J, 3\), got float64 of"),
         ({"keypoints": np.zeros((0, 17, 2))}, "no frame"),
         ({"keypoints": np.zeros((2, 16, 2))}, r"expected 17 joints per frame \(human36m\), got 16"),
-        ({"keypoints": np.zeros((2, 17, 2)), "fps": -1.0}, "fps must be positive"),
+        ({"keypoints": np.zeros((2, 17, 2)), "fps": -1.0}, "fps must be positive and finite"),
         ({"keypoints": np.zeros((2, 17, 2)), "image_size": 5}, "image_size must hold 2 numbers"),
         ({"keypoints": np.zeros((2, 17, 2)), "confidence": np.zeros(2)}, "confidence must have"),
         ({"keypoints": np.array([{}])}, "plain array of numbers"),
@@ -150,7 +165,7 @@ def test_a_camera_given_replaces_the_files():
     (clip,) = clips.clips
     assert clip.focal_length == pytest.approx((500, 500))
     assert (clip.image_size, clip.fps) == ((1000, 800), 50.0)
-    assert notes == ["focal length 500 px: 90 degrees over 1000 px of image"]
+    assert notes == [("focal-length", "focal length 500 px: 90 degrees over 1000 px of image")]
     clips, notes = assume_camera(clips_of(keypoints()), 800.0)
     assert clips.clips[0].focal_length == (800, 800) and notes == []
     with pytest.raises(ItesError, match="not both"):
@@ -161,7 +176,7 @@ def test_a_camera_given_replaces_the_files():
 
 def test_an_unknown_rate_is_assumed_and_told():
     clips, notes = assume_camera(Clips(HUMAN36M, [Clip("a", keypoints())]))
-    assert clips.clips[0].fps == 25 and notes == ["25 frames a second, assumed (--fps)"]
+    assert clips.clips[0].fps == 25 and notes == [("fps-assumed", "25 frames per second, assumed")]
 
 
 def test_missing_joints_are_filled_in_time():
@@ -184,7 +199,7 @@ def test_a_wild_keypoint_counts_as_missing_and_is_told():
     assert np.argwhere(ready.clips[0].confidence == 0).tolist() == [[5, 10], [7, 3]]
     assert (
         "a: 2 impossible keypoints count as missing, the first in frame 5: head at (1e+06, -1e+06)"
-        in assumed.notes
+        in [note.text for note in assumed.notes]
     )
     rest = np.delete(np.arange(12), [5, 7])
     np.testing.assert_allclose(flat_[rest], expected[rest], rtol=0.02)
@@ -231,14 +246,25 @@ def test_swapped_legs_are_told_and_exchanged_where_clips_are_taken_as_wholes():
     clips = clips_of(wrong)
     told, _, assumed = network_input(clips, 1.5)
     np.testing.assert_array_equal(told.clips[0].keypoints, wrong)
-    (note,) = (line for line in assumed.notes if "swapped" in line)
+    (note,) = (text for code, text in assumed.notes if code == "swapped-left-so")
     assert note.startswith("a: left and right look swapped in 4 frames from 20 on (left_ankle, le")
     mended, _, assumed = network_input(clips, 1.5, mend=True)
     np.testing.assert_array_equal(mended.clips[0].keypoints, points)
-    assert any(line.endswith("exchanged") for line in assumed.notes)
+    assert any(text.endswith("exchanged") for _, text in assumed.notes)
     slow = replace(clips.clips[0], fps=5.0)
     assert not swapped(slow.keypoints, HUMAN36M, 5.0)
     assert not swapped(points, HUMAN36M, 25.0) and not swapped(points[:2], HUMAN36M, 25.0)
+
+
+@pytest.mark.parametrize("temporal", [False, True])
+def test_swapped_legs_are_told_once(run, tmp_path, temporal):
+    points = keypoints(40)
+    points[20:23, [1, 2, 3, 4, 5, 6]] = points[20:23][:, [4, 5, 6, 1, 2, 3]]
+    np.savez(tmp_path / "in.npz", keypoints=points, fps=25)
+    summary = lift(run, tmp_path / "in.npz", tmp_path / "o.npz", device="cpu", temporal=temporal)
+    code = "swapped" if temporal else "swapped-left-so"
+    assert summary["codes"].count(code) == 1
+    assert all(finding["code"] != "swapped-sides" for finding in summary["findings"])
 
 
 NEVER = [2, 3, 5, 6]
@@ -342,10 +368,7 @@ def test_without_a_camera_the_focal_length_does_not_matter():
         np.testing.assert_allclose(
             clips.clips[0].positions, lifted[0][0].clips[0].positions, rtol=1e-5, atol=1e-6
         )
-    assert lifted[1][1][0] == (
-        "focal length 615 px, assumed: 55 degrees over 640 px of image "
-        "(--focal-length or --field-of-view)"
-    )
+    assert lifted[1][1][0] == ("focal length 615 px, assumed: 55 degrees over 640 px of image")
     assert "keypoints' extent" in lifted[0][1][0]
 
 
@@ -353,7 +376,7 @@ def test_people_of_another_size_are_told():
     clips = clips_of(keypoints(), focal_length=(1000.0, 1000.0))
     assert not any("times as large" in note for note in lift_clips(flat, clips, 1.5)[1])
     (note,) = (note for note in lift_clips(flat, clips, 4.5)[1] if "times as large" in note)
-    assert "--scale clip" in note
+    assert "each clip's own scale" in note
 
 
 def test_metres_come_from_the_body_and_stay_while_walking_up():
@@ -435,8 +458,41 @@ def test_another_skeleton_is_refused(run, tmp_path):
 @pytest.mark.parametrize("wrong", [{"fps": 0}, {"batch_size": 0}, {"body_size": -1.0}])
 def test_arguments_out_of_range_are_refused(run, tmp_path, wrong):
     np.save(tmp_path / "a.npy", keypoints())
-    with pytest.raises(ItesError, match=f"{next(iter(wrong))} must be positive"):
+    with pytest.raises(ItesError, match=f"{next(iter(wrong))} must be positive and finite"):
         lift(run, tmp_path / "a.npy", tmp_path / "out.npz", **wrong)
+
+
+@pytest.mark.parametrize("smooth", ["savitzky-golay", "one-euro"])
+def test_a_lifted_clip_is_smoothed(run, tmp_path, smooth):
+    np.savez(tmp_path / "in.npz", keypoints=keypoints(30), fps=25)
+    lift(run, tmp_path / "in.npz", tmp_path / "a.npz", device="cpu")
+    summary = lift(run, tmp_path / "in.npz", tmp_path / "b.npz", device="cpu", smooth=smooth)
+    assert f"smoothed in time: {smooth}" in summary["notes"]
+    rough, fine = (read_clips(tmp_path / f"{name}.npz").clips[0].positions for name in "ab")
+    np.testing.assert_array_equal(fine, SMOOTHERS[smooth](rough, 25.0))
+    with pytest.raises(ItesError, match="smooth must be one of savitzky-golay, one-euro, got 'x'"):
+        lift(run, tmp_path / "in.npz", tmp_path / "c.npz", smooth="x")
+
+
+@pytest.mark.parametrize("function", [ites.lift, ites.evaluate, ites.view])
+def test_the_example_of_a_public_function_runs_as_written(run, tmp_path, monkeypatch, function):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/mine").symlink_to(run)
+    np.savez("clip.npz", keypoints=keypoints(), fps=25)
+    with PoseStoreWriter("store.h5", HUMAN36M) as writer:
+        writer.add_camera("c", human36m_cameras("S9")[0])
+        joints = motion(15)
+        writer.add(
+            human36m_cameras("S9")[0].project(joints), camera="c", subject="S9", action="walk",
+            split="test", fps=20.0, positions=joints,
+        )  # fmt: skip
+    if function is ites.view:
+        pytest.importorskip("plotly", reason="pip install 'ites[view]'")
+        ites.lift("runs/mine", "clip.npz", "clip3d.npz")
+    (example,) = doctest.DocTestFinder(recurse=False).find(function, function.__name__)
+    result = doctest.DocTestRunner().run(example)
+    assert result.attempted >= 2 and not result.failed
 
 
 # Many clips
@@ -482,7 +538,9 @@ def test_portions_give_what_one_piece_gives(run, tmp_path, monkeypatch):
             out = tmp_path / f"out.{ending}"
             summary = lift(run, store, out, device="cpu", batch_size=1, trust=False)
             assert (summary["poses"], summary["clips"]) == (28, 4)
-            assert summary["notes"] == notes
+            *told, metres = summary["notes"]
+            assert told == notes and metres.startswith("metres by a mean of 0.72 m")
+            assert summary["codes"] == ["size", "body-size"]
             same(read_clips(out), simple)
     assert {p.name for p in tmp_path.iterdir()} == {"s.h5", "out.h5", "out.npz"}
 

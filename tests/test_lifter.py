@@ -5,10 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_lift import clips_of, keypoints
+from test_lift import clips_of, keypoints, lift_clips
 
 from ites.errors import ItesError
-from ites.inference.lift import lift_clips
 from ites.inference.stream import Lifter
 from ites.models import Student, Teacher
 from ites.pose.skeleton import HUMAN36M

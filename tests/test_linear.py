@@ -73,9 +73,17 @@ class TestLinear(OpContract):
             for ours, theirs in zip(grads, plain, strict=True):
                 torch.testing.assert_close(ours, theirs)
 
-    def test_a_mixed_dtype_is_pytorchs(self):
-        with pytest.raises(RuntimeError, match="dtype"):
-            ops.linear(torch.ones(32, 6), torch.ones(4, 6, dtype=torch.float64))
+    @pytest.mark.parametrize("rows", (2, 32))
+    @pytest.mark.parametrize("backend", ("reference", "cpp"))
+    def test_a_mixed_dtype_is_refused(self, rows, backend):
+        x, weight = torch.ones(rows, 6), torch.ones(4, 6)
+        with pytest.raises(TypeError, match="linear: weight must be torch.float32 on cpu like x"):
+            ops.linear(x, weight.double(), backend=backend)
+        with pytest.raises(TypeError, match="linear: bias must be torch.float32 on cpu like x"):
+            ops.linear(x, weight, torch.ones(4, dtype=torch.float64), backend=backend)
+        with torch.autocast("cpu", torch.bfloat16):  # gives them one dtype
+            y = ops.linear(x, weight, torch.ones(4, dtype=torch.bfloat16))
+        assert y.dtype == torch.bfloat16
 
     def test_refusals(self):
         with pytest.raises(ValueError, match=r"linear: weight must have shape \(M, 6\)"):

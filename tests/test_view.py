@@ -16,7 +16,9 @@ from ites.data.store import PoseStoreWriter
 from ites.errors import ItesError
 from ites.pose.camera import Camera
 from ites.pose.skeleton import HUMAN36M
-from ites.show.view import bones_by_side, box, choose, pack, to_truth, view, window
+from ites.show.scene import bones_by_side, box, choose, to_truth, window
+from ites.show.view import view
+from ites.show.viewer import pack
 
 pytest.importorskip("plotly", reason="pip install 'ites[view]'")
 
@@ -221,6 +223,72 @@ def test_pack_keeps_the_values():
     np.testing.assert_allclose(data.reshape(7, 3), values, atol=np.abs(values).max() / 65000)
     assert pack(None) is None
     assert pack(np.zeros(2))["step"] == 1.0
+
+
+def test_what_is_not_known_is_packed_as_such():
+    packed = pack(np.array([1.0, np.nan, -0.5, np.inf]))
+    whole = np.frombuffer(base64.b64decode(packed["data"]), "<i2")
+    assert whole[[1, 3]].tolist() == [-32768, -32768]
+    np.testing.assert_allclose(whole[[0, 2]] * packed["step"], [1, -0.5], atol=1e-4)
+    assert set(np.frombuffer(base64.b64decode(pack(np.full(3, np.nan))["data"]), "<i2")) == {-32768}
+
+
+PROBE_UNKNOWN = """
+  for (let i = 0; i < 400 && !document.querySelector(".viewer[data-ready]"); i++) await pause(50);
+  const find = (name) => document.querySelector("." + name);
+  const drawn = () => [0, 2].map((s) => find("solid").data[s].x.filter((v) => v !== null).length);
+  const seen = [];
+  for (const clip of [0, 1, 2]) {
+    find("picker").value = clip;
+    find("picker").dispatchEvent(new Event("change"));
+    for (const frame of [0, 3]) {
+      find("slider").value = frame;
+      find("slider").dispatchEvent(new Event("input"));
+      await pause(300);
+      seen.push([drawn(), find("error").textContent !== "", find("sure").textContent !== ""]);
+    }
+  }
+  return { seen };
+"""
+
+
+@pytest.fixture
+def partly(tmp_path):
+    """Clips of 7, 5 and 9 frames: without legs, of nobody, and without a frame."""
+    clips = []
+    for name, frames in (("no legs", 7), ("nobody", 5), ("a gap", 9)):
+        clip = replace(walking(name, frames), sign_confidence=np.full(frames, 0.9, np.float32))
+        nothing = np.zeros((frames, 17), bool)
+        nothing[:, [1, 2, 3, 4, 5, 6]] = name == "no legs"
+        nothing[slice(None) if name == "nobody" else slice(3, 4)] |= name != "no legs"
+        empty = nothing.all(1)
+        clips.append(
+            replace(
+                clip,
+                keypoints=np.where(nothing[..., None], np.nan, clip.keypoints),
+                positions=np.where(nothing[..., None], np.nan, clip.truth),
+                confidence=(~nothing).astype(np.float32),
+                sign_confidence=np.where(empty, np.nan, clip.sign_confidence),
+            )
+        )
+    write_clips(tmp_path / "partly.npz", Clips(HUMAN36M, clips))
+    return tmp_path / "partly.npz"
+
+
+def test_what_is_not_known_is_not_drawn(partly, tmp_path):
+    view(partly, tmp_path / "page.html")
+    found = browse(tmp_path / "page.html", PROBE_UNKNOWN, tmp_path)
+    assert found["errors"] == []
+    no_legs, also_none, nobody, still_nobody, there, gap = found["seen"]
+    assert no_legs == also_none == [[7, 7], True, True]
+    assert nobody == still_nobody == gap == [[0, 0], False, False]
+    assert there == [[12, 12], True, True]
+
+
+def test_clips_with_unknown_joints_have_films_and_pictures(partly, tmp_path):
+    pytest.importorskip("matplotlib", reason="pip install 'ites[view]'")
+    for clip in ("no legs", "nobody", "a gap"):
+        view(partly, png=tmp_path / "a.png", gif=tmp_path / "a.gif", clip=clip)
 
 
 def test_a_picture_is_drawn(lifted, tmp_path):

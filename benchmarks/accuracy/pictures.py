@@ -22,14 +22,14 @@ from matplotlib import pyplot as plt  # noqa: E402
 
 from ites.data.clips import Clip, root_relative  # noqa: E402
 from ites.data.store import PoseStore  # noqa: E402
-from ites.inference.lift import lift_points  # noqa: E402
 from ites.models import fold_norms  # noqa: E402
+from ites.models.predict import lift_points  # noqa: E402
 from ites.pose.metrics import p_mpjpe  # noqa: E402
 from ites.pose.skeleton import Skeleton  # noqa: E402
 from ites.runs.checkpoint import load_model  # noqa: E402
 from ites.show.render import Drawing  # noqa: E402
-from ites.show.view import to_truth  # noqa: E402
-from ites.system.files import replacing  # noqa: E402
+from ites.show.scene import to_truth  # noqa: E402
+from ites.system.files import atomic_write  # noqa: E402
 
 
 def frames_of(data: Path, count: int) -> tuple[Skeleton, Clip, np.ndarray]:
@@ -75,7 +75,7 @@ def draw(skeleton: Skeleton, clip: Clip, rows: dict[str, np.ndarray | None], pat
     for row, name in enumerate(("2D", *rows)):
         figure.text(0.012, 1 - (row + 0.5) * high, name, rotation=90, va="center", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png")
     plt.close(figure)
 

@@ -24,9 +24,9 @@ from benchmarks import machine
 from benchmarks.accuracy.rounding import ROUNDINGS, RoundedProducts
 from benchmarks.accuracy.variants import VARIANTS, write_variant
 from ites.evaluation.evaluate import evaluate
-from ites.runs.checkpoint import weights_file
+from ites.runs.folder import RunFolder
 from ites.runs.settings import Settings, make_settings, stages_of
-from ites.system.files import replacing
+from ites.system.files import atomic_write
 from ites.train.engine import Result, train
 from ites.train.evaluation import FIGURES
 
@@ -117,7 +117,7 @@ def run_row(name: str, seed: int, data: Path, runs: Path) -> list[Options]:
         if not isinstance(options, dict):
             continue
         settings = _settings(row, stage, options, seed, store, out, runs)
-        done = weights_file(out, stage).exists()
+        done = RunFolder(out).weights(stage).exists()
         with RoundedProducts(row.products) if row.products else nullcontext():
             result = train(settings, resume=done)
         if stage != "prior":
@@ -179,7 +179,7 @@ def save(name: str, lines: Iterable[Options]) -> Path:
         with path.open(newline="", encoding="utf-8") as file:
             table = {(line["seed"], line["stage"]): line for line in csv.DictReader(file)}
     table |= {(str(line["seed"]), line["stage"]): line for line in lines}
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(line for _, line in sorted(table.items(), reverse=True))

@@ -28,12 +28,11 @@ from benchmarks import machine  # noqa: E402
 from benchmarks.ops.plot import save  # noqa: E402
 from ites.data.store import PoseStore  # noqa: E402
 from ites.evaluation.evaluate import truth  # noqa: E402
-from ites.inference.lift import lift_points  # noqa: E402
 from ites.models import fold_norms  # noqa: E402
-from ites.models.trust import Trust  # noqa: E402
+from ites.models.predict import lift_points  # noqa: E402
 from ites.pose.metrics import pose_errors  # noqa: E402
-from ites.runs.checkpoint import load_model  # noqa: E402
-from ites.system.files import replacing  # noqa: E402
+from ites.runs.checkpoint import load_model, load_trust  # noqa: E402
+from ites.system.files import atomic_write  # noqa: E402
 
 EDGES = (0, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 1)
 COLUMNS = ("by", "from", "to", "poses", "confidence", "right", "p_mpjpe")
@@ -44,7 +43,7 @@ Rows = list[dict[str, Any]]
 def measure(run: Path, data: Path, stage: str) -> dict[str, NDArray[np.float64]]:
     """Confidence, log density, rightness of the sign and P-MPJPE (mm) of every test pose."""
     model, metadata = load_model(run, stage)
-    judge = Trust.of(run, stage)
+    judge = load_trust(run, stage)
     if judge is None:
         sys.exit(f"{run}: expected a run of recipe upright with its odds")
     with PoseStore(data) as store:
@@ -112,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
     poses = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     rows = table(poses)
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(given.out.with_suffix(".csv")) as path, path.open("w", newline="") as file:
+    with atomic_write(given.out.with_suffix(".csv")) as path, path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)

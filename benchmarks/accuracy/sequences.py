@@ -21,13 +21,13 @@ import torch
 from benchmarks import machine
 from ites.data.store import PoseStore
 from ites.evaluation.evaluate import truth
-from ites.inference.lift import lift_points
 from ites.models import fold_norms
+from ites.models.predict import lift_points
 from ites.models.temporal import consistent_depths
 from ites.pose import geometry
 from ites.pose.metrics import pose_errors
 from ites.runs.checkpoint import load_model
-from ites.system.files import replacing
+from ites.system.files import atomic_write
 
 FIGURES = ("p_mpjpe", "n_mpjpe", "wrong_sign", "p_mpjpe_oracle")
 COLUMNS = ("run", "stage", "fps", "clips", "poses", "as", *FIGURES, "sign_changes")
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     rows = [row for run in given.runs for row in measure(run, given.data, given.stage)]
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(given.out) as path, path.open("w", newline="") as file:
+    with atomic_write(given.out) as path, path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)

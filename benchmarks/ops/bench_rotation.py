@@ -51,14 +51,6 @@ def _with_turn(arguments: Arguments) -> Arguments:
     return {**rest, "rotations": TurnDraw(*parts, SAMPLES)}
 
 
-def _returned(poses: int, random: Random) -> Arguments:
-    return {
-        "points": random(SAMPLES * poses, JOINTS, 2),
-        "depth": random(SAMPLES * poses, JOINTS, 1),
-        "target": random(poses, JOINTS, 2, grad=False),
-    }
-
-
 def _draw_rotations(arguments: Arguments, backend: str) -> tuple[Tensor, ...]:
     joints = arguments["joints"]
     return (ops.draw_rotations(arguments["rotations"], len(joints), joints, backend),)
@@ -143,22 +135,6 @@ CASES = (
             ops.equivariance_distance(**_with_turn(arguments), backend=backend),
         ),
         _equivariance_work(TURN_FLOP, 1),
-    ),
-    Case(
-        "return_distance turns",
-        "return_distance",
-        lambda poses, random: _turned(_returned(poses, random), random),
-        lambda arguments, backend: (ops.return_distance(**_with_turn(arguments), backend=backend),),
-        Work(
-            values=(
-                2 * JOINTS + SAMPLES * (3 * JOINTS + 1) + 1,
-                2 * JOINTS + SAMPLES * (6 * JOINTS + 1) + 2,
-            ),
-            flop=(
-                SAMPLES * (TURN_FLOP + ROTATE_FLOP + 15 * JOINTS),
-                SAMPLES * (TURN_FLOP + 2 * ROTATE_FLOP + 40 * JOINTS),
-            ),
-        ),
     ),
 )
 

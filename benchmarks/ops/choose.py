@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks import machine
 from ites.ops import backends
-from ites.system.files import replacing
+from ites.system.files import atomic_write
 
 TABLE = Path(backends.__file__).with_name("choices.json")
 CLEARLY = 1.1
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
         for op, ranked in orders.items():
             print(f"{about['kind']:5} {op:24} {' > '.join(ranked)}")
         print(*(f"exception: {exception}" for exception in exceptions), sep="\n")
-    with replacing(TABLE) as temporary:
+    with atomic_write(TABLE) as temporary:
         temporary.write_text(json.dumps(table, indent=1) + "\n")
     return 0
 

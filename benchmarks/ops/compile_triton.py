@@ -162,16 +162,12 @@ def _rotation_cases(
     rows = SAMPLES * poses
     joints, points = _float(poses, JOINTS, 3), _float(rows, JOINTS, 2)
     depth, rotated = _float(rows, JOINTS), _float(rows, JOINTS, 3)
-    target = _float(poses, JOINTS, 2)
     source = (_float(rows, 3, 3) if counter is None else counter, *turns, SAMPLES, axes, 3.0, 5.0)
     yield label, lambda: rotation.rotate_project(joints, *source, False)
     yield label, lambda: rotation.rotate_project_backward(points, None, joints, *source)
     yield label, lambda: rotation.equivariance_distance(joints, points, depth, *source)
     inputs = (depth[:, 0], joints, points, depth, *source)
     yield label, lambda: rotation.equivariance_distance_backward(*inputs)
-    lifted = (points, depth, target, *source)
-    yield label, lambda: rotation.return_distance(*lifted)
-    yield label, lambda: rotation.return_distance_backward(depth[:, 0], *lifted)
     if axes == 7:
         label += ", rotated"
         yield label, lambda: rotation.rotate_project(joints, *source, True)

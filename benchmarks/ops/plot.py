@@ -21,7 +21,7 @@ from matplotlib import pyplot as plt  # noqa: E402
 
 from benchmarks import machine  # noqa: E402
 from benchmarks.ops import cases  # noqa: E402
-from ites.system.files import replacing  # noqa: E402
+from ites.system.files import atomic_write  # noqa: E402
 
 LOOKS = {
     "reference": ("plain PyTorch", "0.55", "o"),
@@ -113,7 +113,7 @@ def roofline(result: dict[str, Any], path: Path) -> None:
 
 def save(figure: Any, path: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "ites"  # so that the same numbers give the same file
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="svg", metadata={"Date": None})
     plt.close(figure)
     print(path)

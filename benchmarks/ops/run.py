@@ -25,7 +25,7 @@ import pytest
 
 from benchmarks import machine
 from benchmarks.ops import cases
-from ites.system.files import replacing
+from ites.system.files import atomic_write
 
 BATCHES = {
     "cpu": (1, 16, 256, 4096, 65536, 1048576),
@@ -120,10 +120,10 @@ def _work(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def write(folder: Path, name: str, result: dict[str, Any]) -> None:
     """`name`.json with everything, `name`.csv with the rows."""
-    with replacing(folder / f"{name}.json") as temporary:
+    with atomic_write(folder / f"{name}.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n")
     with (
-        replacing(folder / f"{name}.csv") as temporary,
+        atomic_write(folder / f"{name}.csv") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")

@@ -22,12 +22,15 @@ from torch import Tensor
 
 from benchmarks import machine
 from benchmarks.speed import baseline
-from ites.inference.lift import PRECISIONS, arithmetic, batch_size_for
+from ites.inference.lift import PRECISIONS
 from ites.inference.stream import Lifter
 from ites.models import Student, Teacher, fold_norms
+from ites.models.predict import batch_size_for
 from ites.pose.skeleton import HUMAN36M
-from ites.runs.checkpoint import Metadata, save_model, weights_file
-from ites.system.files import replacing
+from ites.runs.checkpoint import Metadata, save_model
+from ites.runs.folder import RunFolder
+from ites.system.arithmetic import arithmetic
+from ites.system.files import atomic_write
 
 FLOP = {"teacher": 7.18e6, "student": 18.0e6}
 """Of a pose; the student's with theta as the paper has it."""
@@ -108,7 +111,7 @@ def throughput(
 def latency(stage: str, device: torch.device, calls: int = 500) -> dict[str, float]:
     """Percentiles of the milliseconds that one pose takes, from main memory and back."""
     with tempfile.TemporaryDirectory() as run:
-        save_model(weights_file(run, stage), OURS[stage](), Metadata(stage, HUMAN36M, 1.0))
+        save_model(RunFolder(run).weights(stage), OURS[stage](), Metadata(stage, HUMAN36M, 1.0))
         lifter = Lifter(run, focal_length=1.0, device=str(device))
     for frame in 0.1 * torch.randn(calls, HUMAN36M.num_joints, 2):
         lifter.lift(frame)
@@ -140,7 +143,7 @@ def main(argv: list[str] | None = None) -> int:
         percentiles = ", ".join(f"{name} {spent[name]:.3f}" for name in ("p50", "p90", "p99"))
         print(f"  one pose: {percentiles} ms")
     path = options.json or machine.results_folder(device) / "lifting.json"
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(results, indent=1) + "\n")
     print(path)
     return int(any(results[stage]["failed"] for stage in OURS))

@@ -43,7 +43,7 @@ from ites.ops import RotationDraw  # noqa: E402
 from ites.pose.camera import human36m_cameras  # noqa: E402
 from ites.pose.skeleton import HUMAN36M, Skeleton  # noqa: E402
 from ites.runs.checkpoint import Metadata, save_model  # noqa: E402
-from ites.system.files import replacing  # noqa: E402
+from ites.system.files import atomic_write  # noqa: E402
 from ites.system.ranks import Ranks  # noqa: E402
 from ites.train.feed import Feed  # noqa: E402
 
@@ -224,7 +224,7 @@ def draw(rows: list[dict[str, Any]], about: dict[str, Any], path: Path) -> None:
             axis.grid(True, which="major", alpha=0.3)
         axes[0, column].legend(fontsize="small")
     figure.suptitle(f"{about['device']}, torch {about['torch']}, commit {about['commit']}")
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="svg")
     plt.close(figure)
 
@@ -241,11 +241,11 @@ def main(argv: list[str] | None = None) -> int:
     rows = measure(device, options.quick)
     about = machine.describe(device)
     out = options.out or machine.results_folder(device)
-    with replacing(out / "scaling.csv") as path, path.open("w", newline="") as file:
+    with atomic_write(out / "scaling.csv") as path, path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    with replacing(out / "scaling.json") as path:
+    with atomic_write(out / "scaling.json") as path:
         path.write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
     draw(rows, about, out / "scaling.svg")
     print(f"{out}: {len(rows)} rows in {time.perf_counter() - start:.0f} s")

@@ -19,7 +19,8 @@ ITES_FN void softmax_row(const T* logits, int begin, int end, T* weights) {
 
 // Its vector-Jacobian product: w_e (g_e - sum_k w_k g_k).
 template <class T>
-ITES_FN void softmax_row_backward(const T* weights, const T* grad_weights, int begin, int end, T* grad_logits) {
+ITES_FN void softmax_row_backward(const T* weights, const T* grad_weights, int begin, int end,
+                                  T* grad_logits) {
   T mean = 0;
   for (int e = begin; e < end; ++e) mean += weights[e] * grad_weights[e];
   for (int e = begin; e < end; ++e) grad_logits[e] = weights[e] * (grad_weights[e] - mean);

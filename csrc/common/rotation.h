@@ -41,17 +41,21 @@ ITES_FN Vec3<T> norm_vjp(T g, const Vec3<T>& v, T length) {
 // v @ R
 template <class T>
 ITES_FN Vec3<T> rotate(const Vec3<T>& v, const Mat3<T>& R) {
+  // clang-format off
   return {v.x * R.m[0] + v.y * R.m[3] + v.z * R.m[6],
           v.x * R.m[1] + v.y * R.m[4] + v.z * R.m[7],
           v.x * R.m[2] + v.y * R.m[5] + v.z * R.m[8]};
+  // clang-format on
 }
 
 // g @ R^T: the gradient of v @ R to v, and the inverse of a proper rotation.
 template <class T>
 ITES_FN Vec3<T> rotate_back(const Vec3<T>& g, const Mat3<T>& R) {
+  // clang-format off
   return {g.x * R.m[0] + g.y * R.m[1] + g.z * R.m[2],
           g.x * R.m[3] + g.y * R.m[4] + g.z * R.m[5],
           g.x * R.m[6] + g.y * R.m[7] + g.z * R.m[8]};
+  // clang-format on
 }
 
 // I + s [w]x + t (w^T w - |w|^2 I): with t the coefficient of [w]x^2.
@@ -59,9 +63,11 @@ template <class T>
 ITES_FN Mat3<T> rodrigues(const Vec3<T>& w, T s, T t) {
   const T one(1.0f), xx = t * w.x * w.x, yy = t * w.y * w.y, zz = t * w.z * w.z;
   const T xy = t * w.x * w.y, xz = t * w.x * w.z, yz = t * w.y * w.z;
+  // clang-format off
   return {{one - yy - zz, xy - s * w.z, xz + s * w.y,
            xy + s * w.z, one - xx - zz, yz - s * w.x,
            xz - s * w.y, yz + s * w.x, one - xx - yy}};
+  // clang-format on
 }
 
 // With f = 1 / (angle + 1e-4): s = f sin(angle), t = f^2 (1 - cos(angle)), and their slopes.
@@ -98,15 +104,16 @@ ITES_FN Vec3<T> so3_exp_vjp(const Mat3<T>& G, const Vec3<T>& w) {
   const Coefficients<T> c(angle);
   const T s = c.s(), t = c.t(), trace = G.m[0] + G.m[4] + G.m[8];
   const Vec3<T> skew = {G.m[7] - G.m[5], G.m[2] - G.m[6], G.m[3] - G.m[1]};  // <G, [w]x> = skew . w
-  const Vec3<T> both = {                                                     // (G + G^T) w
+  // clang-format off
+  const Vec3<T> both = {  // (G + G^T) w
       T(2.0f) * G.m[0] * w.x + (G.m[1] + G.m[3]) * w.y + (G.m[2] + G.m[6]) * w.z,
       (G.m[1] + G.m[3]) * w.x + T(2.0f) * G.m[4] * w.y + (G.m[5] + G.m[7]) * w.z,
       (G.m[2] + G.m[6]) * w.x + (G.m[5] + G.m[7]) * w.y + T(2.0f) * G.m[8] * w.z};
-  const T quadratic = T(0.5f) * dot(both, w) - trace * dot(w, w);            // <G, [w]x^2>
+  // clang-format on
+  const T quadratic = T(0.5f) * dot(both, w) - trace * dot(w, w);  // <G, [w]x^2>
   const T slope = c.s_slope() * dot(skew, w) + c.t_slope() * quadratic;
   const T radial = select(angle > T(0.0f), slope / angle, T(0.0f)) - T(2.0f) * t * trace;
-  return {s * skew.x + t * both.x + radial * w.x,
-          s * skew.y + t * both.y + radial * w.y,
+  return {s * skew.x + t * both.x + radial * w.x, s * skew.y + t * both.y + radial * w.y,
           s * skew.z + t * both.z + radial * w.z};
 }
 
@@ -162,8 +169,8 @@ template <class T, class W>
 ITES_FN Mat3<T> random_rotation(const W (&words)[4], const Draw<scalar_of<T>>& draw) {
   using From = FromWord<T>;
   const T angle = T(draw.max_angle) * From::uniform(words[0]);
-  const Vec3<T> axis = random_axis(
-      draw.axes, From::uniform(words[1]), From::uniform(words[2]), From::sign(words[1]));
+  const Vec3<T> axis = random_axis(draw.axes, From::uniform(words[1]), From::uniform(words[2]),
+                                   From::sign(words[1]));
   const Coefficients<T> c(angle);  // so3_exp(angle * axis), |axis| = 1
   return rodrigues(axis, angle * c.s(), angle * angle * c.t());
 }
@@ -176,9 +183,11 @@ ITES_FN Mat3<T> turn_seen(T e, T a, T f) {
   sine_cosine(e, se, ce);
   sine_cosine(a, sa, ca);
   sine_cosine(f, sf, cf);
+  // clang-format off
   return {{ca, -(sa * sf), sa * cf,
            se * sa, ce * cf + se * ca * sf, ce * sf - se * ca * cf,
            -(ce * sa), se * cf - ce * ca * sf, se * sf + ce * ca * cf}};
+  // clang-format on
 }
 
 // A random turn from Philox's words: uniform azimuth, normal elevation of the new camera (Box and
@@ -193,8 +202,7 @@ ITES_FN Mat3<T> random_turn(const W (&words)[4], T elevation, T mean, T deviatio
                    mean + deviation * (radius * cosine));
 }
 
-// Gradient of v @ turn_seen(e, a, f) to e, given that to v: d Rx(e) / de = [x]x Rx(e). For the way
-// back, v = u @ turn_seen(e, a, f)^T, it is the negative, given that to v.
+// Gradient of v @ turn_seen(e, a, f) to e, given that to v: d Rx(e) / de = [x]x Rx(e).
 template <class T>
 ITES_FN T elevation_vjp(const Vec3<T>& g, const Vec3<T>& v) {
   return g.y * v.z - g.z * v.y;

@@ -66,29 +66,4 @@ struct EquivarianceDistanceBackward {
   T* grad_elevation;  // (B,), of turns
 };
 
-template <class T>
-struct ReturnDistance {
-  RotationSource<T> source;
-  int joint_count;
-  T distance;
-  const T* points;  // (n B, J, 2)
-  const T* depth;   // (n B, J)
-  const T* target;  // (B, J, 2)
-  T* out;           // (n B,)
-};
-
-template <class T>
-struct ReturnDistanceBackward {
-  RotationSource<T> source;
-  int joint_count;
-  T distance;
-  const T* grad;      // (n B,)
-  const T* points;    // (n B, J, 2)
-  const T* depth;     // (n B, J)
-  const T* target;    // (B, J, 2)
-  T* grad_points;     // (n B, J, 2)
-  T* grad_depth;      // (n B, J)
-  T* grad_elevation;  // (B,), of turns
-};
-
 }  // namespace ites

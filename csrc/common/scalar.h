@@ -90,7 +90,7 @@ ITES_FN T log_of_parts(T mantissa, T exponent) {
   p = T(-2.4999993993e-1f) + r * p;
   p = T(3.3333331174e-1f) + r * p;
   return (r + (r * r2 * p - exponent * T(2.12194440e-4f) - T(0.5f) * r2)) +
-      exponent * T(0.693359375f);
+         exponent * T(0.693359375f);
 }
 
 constexpr int32_t HALF_ROOT_BITS = 0x3F3504F3;  // sqrt(1/2) as a float

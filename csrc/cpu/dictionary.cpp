@@ -1,7 +1,7 @@
 // The dictionary family on a CPU: arguments, threads, registration. Loops: dictionary_loops.h.
-#include "common/dictionary_arguments.h"
 #include "cpu/dispatch.h"
 #include "cpu/over_poses.h"
+#include "dictionary_inputs.h"
 #include "schemas.h"
 #include "tensor.h"
 
@@ -22,6 +22,7 @@ ITES_SIMD_DECLARE(template <class T>
 namespace ites {
 namespace {
 
+constexpr Takes TAKES = Takes::float32_or_64;
 constexpr int64_t LEAST_POSES = 256;  // a thread's worth
 constexpr int64_t MOST_PARTS = 64;    // of a gradient that is summed over poses
 
@@ -38,12 +39,6 @@ std::unique_ptr<T[], FreeAligned> make_scratch(const Dictionary<T>& d, bool grad
   if (gradients) lanes += (d.atoms + 2) * columns;
   return std::unique_ptr<T[], FreeAligned>(
       static_cast<T*>(::operator new(lanes * 64, std::align_val_t(64))));
-}
-
-template <class T>
-Dictionary<T> dictionary_of(const Tensor& dictionary, const Tensor& mean) {
-  return {static_cast<int>(dictionary.size(0)), static_cast<int>(mean.size(0) / 3),
-          data<T>(dictionary), data<T>(mean)};
 }
 
 // Sums over poses in parts that depend on their number alone, not on the threads, so that the
@@ -71,6 +66,8 @@ void sum_over_poses(int64_t poses, const Dictionary<T>& d, T* grad_dictionary, T
 std::tuple<Tensor, Tensor, Tensor> dictionary_reprojection_op(
     const Tensor& coefficients, const Tensor& dictionary, const Tensor& mean,
     const Tensor& rotation_vector, const Tensor& target, double distance) {
+  const Call call("dictionary_reprojection", target, TAKES);
+  check_reprojection(call, coefficients, dictionary, mean, rotation_vector, target, distance);
   const int64_t B = coefficients.size(0), J = mean.size(0) / 3;
   const Tensor error = empty(target, {B});
   const Tensor canonical = empty(target, {B, J, 3});
@@ -98,6 +95,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> dictionary_reprojection_backward_op(
     const std::optional<Tensor>& grad_error, const std::optional<Tensor>& grad_canonical,
     const std::optional<Tensor>& grad_camera, const Tensor& coefficients, const Tensor& dictionary,
     const Tensor& mean, const Tensor& rotation_vector, const Tensor& target, double distance) {
+  const Call call("dictionary_reprojection_backward", target, TAKES);
+  check_reprojection(call, coefficients, dictionary, mean, rotation_vector, target, distance);
+  const int64_t rows = coefficients.size(0), joints = mean.size(0) / 3;
+  call.has("grad_error", grad_error, {rows});
+  call.has("grad_canonical", grad_canonical, {rows, joints, 3});
+  call.has("grad_camera", grad_camera, {rows, joints, 3});
   const int64_t B = coefficients.size(0), K = dictionary.size(0), columns = mean.size(0);
   const Tensor grad_coefficients = empty(target, {B, K});
   const Tensor grad_dictionary = empty(target, {K, columns});
@@ -128,13 +131,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> dictionary_reprojection_backward_op(
 
 Tensor invariance_distance_op(const Tensor& coefficients, const Tensor& dictionary,
                               const Tensor& mean, const Tensor& canonical) {
+  const Call call("invariance_distance", coefficients, TAKES);
+  const int samples = check_invariance(call, coefficients, dictionary, mean, canonical);
   const int64_t B = canonical.size(0), rows = coefficients.size(0);
   const Tensor out = empty(coefficients, {rows});
   with_floating(coefficients, [&](auto zero) {
     using T = decltype(zero);
     const InvarianceDistance<T> arguments = {dictionary_of<T>(dictionary, mean),
                                              B,
-                                             static_cast<int>(B ? rows / B : 0),
+                                             samples,
                                              data<T>(coefficients),
                                              data<T>(canonical),
                                              mutable_data<T>(out)};
@@ -149,6 +154,9 @@ Tensor invariance_distance_op(const Tensor& coefficients, const Tensor& dictiona
 std::tuple<Tensor, Tensor, Tensor, Tensor> invariance_distance_backward_op(
     const Tensor& grad, const Tensor& coefficients, const Tensor& dictionary, const Tensor& mean,
     const Tensor& canonical) {
+  const Call call("invariance_distance_backward", coefficients, TAKES);
+  const int samples = check_invariance(call, coefficients, dictionary, mean, canonical);
+  call.has("grad", grad, {coefficients.size(0)});
   const int64_t B = canonical.size(0), rows = coefficients.size(0), K = dictionary.size(0);
   const int64_t columns = mean.size(0);
   const Tensor grad_coefficients = empty(coefficients, {rows, K});
@@ -159,7 +167,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> invariance_distance_backward_op(
     using T = decltype(zero);
     const InvarianceDistanceBackward<T> arguments = {dictionary_of<T>(dictionary, mean),
                                                      B,
-                                                     static_cast<int>(B ? rows / B : 0),
+                                                     samples,
                                                      data<T>(grad),
                                                      data<T>(coefficients),
                                                      data<T>(canonical),

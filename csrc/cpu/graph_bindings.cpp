@@ -22,7 +22,8 @@ Numbers softmax_of(const Numbers& logits) {
 
 Numbers softmax_vjp(const Numbers& weights, const Numbers& grad) {
   Numbers out(weights.size());
-  softmax_row_backward(weights.data(), grad.data(), 0, static_cast<int>(weights.size()), out.data());
+  softmax_row_backward(weights.data(), grad.data(), 0, static_cast<int>(weights.size()),
+                       out.data());
   return out;
 }
 

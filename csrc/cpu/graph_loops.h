@@ -187,8 +187,8 @@ ITES_FN void attend_backward(const GraphMixBackward<T>& m, const T* grad_t, cons
         route(at, grad_g[k]);
         route(m.attended + at, W(grad_score[p]) * load<W>(m.v + at));
         store(grad_bias + at, load<W>(grad_bias + at) + grad_g[k]);
-        store(grad_v + at, load<W>(grad_v + at) +
-                               W(grad_score[p]) * load<W>(pooled_phi + p * padded + at));
+        store(grad_v + at,
+              load<W>(grad_v + at) + W(grad_score[p]) * load<W>(pooled_phi + p * padded + at));
       }
     }
   });
@@ -222,8 +222,8 @@ void graph_mix_backward(const GraphMixBackward<T>& m, T* scratch, int64_t begin,
   }
 }
 
-#define ITES_INSTANTIATE(T)                                                            \
-  template void graph_mix<T>(const GraphMix<T>&, T*, int64_t, int64_t);                \
+#define ITES_INSTANTIATE(T)                                             \
+  template void graph_mix<T>(const GraphMix<T>&, T*, int64_t, int64_t); \
   template void graph_mix_backward<T>(const GraphMixBackward<T>&, T*, int64_t, int64_t);
 ITES_INSTANTIATE(float)
 ITES_INSTANTIATE(double)

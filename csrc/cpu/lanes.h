@@ -59,15 +59,15 @@ struct LanesOf<double> {
 template <class T>
 using lanes_of = typename LanesOf<T>::type;
 
-#define ITES_LANES_OPERATOR(OP)                                        \
-  template <class T, int N>                                            \
-  ITES_FN Lanes<T, N> operator OP(Lanes<T, N> a, Lanes<T, N> b) {      \
-    return Lanes<T, N>(vector_of<T, N>(a.v OP b.v));                   \
-  }                                                                    \
-  template <class T, int N>                                            \
-  ITES_FN Lanes<T, N>& operator OP##=(Lanes<T, N>& a, Lanes<T, N> b) { \
-    a.v = a.v OP b.v;                                                  \
-    return a;                                                          \
+#define ITES_LANES_OPERATOR(OP)                                           \
+  template <class T, int N>                                               \
+  ITES_FN Lanes<T, N> operator OP(Lanes<T, N> a, Lanes<T, N> b) {         \
+    return Lanes<T, N>(vector_of<T, N>(a.v OP b.v));                      \
+  }                                                                       \
+  template <class T, int N>                                               \
+  ITES_FN Lanes<T, N>& operator OP## = (Lanes<T, N> & a, Lanes<T, N> b) { \
+    a.v = a.v OP b.v;                                                     \
+    return a;                                                             \
   }
 ITES_LANES_OPERATOR(+)
 ITES_LANES_OPERATOR(-)
@@ -81,10 +81,10 @@ ITES_FN Lanes<T, N> operator-(Lanes<T, N> a) {
   return Lanes<T, N>(vector_of<T, N>(-a.v));
 }
 
-#define ITES_LANES_COMPARE(OP)                              \
-  template <class T, int N>                                 \
-  ITES_FN auto operator OP(Lanes<T, N> a, Lanes<T, N> b) {  \
-    return a.v OP b.v;                                      \
+#define ITES_LANES_COMPARE(OP)                             \
+  template <class T, int N>                                \
+  ITES_FN auto operator OP(Lanes<T, N> a, Lanes<T, N> b) { \
+    return a.v OP b.v;                                     \
   }
 ITES_LANES_COMPARE(>=)
 ITES_LANES_COMPARE(>)
@@ -143,7 +143,7 @@ ITES_FN void sine_cosine(Lanes<float, N> angle, Lanes<float, N>& sine, Lanes<flo
   const V to_integer(12582912.0f);  // 1.5 * 2^23: adding it rounds to the nearest integer
   const V k = angle * V(0.636619772f) + to_integer - to_integer;
   const V r = ((angle - k * V(1.5703125f)) - k * V(4.837512969970703125e-4f)) -
-      k * V(7.54978995489188216e-8f);
+              k * V(7.54978995489188216e-8f);
   V s, c;
   sincos_near_zero(r, s, c);
   const Ints quadrant = __builtin_convertvector(k.v, Ints);

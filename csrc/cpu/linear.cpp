@@ -2,6 +2,7 @@
 // in product_loops.h.
 #include <algorithm>
 
+#include "check.h"
 #include "cpu/dispatch.h"
 #include "cpu/product.h"
 #include "schemas.h"
@@ -22,7 +23,8 @@ template <class T>
 void share_out(const Product<T>& all) {
   const int64_t rows = all.out.rows, columns = all.out.columns;
   const int64_t flop = 2 * rows * columns * all.a.columns;
-  const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), 1 + flop / LEAST_FLOP);
+  const int64_t threads =
+      std::min<int64_t>(torch::stable::get_num_threads(), 1 + flop / LEAST_FLOP);
   const bool by_rows = rows >= columns;
   const int64_t size = by_rows ? rows : columns;
   int64_t share = (size / threads + STEP) / STEP * STEP;
@@ -53,16 +55,25 @@ Matrix<T> mutable_matrix(const Tensor& tensor) {
 }
 
 Tensor linear_op(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
+  const Call call("linear", x, Takes::float32_or_64);
+  call.has("x", x, {ANY, ANY});
+  call.has("weight", weight, {ANY, x.size(1)});
+  call.has("bias", bias, {weight.size(0)});
   const Tensor y = empty(x, {x.size(0), weight.size(0)});
   with_floating(x, [&](auto zero) {
     using T = decltype(zero);
-    share_out<T>({mutable_matrix<T>(y), matrix<T>(x), matrix<T>(weight).transposed(), data<T>(bias)});
+    share_out<T>(
+        {mutable_matrix<T>(y), matrix<T>(x), matrix<T>(weight).transposed(), data<T>(bias)});
   });
   return y;
 }
 
 std::tuple<Tensor, Tensor> linear_backward_op(const Tensor& grad, const Tensor& x,
                                               const Tensor& weight, bool to_x, bool to_weight) {
+  const Call call("linear_backward", x, Takes::float32_or_64);
+  call.has("x", x, {ANY, ANY});
+  call.has("weight", weight, {ANY, x.size(1)});
+  call.has("grad", grad, {x.size(0), weight.size(0)});
   const int64_t rows = x.size(0), inputs = x.size(1), outputs = weight.size(0);
   const Tensor grad_x = empty(x, {to_x ? rows : 0, inputs});
   const Tensor grad_weight = empty(weight, {to_weight ? outputs : 0, inputs});

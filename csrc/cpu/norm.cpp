@@ -4,27 +4,29 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/norm_arguments.h"
+#include "norm_inputs.h"
 #include "schemas.h"
 #include "tensor.h"
 
 ITES_SIMD_DECLARE(template <class T> void batch_moments(const BatchNorm<T>&, T*, int64_t, int64_t))
-ITES_SIMD_DECLARE(template <class T> void batch_norm_apply(const BatchNorm<T>&, T*, int64_t, int64_t))
-ITES_SIMD_DECLARE(template <class T> void batch_norm_sums(const BatchNorm<T>&, const BatchNormGrads<T>&, T*, int64_t, int64_t))
-ITES_SIMD_DECLARE(template <class T> void batch_norm_backward_apply(const BatchNorm<T>&, const BatchNormGrads<T>&, int64_t, int64_t))
+ITES_SIMD_DECLARE(template <class T>
+                  void batch_norm_apply(const BatchNorm<T>&, T*, int64_t, int64_t))
+ITES_SIMD_DECLARE(template <class T> void batch_norm_sums(const BatchNorm<T>&,
+                                                          const BatchNormGrads<T>&, T*, int64_t,
+                                                          int64_t))
+ITES_SIMD_DECLARE(template <class T> void batch_norm_backward_apply(const BatchNorm<T>&,
+                                                                    const BatchNormGrads<T>&,
+                                                                    int64_t, int64_t))
 
 namespace ites {
 namespace {
-
-Form form_of(const std::optional<Tensor>& skip, bool relu, bool skip_after) {
-  const bool after = skip_after || !relu;  // the same thing without ReLU
-  return {relu, skip.has_value() && !after, skip.has_value() && after};
-}
 
 // Runs loop(begin, end) over units of rows in parallel.
 template <class T, class Loop>
 void over_units(const BatchNorm<T>& a, const Loop& loop) {
   const int64_t unit_size = a.unit * (a.channels > 0 ? a.channels : 1);
-  torch::stable::parallel_for(0, (a.rows + a.unit - 1) / a.unit, (16384 + unit_size - 1) / unit_size, loop);
+  torch::stable::parallel_for(0, (a.rows + a.unit - 1) / a.unit,
+                              (16384 + unit_size - 1) / unit_size, loop);
 }
 
 template <class T>
@@ -46,11 +48,12 @@ void batch_statistics(const BatchNorm<T>& a, T* mean, T* var) {
   for (int64_t u = 0; u < units; ++u) {
     const T* unit = partial.data() + u * 2 * C;
     const double before = static_cast<double>(u * a.unit);
-    const double here = static_cast<double>(a.rows - u * a.unit < a.unit ? a.rows - u * a.unit : a.unit);
+    const double here =
+        static_cast<double>(a.rows - u * a.unit < a.unit ? a.rows - u * a.unit : a.unit);
     const double share = here / (before + here);
     for (int64_t c = 0; c < C; ++c) {
-      const Moments<double> joined = join<double>({means[c], deviations[c]}, {unit[c], unit[C + c]},
-                                                  share, before * share);
+      const Moments<double> joined =
+          join<double>({means[c], deviations[c]}, {unit[c], unit[C + c]}, share, before * share);
       means[c] = joined.mean;
       deviations[c] = joined.deviation;
     }
@@ -66,13 +69,21 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_op(const Tensor& x, const Ten
                                                       const Tensor& bias,
                                                       const std::optional<Tensor>& skip, bool relu,
                                                       bool skip_after, double eps) {
+  const Call call("batch_norm_relu", x, Takes::float32_or_64);
+  check_batch_norm(call, x, weight, bias, skip, eps);
   const int64_t N = x.size(0), C = x.size(1);
   const Tensor out = empty(x, {N, C}), mean = empty(weight, {C}), var = empty(weight, {C});
   with_floating(x, [&](auto zero) {
     using T = decltype(zero);
-    BatchNorm<T> a = {N, C, form_of(skip, relu, skip_after), data<T>(x),
-                             data<T>(skip), data<T>(mean), nullptr,
-                             data<T>(weight), data<T>(bias)};
+    BatchNorm<T> a = {N,
+                      C,
+                      form_of(skip, relu, skip_after),
+                      data<T>(x),
+                      data<T>(skip),
+                      data<T>(mean),
+                      nullptr,
+                      data<T>(weight),
+                      data<T>(bias)};
     batch_statistics(a, mutable_data<T>(mean), mutable_data<T>(var));
     const auto scale = scales(data<T>(var), C, eps);
     a.scale = scale.data();
@@ -102,6 +113,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_relu_backward_op(
     const Tensor& grad, const Tensor& x, const Tensor& weight, const Tensor& bias,
     const std::optional<Tensor>& skip, const Tensor& mean, const Tensor& var, bool relu,
     bool skip_after, double eps) {
+  const Call call("batch_norm_relu_backward", x, Takes::float32_or_64);
+  check_batch_norm(call, x, weight, bias, skip, eps);
+  call.has("grad", grad, {x.size(0), x.size(1)});
+  call.has("mean", mean, call.wide(), {x.size(1)});
+  call.has("var", var, call.wide(), {x.size(1)});
   const int64_t N = x.size(0), C = x.size(1);
   const Form form = form_of(skip, relu, skip_after);
   const Tensor grad_x = empty(x, {N, C}), grad_weight = empty(weight, {C});
@@ -110,11 +126,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_relu_backward_op(
   with_floating(x, [&](auto zero) {
     using T = decltype(zero);
     const auto scale = scales(data<T>(var), C, eps);
-    const BatchNorm<T> a = {N, C, form, data<T>(x), data<T>(skip),
-                                   data<T>(mean), scale.data(), data<T>(weight),
-                                   data<T>(bias)};
-    BatchNormGrads<T> g = {data<T>(grad), nullptr, nullptr,
-                                  mutable_data<T>(grad_skip), mutable_data<T>(grad_x)};
+    const BatchNorm<T> a = {N,
+                            C,
+                            form,
+                            data<T>(x),
+                            data<T>(skip),
+                            data<T>(mean),
+                            scale.data(),
+                            data<T>(weight),
+                            data<T>(bias)};
+    BatchNormGrads<T> g = {data<T>(grad), nullptr, nullptr, mutable_data<T>(grad_skip),
+                           mutable_data<T>(grad_x)};
     const std::vector<double> sums = gradient_sums(a, g);
     std::vector<T> means(2 * C);
     for (int64_t c = 0; c < C; ++c) {

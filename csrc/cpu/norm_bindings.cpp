@@ -18,7 +18,8 @@ Channel<double> channel_of(const ChannelNumbers& c) { return {c[0], c[1], c[2], 
 Form form_of(const FormFlags& f) { return {f[0], f[1], f[2]}; }
 
 // Mean and sum of squared deviations: of each half by itself, then joined.
-std::array<double, 2> moments(const std::array<double, 4>& first, const std::array<double, 4>& second) {
+std::array<double, 2> moments(const std::array<double, 4>& first,
+                              const std::array<double, 4>& second) {
   const double a[4] = {first[0], first[1], first[2], first[3]};
   const double b[4] = {second[0], second[1], second[2], second[3]};
   const Moments<double> both = join(moments_of(a), moments_of(b), 0.5, 2.0);
@@ -29,11 +30,13 @@ double forward(double x, double skip, const ChannelNumbers& channel, const FormF
   return batch_norm_relu(x, skip, channel_of(channel), form_of(form));
 }
 
-double inner_vjp(double grad, double x, double skip, const ChannelNumbers& channel, const FormFlags& form) {
+double inner_vjp(double grad, double x, double skip, const ChannelNumbers& channel,
+                 const FormFlags& form) {
   return before_relu_backward(grad, x, skip, channel_of(channel), form_of(form));
 }
 
-double vjp(double grad, double x, double grad_mean, double product_mean, const ChannelNumbers& channel) {
+double vjp(double grad, double x, double grad_mean, double product_mean,
+           const ChannelNumbers& channel) {
   return batch_norm_backward(grad, x, grad_mean, product_mean, channel_of(channel));
 }
 

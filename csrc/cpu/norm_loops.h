@@ -32,22 +32,24 @@ void batch_moments(const BatchNorm<T>& a, T* partial, int64_t begin, int64_t end
   for (int64_t u = begin; u < end; ++u) {
     const int64_t first = u * a.unit;
     T *mean = partial + u * 2 * a.channels, *deviation = mean + a.channels;
-    over_rows<SUMMED>(first, unit_end(a, u), [&](auto rows, int64_t r) __attribute__((always_inline)) {
-      constexpr int R = decltype(rows)::value;
-      const T before = T(r - first), share = R / (before + R);
-      over_channels<T>(a.channels, [&](auto stride, int64_t c) __attribute__((always_inline)) {
-        using V = typename decltype(stride)::Value;
-        for (int k = 0; k < decltype(stride)::values; ++k, c += width_of<V>) {
-          V x[R];
-          for (int i = 0; i < R; ++i) x[i] = load<V>(a.x + (r + i) * a.channels + c);
-          Moments<V> moments = moments_of(x);
-          if (r > first)
-            moments = join({load<V>(mean + c), load<V>(deviation + c)}, moments, share, before * share);
-          store(mean + c, moments.mean);
-          store(deviation + c, moments.deviation);
-        }
-      });
-    });
+    over_rows<SUMMED>(
+        first, unit_end(a, u), [&](auto rows, int64_t r) __attribute__((always_inline)) {
+          constexpr int R = decltype(rows)::value;
+          const T before = T(r - first), share = R / (before + R);
+          over_channels<T>(a.channels, [&](auto stride, int64_t c) __attribute__((always_inline)) {
+            using V = typename decltype(stride)::Value;
+            for (int k = 0; k < decltype(stride)::values; ++k, c += width_of<V>) {
+              V x[R];
+              for (int i = 0; i < R; ++i) x[i] = load<V>(a.x + (r + i) * a.channels + c);
+              Moments<V> moments = moments_of(x);
+              if (r > first)
+                moments = join({load<V>(mean + c), load<V>(deviation + c)}, moments, share,
+                               before * share);
+              store(mean + c, moments.mean);
+              store(deviation + c, moments.deviation);
+            }
+          });
+        });
   }
 }
 
@@ -76,13 +78,14 @@ ITES_FN void with_form(Form form, Body body) {
 template <class T, class Body>
 ITES_FN void over_elements(const BatchNorm<T>& a, int64_t begin, int64_t end, Body body) {
   for (int64_t u = end - 1; u >= begin; --u) {
-    over_rows<STREAMED>(u * a.unit, unit_end(a, u), [&](auto rows, int64_t r) __attribute__((always_inline)) {
-      over_channels<T>(a.channels, [&](auto stride, int64_t c) __attribute__((always_inline)) {
-        using V = typename decltype(stride)::Value;
-        for (int k = 0; k < decltype(stride)::values; ++k, c += width_of<V>)
-          body(rows, V{}, r * a.channels + c, c);
-      });
-    });
+    over_rows<STREAMED>(
+        u * a.unit, unit_end(a, u), [&](auto rows, int64_t r) __attribute__((always_inline)) {
+          over_channels<T>(a.channels, [&](auto stride, int64_t c) __attribute__((always_inline)) {
+            using V = typename decltype(stride)::Value;
+            for (int k = 0; k < decltype(stride)::values; ++k, c += width_of<V>)
+              body(rows, V{}, r * a.channels + c, c);
+          });
+        });
   }
 }
 
@@ -90,14 +93,16 @@ template <class T>
 void batch_norm_apply(const BatchNorm<T>& a, T* out, int64_t begin, int64_t end) {
   with_form(a.form, [&](auto fixed) {
     constexpr Form form = decltype(fixed)::value;
-    over_elements(a, begin, end, [&](auto rows, auto zero, int64_t at, int64_t c) __attribute__((always_inline)) {
-      using V = decltype(zero);
-      const Channel<V> channel = channel_at<V>(a, c);
-      for (int i = 0; i < decltype(rows)::value; ++i, at += a.channels) {
-        const V skip = form.skip_before || form.skip_after ? load<V>(a.skip + at) : zero;
-        store(out + at, batch_norm_relu(load<V>(a.x + at), skip, channel, form));
-      }
-    });
+    over_elements(a, begin, end,
+                  [&](auto rows, auto zero, int64_t at, int64_t c) __attribute__((always_inline)) {
+                    using V = decltype(zero);
+                    const Channel<V> channel = channel_at<V>(a, c);
+                    for (int i = 0; i < decltype(rows)::value; ++i, at += a.channels) {
+                      const V skip =
+                          form.skip_before || form.skip_after ? load<V>(a.skip + at) : zero;
+                      store(out + at, batch_norm_relu(load<V>(a.x + at), skip, channel, form));
+                    }
+                  });
   });
 }
 
@@ -111,20 +116,22 @@ void batch_norm_sums(const BatchNorm<T>& a, const BatchNormGrads<T>& g, T* parti
     for (int64_t u = begin; u < end; ++u) {
       T *sums = partial + u * 2 * a.channels, *products = sums + a.channels;
       for (int64_t c = 0; c < 2 * a.channels; ++c) sums[c] = 0;
-      over_elements(a, u, u + 1, [&](auto rows, auto zero, int64_t at, int64_t c) __attribute__((always_inline)) {
-        using V = decltype(zero);
-        const Channel<V> channel = channel_at<V>(a, c);
-        V sum = zero, product = zero;
-        for (int i = 0; i < decltype(rows)::value; ++i, at += a.channels) {
-          const V x = load<V>(a.x + at), skip = form.skip_before ? load<V>(a.skip + at) : zero;
-          const V grad = before_relu_backward(load<V>(g.grad + at), x, skip, channel, form);
-          if (form.relu && form.skip_before) store(g.grad_sum + at, grad);
-          sum += grad;
-          product += grad * normalised(x, channel);
-        }
-        store(sums + c, load<V>(sums + c) + sum);
-        store(products + c, load<V>(products + c) + product);
-      });
+      over_elements(
+          a, u, u + 1,
+          [&](auto rows, auto zero, int64_t at, int64_t c) __attribute__((always_inline)) {
+            using V = decltype(zero);
+            const Channel<V> channel = channel_at<V>(a, c);
+            V sum = zero, product = zero;
+            for (int i = 0; i < decltype(rows)::value; ++i, at += a.channels) {
+              const V x = load<V>(a.x + at), skip = form.skip_before ? load<V>(a.skip + at) : zero;
+              const V grad = before_relu_backward(load<V>(g.grad + at), x, skip, channel, form);
+              if (form.relu && form.skip_before) store(g.grad_sum + at, grad);
+              sum += grad;
+              product += grad * normalised(x, channel);
+            }
+            store(sums + c, load<V>(sums + c) + sum);
+            store(products + c, load<V>(products + c) + product);
+          });
     }
   });
 }
@@ -138,25 +145,27 @@ void batch_norm_backward_apply(const BatchNorm<T>& a, const BatchNormGrads<T>& g
   const Form remaining = stored ? Form{false, false, false} : a.form;
   with_form(remaining, [&](auto fixed) {
     constexpr Form form = decltype(fixed)::value;
-    over_elements(a, begin, end, [&](auto rows, auto zero, int64_t at, int64_t c) __attribute__((always_inline)) {
-      using V = decltype(zero);
-      const Channel<V> channel = channel_at<V>(a, c);
-      const V grad_mean = load<V>(g.grad_mean + c), product_mean = load<V>(g.product_mean + c);
-      for (int i = 0; i < decltype(rows)::value; ++i, at += a.channels) {
-        const V x = load<V>(a.x + at);
-        const V grad = before_relu_backward(load<V>(incoming + at), x, zero, channel, form);
-        store(g.grad_x + at, batch_norm_backward(grad, x, grad_mean, product_mean, channel));
-      }
-    });
+    over_elements(
+        a, begin, end,
+        [&](auto rows, auto zero, int64_t at, int64_t c) __attribute__((always_inline)) {
+          using V = decltype(zero);
+          const Channel<V> channel = channel_at<V>(a, c);
+          const V grad_mean = load<V>(g.grad_mean + c), product_mean = load<V>(g.product_mean + c);
+          for (int i = 0; i < decltype(rows)::value; ++i, at += a.channels) {
+            const V x = load<V>(a.x + at);
+            const V grad = before_relu_backward(load<V>(incoming + at), x, zero, channel, form);
+            store(g.grad_x + at, batch_norm_backward(grad, x, grad_mean, product_mean, channel));
+          }
+        });
   });
 }
 
-#define ITES_INSTANTIATE(T)                                                                        \
-  template void batch_moments<T>(const BatchNorm<T>&, T*, int64_t, int64_t);                       \
-  template void batch_norm_apply<T>(const BatchNorm<T>&, T*, int64_t, int64_t);                    \
-  template void batch_norm_sums<T>(const BatchNorm<T>&, const BatchNormGrads<T>&, T*, int64_t,     \
-                                   int64_t);                                                       \
-  template void batch_norm_backward_apply<T>(const BatchNorm<T>&, const BatchNormGrads<T>&,        \
+#define ITES_INSTANTIATE(T)                                                                    \
+  template void batch_moments<T>(const BatchNorm<T>&, T*, int64_t, int64_t);                   \
+  template void batch_norm_apply<T>(const BatchNorm<T>&, T*, int64_t, int64_t);                \
+  template void batch_norm_sums<T>(const BatchNorm<T>&, const BatchNormGrads<T>&, T*, int64_t, \
+                                   int64_t);                                                   \
+  template void batch_norm_backward_apply<T>(const BatchNorm<T>&, const BatchNormGrads<T>&,    \
                                              int64_t, int64_t);
 ITES_INSTANTIATE(float)
 ITES_INSTANTIATE(double)

@@ -1,4 +1,5 @@
-// What a matrix product's loops are given: out (rows, columns) = a (rows, inner) b (inner, columns).
+// What a matrix product's loops are given: out (rows, columns) = a (rows, inner) b (inner,
+// columns).
 #pragma once
 
 #include <cstdint>
@@ -27,7 +28,7 @@ struct Matrix {
 
 template <class T>
 struct Product {
-  Matrix<T> out;  // its columns are neighbours
+  Matrix<T> out;            // its columns are neighbours
   Matrix<const T> a, b;     // the rows of b, or its columns, lie in one piece
   const T* bias = nullptr;  // [columns], added to each row
   bool add = false;         // to what is in out already; there is no bias then

@@ -65,7 +65,8 @@ ITES_FN void multiply_block(const Product<T>& p, const Panel<T>& panel, int64_t 
 }
 
 template <class T, int K>
-ITES_FN void multiply_columns(const Product<T>& p, const Panel<T>& panel, int64_t j, int64_t count) {
+ITES_FN void multiply_columns(const Product<T>& p, const Panel<T>& panel, int64_t j,
+                              int64_t count) {
   int64_t i = 0;
   for (; i + BLOCK_ROWS <= p.out.rows; i += BLOCK_ROWS)
     multiply_block<T, BLOCK_ROWS, K>(p, panel, i, j, count);
@@ -73,9 +74,11 @@ ITES_FN void multiply_columns(const Product<T>& p, const Panel<T>& panel, int64_
   for (; i < p.out.rows; ++i) multiply_block<T, 1, K>(p, panel, i, j, count);
 }
 
-// Copies part of b to a panel: rows a power of two apart, where b has them, would share a cache set.
+// Copies part of b to a panel: rows a power of two apart, where b has them, would share a cache
+// set.
 template <class T>
-ITES_FN void copy_panel(const Product<T>& p, int64_t j, int64_t count, const Panel<T>& panel, T* to) {
+ITES_FN void copy_panel(const Product<T>& p, int64_t j, int64_t count, const Panel<T>& panel,
+                        T* to) {
   using V = lanes_of<T>;
   constexpr int width = width_of<V>;
   const T* from = p.b.data + panel.begin * p.b.row + j * p.b.column;

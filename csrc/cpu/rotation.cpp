@@ -1,8 +1,8 @@
 // The rotation family on a CPU: arguments, threads, registration. The loops are in
 // rotation_loops.h.
-#include "common/rotation_arguments.h"
 #include "cpu/dispatch.h"
 #include "cpu/over_poses.h"
+#include "rotation_inputs.h"
 #include "schemas.h"
 #include "tensor.h"
 
@@ -19,36 +19,17 @@ ITES_SIMD_DECLARE(template <class T>
 ITES_SIMD_DECLARE(template <class T>
                   void equivariance_distance_backward(const EquivarianceDistanceBackward<T>&,
                                                       int64_t, int64_t))
-ITES_SIMD_DECLARE(template <class T>
-                  void return_distance(const ReturnDistance<T>&, int64_t, int64_t))
-ITES_SIMD_DECLARE(template <class T>
-                  void return_distance_backward(const ReturnDistanceBackward<T>&, int64_t, int64_t))
 
 namespace ites {
 namespace {
 
+constexpr Takes TAKES = Takes::float32_or_64;
 constexpr int64_t LEAST_POSES = 512;       // a thread's worth of poses with their samples
 constexpr int64_t LEAST_ROTATIONS = 4096;  // of single rotations
 
-template <class T>
-RotationSource<T> rotation_source(const Tensor& rotations, const std::optional<Tensor>& elevation,
-                                  const std::optional<Tensor>& spread, int64_t poses,
-                                  int64_t samples, int64_t axes, double max_angle) {
-  RotationSource<T> source{};
-  source.samples = static_cast<int>(samples);
-  source.poses = poses;
-  if (rotations.scalar_type() == ScalarType::Long) {
-    source.counter = data<int64_t>(rotations);
-    source.elevation = data<T>(elevation);
-    source.spread = data<T>(spread);
-    source.draw = {static_cast<int>(axes), static_cast<T>(max_angle)};
-  } else {
-    source.matrices = data<T>(rotations);
-  }
-  return source;
-}
-
 Tensor so3_exp_op(const Tensor& w) {
+  const Call call("so3_exp", w, TAKES);
+  call.has("w", w, {ANY, 3});
   const Tensor out = empty(w, {w.size(0), 3, 3});
   with_floating(w, [&](auto zero) {
     using T = decltype(zero);
@@ -60,6 +41,9 @@ Tensor so3_exp_op(const Tensor& w) {
 }
 
 Tensor so3_exp_backward_op(const Tensor& grad, const Tensor& w) {
+  const Call call("so3_exp_backward", w, TAKES);
+  call.has("w", w, {ANY, 3});
+  call.has("grad", grad, {w.size(0), 3, 3});
   const Tensor out = empty(w, {w.size(0), 3});
   with_floating(w, [&](auto zero) {
     using T = decltype(zero);
@@ -71,7 +55,10 @@ Tensor so3_exp_backward_op(const Tensor& grad, const Tensor& w) {
 }
 
 Tensor philox_op(const Tensor& counter, int64_t poses, int64_t samples) {
-  const Tensor out = empty(counter, {samples * poses, 4});
+  const Call call("philox", counter);
+  call.has("counter", counter, ScalarType::Long, {3});
+  const int64_t rows = check_rows(call, poses, samples, 4);
+  const Tensor out = empty(counter, {rows, 4});
   const Stream stream = stream_at(data<int64_t>(counter));
   int64_t* to = mutable_data<int64_t>(out);
   for (int64_t s = 0; s < samples; ++s) {
@@ -88,10 +75,14 @@ Tensor draw_rotations_op(const Tensor& like, const Tensor& counter,
                          const std::optional<Tensor>& elevation,
                          const std::optional<Tensor>& spread, int64_t poses, int64_t samples,
                          int64_t axes, double max_angle) {
-  const Tensor out = empty(like, {samples * poses, 3, 3});
+  const Call call("draw_rotations", like, TAKES);
+  const int64_t rows = check_rows(call, poses, samples, 9);
+  check_draw(call, counter, elevation, spread, poses, axes, max_angle);
+  const Tensor out = empty(like, {rows, 3, 3});
   with_floating(like, [&](auto zero) {
     using T = decltype(zero);
-    const auto source = rotation_source<T>(counter, elevation, spread, poses, samples, axes, max_angle);
+    const auto source =
+        rotation_source<T>(counter, elevation, spread, poses, samples, axes, max_angle);
     over_poses(poses, LEAST_POSES, [&](int64_t begin, int64_t end) {
       ITES_SIMD_CALL(draw_rotations, source, mutable_data<T>(out), begin, end);
     });
@@ -104,9 +95,12 @@ std::tuple<Tensor, Tensor> rotate_project_op(const Tensor& joints, const Tensor&
                                              const std::optional<Tensor>& spread, int64_t samples,
                                              int64_t axes, double max_angle, double distance,
                                              bool with_rotated) {
-  const int64_t B = joints.size(0), J = joints.size(1);
-  const Tensor points = empty(joints, {samples * B, J, 2});
-  const Tensor rotated = with_rotated ? empty(joints, {samples * B, J, 3}) : empty(joints, {0});
+  const Call call("rotate_project", joints, TAKES);
+  const RotationSizes sizes =
+      check_poses(call, joints, rotations, elevation, spread, samples, axes, max_angle, distance);
+  const auto B = sizes.poses, J = sizes.joints, rows = sizes.rows;
+  const Tensor points = empty(joints, {rows, J, 2});
+  const Tensor rotated = with_rotated ? empty(joints, {rows, J, 3}) : empty(joints, {0});
   with_floating(joints, [&](auto zero) {
     using T = decltype(zero);
     const RotateProject<T> arguments = {
@@ -123,12 +117,19 @@ std::tuple<Tensor, Tensor> rotate_project_op(const Tensor& joints, const Tensor&
   return {points, rotated};
 }
 
-std::tuple<Tensor, Tensor> rotate_project_backward_op(
-    const Tensor& grad_points, const std::optional<Tensor>& grad_rotated, const Tensor& joints,
-    const Tensor& rotations, const std::optional<Tensor>& elevation,
-    const std::optional<Tensor>& spread, int64_t samples, int64_t axes, double max_angle,
-    double distance) {
-  const int64_t B = joints.size(0), J = joints.size(1);
+std::tuple<Tensor, Tensor> rotate_project_backward_op(const Tensor& grad_points,
+                                                      const std::optional<Tensor>& grad_rotated,
+                                                      const Tensor& joints, const Tensor& rotations,
+                                                      const std::optional<Tensor>& elevation,
+                                                      const std::optional<Tensor>& spread,
+                                                      int64_t samples, int64_t axes,
+                                                      double max_angle, double distance) {
+  const Call call("rotate_project_backward", joints, TAKES);
+  const RotationSizes sizes =
+      check_poses(call, joints, rotations, elevation, spread, samples, axes, max_angle, distance);
+  const auto B = sizes.poses, J = sizes.joints, rows = sizes.rows;
+  call.has("grad_points", grad_points, {rows, J, 2});
+  call.has("grad_rotated", grad_rotated, {rows, J, 3});
   const Tensor grad_joints = empty(joints, {B, J, 3});
   const Tensor grad_elevation = empty(joints, {elevation ? B : 0});
   with_floating(joints, [&](auto zero) {
@@ -153,8 +154,12 @@ Tensor equivariance_distance_op(const Tensor& joints, const Tensor& points, cons
                                 const Tensor& rotations, const std::optional<Tensor>& elevation,
                                 const std::optional<Tensor>& spread, int64_t samples, int64_t axes,
                                 double max_angle, double distance) {
-  const int64_t B = joints.size(0), J = joints.size(1);
-  const Tensor out = empty(points, {samples * B});
+  const Call call("equivariance_distance", joints, TAKES);
+  const RotationSizes sizes =
+      check_poses(call, joints, rotations, elevation, spread, samples, axes, max_angle, distance);
+  const auto B = sizes.poses, J = sizes.joints, rows = sizes.rows;
+  check_lifted(call, sizes, points, depth);
+  const Tensor out = empty(points, {rows});
   with_floating(joints, [&](auto zero) {
     using T = decltype(zero);
     const EquivarianceDistance<T> arguments = {
@@ -177,10 +182,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> equivariance_distance_backward_op(
     const Tensor& rotations, const std::optional<Tensor>& elevation,
     const std::optional<Tensor>& spread, int64_t samples, int64_t axes, double max_angle,
     double distance) {
-  const int64_t B = joints.size(0), J = joints.size(1);
+  const Call call("equivariance_distance_backward", joints, TAKES);
+  const RotationSizes sizes =
+      check_poses(call, joints, rotations, elevation, spread, samples, axes, max_angle, distance);
+  const auto B = sizes.poses, J = sizes.joints, rows = sizes.rows;
+  check_lifted(call, sizes, points, depth);
+  call.has("grad", grad, {rows});
   const Tensor grad_joints = empty(joints, {B, J, 3});
-  const Tensor grad_points = empty(joints, {samples * B, J, 2});
-  const Tensor grad_depth = empty(joints, {samples * B, J});
+  const Tensor grad_points = empty(joints, {rows, J, 2});
+  const Tensor grad_depth = empty(joints, {rows, J});
   const Tensor grad_elevation = empty(joints, {elevation ? B : 0});
   with_floating(joints, [&](auto zero) {
     using T = decltype(zero);
@@ -203,58 +213,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> equivariance_distance_backward_op(
   return {grad_joints, grad_points, grad_depth, grad_elevation};
 }
 
-Tensor return_distance_op(const Tensor& points, const Tensor& depth, const Tensor& target,
-                          const Tensor& rotations, const std::optional<Tensor>& elevation,
-                          const std::optional<Tensor>& spread, int64_t samples, int64_t axes,
-                          double max_angle, double distance) {
-  const int64_t B = target.size(0), J = target.size(1);
-  const Tensor out = empty(points, {samples * B});
-  with_floating(points, [&](auto zero) {
-    using T = decltype(zero);
-    const ReturnDistance<T> arguments = {
-        rotation_source<T>(rotations, elevation, spread, B, samples, axes, max_angle),
-        static_cast<int>(J),
-        static_cast<T>(distance),
-        data<T>(points),
-        data<T>(depth),
-        data<T>(target),
-        mutable_data<T>(out)};
-    over_poses(B, LEAST_POSES, [&](int64_t begin, int64_t end) {
-      ITES_SIMD_CALL(return_distance, arguments, begin, end);
-    });
-  });
-  return out;
-}
-
-std::tuple<Tensor, Tensor, Tensor> return_distance_backward_op(
-    const Tensor& grad, const Tensor& points, const Tensor& depth, const Tensor& target,
-    const Tensor& rotations, const std::optional<Tensor>& elevation,
-    const std::optional<Tensor>& spread, int64_t samples, int64_t axes, double max_angle,
-    double distance) {
-  const int64_t B = target.size(0), J = target.size(1);
-  const Tensor grad_points = empty(points, {samples * B, J, 2});
-  const Tensor grad_depth = empty(points, {samples * B, J});
-  const Tensor grad_elevation = empty(points, {elevation ? B : 0});
-  with_floating(points, [&](auto zero) {
-    using T = decltype(zero);
-    const ReturnDistanceBackward<T> arguments = {
-        rotation_source<T>(rotations, elevation, spread, B, samples, axes, max_angle),
-        static_cast<int>(J),
-        static_cast<T>(distance),
-        data<T>(grad),
-        data<T>(points),
-        data<T>(depth),
-        data<T>(target),
-        mutable_data<T>(grad_points),
-        mutable_data<T>(grad_depth),
-        mutable_data<T>(grad_elevation)};
-    over_poses(B, LEAST_POSES, [&](int64_t begin, int64_t end) {
-      ITES_SIMD_CALL(return_distance_backward, arguments, begin, end);
-    });
-  });
-  return {grad_points, grad_depth, grad_elevation};
-}
-
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(ites_cpp, m) {
@@ -270,8 +228,6 @@ STABLE_TORCH_LIBRARY_IMPL(ites_cpp, CPU, m) {
   m.impl("rotate_project_backward", TORCH_BOX(&rotate_project_backward_op));
   m.impl("equivariance_distance", TORCH_BOX(&equivariance_distance_op));
   m.impl("equivariance_distance_backward", TORCH_BOX(&equivariance_distance_backward_op));
-  m.impl("return_distance", TORCH_BOX(&return_distance_op));
-  m.impl("return_distance_backward", TORCH_BOX(&return_distance_backward_op));
 }
 
 }  // namespace ites

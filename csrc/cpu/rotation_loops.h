@@ -22,7 +22,8 @@ ITES_FN void put(V* to, const Vec3<V>& v) {
 }
 
 template <class T, int N>
-ITES_FN void words_at(const RotationSource<T>& source, int sample, int64_t b, Words<N> (&words)[4]) {
+ITES_FN void words_at(const RotationSource<T>& source, int sample, int64_t b,
+                      Words<N> (&words)[4]) {
   random_words(stream_at(source.counter), Words<N>(static_cast<uint32_t>(b)) + lane_numbers<N>(),
                static_cast<uint32_t>(sample), words);
 }
@@ -236,66 +237,6 @@ void equivariance_distance_backward(const EquivarianceDistanceBackward<T>& a, in
   });
 }
 
-template <class T>
-void return_distance(const ReturnDistance<T>& a, int64_t begin, int64_t end) {
-  using V = lanes_of<T>;
-  const V scale(T(1) / T(a.joint_count));
-  for_each_tile<T>(begin, end, a.joint_count, [&](int64_t b, int rows, int j0, int joints) {
-    V target[JOINTS * 2], points[JOINTS * 2], depth[JOINTS];
-    load_rows(target, a.target + (b * a.joint_count + j0) * 2, a.joint_count * 2, rows, joints * 2);
-    for (int s = 0; s < a.source.samples; ++s) {
-      const Mat3<V> R = rotations_at(a.source, s, b, rows);
-      const int64_t row = (s * a.source.poses + b) * a.joint_count + j0;
-      load_rows(points, a.points + row * 2, a.joint_count * 2, rows, joints * 2);
-      load_rows(depth, a.depth + row, a.joint_count, rows, joints);
-      V sum(T(0));
-      for (int j = 0; j < joints; ++j) {
-        const Vec3<V> lifted =
-            backproject(points[2 * j], points[2 * j + 1], depth[j], V(a.distance));
-        const Projection<V> p(rotate_back(lifted, R), V(a.distance));
-        const V x = p.x - target[2 * j], y = p.y - target[2 * j + 1];
-        sum += square_root(x * x + y * y);
-      }
-      add_rows(sum * scale, a.out + s * a.source.poses + b, j0 == 0, rows);
-    }
-  });
-}
-
-template <class T>
-void return_distance_backward(const ReturnDistanceBackward<T>& a, int64_t begin, int64_t end) {
-  using V = lanes_of<T>;
-  const V scale(T(1) / T(a.joint_count));
-  for_each_tile<T>(begin, end, a.joint_count, [&](int64_t b, int rows, int j0, int joints) {
-    V target[JOINTS * 2], points[JOINTS * 2], depth[JOINTS], to_elevation(T(0));
-    load_rows(target, a.target + (b * a.joint_count + j0) * 2, a.joint_count * 2, rows, joints * 2);
-    for (int s = 0; s < a.source.samples; ++s) {
-      const Mat3<V> R = rotations_at(a.source, s, b, rows);
-      const int64_t row = (s * a.source.poses + b) * a.joint_count + j0;
-      load_rows(points, a.points + row * 2, a.joint_count * 2, rows, joints * 2);
-      load_rows(depth, a.depth + row, a.joint_count, rows, joints);
-      V g;
-      load_rows(&g, a.grad + s * a.source.poses + b, 1, rows, 1);
-      g = g * scale;
-      for (int j = 0; j < joints; ++j) {
-        const V px = points[2 * j], py = points[2 * j + 1], d = depth[j];
-        const Vec3<V> back = rotate_back(backproject(px, py, d, V(a.distance)), R);
-        const Projection<V> p(back, V(a.distance));
-        const Vec3<V> offset = {p.x - target[2 * j], p.y - target[2 * j + 1], V(T(0))};
-        const Vec3<V> go = norm_vjp(g, offset, norm(offset));
-        const Vec3<V> gb = p.vjp(go.x, go.y);
-        to_elevation -= elevation_vjp(gb, back);
-        const Vec3<V> gp = backproject_vjp(rotate(gb, R), px, py, d, V(a.distance));
-        points[2 * j] = gp.x;
-        points[2 * j + 1] = gp.y;
-        depth[j] = gp.z;
-      }
-      store_rows(points, a.grad_points + row * 2, a.joint_count * 2, rows, joints * 2);
-      store_rows(depth, a.grad_depth + row, a.joint_count, rows, joints);
-    }
-    if (a.source.elevation) add_rows(to_elevation, a.grad_elevation + b, j0 == 0, rows);
-  });
-}
-
 #define ITES_INSTANTIATE(T)                                                                        \
   template void so3_exp<T>(const T*, T*, int64_t, int64_t);                                        \
   template void so3_exp_backward<T>(const T*, const T*, T*, int64_t, int64_t);                     \
@@ -304,9 +245,7 @@ void return_distance_backward(const ReturnDistanceBackward<T>& a, int64_t begin,
   template void rotate_project_backward<T>(const RotateProjectBackward<T>&, int64_t, int64_t);     \
   template void equivariance_distance<T>(const EquivarianceDistance<T>&, int64_t, int64_t);        \
   template void equivariance_distance_backward<T>(const EquivarianceDistanceBackward<T>&, int64_t, \
-                                                  int64_t);                                        \
-  template void return_distance<T>(const ReturnDistance<T>&, int64_t, int64_t);                    \
-  template void return_distance_backward<T>(const ReturnDistanceBackward<T>&, int64_t, int64_t);
+                                                  int64_t);
 ITES_INSTANTIATE(float)
 ITES_INSTANTIATE(double)
 #undef ITES_INSTANTIATE

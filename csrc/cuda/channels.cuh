@@ -27,11 +27,11 @@ struct ScalarOf<Four> {
   using type = float;
 };
 
-#define ITES_FOUR_OPERATOR(RESULT, OP)                    \
+#define ITES_FOUR_OPERATOR(RESULT, OP)                       \
   ITES_FN RESULT operator OP(const Four& a, const Four& b) { \
-    RESULT out;                                           \
+    RESULT out;                                              \
     for (int k = 0; k < 4; ++k) out.v[k] = a.v[k] OP b.v[k]; \
-    return out;                                           \
+    return out;                                              \
   }
 ITES_FOUR_OPERATOR(Four, +)
 ITES_FOUR_OPERATOR(Four, -)
@@ -104,21 +104,10 @@ __device__ __forceinline__ void store_some(T* to, const Four& value, int64_t cou
     if (k < count) to[k] = static_cast<T>(value.v[k]);
 }
 
-// Starts a copy of four channels into shared memory, and waits for all that this thread started.
+// Starts a copy of four channels into shared memory.
 template <class T>
 __device__ __forceinline__ void start_copy(Bits<T>* to, const T* from) {
-#ifdef __CUDACC__
-  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(
-                   static_cast<unsigned>(__cvta_generic_to_shared(to))),
-               "l"(from), "n"(sizeof(Bits<T>)));
-#else
-  memcpy(to, from, sizeof(Bits<T>));
-#endif
-}
-__device__ __forceinline__ void finish_copies() {
-#ifdef __CUDACC__
-  asm volatile("cp.async.wait_all;" ::: "memory");
-#endif
+  start_bytes<sizeof(Bits<T>)>(to, from);
 }
 
 // Sum over groups of `lanes` neighbouring threads, a power of two; every thread gets it.
@@ -131,14 +120,10 @@ __device__ __forceinline__ float group_sum(float x, int lanes) {
 template <class Body>
 void with_storage_type(const Tensor& tensor, const Body& body) {
   switch (tensor.scalar_type()) {
-    case ScalarType::Float:
-      return body(float());
-    case ScalarType::Half:
-      return body(Half());
-    case ScalarType::BFloat16:
-      return body(BFloat16());
-    default:
-      STD_TORCH_CHECK(false, "ites: the CUDA backend takes float32, float16 and bfloat16");
+    case ScalarType::Float: return body(float());
+    case ScalarType::Half: return body(Half());
+    case ScalarType::BFloat16: return body(BFloat16());
+    default: STD_TORCH_CHECK(false, "ites: the CUDA backend takes float32, float16 and bfloat16");
   }
 }
 

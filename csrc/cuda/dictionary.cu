@@ -3,8 +3,8 @@
 // poses at a time, so that each float4 of the dictionary that it reads serves twice. The gradients
 // of dictionary and mean are summed by each block over its tiles, in an order that never varies,
 // and over the blocks by a second kernel. 17 joints and 12 atoms have kernels of their own.
-#include "common/dictionary_arguments.h"
 #include "cuda/launch.cuh"
+#include "dictionary_inputs.h"
 #include "schemas.h"
 
 namespace ites {
@@ -487,11 +487,6 @@ __global__ void __launch_bounds__(32 * SLICES)
   }
 }
 
-Dictionary<float> dictionary_of(const Tensor& dictionary, const Tensor& mean) {
-  return {static_cast<int>(dictionary.size(0)), static_cast<int>(mean.size(0) / 3),
-          data<float>(dictionary), data<float>(mean)};
-}
-
 // The largest tile whose shared memory fits, and as many blocks as the device holds of `kernel`,
 // or fewer where there are fewer tiles. floats_for(tile) tells what shared memory one takes.
 template <class Kernel, class FloatsFor>
@@ -537,17 +532,22 @@ void sum_partials(const OnDevice& device, const Tensor& partial, const Dictionar
 std::tuple<Tensor, Tensor, Tensor> dictionary_reprojection_op(
     const Tensor& coefficients, const Tensor& dictionary, const Tensor& mean,
     const Tensor& rotation_vector, const Tensor& target, double distance) {
+  const Call call("dictionary_reprojection", target, Takes::float32);
+  check_reprojection(call, coefficients, dictionary, mean, rotation_vector, target, distance);
   const OnDevice device(target);
   const int64_t B = coefficients.size(0), J = mean.size(0) / 3;
   const Tensor error = empty(target, {B});
   const Tensor canonical = empty(target, {B, J, 3});
   const Tensor camera = empty(target, {B, J, 3});
-  const DictionaryReprojection<float> arguments = {
-      dictionary_of(dictionary, mean), B,
-      static_cast<float>(distance),    data<float>(coefficients),
-      data<float>(rotation_vector),    data<float>(target),
-      mutable_data<float>(error),      mutable_data<float>(canonical),
-      mutable_data<float>(camera)};
+  const DictionaryReprojection<float> arguments = {dictionary_of<float>(dictionary, mean),
+                                                   B,
+                                                   static_cast<float>(distance),
+                                                   data<float>(coefficients),
+                                                   data<float>(rotation_vector),
+                                                   data<float>(target),
+                                                   mutable_data<float>(error),
+                                                   mutable_data<float>(canonical),
+                                                   mutable_data<float>(camera)};
   const Dictionary<float>& d = arguments.dictionary;
   const auto floats = [&](const Tile& tile) {
     return common_floats(d, tile) + tile.poses * (ROTATION + J) + 2 * tile.pose_floats;
@@ -563,6 +563,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> dictionary_reprojection_backward_op(
     const std::optional<Tensor>& grad_error, const std::optional<Tensor>& grad_canonical,
     const std::optional<Tensor>& grad_camera, const Tensor& coefficients, const Tensor& dictionary,
     const Tensor& mean, const Tensor& rotation_vector, const Tensor& target, double distance) {
+  const Call call("dictionary_reprojection_backward", target, Takes::float32);
+  check_reprojection(call, coefficients, dictionary, mean, rotation_vector, target, distance);
+  const int64_t rows = coefficients.size(0), joints = mean.size(0) / 3;
+  call.has("grad_error", grad_error, {rows});
+  call.has("grad_canonical", grad_canonical, {rows, joints, 3});
+  call.has("grad_camera", grad_camera, {rows, joints, 3});
   const OnDevice device(target);
   const int64_t B = coefficients.size(0), K = dictionary.size(0), columns = mean.size(0);
   const Tensor grad_coefficients = empty(target, {B, K});
@@ -570,7 +576,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> dictionary_reprojection_backward_op(
   const Tensor grad_mean = empty(target, {columns});
   const Tensor grad_rotation_vector = empty(target, {B, 3});
   const DictionaryReprojectionBackward<float> arguments = {
-      dictionary_of(dictionary, mean),
+      dictionary_of<float>(dictionary, mean),
       B,
       static_cast<float>(distance),
       data<float>(grad_error),
@@ -598,12 +604,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> dictionary_reprojection_backward_op(
 
 Tensor invariance_distance_op(const Tensor& coefficients, const Tensor& dictionary,
                               const Tensor& mean, const Tensor& canonical) {
+  const Call call("invariance_distance", coefficients, Takes::float32);
+  const int samples = check_invariance(call, coefficients, dictionary, mean, canonical);
   const OnDevice device(coefficients);
   const int64_t B = canonical.size(0), rows = coefficients.size(0), J = mean.size(0) / 3;
   const Tensor out = empty(coefficients, {rows});
-  const InvarianceDistance<float> arguments = {dictionary_of(dictionary, mean),
+  const InvarianceDistance<float> arguments = {dictionary_of<float>(dictionary, mean),
                                                B,
-                                               static_cast<int>(B ? rows / B : 0),
+                                               samples,
                                                data<float>(coefficients),
                                                data<float>(canonical),
                                                mutable_data<float>(out)};
@@ -622,6 +630,9 @@ Tensor invariance_distance_op(const Tensor& coefficients, const Tensor& dictiona
 std::tuple<Tensor, Tensor, Tensor, Tensor> invariance_distance_backward_op(
     const Tensor& grad, const Tensor& coefficients, const Tensor& dictionary, const Tensor& mean,
     const Tensor& canonical) {
+  const Call call("invariance_distance_backward", coefficients, Takes::float32);
+  const int samples = check_invariance(call, coefficients, dictionary, mean, canonical);
+  call.has("grad", grad, {coefficients.size(0)});
   const OnDevice device(coefficients);
   const int64_t B = canonical.size(0), rows = coefficients.size(0), K = dictionary.size(0);
   const int64_t columns = mean.size(0);
@@ -629,9 +640,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> invariance_distance_backward_op(
   const Tensor grad_dictionary = empty(coefficients, {K, columns});
   const Tensor grad_mean = empty(coefficients, {columns});
   const Tensor grad_canonical = empty(coefficients, {B, columns / 3, 3});
-  const InvarianceDistanceBackward<float> arguments = {dictionary_of(dictionary, mean),
+  const InvarianceDistanceBackward<float> arguments = {dictionary_of<float>(dictionary, mean),
                                                        B,
-                                                       static_cast<int>(B ? rows / B : 0),
+                                                       samples,
                                                        data<float>(grad),
                                                        data<float>(coefficients),
                                                        data<float>(canonical),

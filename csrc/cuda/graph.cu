@@ -2,6 +2,7 @@
 // skeletons of 17 joints in 8 pairs, graph_any.cuh those for any other.
 #include "cuda/graph_17.cuh"
 #include "cuda/graph_any.cuh"
+#include "graph_inputs.h"
 #include "schemas.h"
 
 namespace ites {
@@ -12,10 +13,10 @@ constexpr int SUM_THREADS = 1024, SUM_COLUMNS = 32;
 // Adds up the rows of `partial` in a fixed order: a block takes 32 columns. The last block takes
 // the edges' columns, `slices` for each edge, on to the logits.
 __global__ void __launch_bounds__(SUM_THREADS)
-sum_partial_kernel(const GraphShape g, const float* __restrict__ partial, int rows,
-                   const float* __restrict__ logits, const int* __restrict__ row_start,
-                   float* __restrict__ grad_bias, float* __restrict__ grad_v,
-                   float* __restrict__ grad_logits) {
+    sum_partial_kernel(const GraphShape g, const float* __restrict__ partial, int rows,
+                       const float* __restrict__ logits, const int* __restrict__ row_start,
+                       float* __restrict__ grad_bias, float* __restrict__ grad_v,
+                       float* __restrict__ grad_logits) {
   float* const shared = shared_floats();
   const int64_t plain = g.bias_size() + g.attended, width = g.partial_size();
   const int across = threadIdx.x % SUM_COLUMNS, down = threadIdx.x / SUM_COLUMNS;
@@ -23,7 +24,8 @@ sum_partial_kernel(const GraphShape g, const float* __restrict__ partial, int ro
     float sum = 0.0f;
     if (exists) {
 #pragma unroll 4
-      for (int r = down; r < rows; r += SUM_THREADS / SUM_COLUMNS) sum += partial[r * width + column];
+      for (int r = down; r < rows; r += SUM_THREADS / SUM_COLUMNS)
+        sum += partial[r * width + column];
     }
     shared[threadIdx.x] = sum;
     __syncthreads();
@@ -69,21 +71,31 @@ bool fits_17(const GraphShape& g, std::initializer_list<const void*> pointers) {
 
 GraphShape shape_of(const Tensor& features, const Tensor& v, const Tensor& row_start,
                     const Tensor& columns, const Tensor& pairs, int64_t channels) {
-  return {features.size(0), channels, v.size(0), features.size(2),
-          static_cast<int>(row_start.size(0)) - 1, static_cast<int>(columns.size(0)),
-          static_cast<int>(pairs.size(0)), 1};
+  return {features.size(0),
+          channels,
+          v.size(0),
+          features.size(2),
+          static_cast<int>(row_start.size(0)) - 1,
+          static_cast<int>(columns.size(0)),
+          static_cast<int>(pairs.size(0)),
+          1};
 }
 
-std::tuple<Tensor, Tensor> graph_mix_op(const Tensor& features, const Tensor& logits, const Tensor& bias,
-                                        const Tensor& v, const std::optional<Tensor>& residual,
+std::tuple<Tensor, Tensor> graph_mix_op(const Tensor& features, const Tensor& logits,
+                                        const Tensor& bias, const Tensor& v,
+                                        const std::optional<Tensor>& residual,
                                         const Tensor& row_start, const Tensor& columns,
                                         const Tensor& pairs, int64_t channels) {
+  const Call call("graph_mix", features, Takes::float32_or_half);
+  call.has("features", features, {ANY, ANY, ANY});
+  check_mix(call, features, features.size(2), logits, bias, v, row_start, columns, pairs, channels);
+  call.has("residual", residual, {features.size(0), features.size(1), channels});
   const OnDevice device(features);
   GraphShape g = shape_of(features, v, row_start, columns, pairs, channels);
   const Tensor y = empty(features, {g.poses, g.joints, g.channels});
   const Tensor t = empty(features, {g.poses, g.joints, g.attended});
   if (g.poses == 0) return {y, t};
-  const GraphTables tables{data<float>(logits), data<float>(bias), data<float>(v),
+  const GraphTables tables{data<float>(logits),  data<float>(bias),  data<float>(v),
                            data<int>(row_start), data<int>(columns), data<int>(pairs)};
   with_storage_type(features, [&](auto zero) {
     using T = decltype(zero);
@@ -103,9 +115,14 @@ std::tuple<Tensor, Tensor> graph_mix_op(const Tensor& features, const Tensor& lo
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> graph_mix_backward_op(
-    const std::optional<Tensor>& grad_y, const std::optional<Tensor>& grad_t, const Tensor& features,
-    const Tensor& logits, const Tensor& bias, const Tensor& v, const Tensor& row_start,
-    const Tensor& columns, const Tensor& pairs, int64_t channels) {
+    const std::optional<Tensor>& grad_y, const std::optional<Tensor>& grad_t,
+    const Tensor& features, const Tensor& logits, const Tensor& bias, const Tensor& v,
+    const Tensor& row_start, const Tensor& columns, const Tensor& pairs, int64_t channels) {
+  const Call call("graph_mix_backward", features, Takes::float32_or_half);
+  call.has("features", features, {ANY, ANY, ANY});
+  check_mix(call, features, features.size(2), logits, bias, v, row_start, columns, pairs, channels);
+  call.has("grad_y", grad_y, {features.size(0), features.size(1), channels});
+  call.has("grad_t", grad_t, {features.size(0), features.size(1), v.size(0)});
   const OnDevice device(features);
   GraphShape g = shape_of(features, v, row_start, columns, pairs, channels);
   if (g.poses == 0)
@@ -115,7 +132,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> graph_mix_backward_op(
   const Tensor grad_features = empty(features, {g.poses, g.joints, g.stride});
   const Tensor grad_logits = empty(logits, {g.edges}), grad_bias = empty(bias, {g.bias_size()});
   const Tensor grad_v = empty(v, {g.attended});
-  const GraphTables tables{data<float>(logits), data<float>(bias), data<float>(v),
+  const GraphTables tables{data<float>(logits),  data<float>(bias),  data<float>(v),
                            data<int>(row_start), data<int>(columns), data<int>(pairs)};
   with_storage_type(features, [&](auto zero) {
     using T = decltype(zero);
@@ -130,8 +147,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> graph_mix_backward_op(
                     " bytes of shared memory, more than this GPU has; use backend='triton'");
     const auto kernel = graph_mix_backward_17_kernel<T>;
     const auto any_kernel = graph_mix_backward_any_kernel<T>;
-    const int64_t resident = fits ? device.resident_blocks(kernel, THREADS_17, shared) / tiling.tasks
-                                  : device.resident_blocks(any_kernel, THREADS_ANY, shared);
+    const int64_t resident = fits
+                                 ? device.resident_blocks(kernel, THREADS_17, shared) / tiling.tasks
+                                 : device.resident_blocks(any_kernel, THREADS_ANY, shared);
     const int64_t work = fits ? tiling.tiles : g.poses;
     const int64_t rows = resident < 1 ? 1 : resident < work ? resident : work;
     const Tensor partial = empty(bias, {rows, g.partial_size()});

@@ -12,18 +12,21 @@ namespace ites {
 constexpr int JOINTS_17 = 17, PAIRS_17 = 8, THREADS_17 = 64;
 
 struct Tiling {
-  int lanes, poses;    // threads of a pose, poses of a tile
-  int slices, tasks;   // of a pose
+  int lanes, poses;   // threads of a pose, poses of a tile
+  int slices, tasks;  // of a pose
   int64_t tiles;
 
-  explicit Tiling(const GraphShape& g) : lanes(g.attended > 64 ? 32 : 16), poses(THREADS_17 / lanes) {
+  explicit Tiling(const GraphShape& g)
+      : lanes(g.attended > 64 ? 32 : 16), poses(THREADS_17 / lanes) {
     slices = static_cast<int>((g.channels + 4 * lanes - 1) / (4 * lanes));
     tasks = slices + (g.attended > 0) > 0 ? slices + (g.attended > 0) : 1;
     tiles = (g.poses + poses - 1) / poses;
   }
 };
 
-__host__ __device__ constexpr int64_t in_whole_float4s(int64_t floats) { return (floats + 3) / 4 * 4; }
+__host__ __device__ constexpr int64_t in_whole_float4s(int64_t floats) {
+  return (floats + 3) / 4 * 4;
+}
 
 inline int columns_bytes(int rows, size_t bits) {
   return static_cast<int>(rows * JOINTS_17 * THREADS_17 * bits);
@@ -42,7 +45,8 @@ template <class T>
 struct Column {
   Bits<T>* here;
 
-  __device__ explicit Column(float* shared) : here(reinterpret_cast<Bits<T>*>(shared) + threadIdx.x) {}
+  __device__ explicit Column(float* shared)
+      : here(reinterpret_cast<Bits<T>*>(shared) + threadIdx.x) {}
   // Starts to copy all joints' channels at `from`, `stride` apart.
   __device__ void start(int slot, const T* from, int64_t stride) const {
 #pragma unroll
@@ -144,9 +148,9 @@ __device__ void attend_17(const GraphShape& g, const GraphTables& tables, const 
 
 template <class T>
 __global__ void __launch_bounds__(THREADS_17, 6)
-graph_mix_17_kernel(const GraphShape g, const GraphTables tables, const Tiling tiling,
-                    const T* __restrict__ features, const T* __restrict__ residual,
-                    T* __restrict__ y, T* __restrict__ t) {
+    graph_mix_17_kernel(const GraphShape g, const GraphTables tables, const Tiling tiling,
+                        const T* __restrict__ features, const T* __restrict__ residual,
+                        T* __restrict__ y, T* __restrict__ t) {
   const Worker me(tiling);
   const int64_t pose = blockIdx.x % tiling.tiles * tiling.poses + me.group;
   const int task = static_cast<int>(blockIdx.x / tiling.tiles), others = g.attended > 0;
@@ -182,9 +186,10 @@ struct Tiles {
 };
 
 template <class T>
-__device__ void mix_backward_17(const GraphShape& g, const GraphTables& tables, const Tiling& tiling,
-                                const Worker& me, int slice, const Tiles& tiles, const T* grad_y,
-                                const T* features, T* grad_features, float* partial) {
+__device__ void mix_backward_17(const GraphShape& g, const GraphTables& tables,
+                                const Tiling& tiling, const Worker& me, int slice,
+                                const Tiles& tiles, const T* grad_y, const T* features,
+                                T* grad_features, float* partial) {
   float* const shared = shared_floats();
   const OutgoingEdges edges(g, shared);
   float* const edge_sums = shared + in_whole_float4s(OutgoingEdges::size(g));
@@ -238,9 +243,10 @@ __device__ void mix_backward_17(const GraphShape& g, const GraphTables& tables, 
 }
 
 template <class T>
-__device__ void attend_backward_17(const GraphShape& g, const GraphTables& tables, const Tiling& tiling,
-                                   const Worker& me, const Tiles& tiles, const T* grad_t,
-                                   const T* features, T* grad_features, float* partial) {
+__device__ void attend_backward_17(const GraphShape& g, const GraphTables& tables,
+                                   const Tiling& tiling, const Worker& me, const Tiles& tiles,
+                                   const T* grad_t, const T* features, T* grad_features,
+                                   float* partial) {
   const Column<T> column(shared_floats());
   const int64_t m = 4 * me.lane;
   const bool active = m < g.attended;
@@ -274,7 +280,8 @@ __device__ void attend_backward_17(const GraphShape& g, const GraphTables& table
       }
       grad_theta = group_sum(grad_theta, me.lanes);
       kappa_sum.v[0] += grad_theta;
-      if (live && me.lane == 0) grad_pose[i * g.stride + g.theta_column()] = static_cast<T>(grad_theta);
+      if (live && me.lane == 0)
+        grad_pose[i * g.stride + g.theta_column()] = static_cast<T>(grad_theta);
     }
 #pragma unroll
     for (int p = 0; p < PAIRS_17; ++p) {
@@ -294,7 +301,8 @@ __device__ void attend_backward_17(const GraphShape& g, const GraphTables& table
         if (first != i && second != i) continue;
         const auto route = [&](int slot, const Four& grad, Four& to) {
           Four grad_first, grad_second;
-          pool_pair_backward(column(slot, first), column(slot, second), grad, grad_first, grad_second);
+          pool_pair_backward(column(slot, first), column(slot, second), grad, grad_first,
+                             grad_second);
           if (first == i) to += grad_first;
           if (second == i) to += grad_second;
         };
@@ -318,10 +326,10 @@ __device__ void attend_backward_17(const GraphShape& g, const GraphTables& table
 
 template <class T>
 __global__ void __launch_bounds__(THREADS_17, 4)
-graph_mix_backward_17_kernel(const GraphShape g, const GraphTables tables, const Tiling tiling,
-                             const T* __restrict__ grad_y, const T* __restrict__ grad_t,
-                             const T* __restrict__ features, T* __restrict__ grad_features,
-                             float* __restrict__ partial) {
+    graph_mix_backward_17_kernel(const GraphShape g, const GraphTables tables, const Tiling tiling,
+                                 const T* __restrict__ grad_y, const T* __restrict__ grad_t,
+                                 const T* __restrict__ features, T* __restrict__ grad_features,
+                                 float* __restrict__ partial) {
   const Worker me(tiling);
   const int rows = gridDim.x / tiling.tasks, task = blockIdx.x / rows, others = g.attended > 0;
   const Tiles tiles{static_cast<int64_t>(blockIdx.x) % rows, rows};

@@ -25,8 +25,8 @@ struct PoseColumns {
 
 // Scores of a pose's pairs, a warp each. A barrier must follow.
 template <class T>
-__device__ void put_scores(const GraphShape& g, const GraphTables& tables, const PoseColumns<T>& pose,
-                           float* scores) {
+__device__ void put_scores(const GraphShape& g, const GraphTables& tables,
+                           const PoseColumns<T>& pose, float* scores) {
   const int lane = threadIdx.x % 32;
   if (g.attended == 0) return;
   for (int p = threadIdx.x / 32; p < g.pairs; p += WARPS_ANY) {
@@ -42,8 +42,9 @@ inline int forward_bytes_any(const GraphShape& g) { return (g.edges + g.pairs) *
 
 template <class T>
 __global__ void __launch_bounds__(THREADS_ANY, 4)
-graph_mix_any_kernel(const GraphShape g, const GraphTables tables, const T* __restrict__ features,
-                     const T* __restrict__ residual, T* __restrict__ y, T* __restrict__ t) {
+    graph_mix_any_kernel(const GraphShape g, const GraphTables tables,
+                         const T* __restrict__ features, const T* __restrict__ residual,
+                         T* __restrict__ y, T* __restrict__ t) {
   float* const weights = shared_floats();
   float* const scores = weights + g.edges;
   const int64_t b = blockIdx.x;
@@ -95,8 +96,9 @@ inline int backward_bytes_any(const GraphShape& g) {
 
 // Gradients of one pose's self and neighbour columns, of the bias and of the edges' weights.
 template <class T>
-__device__ void mix_backward_any(const GraphShape& g, const GraphTables& tables, const BackwardAny& s,
-                                 const PoseColumns<T>& pose, const T* grad_y, T* grad) {
+__device__ void mix_backward_any(const GraphShape& g, const GraphTables& tables,
+                                 const BackwardAny& s, const PoseColumns<T>& pose, const T* grad_y,
+                                 T* grad) {
   for (int64_t c = threadIdx.x; c < g.channels; c += THREADS_ANY) {
     for (int j = 0; j < g.joints; ++j) {
       const float own = grad_y ? static_cast<float>(grad_y[j * g.channels + c]) : 0.0f;
@@ -115,7 +117,8 @@ __device__ void mix_backward_any(const GraphShape& g, const GraphTables& tables,
     const int i = s.edges.row[e], j = tables.columns[e];
     float sum = 0.0f;
     for (int64_t c = lane; c < g.channels; c += 32)
-      sum += static_cast<float>(grad_y[i * g.channels + c]) * pose.at(j, i == j ? c : g.channels + c);
+      sum +=
+          static_cast<float>(grad_y[i * g.channels + c]) * pose.at(j, i == j ? c : g.channels + c);
     sum = group_sum(sum, 32);
     if (lane == 0) s.edge_sums[e] += sum;
   }
@@ -123,8 +126,9 @@ __device__ void mix_backward_any(const GraphShape& g, const GraphTables& tables,
 
 // Gradients of one pose's g, phi and theta columns, of g's bias, kappa and v.
 template <class T>
-__device__ void attend_backward_any(const GraphShape& g, const GraphTables& tables, const BackwardAny& s,
-                                    const PoseColumns<T>& pose, const T* grad_t, T* grad) {
+__device__ void attend_backward_any(const GraphShape& g, const GraphTables& tables,
+                                    const BackwardAny& s, const PoseColumns<T>& pose,
+                                    const T* grad_t, T* grad) {
   const float share = 1.0f / g.pairs;
   const float* bias = tables.bias + g.channels;
   const int lane = threadIdx.x % 32;
@@ -167,8 +171,10 @@ __device__ void attend_backward_any(const GraphShape& g, const GraphTables& tabl
         pool_pair_backward(pose.at(first, column), pose.at(second, column), gradient, grad_first,
                            grad_second);
         to += column - 2 * g.channels - m;
-        to[first * g.stride] = static_cast<T>(static_cast<float>(to[first * g.stride]) + grad_first);
-        to[second * g.stride] = static_cast<T>(static_cast<float>(to[second * g.stride]) + grad_second);
+        to[first * g.stride] =
+            static_cast<T>(static_cast<float>(to[first * g.stride]) + grad_first);
+        to[second * g.stride] =
+            static_cast<T>(static_cast<float>(to[second * g.stride]) + grad_second);
       };
       route(2 * g.channels + m, grad_g, grad_pooled);
       route(2 * g.channels + g.attended + m, grad_g, s.grad_scores[p] * tables.v[m]);
@@ -181,10 +187,10 @@ __device__ void attend_backward_any(const GraphShape& g, const GraphTables& tabl
 
 template <class T>
 __global__ void __launch_bounds__(THREADS_ANY, 4)
-graph_mix_backward_any_kernel(const GraphShape g, const GraphTables tables,
-                              const T* __restrict__ grad_y, const T* __restrict__ grad_t,
-                              const T* __restrict__ features, T* __restrict__ grad_features,
-                              float* __restrict__ partial) {
+    graph_mix_backward_any_kernel(const GraphShape g, const GraphTables tables,
+                                  const T* __restrict__ grad_y, const T* __restrict__ grad_t,
+                                  const T* __restrict__ features, T* __restrict__ grad_features,
+                                  float* __restrict__ partial) {
   const BackwardAny s(g, shared_floats());
   s.edges.build(g, tables);
   const int64_t columns = g.bias_size() + g.attended;

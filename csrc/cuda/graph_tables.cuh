@@ -26,18 +26,19 @@ struct GraphTables {
 };
 
 // The block writes the softmax of the logits. A barrier must follow.
-__device__ __forceinline__ void put_weights(const GraphShape& g, const GraphTables& tables, float* weights) {
+__device__ __forceinline__ void put_weights(const GraphShape& g, const GraphTables& tables,
+                                            float* weights) {
   for (int i = threadIdx.x; i < g.joints; i += blockDim.x)
     softmax_row(tables.logits, tables.row_start[i], tables.row_start[i + 1], weights);
 }
 
 // The edges by source joint, self loops kept apart, with the weights: tables for gradients.
 struct OutgoingEdges {
-  float* weights;     // [E], by edge
-  int* column_start;  // [J + 1]
-  int *target, *edge; // [E], by source
-  int* self_edge;     // [J], -1 where there is none
-  int *row, *key;     // [E], by edge: target, and source or, for a self loop, one beyond all
+  float* weights;      // [E], by edge
+  int* column_start;   // [J + 1]
+  int *target, *edge;  // [E], by source
+  int* self_edge;      // [J], -1 where there is none
+  int *row, *key;      // [E], by edge: target, and source or, for a self loop, one beyond all
 
   __host__ __device__ static int64_t size(const GraphShape& g) {
     return 5 * static_cast<int64_t>(g.edges) + 2 * g.joints + 1;

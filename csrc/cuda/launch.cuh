@@ -6,6 +6,7 @@
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/macros.h>
 
+#include "cuda/on_chip.cuh"
 #include "tensor.h"
 
 namespace ites {
@@ -65,16 +66,6 @@ class OnDevice {
   torch::stable::accelerator::DeviceGuard guard_;
   cudaStream_t stream_;
 };
-
-// A block's dynamic shared memory.
-__device__ __forceinline__ float* shared_floats() {
-#ifdef __CUDACC__
-  extern __shared__ float4 ites_shared[];
-  return reinterpret_cast<float*>(ites_shared);
-#else
-  return reinterpret_cast<float*>(emulated::shared_memory.data());  // tests/emulated_cuda
-#endif
-}
 
 // The block copies `count` floats, sixteen bytes a thread where both ends allow it.
 __device__ __forceinline__ void block_copy(float* to, const float* from, int count) {

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "cuda/channels.cuh"
+#include "norm_inputs.h"
 #include "schemas.h"
 
 namespace ites {
@@ -86,7 +87,7 @@ __device__ Value over_block(Value mine, const Place& at, const Combine& combine)
 
 template <class T, bool WHOLE>
 __global__ void __launch_bounds__(THREADS)
-moments_kernel(const Range r, const T* __restrict__ x, float* __restrict__ partial) {
+    moments_kernel(const Range r, const T* __restrict__ x, float* __restrict__ partial) {
   constexpr int R = 8;
   const Place at(r);
   Counted all{{Four(0.0f), Four(0.0f)}, 0.0f};
@@ -124,9 +125,9 @@ __device__ __forceinline__ Channel<Four> channel_of(const Parameters& p, const P
 
 template <class T, bool WHOLE>
 __global__ void __launch_bounds__(THREADS)
-apply_kernel(const Range r, const Parameters p, const T* __restrict__ x,
-             const T* __restrict__ skip, const float* __restrict__ partial, T* __restrict__ out,
-             float* __restrict__ mean, float* __restrict__ var) {
+    apply_kernel(const Range r, const Parameters p, const T* __restrict__ x,
+                 const T* __restrict__ skip, const float* __restrict__ partial, T* __restrict__ out,
+                 float* __restrict__ mean, float* __restrict__ var) {
   const Place at(r);
   Counted all{{Four(0.0f), Four(0.0f)}, 0.0f};
   for (int64_t range = at.down; range * r.height < r.rows; range += DOWN) {
@@ -163,8 +164,9 @@ __device__ __forceinline__ Sums sums_over_block(const Sums& mine, const Place& a
 
 template <class T, bool WHOLE>
 __global__ void __launch_bounds__(THREADS)
-sums_kernel(const Range r, const Parameters p, const T* __restrict__ grad, const T* __restrict__ x,
-            const T* __restrict__ skip, T* __restrict__ grad_skip, float* __restrict__ partial) {
+    sums_kernel(const Range r, const Parameters p, const T* __restrict__ grad,
+                const T* __restrict__ x, const T* __restrict__ skip, T* __restrict__ grad_skip,
+                float* __restrict__ partial) {
   const Place at(r);
   const Channel<Four> channel = channel_of(p, at, load_some(p.mean + at.channel, at.left),
                                            load_some(p.var + at.channel, at.left));
@@ -189,10 +191,10 @@ sums_kernel(const Range r, const Parameters p, const T* __restrict__ grad, const
 
 template <class T, bool WHOLE>
 __global__ void __launch_bounds__(THREADS)
-backward_apply_kernel(const Range r, const Parameters p, const T* __restrict__ grad,
-                      const T* __restrict__ x, const float* __restrict__ partial,
-                      T* __restrict__ grad_x, float* __restrict__ grad_weight,
-                      float* __restrict__ grad_bias) {
+    backward_apply_kernel(const Range r, const Parameters p, const T* __restrict__ grad,
+                          const T* __restrict__ x, const float* __restrict__ partial,
+                          T* __restrict__ grad_x, float* __restrict__ grad_weight,
+                          float* __restrict__ grad_bias) {
   const Place at(r);
   Sums sums{Four(0.0f), Four(0.0f)};
   for (int64_t range = at.down; range * r.height < r.rows; range += DOWN) {
@@ -213,8 +215,8 @@ backward_apply_kernel(const Range r, const Parameters p, const T* __restrict__ g
   for (int64_t row = at.begin; row < at.end; row += DOWN) {
     const int64_t here = row * r.channels + at.channel;
     const Four value = get<WHOLE>(x + here, at.left);
-    const Four g = before_relu_backward(get<WHOLE>(grad + here, at.left), value, Four(0.0f),
-                                        channel, p.form);
+    const Four g =
+        before_relu_backward(get<WHOLE>(grad + here, at.left), value, Four(0.0f), channel, p.form);
     put<WHOLE>(grad_x + here, batch_norm_backward(g, value, grad_mean, product_mean, channel),
                at.left);
   }
@@ -222,7 +224,8 @@ backward_apply_kernel(const Range r, const Parameters p, const T* __restrict__ g
 
 // Whether four channels may be moved at once: calls body with that as a type.
 template <class Body>
-void with_wholeness(int64_t channels, std::initializer_list<const void*> pointers, const Body& body) {
+void with_wholeness(int64_t channels, std::initializer_list<const void*> pointers,
+                    const Body& body) {
   bool whole = channels % 4 == 0;
   for (const void* pointer : pointers) whole &= reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
   if (whole) {
@@ -232,23 +235,26 @@ void with_wholeness(int64_t channels, std::initializer_list<const void*> pointer
   }
 }
 
-Form form_of(const std::optional<Tensor>& skip, bool relu, bool skip_after) {
-  const bool after = skip_after || !relu;  // the same thing without ReLU
-  return {relu, skip.has_value() && !after, skip.has_value() && after};
-}
-
 std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_op(const Tensor& x, const Tensor& weight,
                                                       const Tensor& bias,
                                                       const std::optional<Tensor>& skip, bool relu,
                                                       bool skip_after, double eps) {
+  const Call call("batch_norm_relu", x, Takes::float32_or_half);
+  check_batch_norm(call, x, weight, bias, skip, eps);
   const OnDevice device(x);
   const int64_t N = x.size(0), C = x.size(1);
-  if (N == 0) return {empty(x, {N, C}), torch::stable::new_zeros(weight, {C}), torch::stable::new_zeros(weight, {C})};
+  if (N == 0)
+    return {empty(x, {N, C}), torch::stable::new_zeros(weight, {C}),
+            torch::stable::new_zeros(weight, {C})};
   const Tensor out = empty(x, {N, C}), mean = empty(weight, {C}), var = empty(weight, {C});
   const Range r = ranges_of(N, C);
   const Tensor partial = empty(weight, {r.count(), 2, C});
-  const Parameters p{nullptr, nullptr, data<float>(weight), data<float>(bias),
-                     static_cast<float>(eps), form_of(skip, relu, skip_after)};
+  const Parameters p{nullptr,
+                     nullptr,
+                     data<float>(weight),
+                     data<float>(bias),
+                     static_cast<float>(eps),
+                     form_of(skip, relu, skip_after)};
   const int64_t blocks = r.count() * r.slices;
   with_storage_type(x, [&](auto zero) {
     using T = decltype(zero);
@@ -270,6 +276,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_relu_backward_op(
     const Tensor& grad, const Tensor& x, const Tensor& weight, const Tensor& bias,
     const std::optional<Tensor>& skip, const Tensor& mean, const Tensor& var, bool relu,
     bool skip_after, double eps) {
+  const Call call("batch_norm_relu_backward", x, Takes::float32_or_half);
+  check_batch_norm(call, x, weight, bias, skip, eps);
+  call.has("grad", grad, {x.size(0), x.size(1)});
+  call.has("mean", mean, call.wide(), {x.size(1)});
+  call.has("var", var, call.wide(), {x.size(1)});
   const OnDevice device(x);
   const int64_t N = x.size(0), C = x.size(1);
   const Form form = form_of(skip, relu, skip_after);
@@ -281,8 +292,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_relu_backward_op(
   const Tensor grad_bias = empty(weight, {C});
   const Range r = ranges_of(N, C);
   const Tensor partial = empty(weight, {r.count(), 2, C});
-  const Parameters p{data<float>(mean), data<float>(var), data<float>(weight), data<float>(bias),
-                     static_cast<float>(eps), form};
+  const Parameters p{data<float>(mean), data<float>(var),        data<float>(weight),
+                     data<float>(bias), static_cast<float>(eps), form};
   const int64_t blocks = r.count() * r.slices;
   with_storage_type(x, [&](auto zero) {
     using T = decltype(zero);

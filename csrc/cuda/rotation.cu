@@ -3,8 +3,8 @@
 // float2, joints through shared memory: all of it coalesced. Skeletons of 17 joints have kernels
 // of their own, where the division of an index by the joints is by a constant; so have turns, whose
 // draw would cost the other rotations registers.
-#include "common/rotation_arguments.h"
 #include "cuda/launch.cuh"
+#include "rotation_inputs.h"
 #include "schemas.h"
 
 namespace ites {
@@ -299,97 +299,9 @@ __global__ void __launch_bounds__(MOST_THREADS)
   if (TURN) put_elevation_vjp(part, grad, pose, a.grad_elevation);
 }
 
-template <int JOINTS, bool TURN>
-__global__ void __launch_bounds__(MOST_THREADS)
-    return_distance_kernel(const ReturnDistance<float> a, const Tile tile) {
-  const Part part(a.source.poses, JOINTS ? JOINTS : a.joint_count, tile);
-  float* const rotations = shared_floats();
-  float* const lengths = rotations + min(SAMPLES, a.source.samples) * tile.poses * ROTATION;
-  const float scale = 1.0f / part.joints;
-  for (int s0 = 0; s0 < a.source.samples; s0 += SAMPLES) {
-    const int samples = min(SAMPLES, a.source.samples - s0);
-    stage_rotations<TURN>(a.source, part, s0, samples, rotations);
-    __syncthreads();
-    for (int i = threadIdx.x; i < part.count; i += blockDim.x) {
-      const float2 target =
-          reinterpret_cast<const float2*>(a.target)[part.first * part.joints + i];
-      for (int s = 0; s < samples; ++s) {
-        const int64_t row = ((s0 + s) * a.source.poses + part.first) * part.joints + i;
-        const float2 point = reinterpret_cast<const float2*>(a.points)[row];
-        const Vec3<float> lifted = backproject(point.x, point.y, a.depth[row], a.distance);
-        const Mat3<float> R = staged_rotation(rotations, s * part.poses + i / part.joints);
-        const Projection<float> p(rotate_back(lifted, R), a.distance);
-        const float x = p.x - target.x, y = p.y - target.y;
-        lengths[s * part.count + i] = square_root(x * x + y * y);
-      }
-    }
-    __syncthreads();
-    put_sums(part, lengths, samples, scale, a.out + s0 * a.source.poses, a.source.poses);
-    __syncthreads();
-  }
-}
-
-template <int JOINTS, bool TURN>
-__global__ void __launch_bounds__(MOST_THREADS)
-    return_distance_backward_kernel(const ReturnDistanceBackward<float> a, const Tile tile) {
-  const Part part(a.source.poses, JOINTS ? JOINTS : a.joint_count, tile);
-  float* const rotations = shared_floats();
-  float* const torques = rotations + min(SAMPLES, a.source.samples) * tile.poses * ROTATION;
-  const float scale = 1.0f / part.joints;
-  for (int s0 = 0; s0 < a.source.samples; s0 += SAMPLES) {
-    const int samples = min(SAMPLES, a.source.samples - s0);
-    stage_rotations<TURN>(a.source, part, s0, samples, rotations);
-    __syncthreads();
-    for (int i = threadIdx.x; i < part.count; i += blockDim.x) {
-      const int p = i / part.joints;
-      const float2 target =
-          reinterpret_cast<const float2*>(a.target)[part.first * part.joints + i];
-      float torque = TURN && s0 ? torques[i] : 0.0f;
-      for (int s = 0; s < samples; ++s) {
-        const int64_t first = (s0 + s) * a.source.poses + part.first;
-        const int64_t row = first * part.joints + i;
-        const float2 point = reinterpret_cast<const float2*>(a.points)[row];
-        const float depth = a.depth[row], g = a.grad[first + p] * scale;
-        const Mat3<float> R = staged_rotation(rotations, s * part.poses + p);
-        const Vec3<float> back = rotate_back(backproject(point.x, point.y, depth, a.distance), R);
-        const Projection<float> seen(back, a.distance);
-        const Vec3<float> offset = {seen.x - target.x, seen.y - target.y, 0.0f};
-        const Vec3<float> v = norm_vjp(g, offset, norm(offset));
-        const Vec3<float> to_back = seen.vjp(v.x, v.y);
-        if (TURN) torque -= elevation_vjp(to_back, back);
-        const Vec3<float> out =
-            backproject_vjp(rotate(to_back, R), point.x, point.y, depth, a.distance);
-        reinterpret_cast<float2*>(a.grad_points)[row] = make_float2(out.x, out.y);
-        a.grad_depth[row] = out.z;
-      }
-      if (TURN) torques[i] = torque;
-    }
-    __syncthreads();
-  }
-  if (TURN) put_sums(part, torques, 1, 1.0f, a.grad_elevation, a.source.poses);
-}
-
 constexpr int THREADS = 256;  // of the kernels with one rotation a thread
 
 int64_t blocks_for(int64_t count) { return (count + THREADS - 1) / THREADS; }
-
-RotationSource<float> rotation_source(const Tensor& rotations,
-                                      const std::optional<Tensor>& elevation,
-                                      const std::optional<Tensor>& spread, int64_t poses,
-                                      int64_t samples, int64_t axes, double max_angle) {
-  RotationSource<float> source{};
-  source.samples = static_cast<int>(samples);
-  source.poses = poses;
-  if (rotations.scalar_type() == ScalarType::Long) {
-    source.counter = data<int64_t>(rotations);
-    source.elevation = data<float>(elevation);
-    source.spread = data<float>(spread);
-    source.draw = {static_cast<int>(axes), static_cast<float>(max_angle)};
-  } else {
-    source.matrices = data<float>(rotations);
-  }
-  return source;
-}
 
 // The kernel for an op's J, 17 joints or any number, for turns or other rotations.
 #define ITES_ROTATION_KERNEL(KERNEL)                            \
@@ -397,6 +309,8 @@ RotationSource<float> rotation_source(const Tensor& rotations,
            : (elevation ? KERNEL<0, true> : KERNEL<0, false>))
 
 Tensor so3_exp_op(const Tensor& w) {
+  const Call call("so3_exp", w, Takes::float32);
+  call.has("w", w, {ANY, 3});
   const OnDevice device(w);
   const int64_t count = w.size(0);
   const Tensor out = empty(w, {count, 3, 3});
@@ -406,6 +320,9 @@ Tensor so3_exp_op(const Tensor& w) {
 }
 
 Tensor so3_exp_backward_op(const Tensor& grad, const Tensor& w) {
+  const Call call("so3_exp_backward", w, Takes::float32);
+  call.has("w", w, {ANY, 3});
+  call.has("grad", grad, {w.size(0), 3, 3});
   const OnDevice device(w);
   const int64_t count = w.size(0);
   const Tensor out = empty(w, {count, 3});
@@ -415,10 +332,12 @@ Tensor so3_exp_backward_op(const Tensor& grad, const Tensor& w) {
 }
 
 Tensor philox_op(const Tensor& counter, int64_t poses, int64_t samples) {
+  const Call call("philox", counter);
+  call.has("counter", counter, ScalarType::Long, {3});
+  const int64_t rows = check_rows(call, poses, samples, 4);
   const OnDevice device(counter);
-  const int64_t count = poses * samples;
-  const Tensor out = empty(counter, {count, 4});
-  device.launch(philox_kernel, blocks_for(count), THREADS, 0, data<int64_t>(counter), poses, count,
+  const Tensor out = empty(counter, {rows, 4});
+  device.launch(philox_kernel, blocks_for(rows), THREADS, 0, data<int64_t>(counter), poses, rows,
                 mutable_data<int64_t>(out));
   return out;
 }
@@ -427,13 +346,15 @@ Tensor draw_rotations_op(const Tensor& like, const Tensor& counter,
                          const std::optional<Tensor>& elevation,
                          const std::optional<Tensor>& spread, int64_t poses, int64_t samples,
                          int64_t axes, double max_angle) {
+  const Call call("draw_rotations", like, Takes::float32);
+  const int64_t rows = check_rows(call, poses, samples, 9);
+  check_draw(call, counter, elevation, spread, poses, axes, max_angle);
   const OnDevice device(like);
-  const int64_t count = poses * samples;
-  const Tensor out = empty(like, {count, 3, 3});
+  const Tensor out = empty(like, {rows, 3, 3});
   device.launch(elevation ? draw_rotations_kernel<true> : draw_rotations_kernel<false>,
-                blocks_for(count), THREADS, 0,
-                rotation_source(counter, elevation, spread, poses, samples, axes, max_angle),
-                mutable_data<float>(out), count);
+                blocks_for(rows), THREADS, 0,
+                rotation_source<float>(counter, elevation, spread, poses, samples, axes, max_angle),
+                mutable_data<float>(out), rows);
   return out;
 }
 
@@ -442,12 +363,15 @@ std::tuple<Tensor, Tensor> rotate_project_op(const Tensor& joints, const Tensor&
                                              const std::optional<Tensor>& spread, int64_t samples,
                                              int64_t axes, double max_angle, double distance,
                                              bool with_rotated) {
+  const Call call("rotate_project", joints, Takes::float32);
+  const RotationSizes sizes =
+      check_poses(call, joints, rotations, elevation, spread, samples, axes, max_angle, distance);
+  const auto B = sizes.poses, J = sizes.joints, rows = sizes.rows;
   const OnDevice device(joints);
-  const int64_t B = joints.size(0), J = joints.size(1);
-  const Tensor points = empty(joints, {samples * B, J, 2});
-  const Tensor rotated = with_rotated ? empty(joints, {samples * B, J, 3}) : empty(joints, {0});
+  const Tensor points = empty(joints, {rows, J, 2});
+  const Tensor rotated = with_rotated ? empty(joints, {rows, J, 3}) : empty(joints, {0});
   const RotateProject<float> arguments = {
-      rotation_source(rotations, elevation, spread, B, samples, axes, max_angle),
+      rotation_source<float>(rotations, elevation, spread, B, samples, axes, max_angle),
       static_cast<int>(J),
       static_cast<float>(distance),
       data<float>(joints),
@@ -461,17 +385,24 @@ std::tuple<Tensor, Tensor> rotate_project_op(const Tensor& joints, const Tensor&
   return {points, rotated};
 }
 
-std::tuple<Tensor, Tensor> rotate_project_backward_op(
-    const Tensor& grad_points, const std::optional<Tensor>& grad_rotated, const Tensor& joints,
-    const Tensor& rotations, const std::optional<Tensor>& elevation,
-    const std::optional<Tensor>& spread, int64_t samples, int64_t axes, double max_angle,
-    double distance) {
+std::tuple<Tensor, Tensor> rotate_project_backward_op(const Tensor& grad_points,
+                                                      const std::optional<Tensor>& grad_rotated,
+                                                      const Tensor& joints, const Tensor& rotations,
+                                                      const std::optional<Tensor>& elevation,
+                                                      const std::optional<Tensor>& spread,
+                                                      int64_t samples, int64_t axes,
+                                                      double max_angle, double distance) {
+  const Call call("rotate_project_backward", joints, Takes::float32);
+  const RotationSizes sizes =
+      check_poses(call, joints, rotations, elevation, spread, samples, axes, max_angle, distance);
+  const auto B = sizes.poses, J = sizes.joints, rows = sizes.rows;
+  call.has("grad_points", grad_points, {rows, J, 2});
+  call.has("grad_rotated", grad_rotated, {rows, J, 3});
   const OnDevice device(joints);
-  const int64_t B = joints.size(0), J = joints.size(1);
   const Tensor grad_joints = empty(joints, {B, J, 3});
   const Tensor grad_elevation = empty(joints, {elevation ? B : 0});
   const RotateProjectBackward<float> arguments = {
-      rotation_source(rotations, elevation, spread, B, samples, axes, max_angle),
+      rotation_source<float>(rotations, elevation, spread, B, samples, axes, max_angle),
       static_cast<int>(J),
       static_cast<float>(distance),
       data<float>(grad_points),
@@ -490,11 +421,15 @@ Tensor equivariance_distance_op(const Tensor& joints, const Tensor& points, cons
                                 const Tensor& rotations, const std::optional<Tensor>& elevation,
                                 const std::optional<Tensor>& spread, int64_t samples, int64_t axes,
                                 double max_angle, double distance) {
+  const Call call("equivariance_distance", joints, Takes::float32);
+  const RotationSizes sizes =
+      check_poses(call, joints, rotations, elevation, spread, samples, axes, max_angle, distance);
+  const auto B = sizes.poses, J = sizes.joints, rows = sizes.rows;
+  check_lifted(call, sizes, points, depth);
   const OnDevice device(joints);
-  const int64_t B = joints.size(0), J = joints.size(1);
-  const Tensor out = empty(points, {samples * B});
+  const Tensor out = empty(points, {rows});
   const EquivarianceDistance<float> arguments = {
-      rotation_source(rotations, elevation, spread, B, samples, axes, max_angle),
+      rotation_source<float>(rotations, elevation, spread, B, samples, axes, max_angle),
       static_cast<int>(J),
       static_cast<float>(distance),
       data<float>(joints),
@@ -503,7 +438,7 @@ Tensor equivariance_distance_op(const Tensor& joints, const Tensor& points, cons
       mutable_data<float>(out)};
   const Tile tile = tile_for(B, J);
   const size_t floats = tile.joint_floats + rotation_floats(tile, arguments.source.samples) +
-      length_floats(tile, arguments.source.samples, J);
+                        length_floats(tile, arguments.source.samples, J);
   device.launch(ITES_ROTATION_KERNEL(equivariance_distance_kernel), tile.blocks, tile.threads,
                 floats * sizeof(float), arguments, tile);
   return out;
@@ -514,14 +449,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> equivariance_distance_backward_op(
     const Tensor& rotations, const std::optional<Tensor>& elevation,
     const std::optional<Tensor>& spread, int64_t samples, int64_t axes, double max_angle,
     double distance) {
+  const Call call("equivariance_distance_backward", joints, Takes::float32);
+  const RotationSizes sizes =
+      check_poses(call, joints, rotations, elevation, spread, samples, axes, max_angle, distance);
+  const auto B = sizes.poses, J = sizes.joints, rows = sizes.rows;
+  check_lifted(call, sizes, points, depth);
+  call.has("grad", grad, {rows});
   const OnDevice device(joints);
-  const int64_t B = joints.size(0), J = joints.size(1);
   const Tensor grad_joints = empty(joints, {B, J, 3});
-  const Tensor grad_points = empty(joints, {samples * B, J, 2});
-  const Tensor grad_depth = empty(joints, {samples * B, J});
+  const Tensor grad_points = empty(joints, {rows, J, 2});
+  const Tensor grad_depth = empty(joints, {rows, J});
   const Tensor grad_elevation = empty(joints, {elevation ? B : 0});
   const EquivarianceDistanceBackward<float> arguments = {
-      rotation_source(rotations, elevation, spread, B, samples, axes, max_angle),
+      rotation_source<float>(rotations, elevation, spread, B, samples, axes, max_angle),
       static_cast<int>(J),
       static_cast<float>(distance),
       data<float>(grad),
@@ -539,58 +479,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> equivariance_distance_backward_op(
   return {grad_joints, grad_points, grad_depth, grad_elevation};
 }
 
-Tensor return_distance_op(const Tensor& points, const Tensor& depth, const Tensor& target,
-                          const Tensor& rotations, const std::optional<Tensor>& elevation,
-                          const std::optional<Tensor>& spread, int64_t samples, int64_t axes,
-                          double max_angle, double distance) {
-  const OnDevice device(points);
-  const int64_t B = target.size(0), J = target.size(1);
-  const Tensor out = empty(points, {samples * B});
-  const ReturnDistance<float> arguments = {
-      rotation_source(rotations, elevation, spread, B, samples, axes, max_angle),
-      static_cast<int>(J),
-      static_cast<float>(distance),
-      data<float>(points),
-      data<float>(depth),
-      data<float>(target),
-      mutable_data<float>(out)};
-  const Tile tile = tile_for(B, J);
-  const size_t floats = rotation_floats(tile, arguments.source.samples) +
-      length_floats(tile, arguments.source.samples, J);
-  device.launch(ITES_ROTATION_KERNEL(return_distance_kernel), tile.blocks, tile.threads,
-                floats * sizeof(float), arguments, tile);
-  return out;
-}
-
-std::tuple<Tensor, Tensor, Tensor> return_distance_backward_op(
-    const Tensor& grad, const Tensor& points, const Tensor& depth, const Tensor& target,
-    const Tensor& rotations, const std::optional<Tensor>& elevation,
-    const std::optional<Tensor>& spread, int64_t samples, int64_t axes, double max_angle,
-    double distance) {
-  const OnDevice device(points);
-  const int64_t B = target.size(0), J = target.size(1);
-  const Tensor grad_points = empty(points, {samples * B, J, 2});
-  const Tensor grad_depth = empty(points, {samples * B, J});
-  const Tensor grad_elevation = empty(points, {elevation ? B : 0});
-  const ReturnDistanceBackward<float> arguments = {
-      rotation_source(rotations, elevation, spread, B, samples, axes, max_angle),
-      static_cast<int>(J),
-      static_cast<float>(distance),
-      data<float>(grad),
-      data<float>(points),
-      data<float>(depth),
-      data<float>(target),
-      mutable_data<float>(grad_points),
-      mutable_data<float>(grad_depth),
-      mutable_data<float>(grad_elevation)};
-  const Tile tile = tile_for(B, J);
-  const size_t floats = rotation_floats(tile, arguments.source.samples) +
-      (elevation ? length_floats(tile, 1, J) : 0);
-  device.launch(ITES_ROTATION_KERNEL(return_distance_backward_kernel), tile.blocks, tile.threads,
-                floats * sizeof(float), arguments, tile);
-  return {grad_points, grad_depth, grad_elevation};
-}
-
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(ites_cuda, m) {
@@ -606,8 +494,6 @@ STABLE_TORCH_LIBRARY_IMPL(ites_cuda, CUDA, m) {
   m.impl("rotate_project_backward", TORCH_BOX(&rotate_project_backward_op));
   m.impl("equivariance_distance", TORCH_BOX(&equivariance_distance_op));
   m.impl("equivariance_distance_backward", TORCH_BOX(&equivariance_distance_backward_op));
-  m.impl("return_distance", TORCH_BOX(&return_distance_op));
-  m.impl("return_distance_backward", TORCH_BOX(&return_distance_backward_op));
 }
 
 }  // namespace ites

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from ites.cli.hints import hint_of
 from ites.errors import ItesError, shorten
 
 LONG = ("demo", "fit", "train")
@@ -65,7 +66,7 @@ def _tell(error: Exception) -> int:
 def describe(error: Exception) -> tuple[int, str]:
     """The exit code and the line of an error."""
     if isinstance(error, ItesError):
-        return 2, str(error)
+        return 2, f"{error}{hint_of(error)}"
     if hasattr(error, "format_message"):  # Typer's own, of a wrong option or argument
         context = getattr(error, "ctx", None)
         path = getattr(context, "command_path", "ites").removeprefix("ites").strip()

@@ -7,7 +7,28 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ites.cli.options import Device, Layout, MinConfidence, Person, Stage, say
+from ites.cli.options import (
+    Device,
+    FlipY,
+    Layout,
+    MinConfidence,
+    Person,
+    Rotate,
+    Stage,
+    SwapSides,
+    say,
+)
+
+OPTIONS = {
+    "focal-length-assumed": "--focal-length or --field-of-view, --image-size",
+    "fps-assumed": "--fps",
+    "size": "--scale",
+    "other-size": "--scale clip",
+    "body-size": "--body-size",
+    "swapped-left-so": "--temporal exchanges them",
+    "trust": "--no-trust",
+}
+"""By the code of a note, the option that changes what it tells."""
 
 
 def lift(
@@ -21,6 +42,9 @@ def lift(
     layout: Layout = None,
     person: Person = None,
     min_confidence: MinConfidence = None,
+    flip_y: FlipY = False,
+    rotate: Rotate = 0,
+    swap_sides: SwapSides = False,
     focal_length: Annotated[float | None, typer.Option(help="Pixels.")] = None,
     field_of_view: Annotated[float | None, typer.Option(help="Horizontal, degrees.")] = None,
     image_size: Annotated[
@@ -43,6 +67,10 @@ def lift(
             "--temporal", help="Take each clip as a whole: bones keep their lengths in it."
         ),
     ] = False,
+    smooth: Annotated[
+        Literal["savitzky-golay", "one-euro"] | None,
+        typer.Option(help="Filter each joint's way in time."),
+    ] = None,
     trust: Annotated[
         bool, typer.Option(help="Tell how far to trust each pose, where the run can tell.")
     ] = True,
@@ -58,6 +86,8 @@ def lift(
 
     Example: ites lift runs/cmu clip.npz --layout coco17 -o clip3d.npz
     """
+    from ites.cli.hints import tell
+    from ites.data.corrections import Corrections
     from ites.inference.lift import lift as run_lift
 
     given: dict[str, Any] = {"body_size": body_size, "batch_size": batch_size}
@@ -70,12 +100,14 @@ def lift(
         layout=layout,
         person=person,
         min_confidence=min_confidence,
+        corrections=Corrections(flip_y=flip_y, rotate=rotate, swap_sides=swap_sides),
         focal_length=focal_length,
         field_of_view=field_of_view,
         image_size=image_size,
         fps=fps,
         scale=scale,
         temporal=temporal,
+        smooth=smooth,
         trust=trust,
         device=device or "auto",
         precision=precision,
@@ -84,8 +116,9 @@ def lift(
     )
     if not summary:  # another rank tells
         return
-    for note in summary["notes"]:
-        say(note)
+    for code, note in zip(summary["codes"], summary["notes"], strict=True):
+        say(f"{note} ({OPTIONS[code]})" if code in OPTIONS else note)
+    tell(summary.get("findings", []))
     clips = "1 clip" if summary["clips"] == 1 else f"{summary['clips']:,} clips"
     say(
         f"{summary['out']}: {summary['poses']:,} poses in {clips} lifted by the "

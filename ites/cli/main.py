@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from ites import __version__
-from ites.cli import doctor, errors, export, lift, prepare, results, train
+from ites.cli import doctor, errors, export, inspect, lift, prepare, results, train
 from ites.cli.options import say
 
 FIRST = ("demo", "prepare", "train")
@@ -48,6 +48,7 @@ for command in (
     prepare_app.command()(command)
 prepare_app.command("3dhp")(prepare.mpi_inf_3dhp)
 for command in (
+    inspect.inspect,
     results.evaluate,
     lift.lift,
     results.view,

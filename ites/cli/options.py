@@ -20,6 +20,14 @@ MinConfidence = Annotated[
     float | None,
     typer.Option(help="Joints below count as missing; the detector's default otherwise."),
 ]
+FlipY = Annotated[bool, typer.Option("--flip-y", help="The keypoints' y points up: turn it about.")]
+Rotate = Annotated[
+    int,
+    typer.Option(help="Turn the image clockwise by 90, 180 or 270 degrees, as a sideways video's."),
+]
+SwapSides = Annotated[
+    bool, typer.Option("--swap-sides", help="Exchange left and right throughout.")
+]
 Person = Annotated[
     str | None,
     typer.Option(help="Track id or number of the only person to read; everybody by default."),

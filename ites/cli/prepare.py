@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ites.cli.options import Layout, MinConfidence, Person, Split, say
+from ites.cli.options import FlipY, Layout, MinConfidence, Person, Rotate, Split, SwapSides, say
 from ites.errors import ItesError
 
 SHOWN = 20
@@ -140,6 +140,14 @@ def keypoints(
         "keypoints.h5"
     ),
     layout: Layout = None,
+    skeleton: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Skeleton of the store: human36m, to which a body's keypoints are converted; "
+            "another built-in one, such as hand21 or ap10k17; or a TOML file.",
+        ),
+    ] = "human36m",
     split: Split = "train",
     fps: Annotated[float | None, typer.Option(help="Frames a second.")] = None,
     focal_length: Annotated[float | None, typer.Option(help="Pixels.")] = None,
@@ -151,26 +159,35 @@ def keypoints(
     ] = None,
     person: Person = None,
     min_confidence: MinConfidence = None,
+    flip_y: FlipY = False,
+    rotate: Rotate = 0,
+    swap_sides: SwapSides = False,
 ) -> None:
     """Your own keypoints, by any detector, without 3D.
 
     Example: ites prepare keypoints clips/ --layout coco17 --out mine.h5
     """
+    from ites.cli.hints import tell
+    from ites.data.corrections import Corrections
     from ites.data.datasets.keypoints import prepare_keypoints
+    from ites.pose.skeleton import load_skeleton
 
     given: dict[str, Any] = {} if field_of_view is None else {"field_of_view": field_of_view}
     summary = prepare_keypoints(
         sources,
         out,
         layout=layout,
+        skeleton=load_skeleton(skeleton),
         split=split,
         fps=fps,
         focal_length=focal_length,
         image_size=image_size,
         person=person,
         min_confidence=min_confidence,
+        corrections=Corrections(flip_y=flip_y, rotate=rotate, swap_sides=swap_sides),
         **given,
     )
+    tell(summary["findings"])
     _summary(out, summary)
 
 

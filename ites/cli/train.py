@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
+from ites.cli.hints import tell
 from ites.cli.options import Device, say
 from ites.errors import ItesError
 from ites.runs.settings import (
@@ -32,7 +33,7 @@ from ites.runs.settings import (
 )
 from ites.system.console import command_console, duration
 from ites.system.console import say as print_line
-from ites.system.files import replacing
+from ites.system.files import atomic_write
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -186,14 +187,13 @@ def run_stages(
     Raises:
         ItesError: a setting has no effect, or see `ites.train.engine.train`.
     """
-    from ites.runs.checkpoint import state_file
-    from ites.runs.folder import refuse_to_overwrite, write_settings
+    from ites.runs.folder import RunFolder, refuse_to_overwrite
     from ites.system.ranks import Ranks
     from ites.train.engine import train
     from ites.train.log import quiet_console
 
     ranks = Ranks.here()
-    console = command_console() if ranks.main else quiet_console()
+    console = command_console() if ranks.is_main else quiet_console()
     if resume is None:
         chosen, why = _chosen(only, config, given)
         for settings in chosen:
@@ -204,24 +204,40 @@ def run_stages(
         chosen, why = _resumed(only, resume, given), ""
     if why:
         print_line(console, why)
+    if resume is None and ranks.is_main:
+        tell(_implausible(chosen[0]))
     results = []
     for settings in chosen:
-        started = resume is not None and state_file(settings.out, settings.stage).is_file()
-        if len(chosen) > 1 and ranks.main:
-            write_settings(settings.out, chosen)
-        result = train(settings, resume=started, console=console)
+        started = resume is not None and RunFolder(settings.out).state(settings.stage).is_file()
+        result = train(settings, resume=started, console=console, planned=chosen)
         results.append(result)
         _tell(result, console)
         if result.interrupted:
             alone = f" --only {only}" if only else ""
             print_line(console, f"continue with: ites train{alone} --resume {settings.out}")
-            ranks.part()
+            ranks.leave()
             return results
-    ranks.part()
+    ranks.leave()
     if why:
         print_line(console, why)
     print_line(console, f"next: {_next(only, chosen[-1])}")
     return results
+
+
+def _implausible(settings: Settings) -> list[dict[str, Any]]:
+    """What is implausible about keypoints to train on; of measured motion nothing is asked."""
+    from ites.data.checks import check_sample, summarise
+    from ites.data.keypoint_reader import KeypointReader
+    from ites.data.store import PoseStore
+
+    if not settings.data or not Path(settings.data).is_file():
+        return []  # the training says so
+    with PoseStore(settings.data) as store:
+        measured, split = store.has_positions, settings.split in store.splits
+    if measured or not split:
+        return []
+    with KeypointReader(settings.data, split=settings.split) as reader:
+        return [finding.plain() for finding in summarise(check_sample(reader))]
 
 
 def _chosen(
@@ -242,16 +258,16 @@ def _chosen(
 
 def _resumed(only: str | None, run: Path, given: Sequence[Given]) -> list[Settings]:
     """The settings of each stage of an earlier run that goes on."""
-    from ites.runs.folder import resumed_settings, settings_file
+    from ites.runs.folder import RunFolder, resumed_settings
 
-    held: list[str] = []
-    if settings_file(run).is_file():
-        held = [stage for stage, table in read_toml(settings_file(run)).items() if table and stage]
+    file = RunFolder(run).settings
+    tables = read_toml(file) if file.is_file() else {}
+    held = [stage for stage, table in tables.items() if table and stage]
     stages = [only] if only else held or ["teacher"]
     for spelling, _, name, value in given:
         if name == "out" and Path(value) != run:
             raise ItesError(f"train: {spelling} has no effect with --resume {run}; leave one out")
-    recipe = read_toml(settings_file(run))[stages[-1]].get("recipe", "paper") if held else "paper"
+    recipe = tables[stages[-1]].get("recipe", "paper") if held else "paper"
     options = _options(stages, given, recipe)
     chosen = [resumed_settings(run, stage, options[stage]) for stage in stages]
     _refuse_without_effect(chosen, given)
@@ -365,7 +381,7 @@ def _write_config(
     chosen, why = _chosen(only, config, given)
     head = [f"# {why}"] if why else []
     head += [f"# Train with: ites train --config {shlex.quote(str(path))}", ""]
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("\n".join(head) + commented_toml(chosen), encoding="utf-8")
     say(f"{path}: {', '.join(one.stage for one in chosen)} of recipe {chosen[-1].recipe}")
     alone = f"--only {only} " if only else ""

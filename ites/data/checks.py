@@ -12,14 +12,15 @@ is 1.7 m times the frame's scale, pixels per metre, that its bones suggest.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ites.data.clips import Clip, Clips, cut
 from ites.data.joint_orders import ORDERS, bones_of, misfit
+from ites.errors import ItesError
 from ites.pose.skeleton import HUMAN36M, Skeleton
 
 Floats = NDArray[np.floating]
@@ -72,6 +73,22 @@ class Finding:
     clip: str = ""
     frames: NDArray[np.intp] = field(default_factory=lambda: NO_FRAMES)
 
+    def plain(self) -> dict[str, Any]:
+        """All of it but the frames, for JSON; `Finding(**plain)` makes it again."""
+        names = ("code", "severity", "message", "data", "clip")
+        return {name: getattr(self, name) for name in names}
+
+
+class ImplausibleError(ItesError):
+    """Keypoints that cannot be right.
+
+    Attributes: `finding`, what is wrong with them.
+    """
+
+    def __init__(self, where: object, finding: Finding) -> None:
+        super().__init__(f"{where}: {finding.message}")
+        self.finding = finding
+
 
 CODES = {
     "degenerate": "all keypoints of a person lie in one point",
@@ -101,7 +118,7 @@ def check(
     prior: Density | None = None,
     scale: float | None = None,
     raw: Sequence[Floats | None] | None = None,
-    layout: str | None = None,
+    layout: str | Sequence[str] | None = None,
 ) -> list[Finding]:
     """Say what is implausible about keypoints.
 
@@ -114,7 +131,8 @@ def check(
             of 1/5.
         raw: of each clip the array as it was read, (T, J', 2), or (T, J', 3) with the confidence
             last, before its joints were mapped to the skeleton's; None where there is none.
-        layout: the order that the raw arrays were taken to be in; None: the skeleton's.
+        layout: the order that the raw arrays were taken to be in, or each one's; None: the
+            skeleton's.
 
     Returns:
         The findings, clip by clip, errors first within a clip.
@@ -122,10 +140,12 @@ def check(
     if isinstance(clips, Clips):
         skeleton, clips = clips.skeleton, clips.clips
     arrays = list(raw) if raw is not None else [None] * len(clips)
+    if layout is None or isinstance(layout, str):
+        layout = [layout or "human36m"] * len(clips)
     body = _Body.of(skeleton)
     found: list[Finding] = []
     for chosen in cut([len(clip) for clip in clips], GROUP):
-        group = _Group(clips[chosen], arrays[chosen], skeleton, body, layout)
+        group = _Group(clips[chosen], arrays[chosen], skeleton, body, layout[chosen])
         found += group.findings(prior, scale)
     return found
 
@@ -153,6 +173,62 @@ def check_array(keypoints: Floats, name: str = "") -> list[Finding]:
                 seen &= third > 0
     placeholder = seen & _placeholders(points)
     return found + list(_units(points, seen, name)) + list(_zeros(placeholder, name))
+
+
+class Reader(Protocol):
+    """What `ites.data.keypoint_reader.KeypointReader` offers here."""
+
+    lengths: list[int]
+
+    def read(self, chosen: slice) -> Clips:
+        """The clips of a slice."""
+
+    def sources(self, chosen: slice) -> list[tuple[Floats, str]]:
+        """Of each its array before mapping and the layout of that; nothing where unknown."""
+
+
+def check_reader(
+    reader: Reader,
+    chosen: slice = slice(None),
+    prior: Density | None = None,  # noqa: B008
+) -> list[Finding]:
+    """Say what is implausible about some clips of a file; see `check`."""
+    sources = reader.sources(chosen)
+    return check(
+        reader.read(chosen),
+        prior=prior,
+        raw=[raw for raw, _ in sources] if sources else None,
+        layout=[layout for _, layout in sources] if sources else None,
+    )
+
+
+def check_sample(reader: Reader, frames: int = 50_000) -> list[Finding]:
+    """Say what is implausible about about so many frames of a file, of clips evenly chosen."""
+    step = max(1, sum(reader.lengths) // frames)
+    found = []
+    for clip in range(0, len(reader.lengths), step):
+        found += check_reader(reader, slice(clip, clip + 1))
+    return found
+
+
+def refuse(findings: Sequence[Finding], clips: int, where: object) -> list[Finding]:
+    """Raise if no clip can be right.
+
+    Args:
+        findings: of all of them.
+        clips: how many there are.
+        where: the file, for the message.
+
+    Returns:
+        The findings; clips that cannot be right among others that may be are warned of.
+
+    Raises:
+        ImplausibleError: every clip has an error.
+    """
+    wrong = [finding for finding in findings if finding.severity == "error"]
+    if wrong and len({finding.clip for finding in wrong}) >= clips:
+        raise ImplausibleError(where, wrong[0])
+    return [replace(f, severity="warning") if f.severity == "error" else f for f in findings]
 
 
 def summarise(findings: Sequence[Finding]) -> list[Finding]:
@@ -223,18 +299,16 @@ def _third_column(third: NDArray[np.float64], name: str) -> list[Finding]:
 
 def _units(points: Floats, seen: Bools, name: str) -> Iterator[Finding]:
     """Coordinates that cannot be pixels; points (T, J, 2)."""
-    placed = seen & (points != 0).any(-1)
-    if not placed.any():
+    rows = np.flatnonzero(seen.sum(1) > 2)
+    rows = rows[:: max(1, len(rows) // 500)]  # a sample tells
+    points, placed = points[rows], seen[rows] & (points[rows] != 0).any(-1)
+    rows = placed.sum(1) > 2
+    if not rows.any():
         return
     all_seen = points[placed]
-    several = placed.sum(1) > 2
-    if not several.any():
-        return
-    mask = placed[several, :, None]
-    extent = points[several].max(1, initial=-np.inf, where=mask)
-    extent = extent - points[several].min(1, initial=np.inf, where=mask)
+    mask, several = placed[rows, :, None], points[rows]
+    extent = np.where(mask, several, -np.inf).max(1) - np.where(mask, several, np.inf).min(1)
     size = float(np.median(_length(extent)))  # of a body, in a typical frame
-    all_seen = all_seen[:: max(1, len(all_seen) // 10_000)]
     low, high = np.quantile(all_seen, [0.01, 0.99], axis=0)
     data = {"size": size, "low": low.tolist(), "high": high.tolist()}
     if size == 0:
@@ -370,10 +444,10 @@ class _Group:
         raw: Sequence[Floats | None],
         skeleton: Skeleton,
         body: _Body | None,
-        layout: str | None,
+        layouts: Sequence[str],
     ) -> None:
         self.clips, self.raw, self.skeleton, self.body = clips, raw, skeleton, body
-        self.layout = layout
+        self.layouts = layouts
         ends = np.cumsum([len(clip) for clip in clips])
         self.rows = [
             slice(int(end) - len(clip), int(end)) for clip, end in zip(clips, ends, strict=True)
@@ -462,11 +536,11 @@ class _Group:
         return number, Finding(code, severity, message, data, self.clips[number].name, frames)
 
     def _order(self, body: _Body) -> Iterator[tuple[int, Finding]]:
-        mine = self.layout or "human36m"
         for number, (clip, rows, raw) in enumerate(
             zip(self.clips, self.rows, self.raw, strict=True)
         ):
             step = max(1, len(clip) // 64)  # a sample tells
+            mine = self.layouts[number]
             if raw is not None and raw.ndim == 3 and mine in ORDERS:
                 points = np.asarray(raw[::step, :, :2], np.float32)
                 seen = np.isfinite(points).all(-1) & (points != 0).any(-1)
@@ -676,7 +750,7 @@ class _Group:
         for number, (clip, rows, raw) in enumerate(
             zip(self.clips, self.rows, self.raw, strict=True)
         ):
-            names = ORDERS.get(self.layout or "", ())
+            names = ORDERS.get(self.layouts[number], ())
             if raw is None or raw.ndim != 3 or raw.shape[-1] != 3 or "left_eye" not in names:
                 continue
             if raw.shape[1] < len(names):
@@ -693,8 +767,7 @@ class _Group:
             for left, right in (body.shoulders, body.hips):
                 apart = self.points[rows][:, left, 0] - self.points[rows][:, right, 0]
                 crossed &= (apart < -width) & self.seen[rows][:, [left, right]].all(1)
-            eyes = np.nan_to_num(raw[:, face[1], 0] - raw[:, face[2], 0])
-            crossed &= (eyes < 0) & seen
+            crossed &= seen
             if seen.sum() >= FEW and crossed.sum() > 0.5 * seen.sum() and crossed.sum() >= FEW:
                 where = np.flatnonzero(crossed)
                 yield self._found(

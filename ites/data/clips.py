@@ -1,27 +1,24 @@
 """Clips: keypoints of one person over time, with 3D beside them where it is known.
 
-`read_keypoints` reads what can be lifted; `ites.data.lifted` writes and reads what was. Pixels for
-2D; metres in the camera's frame (x right, y down, z forward) relative to the root joint for 3D.
+`ites.data.keypoint_reader` reads what can be lifted; `ites.data.lifted` writes and reads what was.
+2D in pixels; 3D in metres in the camera's frame (x right, y down, z forward) relative to the root.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from ites.data.store import PoseStore, Sequence
-from ites.errors import ItesError
 from ites.pose.missing import fill, impossible
-from ites.pose.skeleton import HUMAN36M, Skeleton
-from ites.system.files import existing, load_npy, load_npz, reading
+from ites.pose.skeleton import Skeleton
 
 Floats = NDArray[np.floating]
+ASSUMED_FPS = 25.0
+"""Frames per second of a clip whose rate nothing tells."""
 
 
 @dataclass(frozen=True)
@@ -129,99 +126,15 @@ def fill_missing(clip: Clip, skeleton: Skeleton) -> tuple[Clip, int]:
     return replace(clip, keypoints=filled), int(np.count_nonzero(~seen))
 
 
-def read_keypoints(
-    path: str | os.PathLike[str],
-    skeleton: Skeleton = HUMAN36M,
-    split: str | None = None,
-    layout: str | None = None,
-    **options: Any,
-) -> Clips:
-    """Read 2D keypoints from a pose store or from what a detector wrote.
-
-    Args:
-        path: a store as `ites prepare` writes it, or a file or folder that
-            `ites.data.readers.read` takes.
-        skeleton: whose joints a plain array holds; a store brings its own.
-        split: of a store, the split to read; None reads "test" where there is one, else all.
-        layout: the order of the joints; see `ites.data.readers.read`.
-        options: `image_size`, `person` and `min_confidence`; see there.
-
-    Raises:
-        ItesError: the file is none of these, or what it holds does not fit together.
-    """
-    with KeypointReader(path, skeleton, split, layout, **options) as reader:
-        return reader.read()
+def stored_sequences(store: PoseStore, split: str | None) -> list[Sequence]:
+    """A split's sequences of a store; of None those of "test" where there is one, else all."""
+    if split is None and "test" in store.splits:
+        split = "test"
+    return [sequence for sequence in store.sequences if split in (None, sequence.split)]
 
 
-class KeypointReader:
-    """Clips of a file of keypoints, read a few at a time; a context manager.
-
-    Args:
-        path, skeleton, split, layout, options: see `read_keypoints`.
-
-    Raises:
-        ItesError: as `read_keypoints`.
-
-    Attributes: `skeleton`; `lengths`, the frames of each clip; `notes`, what was assumed, derived
-        or left out, a line each.
-    """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        skeleton: Skeleton = HUMAN36M,
-        split: str | None = None,
-        layout: str | None = None,
-        **options: Any,
-    ) -> None:
-        path = Path(path)
-        self._store: PoseStore | None = None
-        self.notes: list[str] = []
-        if _is_store(path):
-            with reading(path, "a pose store"):
-                self._open_store(path, split)
-            return
-        if split is not None:
-            raise ItesError(f"{path}: only a pose store has splits, got split {split!r}")
-        from ites.data.readers import read  # the readers' clips are of this module
-
-        recording = read(path, layout=layout, skeleton=skeleton, **options)
-        self.notes = recording.notes
-        self._clips = Clips(recording.skeleton, recording.clips, title=path.name)
-        self.skeleton = recording.skeleton
-        self.lengths = [len(clip) for clip in recording.clips]
-
-    def _open_store(self, path: Path, split: str | None) -> None:
-        self._store = PoseStore(path)
-        self.skeleton = self._store.skeleton
-        if split is None and "test" in self._store.splits:
-            split = "test"
-        self._rows = [s for s in self._store.sequences if split in (None, s.split)]
-        self.lengths = [sequence.length for sequence in self._store.sequences_of(split)]
-
-    def __enter__(self) -> KeypointReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._store is not None:
-            self._store.close()
-
-    def read(self, chosen: slice = slice(None)) -> Clips:  # noqa: B008 - immutable
-        """The clips of a slice, all by default; of a store no others are read."""
-        if self._store is None:
-            return replace(self._clips, clips=self._clips.clips[chosen])
-        return _read_store(self._store, self._rows[chosen])
-
-
-def _is_store(path: Path) -> bool:
-    """Whether a file is HDF5, but no table of pandas' as DeepLabCut writes it."""
-    if path.is_dir() or not h5py.is_hdf5(existing(path)):
-        return False
-    with reading(path, "a pose store"), h5py.File(path, "r") as file:
-        return not any("pandas_type" in group.attrs for group in file.values())
-
-
-def _read_store(store: PoseStore, rows: list[Sequence]) -> Clips:
+def stored_clips(store: PoseStore, rows: list[Sequence]) -> Clips:
+    """The clips of a store's sequences."""
     keypoints, confidence = store.keypoints(rows), store.confidence(rows)
     positions = store.positions(rows)
     truth = None if positions is None else root_relative(positions, store.skeleton)
@@ -240,10 +153,3 @@ def _read_store(store: PoseStore, rows: list[Sequence]) -> Clips:
             )
         )
     return Clips(store.skeleton, clips, store.title, store.acknowledgement)
-
-
-def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz or .npy file; pickles are refused."""
-    with path.open("rb") as file:
-        plain = file.read(6) == b"\x93NUMPY"
-    return {"keypoints": load_npy(path)} if plain else load_npz(path)

@@ -15,12 +15,14 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.clips import Clip, Clips, KeypointReader, fill_missing
+from ites.data.clips import Clip, Clips, fill_missing, seen_joints
+from ites.data.keypoint_reader import KeypointReader
 from ites.data.store import CHUNK, FARTHEST, skeleton_of
 from ites.data.store import FORMAT as STORE_FORMAT
 from ites.errors import ItesError
+from ites.pose.missing import unknown
 from ites.pose.skeleton import Skeleton
-from ites.system.files import existing, load_npz, reading, replacing
+from ites.system.files import atomic_write, load_npz, reading, require_file
 from ites.system.hdf5 import H5Writer, dataset, opened
 
 FORMAT = "ites-lifted"
@@ -82,7 +84,7 @@ class ClipsWriter:
         self._stack = ExitStack()
 
     def __enter__(self) -> ClipsWriter:
-        self._temporary = self._stack.enter_context(replacing(self.path))
+        self._temporary = self._stack.enter_context(atomic_write(self.path))
         if self.path.suffix == ".h5":
             self._file = self._stack.enter_context(H5Writer(self._temporary))
         return self
@@ -192,7 +194,7 @@ def read_clips(path: str | os.PathLike[str]) -> Clips:
         ItesError: the file is neither, its arrays do not fit together, or a value cannot be one of
             a pose.
     """
-    path = existing(path)
+    path = require_file(path)
     with reading(path, "a file that `ites lift` wrote, or a pose store"):
         arrays, texts = _contents(path)
         if texts.get("format") == STORE_FORMAT:
@@ -242,8 +244,13 @@ def _plain(path: Path, file: h5py.File, key: str) -> NDArray[Any]:
 def _measured(path: Path) -> Clips:
     with KeypointReader(path) as reader:
         store = reader.read()
-    filled = [fill_missing(clip, store.skeleton)[0] for clip in store.clips]
-    return replace(store, clips=[replace(c, positions=c.truth, truth=None) for c in filled])
+    clips = []
+    for clip in store.clips:
+        nothing = unknown(seen_joints(clip), clip.fps)[..., None]
+        filled, _ = fill_missing(clip, store.skeleton)
+        shown = np.where(nothing, np.float32(np.nan), filled.keypoints)
+        clips.append(replace(clip, keypoints=shown, positions=clip.truth, truth=None))
+    return replace(store, clips=clips)
 
 
 SHAPES = {"keypoints": ("J", 2), "confidence": ("J",), "positions": ("J", 3), "truth": ("J", 3)}

@@ -21,7 +21,7 @@ from ites.errors import ItesError
 from ites.pose.camera import Camera, normalise, scale_for
 from ites.pose.missing import interpolate
 from ites.pose.skeleton import Skeleton
-from ites.system.files import existing, reading, replacing
+from ites.system.files import atomic_write, reading, require_file
 from ites.system.hdf5 import H5Writer, dataset
 
 FORMAT = "ites-pose-store"
@@ -93,7 +93,7 @@ class PoseStore:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = existing(path)
+        self.path = require_file(path)
         with reading(self.path, "a pose store"):
             try:
                 self._file = h5py.File(self.path, "r")
@@ -436,7 +436,7 @@ class PoseStoreWriter:
         self.sequences: list[Sequence] = []
         self._count = 0
         self._stack = ExitStack()
-        temporary = self._stack.enter_context(replacing(self.path))
+        temporary = self._stack.enter_context(atomic_write(self.path))
         self._file = self._stack.enter_context(H5Writer(temporary))
         self._file.attrs.update(
             format=FORMAT,

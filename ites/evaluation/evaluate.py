@@ -34,7 +34,7 @@ from ites.pose.geometry import DISTANCE
 from ites.pose.metrics import pose_errors
 from ites.pose.skeleton import Skeleton
 from ites.runs.checkpoint import load_model
-from ites.system.files import replacing
+from ites.system.files import atomic_write
 from ites.system.ranks import Ranks, pick_device
 
 SCALES = ("checkpoint", "split")
@@ -173,7 +173,7 @@ class Evaluation:
         of = self.settings
         stem = f"evaluation-{of['model']}-{Path(of['data']).stem}-{of['split']}"
         table, document = (Path(folder) / f"{stem}.{kind}" for kind in ("csv", "json"))
-        with replacing(table) as path, path.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(table) as path, path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             titles = (f"{c.title} ({c.aligned}) {c.unit}" for c in COLUMNS)
             writer.writerow(["row", "poses", *titles])
@@ -186,7 +186,7 @@ class Evaluation:
         rows = {
             k: [asdict(row) for row in getattr(self, k)] for k in ("actions", "subjects", "means")
         }
-        with replacing(document) as path:
+        with atomic_write(document) as path:
             content = {"settings": of, "columns": columns, **rows}
             path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         return table, document
@@ -243,6 +243,14 @@ def evaluate(
         NoTruthError: the store holds no 3D.
         ItesError: a file is not what it should be, an argument is out of range, or the model's
             output is not finite.
+
+    Example:
+        >>> import ites
+        >>> evaluation = ites.evaluate("runs/mine", "store.h5", save=False)
+        >>> evaluation.settings["poses"], sorted(row.name for row in evaluation.actions)
+        (15, ['walk'])
+        >>> evaluation.over_poses.figures["p_mpjpe"] > 0  # millimetres
+        True
     """
     if scale not in SCALES:
         raise ItesError(f"evaluate: scale must be {' or '.join(SCALES)}, got {scale!r}")
@@ -283,8 +291,8 @@ def evaluate(
             pose, points, positions, actions, metadata.skeleton, settings, batch_size, ranks,
             subjects,
         )  # fmt: skip
-    ranks.part()
-    if save and ranks.main:
+    ranks.leave()
+    if save and ranks.is_main:
         evaluation.save(run if Path(run).is_dir() else Path(run).parent)
     return evaluation
 
@@ -338,7 +346,7 @@ def compare(
 
 def _gather(errors: dict[str, NDArray[np.float64]], ranks: Ranks) -> dict[str, NDArray[np.float64]]:
     """The errors of all poses, on every rank, from each rank's own."""
-    if not ranks.several:
+    if not ranks.distributed:
         return errors
     parts: list[Any] = [None] * ranks.count
     dist.all_gather_object(parts, errors)

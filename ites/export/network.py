@@ -18,7 +18,7 @@ from ites.errors import ItesError
 from ites.models import fold_norms
 from ites.ops.backends import using
 from ites.runs.checkpoint import Metadata, Model, load_model
-from ites.system.files import replacing
+from ites.system.files import atomic_write
 
 ENDINGS = (".onnx", ".pt2")
 BODY_SIZE = 0.72
@@ -108,7 +108,7 @@ def export_model(
         f"metres by a mean of {BODY_SIZE:g} m from root to head over a batch, assumed",
         f"joint order: {', '.join(model.skeleton.joints)}",
     ]
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         if path.suffix.lower() == ".pt2":
             with temporary.open("wb") as file:
                 torch.export.save(program, file)

@@ -22,7 +22,7 @@ from ites.export.motion import FPS, Motion, to_motion
 from ites.export.rotations import find_rotations, forward_kinematics
 from ites.export.tables import write_csv, write_json
 from ites.export.trc import write_trc
-from ites.system.files import replacing
+from ites.system.files import atomic_write
 
 BONES = ("exact", "constant")
 ENDINGS = (".npz", ".h5", ".csv", ".json", ".bvh", ".trc", ".c3d", ".glb")
@@ -99,7 +99,7 @@ def export(
     motions = [to_motion(item, clips.skeleton, frame, floor=floor) for item in clips.clips]
     notes = _notes(clips.clips, motions, frame, ending)
     if ending in (".csv", ".json", ".glb"):
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             if ending == ".csv":
                 write_csv(temporary, motions, clips.clips)
             elif ending == ".json":
@@ -115,7 +115,7 @@ def export(
             ".trc": lambda p, m=motion, t=target: write_trc(p, m, t.name),  # type: ignore[misc]
             ".c3d": lambda p, m=motion: write_c3d(p, m),  # type: ignore[misc]
         }
-        with replacing(target) as temporary:
+        with atomic_write(target) as temporary:
             writers[ending](temporary)
         files.append(str(target))
     if bones == "constant":

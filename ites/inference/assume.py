@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.clips import Clip, Clips, drop_impossible, fill_missing, seen_joints
+from ites.data.clips import ASSUMED_FPS, Clip, Clips, drop_impossible, fill_missing, seen_joints
 from ites.errors import ItesError
 from ites.pose.camera import FIELD_OF_VIEW, HEAD_DISTANCE, focal_length_of, normalise
 from ites.pose.missing import impossible, robust_mean, unknown
@@ -21,9 +22,19 @@ from ites.pose.swaps import swapped
 
 BODY_SIZE = 0.72
 """Assumed distance from pelvis to crown, metres: the mean of 17 subjects of the CMU database."""
-FPS = 25.0
-"""Assumed frames a second."""
 SCALES = ("auto", "checkpoint", "clip")
+
+
+class Note(NamedTuple):
+    """One thing that was assumed, found or left out.
+
+    Attributes:
+        code: names what it is about, so that a program can say which of its options changes it.
+        text: one line.
+    """
+
+    code: str
+    text: str
 
 
 @dataclass
@@ -31,32 +42,37 @@ class Assumed:
     """What was assumed of some clips.
 
     Attributes:
-        notes: a line each.
+        notes: see `Note`.
         sizes: how many times as large as in training the people of a clip look, where that counts.
         filled: missing joints that were filled.
+        findings: what is implausible, each as `ites.data.checks.Finding.plain` gives it.
     """
 
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     sizes: list[float] = field(default_factory=list)
     filled: int = 0
+    findings: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, other: Assumed) -> None:
         """Take in what was assumed of other clips."""
         self.notes += other.notes
         self.sizes += other.sizes
         self.filled += other.filled
+        self.findings += other.findings
 
-    def lines(self) -> list[str]:
+    def all_notes(self) -> list[Note]:
         """All of it in words, each line once."""
-        lines = list(dict.fromkeys(self.notes))
+        notes = list(dict.fromkeys(self.notes))
         if self.filled:
-            lines.append(f"{self.filled} missing joints filled in, linearly in time")
+            words = f"{self.filled} missing joints filled in, linearly in time"
+            notes.append(Note("filled", words))
         if self.sizes and not 2 / 3 < np.median(self.sizes) < 3 / 2:
-            lines.append(
+            words = (
                 f"people look {np.median(self.sizes):.2g} times as large as those trained on: "
-                "--scale clip may serve better"
+                "each clip's own scale may serve better"
             )
-        return lines
+            notes.append(Note("other-size", words))
+        return notes
 
 
 def assume_camera(
@@ -65,7 +81,7 @@ def assume_camera(
     field_of_view: float | None = None,
     image_size: tuple[int, int] | None = None,
     fps: float | None = None,
-) -> tuple[Clips, list[str]]:
+) -> tuple[Clips, list[Note]]:
     """Put the caller's camera in place of the file's.
 
     `focal_length = width / (2 tan(field_of_view / 2))`; a width that nobody gave is taken to reach
@@ -79,7 +95,7 @@ def assume_camera(
         fps: frames a second; None keeps the clip's own, or else 25.
 
     Returns:
-        The clips, and what was assumed, a line each.
+        The clips, and what was assumed.
 
     Raises:
         ItesError: both a focal length and a field of view, or one out of range.
@@ -96,11 +112,12 @@ def assume_camera(
             focal, width = from_field_of_view(
                 field_of_view, size, clip.keypoints, seen_joints(clip)
             )
-            notes.append(f"focal length {focal[0]:.0f} px: {field_of_view:g} degrees over {width}")
+            words = f"focal length {focal[0]:.0f} px: {field_of_view:g} degrees over {width}"
+            notes.append(Note("focal-length", words))
         rate = fps or clip.fps
         if not rate > 0:
-            rate = FPS
-            notes.append(f"{FPS:g} frames a second, assumed (--fps)")
+            rate = ASSUMED_FPS
+            notes.append(Note("fps-assumed", f"{ASSUMED_FPS:g} frames per second, assumed"))
         given.append(replace(clip, focal_length=focal, image_size=size, fps=rate))
     return replace(clips, clips=given), list(dict.fromkeys(notes))
 
@@ -121,7 +138,7 @@ def from_field_of_view(
     else:
         good = ~impossible(keypoints, seen) if seen is None else seen & ~impossible(keypoints, seen)
         width = max(1, math.ceil(keypoints[..., 0].max(where=good, initial=1)))
-        words = f"{width} px, the keypoints' extent (--image-size)"
+        words = f"{width} px, the keypoints' extent"
     focal = focal_length_of(degrees, width)
     return (focal, focal), words
 
@@ -152,8 +169,8 @@ def network_input(
         raise ItesError(f"lift: scale must be one of {', '.join(SCALES)}, got {scale!r}")
     assumed, ready, points = Assumed(), [], []
     for clip in clips.clips:
-        clip, note = drop_impossible(clip, clips.skeleton)
-        assumed.notes += note
+        clip, words = drop_impossible(clip, clips.skeleton)
+        assumed.notes += [Note("impossible", line) for line in words]
         seen = seen_joints(clip)
         clip, missing = fill_missing(clip, clips.skeleton)
         clip, note = _own_sides(clip, seen, clips.skeleton, mend)
@@ -165,19 +182,19 @@ def network_input(
         if clip.focal_length is None:
             focal, width = from_field_of_view(FIELD_OF_VIEW, clip.image_size, clip.keypoints, seen)
             clip = replace(clip, focal_length=focal)
-            assumed.notes.append(
-                f"focal length {focal[0]:.0f} px, assumed: {FIELD_OF_VIEW:g} degrees over {width} "
-                "(--focal-length or --field-of-view)"
+            line = (
+                f"focal length {focal[0]:.0f} px, assumed: {FIELD_OF_VIEW:g} degrees over {width}"
             )
+            assumed.notes.append(Note("focal-length-assumed", line))
         focal_length = np.asarray(clip.focal_length, np.float32)
         flat = normalise(clip.keypoints, focal_length, root=clips.skeleton.root)
         unit = _unit(flat, seen, clips.skeleton) or training_scale
         if own:
-            assumed.notes.append("size by each clip's own mean root-to-head distance (--scale)")
+            line = "size by each clip's own mean root-to-head distance"
+            assumed.notes.append(Note("size", line))
         else:
-            assumed.notes.append(
-                f"size by the training split's scale, {training_scale:.4g} (--scale)"
-            )
+            line = f"size by the training split's scale, {training_scale:.4g}"
+            assumed.notes.append(Note("size", line))
             assumed.sizes.append(float(training_scale / unit))
         ready.append(clip)
         points.append(flat * np.float32(unit if own else training_scale))
@@ -187,22 +204,24 @@ def network_input(
 
 def _own_sides(
     clip: Clip, seen: NDArray[np.bool_], skeleton: Skeleton, mend: bool
-) -> tuple[Clip, list[str]]:
+) -> tuple[Clip, list[Note]]:
     """The clip with swapped limbs exchanged, if they are to be, and a line on them."""
     found = swapped(clip.keypoints, skeleton, clip.fps, seen)
     if not found:
         return clip, []
     keypoints, frames = clip.keypoints.copy(), np.unique(np.concatenate([f for *_, f in found]))
     for left, right, at in found:
-        both, other = [*left, *right], [*right, *left]
+        both, other = np.array([*left, *right]), np.array([*right, *left])
         keypoints[np.ix_(at, both)] = clip.keypoints[np.ix_(at, other)]
     ends = ", ".join(skeleton.joints[left[-1]] for left, *_ in found)
-    what = "exchanged" if mend else "left so (--temporal exchanges them)"
-    note = (
+    what = "exchanged" if mend else "left so"
+    line = (
         f"{clip.name}: left and right look swapped in {len(frames):,} frames from {frames[0]} on "
         f"({ends}): {what}"
     )
-    return (replace(clip, keypoints=keypoints) if mend else clip), [note]
+    return (replace(clip, keypoints=keypoints) if mend else clip), [
+        Note("swapped" if mend else "swapped-left-so", line)
+    ]
 
 
 def _tell_unknown(
@@ -214,16 +233,18 @@ def _tell_unknown(
 ) -> None:
     never, empty = np.flatnonzero(~seen.any(0)), int(np.count_nonzero(nothing.all(1)))
     if not seen.any():
-        assumed.notes.append(f"{name}: nobody is seen in it: nan in the output")
+        assumed.notes.append(Note("nobody", f"{name}: nobody is seen in it: nan in the output"))
         return
     if len(never):
         names = ", ".join(skeleton.joints[joint] for joint in never)
-        assumed.notes.append(
+        line = (
             f"{name}: never seen, nan in the output: {names}; a standing body's stand in for the "
             "network"
         )
+        assumed.notes.append(Note("never-seen", line))
     if empty:
-        assumed.notes.append(f"{name}: {empty:,} frames without a joint: nan in the output")
+        line = f"{name}: {empty:,} frames without a joint: nan in the output"
+        assumed.notes.append(Note("empty-frames", line))
 
 
 def _unit(points: NDArray[np.float32], seen: NDArray[np.bool_], skeleton: Skeleton) -> float:

@@ -11,8 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,17 +20,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ites.data.clips import Clips, KeypointReader, cut, seen_joints
+from ites.data.checks import Density, Finding, check_reader, refuse, summarise
+from ites.data.clips import Clip, Clips, cut, seen_joints
+from ites.data.corrections import Corrections
+from ites.data.keypoint_reader import KeypointReader
 from ites.data.lifted import ClipsWriter, read_clips, read_settings, write_clips
 from ites.errors import ItesError
-from ites.inference.assume import BODY_SIZE, Assumed, assume_camera, metres_per_unit, network_input
+from ites.inference.assume import (
+    BODY_SIZE,
+    Assumed,
+    Note,
+    assume_camera,
+    metres_per_unit,
+    network_input,
+)
 from ites.models import fold_norms
 from ites.models.predict import Pose, batch_size_for, cleaned, lift_points
 from ites.models.temporal import consistent_depths
 from ites.models.trust import DOUBT, Judgement, Trust
 from ites.pose import geometry
 from ites.pose.missing import unknown
-from ites.runs.checkpoint import Model, load_model
+from ites.pose.smoothing import SMOOTHERS
+from ites.runs.checkpoint import Model, load_model, load_trust
+from ites.system.arithmetic import arithmetic
 from ites.system.lock import lock
 from ites.system.overlap import overlap
 from ites.system.parts import Parts
@@ -52,6 +63,7 @@ def lift(
     layout: str | None = None,
     person: str | int | None = None,
     min_confidence: float | None = None,
+    corrections: Corrections | None = None,
     focal_length: float | None = None,
     field_of_view: float | None = None,
     image_size: tuple[int, int] | None = None,
@@ -59,6 +71,7 @@ def lift(
     scale: str = "auto",
     body_size: float = BODY_SIZE,
     temporal: bool = False,
+    smooth: str | None = None,
     trust: bool = True,
     batch_size: int | None = None,
     device: str | None = None,
@@ -77,9 +90,10 @@ def lift(
             else its teacher.
         split: of a store, the split to lift; None: "test" where there is one, else all.
         layout, person, min_confidence: see `ites.data.readers.read`.
+        corrections: what to do to the keypoints after reading them; None: nothing.
         focal_length: pixels, x and y alike; overrides the file's.
         field_of_view: horizontal, degrees, in place of the focal length.
-        image_size: (width, height) in pixels; overrides the file's.
+        image_size: (width, height) in pixels, before corrections; overrides the file's.
         fps: frames a second; overrides the file's.
         scale: what brings keypoints to the network's size. "checkpoint": the training split's
             factor, right for the cameras trained on; "clip": each clip's own, such that its mean
@@ -88,6 +102,8 @@ def lift(
         body_size: mean distance from root to head that a lifted clip is given, metres.
         temporal: take each clip as a whole: its bones keep their lengths, and nothing jerks; see
             `ites.models.temporal`.
+        smooth: filter each joint's way in time: "savitzky-golay", which looks ahead and back, or
+            "one-euro", which looks back only; see `ites.pose.smoothing`. None: not at all.
         trust: write beside each pose how far to trust it, where the run can tell: a folder of
             recipe "upright"; see `ites.models.trust`.
         batch_size: poses lifted at a time; None: what suits the device.
@@ -97,11 +113,18 @@ def lift(
 
     Returns:
         A summary: poses, clips, seconds and poses_per_second (of reading, lifting and writing
-        together, joining aside, in this call), model, device, out, and notes: what was assumed, a
-        line each. Empty on all ranks but 0.
+        together, joining aside, in this call), model, device, out; notes: what was assumed, found
+        or left out, a line each; codes: what each of them is about; and findings: what is
+        implausible, each as `ites.data.checks.Finding.plain` gives it. Empty on all ranks but 0.
 
     Raises:
         ItesError: a file is not what it should be, or an argument is out of range.
+
+    Example:
+        >>> import ites
+        >>> summary = ites.lift("runs/mine", "clip.npz", "clip3d.npz")
+        >>> summary["poses"], summary["out"]
+        (12, 'clip3d.npz')
     """
     for name, value in (
         ("focal_length", focal_length),
@@ -109,23 +132,26 @@ def lift(
         ("body_size", body_size),
         ("batch_size", batch_size),
     ):
-        if value is not None and not value > 0:
-            raise ItesError(f"lift: {name} must be positive, got {value}")
+        if value is not None and not 0 < value < float("inf"):
+            raise ItesError(f"lift: {name} must be positive and finite, got {value}")
     if precision not in PRECISIONS:
         raise ItesError(
             f"lift: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
         )
+    if smooth is not None and smooth not in SMOOTHERS:
+        raise ItesError(f"lift: smooth must be one of {', '.join(SMOOTHERS)}, got {smooth!r}")
     ClipsWriter(out)  # refuses a name that it could not write
+    turned = corrections is not None and corrections.rotate % 180 == 90
     camera = {
         "focal_length": focal_length,
         "field_of_view": field_of_view,
-        "image_size": image_size,
+        "image_size": image_size[::-1] if image_size and turned else image_size,
         "fps": fps,
     }
     ranks = Ranks.here()
     where = pick_device(device or "auto", ranks)
     model, metadata = load_model(run, stage, where)
-    judge = Trust.of(run, metadata.kind, where) if trust else None
+    judge = load_trust(run, metadata.kind, where) if trust else None
     batch_size = batch_size or batch_size_for(where, model.skeleton)
     with (
         arithmetic(precision),
@@ -138,8 +164,9 @@ def lift(
             image_size=image_size,
             person=person,
             min_confidence=min_confidence,
+            corrections=corrections,
         ) as reader,
-        _only_writer(out) if ranks.main else nullcontext(),
+        _only_writer(out) if ranks.is_main else nullcontext(),
     ):
         if reader.skeleton.parents != model.skeleton.parents:
             raise ItesError(
@@ -154,11 +181,13 @@ def lift(
             "layout": layout,
             "person": None if person is None else str(person),
             "min_confidence": min_confidence,
+            "corrections": asdict(corrections or Corrections()),
             **camera,
             "model": f"{metadata.kind} {_digest(model)}",
             "scale": scale,
             "body_size": body_size,
             "temporal": temporal,
+            "smooth": smooth,
             "trust": judge is not None,
             "batch_size": batch_size,
             "precision": precision,
@@ -170,11 +199,14 @@ def lift(
             summary = read_settings(out)
         else:
             folded = fold_norms(model.float(), PRECISIONS[precision])
+            notes = [Note("read", line) for line in reader.notes]
+            if smooth is not None:
+                notes.append(Note("smooth", f"smoothed in time: {smooth}"))
+            notes += _judged(judge, model, run) if trust else []
             lifting = _Lifting(
-                reader, portions, parts, camera, metadata.scale, scale, body_size,
-                folded.pose, folded.clean, temporal,
-                judge, [*reader.notes, *(_judged(judge, model, run) if trust else [])],
-                batch_size, where,
+                Path(keypoints), reader, portions, parts, camera, metadata.scale, scale, body_size,
+                folded.pose, folded.clean, temporal, smooth,
+                judge, notes, batch_size, where,
             )  # fmt: skip
             poses, seconds = lifting.run(ranks, resume)
             summary = {
@@ -190,10 +222,10 @@ def lift(
                 "processes": ranks.count,
                 "request": parts.request,
             }
-            if ranks.main:
+            if ranks.is_main:
                 summary = lifting.join(out, summary)
-    ranks.part()
-    return {**summary, "out": str(out)} if ranks.main else {}
+    ranks.leave()
+    return {**summary, "out": str(out)} if ranks.is_main else {}
 
 
 @dataclass(frozen=True)
@@ -210,6 +242,7 @@ class _Portion:
 class _Lifting:
     """What one call of `lift` works with; see there."""
 
+    path: Path
     reader: KeypointReader
     portions: list[slice]
     parts: Parts
@@ -220,8 +253,9 @@ class _Lifting:
     pose: Pose
     clean: Pose
     temporal: bool
+    smooth: str | None
     judge: Trust | None
-    notes: list[str]
+    notes: list[Note]
     batch_size: int
     device: torch.device
 
@@ -231,29 +265,34 @@ class _Lifting:
         Returns:
             How many poses all ranks lifted, in how many seconds.
         """
-        if ranks.main:
+        if ranks.is_main:
             self.parts.begin(resume)
-        ranks.any(False, self.device)
+        ranks.barrier(self.device)
         todo = self.parts.missing()
-        ranks.any(False, self.device)  # none writes before all have looked
+        ranks.barrier(self.device)  # none writes before all have looked
         start = time.perf_counter()
         try:
             overlap(map(self.read, todo[ranks.share(len(todo))]), self.compute, self.write)
         except BaseException:
-            if not ranks.several and len(self.parts.missing()) == self.parts.count:
+            if not ranks.distributed and len(self.parts.missing()) == self.parts.count:
                 self.parts.remove()
             raise
-        ranks.any(False, self.device)
+        ranks.barrier(self.device)
         poses = sum(sum(self.reader.lengths[self.portions[index]]) for index in todo)
         return poses, time.perf_counter() - start
 
     def read(self, index: int) -> _Portion:
         """A portion with the network's input."""
-        clips, notes = assume_camera(self.reader.read(self.portions[index]), **self.camera)
+        chosen = self.portions[index]
+        prior = None if self.judge is None else _density(self.judge, self.device)
+        clips, notes = assume_camera(self.reader.read(chosen), **self.camera)
+        found = check_reader(self.reader, chosen, prior)
+        found = refuse(found, len(clips.clips), self.path)
         clips, points, assumed = network_input(
             clips, self.training_scale, self.scale, self.temporal
         )
         assumed.notes = notes + assumed.notes
+        assumed.findings = [f.plain() for f in found if not _is_told(f, assumed.notes)]
         return _Portion(index, clips, assumed, points)
 
     def compute(self, portion: _Portion) -> tuple[_Portion, NDArray[np.float32], Judgement | None]:
@@ -270,6 +309,8 @@ class _Lifting:
         """Write a part."""
         portion, lifted, judgement = done
         clips = to_clips(portion.clips, lifted, self.body_size, judgement)
+        if self.smooth is not None:
+            clips = replace(clips, clips=[_smoothed(clip, self.smooth) for clip in clips.clips])
         settings = asdict(portion.assumed)
         write_clips(self.parts.path(portion.index), replace(clips, settings=settings))
 
@@ -281,15 +322,41 @@ class _Lifting:
                 clips = read_clips(self.parts.path(index))
                 assumed.add(Assumed(**clips.settings))
                 writer.add(clips)
-                told = (clip.sign_confidence for clip in clips.clips)
-                doubtful += sum(int((sure < DOUBT).sum()) for sure in told if sure is not None)
-            notes = [*assumed.lines(), _metres(self.body_size), *self.notes]
+                sure_of = (clip.sign_confidence for clip in clips.clips)
+                doubtful += sum(int((sure < DOUBT).sum()) for sure in sure_of if sure is not None)
+            assumed.notes = [Note(*note) for note in assumed.notes]
+            notes = [*assumed.all_notes(), _metres(self.body_size), *self.notes]
             if self.judge is not None:
                 of = f"{doubtful:,} of {summary['poses']:,} poses"
-                notes.append(f"{of} are less than {DOUBT:.0%} sure of their depth's sign")
-            writer.settings = {**summary, "notes": notes}
+                line = f"{of} are less than {DOUBT:.0%} sure of their depth's sign"
+                notes.append(Note("doubtful", line))
+            found = summarise([Finding(**finding) for finding in assumed.findings])
+            writer.settings = {
+                **summary,
+                "notes": [note.text for note in notes],
+                "codes": [note.code for note in notes],
+                "findings": [finding.plain() for finding in found],
+            }
         self.parts.remove()
         return writer.settings
+
+
+def _density(judge: Trust, device: torch.device) -> Density:
+    """What the run's prior says of 2D poses."""
+
+    @torch.inference_mode()
+    def density(points: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(-judge.prior(torch.from_numpy(points).to(device)).cpu().numpy())
+
+    return density
+
+
+def _is_told(finding: Finding, notes: list[Note]) -> bool:
+    """Whether a note of the lifting already says so: it exchanges sides itself, or could."""
+    told = ("swapped", "swapped-left-so")
+    return finding.code == "swapped-sides" and any(
+        note.code in told and note.text.startswith(f"{finding.clip}:") for note in notes
+    )
 
 
 def _only_writer(out: str | os.PathLike[str]) -> AbstractContextManager[None]:
@@ -313,69 +380,20 @@ def _is_done(out: str | os.PathLike[str], parts: Parts) -> bool:
     return read_settings(out).get("request") == parts.request
 
 
-def _judged(judge: Trust | None, model: Model, run: str | os.PathLike[str]) -> list[str]:
-    """Whether it is told how far to trust a pose, and why not."""
+def _judged(judge: Trust | None, model: Model, run: str | os.PathLike[str]) -> list[Note]:
+    """Whether the output tells how far to trust a pose, and why not."""
+    told = "elevation, log_density, sign_confidence"
     if judge is not None:
-        return ["how far to trust each pose: elevation, log_density, sign_confidence (--no-trust)"]
-    what = "no elevation, log_density, sign_confidence"
+        return [Note("trust", f"how far to trust each pose: {told}")]
     if model.upright:
-        return [f"{what}: {run} is no run folder with the teacher, the prior and the odds"]
-    return [f"{what}: a model of recipe paper does not know its depth's sign"]
+        reason = f"{run} is no run folder with the teacher, the prior and the odds"
+    else:
+        reason = "a model of recipe paper does not know its depth's sign"
+    return [Note("no-trust", f"no {told}: {reason}")]
 
 
-def _metres(body_size: float) -> str:
-    return f"metres by a mean of {body_size:g} m from root to head, assumed (--body-size)"
-
-
-@contextmanager
-def arithmetic(precision: str) -> Iterator[None]:
-    """TF32 in matrix products where "tf32" asks for it, and nowhere else."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def lift_clips(
-    pose: Pose,
-    clips: Clips,
-    training_scale: float,
-    *,
-    scale: str = "auto",
-    body_size: float = BODY_SIZE,
-    temporal: bool = False,
-    clean: Pose | None = None,
-    batch_size: int | None = None,
-    device: str = "cpu",
-) -> tuple[Clips, list[str]]:
-    """Lift clips in memory.
-
-    `points = scale * (keypoints - root keypoint) / focal_length`, then `pose(points)` made
-    root-relative, times `metres_per_unit`. Missing joints are filled before.
-
-    Args:
-        pose: see `Pose`.
-        clips: each with a positive `fps`; `focal_length` where it is known.
-        training_scale: the factor stored in the checkpoint.
-        scale, body_size, temporal, batch_size, device: see `lift`.
-        clean: the model's, where `temporal`: the points (B, J, 2) that it lifts, of those given;
-            None: the same.
-
-    Returns:
-        The clips with `keypoints` filled, `positions`, `focal_length` and `metres_per_unit`; and
-        what was assumed, a line each.
-
-    Raises:
-        ItesError: `scale` is none of `SCALES`, or a joint is missing in a whole clip.
-    """
-    clips, points, assumed = network_input(clips, training_scale, scale, temporal)
-    lifted = lift_points(pose, points, clips.skeleton, batch_size, device)
-    if temporal:
-        flat = points if clean is None else cleaned(clean, points, device)
-        lifted = make_consistent(clips, flat, lifted, device)
-    return to_clips(clips, lifted, body_size), [*assumed.lines(), _metres(body_size)]
+def _metres(body_size: float) -> Note:
+    return Note("body-size", f"metres by a mean of {body_size:g} m from root to head, assumed")
 
 
 def make_consistent(
@@ -428,6 +446,11 @@ def to_clips(
             )
         )
     return replace(clips, clips=done)
+
+
+def _smoothed(clip: Clip, smooth: str) -> Clip:
+    assert clip.positions is not None
+    return replace(clip, positions=SMOOTHERS[smooth](clip.positions, clip.fps))
 
 
 def _nan_where(nothing: NDArray[np.bool_], values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -28,6 +28,8 @@ DRIFT = 1.1
 SHORT = 5
 """Frames with a wrong keypoint that are begun between their neighbours."""
 STEPS, RATE = 50, 0.03
+REFRESH = 5
+"""Steps after which medians are taken anew."""
 TOGETHER = 1 << 14
 """Poses that are fitted at a time, but for a clip's end."""
 
@@ -102,24 +104,27 @@ def _fit(
 
     def usual_of(own: Tensor, good: Tensor) -> Tensor:  # [S, B]
         usual = segment_median(own.where(good, torch.nan), clip, frames)
-        usual = usual.where(usual.isfinite(), segment_median(own, clip, frames))
+        unseen = ~usual.isfinite()
+        if unseen.any():
+            usual = usual.where(~unseen, segment_median(own, clip, frames))
         return (usual + usual[:, mirror]) / 2
 
-    def size_of(bones: Tensor, usual: Tensor, good: Tensor) -> Tensor:  # [N, 1]
-        expected = usual[clip]
-        ratio = (bones / expected).detach()
+    def telling(bones: Tensor, good: Tensor) -> Tensor:  # [N, B], which bones tell the size
+        ratio = bones / usual[clip]
         median = ratio.where(good, torch.nan).nanmedian(1, keepdim=True).values.nan_to_num(1.0)
         near = good & (ratio < NEAR * median) & (ratio > median / NEAR)
-        near |= ~near.any(1, keepdim=True)
-        return (bones * near).sum(1, keepdim=True) / (expected * near).sum(1, keepdim=True)
+        return near | ~near.any(1, keepdim=True)
+
+    def size_of(bones: Tensor, near: Tensor) -> Tensor:  # [N, 1]
+        return (bones * near).sum(1, keepdim=True) / (usual[clip] * near).sum(1, keepdim=True)
 
     with torch.no_grad():
         good = seen[:, joints] & seen[:, parents]
         bones = bones_of(geometry.backproject(points, depth, distance))
         usual = usual_of(bones, good)
         for _ in range(2):
-            usual = usual_of(bones / size_of(bones, usual, good), good)
-        size = size_of(bones, usual, good)
+            usual = usual_of(bones / size_of(bones, telling(bones, good)), good)
+        size = size_of(bones, telling(bones, good))
         least = bones_of(geometry.backproject(points, 0 * depth, distance))
         wrong = (good & (least >= TOO_LONG * size * usual[clip])).any(1)  # [N]
         good &= least < TOO_LONG * size * usual[clip]
@@ -132,20 +137,21 @@ def _fit(
         inside = (clip[2:] == clip[:-2])[:, None] & sound[2:] & sound[1:-1] & sound[:-2]
         inside &= ((wrong[2:] == wrong[1:-1]) & (wrong[1:-1] == wrong[:-2]))[:, None]
 
-    def departure(pose: Tensor) -> Tensor:  # [N, B]
-        bones = bones_of(pose)
-        own = bones / size_of(bones, usual, good)
-        length = usual_of(own.detach(), good).clamp(usual / DRIFT, usual * DRIFT)
-        return (own - length[clip]) * good
-
     found = depth.clone().requires_grad_(True)
     optimiser = torch.optim.Adam([found], RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
-    for _ in range(STEPS):
+    for step in range(STEPS):
+        bones = bones_of(geometry.backproject(points, found, distance))
+        if step % REFRESH == 0:
+            with torch.no_grad():
+                near = telling(bones, good)
+                length = usual_of(bones / size_of(bones, near), good)
+                expected = length.clamp(usual / DRIFT, usual * DRIFT)[clip]  # [N, B]
+        departure = (bones / size_of(bones, near) - expected) * good
         bend = found[2:] - 2 * found[1:-1] + found[:-2]
         loss = (
             _length(found - depth).sum()
-            + BONES * _length(departure(geometry.backproject(points, found, distance))).sum()
+            + BONES * _length(departure).sum()
             + ACCELERATION * (inside[..., None] * _length(bend)).sum()
         )
         (found.grad,) = torch.autograd.grad(loss, found)

@@ -3,9 +3,8 @@
 | family | ops |
 |---|---|
 | rotation | `so3_exp`, `draw_rotations`, `rotate_project`, `equivariance_distance` |
-| | `return_distance` |
 | dictionary | `dictionary_reprojection`, `invariance_distance` |
-| graph | `graph_mix`, `graph_project_mix`, `semantic_graph_conv`, `non_local` |
+| graph | `graph_mix`, `graph_project_mix`, `semantic_graph_conv` |
 | norm | `batch_norm_relu` |
 | linear | `linear` |
 
@@ -19,7 +18,6 @@ from ites.ops.graph import (
     graph_mix,
     graph_of,
     graph_project_mix,
-    non_local,
     semantic_graph_conv,
 )
 from ites.ops.linear import linear
@@ -31,7 +29,6 @@ from ites.ops.rotation import (
     draw_rotations,
     equivariance_distance,
     philox,
-    return_distance,
     rotate_project,
     so3_exp,
 )
@@ -50,9 +47,7 @@ __all__ = [
     "graph_project_mix",
     "invariance_distance",
     "linear",
-    "non_local",
     "philox",
-    "return_distance",
     "rotate_project",
     "semantic_graph_conv",
     "so3_exp",

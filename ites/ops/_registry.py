@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ites.errors import ItesError
+from ites.ops import backends
+
+try:
+    from torch._C import _after_autograd_keyset, _any_requires_grad, _AutoDispatchBelowAutograd
+except ImportError:  # a PyTorch that has moved them
+    PRIVATE = False
+else:
+    PRIVATE = True
+"""Whether PyTorch's private functions are there, by which an op's gradient costs half the time."""
+
+LARGEST = torch.finfo(torch.float32).max
+
 _library = torch.library.Library("ites", "DEF")
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
 
 
-def define(family: str, schema: str, fake: Callable[..., Any]) -> Callable[..., Any]:
+def define(
+    family: str,
+    schema: str,
+    fake: Callable[..., Any],
+    check: Callable[..., None] | None = None,
+) -> Callable[..., Any]:
     """Define `torch.ops.ites.<name>`, which runs the kernel of the backend it is told.
 
     Args:
@@ -22,6 +40,7 @@ def define(family: str, schema: str, fake: Callable[..., Any]) -> Callable[..., 
         schema: `name(arguments) -> returns`, without the last argument `str backend`, which is
             added here. The kernels of all backends take these arguments in this order.
         fake: makes empty outputs from the same arguments, for `torch.compile`.
+        check: `check(name, *arguments)` refuses what the GPU backends cannot check themselves.
 
     Returns:
         The op.
@@ -31,17 +50,26 @@ def define(family: str, schema: str, fake: Callable[..., Any]) -> Callable[..., 
     _library.define(f"{name}({arguments}, str backend) ->{returns}", tags=_TAGS)
 
     def run(*operands: Any) -> Any:
-        *inputs, backend = operands
-        return _kernel(family, name, backend)(*_ready(name, inputs, backend))
+        backend = operands[-1]
+        kernel = _kernel(family, name, backend)
+        if backend == "cpp":  # checks all of its arguments itself
+            return kernel(*operands[:-1])
+        if check is not None:
+            check(name, *operands[:-1])
+        return kernel(*_ready(name, operands[:-1], backend))
+
+    def fake_run(*operands: Any) -> Any:
+        _one_device(name, operands)
+        return fake(*operands[:-1])
 
     for device in ("CPU", "CUDA"):
         _library.impl(name, run, device)
-    torch.library.register_fake(f"ites::{name}", lambda *a: fake(*a[:-1]), lib=_library)
+    torch.library.register_fake(f"ites::{name}", fake_run, lib=_library)
     return getattr(torch.ops.ites, name).default
 
 
-def _ready(name: str, inputs: list[Any], backend: str) -> list[Any]:
-    """The inputs of a kernel, all tensors on one device and, for CUDA's wide loads, aligned.
+def _one_device(name: str, inputs: Iterable[Any]) -> list[Tensor]:
+    """The tensors among the inputs, all on one device.
 
     Raises:
         ValueError: a tensor is on another device, where a kernel would follow a foreign pointer.
@@ -53,16 +81,41 @@ def _ready(name: str, inputs: list[Any], backend: str) -> list[Any]:
             raise ValueError(
                 f"{name}: all tensors must be on one device, got {device} and {tensor.device}"
             )
-    if backend != "cuda":
-        return inputs
-    return [v.clone() if isinstance(v, Tensor) and v.data_ptr() % 16 else v for v in inputs]
+    return tensors
+
+
+def _ready(name: str, inputs: Sequence[Any], backend: str) -> Sequence[Any]:
+    """The inputs of a GPU's kernel: contiguous, on one device and, for CUDA's wide loads, aligned.
+
+    Raises:
+        ValueError: a tensor is on another device, or not contiguous.
+        ItesError: Triton cannot run on the device.
+    """
+    tensors = _one_device(name, inputs)
+    for tensor in tensors:
+        if not tensor.is_contiguous():
+            raise ValueError(f"{name}: all tensors must be contiguous, got {tensor.stride()}")
+    if backend == "cuda":
+        return [v.clone() if isinstance(v, Tensor) and v.data_ptr() % 16 else v for v in inputs]
+    reason = backends.why_not(backend, name, tensors[0].device.type, torch.float32)
+    if reason is not None:
+        raise ItesError(f"{name}: backend {backend!r} cannot run here: {reason}")
+    return inputs
 
 
 @cache
 def _kernel(family: str, name: str, backend: str) -> Callable[..., Any]:
-    if backend == "triton":
-        return getattr(importlib.import_module(f"ites.kernels.{family}"), name)
-    return getattr(getattr(torch.ops, f"ites_{backend}"), name).default
+    kernels = [known for known in backends.BACKENDS if known != "reference"]
+    if backend not in kernels:
+        raise ItesError(f"{name}: backend must be one of {', '.join(kernels)}, got {backend!r}")
+    if backend in backends.MISSING:
+        raise ItesError(f"{name}: backend {backend!r}: {backends.MISSING[backend]}")
+    try:
+        if backend == "triton":
+            return getattr(importlib.import_module(f"ites.kernels.{family}"), name)
+        return getattr(getattr(torch.ops, f"ites_{backend}"), name).default
+    except AttributeError:
+        raise ItesError(f"{name}: backend {backend!r} has no kernel of this op") from None
 
 
 def differentiate(
@@ -78,13 +131,14 @@ def differentiate(
     """
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.count = len(inputs)
         tensors, ctx.constants = save(inputs, output)
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
 
     def run(ctx: Any, *grads: Tensor | None) -> Any:
         if all(grad is None for grad in grads):
-            return (None,) * (len(ctx.needs_input_grad) - 1)
+            return (None,) * ctx.count
         return (*backward(ctx.saved_tensors, ctx.constants, *grads), None)
 
     def refuse(ctx: Any, *grads: Tensor | None) -> Any:
@@ -92,23 +146,34 @@ def differentiate(
             f"{name}: its kernels have no second derivative; use backend='reference' for one"
         )
 
-    _register_autograd(name, setup, run)
-    _register_autograd(f"{name}_backward", lambda *_: None, refuse)
+    def nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    register = _register_fast if PRIVATE else _register
+    register(name, setup, run)
+    register(f"{name}_backward", nothing, refuse)
 
 
-def _register_autograd(
+def _register(
     name: str, setup: Callable[..., None], backward: Callable[..., tuple[Tensor | None, ...]]
 ) -> None:
-    """As `torch.library.register_autograd`, in half the time a call.
+    """Register a gradient by PyTorch's public function."""
+    torch.library.register_autograd(f"ites::{name}", backward, setup_context=setup, lib=_library)
 
-    That one lists the schema's arguments anew for each of them to fill in defaults, of which our
-    ops have none: up to 80 us, more than a small batch takes to compute.
+
+def _register_fast(
+    name: str, setup: Callable[..., None], backward: Callable[..., tuple[Tensor | None, ...]]
+) -> None:
+    """As `_register`, in half the time per call.
+
+    PyTorch's function lists the schema's arguments anew for each of them to fill in defaults, of
+    which our ops have none: up to 80 us, more than a small batch takes to compute.
     """
     op = getattr(torch.ops.ites, name).default
 
     def below(keyset: Any, inputs: tuple[Any, ...]) -> Any:
-        with torch._C._AutoDispatchBelowAutograd():
-            return op.redispatch(keyset & torch._C._after_autograd_keyset, *inputs)
+        with _AutoDispatchBelowAutograd():
+            return op.redispatch(keyset & _after_autograd_keyset, *inputs)
 
     class Gradient(torch.autograd.Function):
         @staticmethod
@@ -122,7 +187,7 @@ def _register_autograd(
             return None, *backward(ctx, *grads)
 
     def differentiable(keyset: Any, *inputs: Any) -> Any:
-        if torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs):
+        if torch.is_grad_enabled() and _any_requires_grad(*inputs):
             return Gradient.apply(keyset, *inputs)
         return below(keyset, inputs)
 
@@ -160,6 +225,35 @@ def expect_alike(op: str, **tensors: Tensor) -> None:
                 f"{op}: {name} must be {lead.dtype} on {lead.device} like {first}, "
                 f"got {tensor.dtype} on {tensor.device}"
             )
+
+
+def expect_floating(op: str, like: Tensor, **tensors: Tensor | None) -> None:
+    """Check that tensors that are cast to another dtype are floating, and all of data or none.
+
+    Raises:
+        TypeError: one is not floating, or is a meta tensor among others.
+    """
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        if not tensor.is_floating_point() or tensor.is_meta is not like.is_meta:
+            raise TypeError(
+                f"{op}: {name} must be floating and on {like.device}, "
+                f"got {tensor.dtype} on {tensor.device}"
+            )
+
+
+def expect_finite(
+    op: str, argument: str, value: float, least: float = -LARGEST, most: float = LARGEST
+) -> None:
+    """Check that a number is finite, in float32 as well, and within bounds.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(value, (int, float)) or not least <= value <= most:
+        bounds = "" if least < 0 else f" from {least:g} to {most:g}"
+        raise ValueError(f"{op}: {argument} must be a finite number{bounds}, got {value!r}")
 
 
 def expect_multiple(op: str, argument: str, tensor: Tensor, poses: int) -> None:

@@ -10,6 +10,7 @@ from ites.ops._registry import (
     differentiate,
     expect,
     expect_alike,
+    expect_finite,
     expect_multiple,
     full_precision,
 )
@@ -26,7 +27,7 @@ def _expect_dictionary(op: str, coefficients: Tensor, dictionary: Tensor, mean: 
     expect(op, "coefficients", coefficients, "B", "K")
     expect(op, "dictionary", dictionary, coefficients.shape[1], "3 J")
     expect(op, "mean", mean, dictionary.shape[1])
-    if dictionary.shape[1] % 3:
+    if dictionary.shape[1] % 3 or not dictionary.shape[1]:
         raise ValueError(f"{op}: dictionary must be (K, 3 J), got {tuple(dictionary.shape)}")
 
 
@@ -77,6 +78,7 @@ def dictionary_reprojection(
         rotation_vector=rotation_vector,
         target=target,
     )
+    expect_finite(op, "distance", distance)
     if target.requires_grad:
         raise ValueError(f"{op}: target is a constant and takes no gradient; detach it")
     chosen = choose(op, coefficients.device.type, coefficients.dtype, backend)

@@ -1,4 +1,4 @@
-"""Semantic graph convolution and the non-local block over a skeleton, mixed in one pass.
+"""Semantic graph convolution and non-local attention over a skeleton, mixed in one pass.
 
 A matrix product makes all the columns that a layer needs; `graph_mix` then mixes them over the
 joints, along the skeleton's edges and by non-local attention, one pose at a time, so that no
@@ -7,13 +7,14 @@ J x J matrix and no pair of joints is ever written to memory.
 
 from __future__ import annotations
 
+import weakref
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ites.ops._registry import define, differentiate, expect
+from ites.ops._registry import define, differentiate, expect, expect_floating
 from ites.ops.backends import choose
 from ites.pose.skeleton import Skeleton
 
@@ -25,6 +26,9 @@ class Graph(NamedTuple):
         row_start: int32 (J + 1,): edges of joint i are `row_start[i]` to `row_start[i + 1]`.
         columns: int32 (E,): each edge's other joint, self loops included, ascending in a row.
         pairs: int32 (P, 2): joints that the non-local block pools.
+
+    Each op refuses tables of another dtype, shape, stride or device, and tables whose rows do not
+    start at 0, ascend and end at E, or that name a joint which does not exist.
     """
 
     row_start: Tensor
@@ -44,6 +48,72 @@ def graph_of(skeleton: Skeleton, device: torch.device) -> Graph:
         torch.tensor(skeleton.pooling).reshape(-1, 2),
     )
     return Graph(*(table.to(device, torch.int32) for table in tables))
+
+
+_valid: dict[int, tuple[Any, ...]] = {}
+"""The tables found valid, by the first one's id: a table is read once, not in each call, which on a
+GPU would wait for it. Kept are weak references, and versions, as a table can be written to."""
+
+
+def _check_tables(op: str, graph: Graph, x: Tensor) -> None:
+    """Refuse tables that a kernel cannot follow.
+
+    Raises:
+        ValueError, TypeError: a table does not fit, with its name.
+    """
+    row_start, columns, pairs = graph
+    known = _valid.get(id(row_start))
+    if (
+        known is not None
+        and not x.is_meta
+        and known[0]() is row_start
+        and known[1]() is columns
+        and known[2]() is pairs
+        and known[3:] == (row_start._version, columns._version, pairs._version)
+    ):
+        return
+    device = x.device
+    shapes = (("J + 1",), ("E",), ("P", 2))
+    for name, table, shape in zip(Graph._fields, graph, shapes, strict=True):
+        expect(op, f"graph.{name}", table, *shape)
+        if table.dtype != torch.int32 or table.device != device or not table.is_contiguous():
+            raise TypeError(
+                f"{op}: graph.{name} must be contiguous int32 on {device}, got {table.dtype} on "
+                f"{table.device} of stride {table.stride()}"
+            )
+    if device.type == "meta":
+        return
+    _check_entries(op, row_start.tolist(), columns.tolist(), pairs.tolist())
+    if not any(table.is_inference() for table in graph):  # which count no versions
+        key = id(row_start)
+        _valid[key] = (
+            weakref.ref(row_start, lambda _: _valid.pop(key, None)),
+            weakref.ref(columns),
+            weakref.ref(pairs),
+            *(table._version for table in graph),
+        )
+
+
+def _check_entries(op: str, rows: list[int], columns: list[int], pairs: list[list[int]]) -> None:
+    joints, edges = len(rows) - 1, len(columns)
+    if joints < 0 or rows[0] != 0 or rows[-1] != edges or rows != sorted(set(rows)):
+        raise ValueError(
+            f"{op}: graph.row_start must ascend from 0 to the {edges} edges, got {_short(rows)}"
+        )
+    for i in range(joints):
+        row = columns[rows[i] : rows[i + 1]]
+        if row != sorted(set(row)) or row[0] < 0 or row[-1] >= joints:
+            raise ValueError(
+                f"{op}: graph.columns must ascend in each row, from 0 to {joints - 1} at most, "
+                f"got {_short(row)} for joint {i}"
+            )
+    for pair in pairs:
+        if min(pair) < 0 or max(pair) >= joints:
+            raise ValueError(f"{op}: graph.pairs must be joints 0 to {joints - 1}, got {pair}")
+
+
+def _short(numbers: list[int]) -> str:
+    return str(numbers) if len(numbers) <= 20 else f"{str(numbers[:20])[:-1]}, ...]"
 
 
 def graph_mix(
@@ -83,12 +153,13 @@ def graph_mix(
     Source: METHOD, "Student": SemGraphConv with W0 and W1 applied before, the non-local block with
     theta folded to a vector. Tensors of parameters are float32 where features are half.
     """
-    joints = graph.row_start.shape[0] - 1
-    expect("graph_mix", "features", features, "B", joints, "S")
+    expect("graph_mix", "features", features, "B", "J", "S")
+    joints = features.shape[1]
     _check_mix(features, features.shape[2], logits, bias, graph, channels, phi_weight)
     attended = 0 if phi_weight is None else phi_weight.shape[0]
     if residual is not None:
         expect("graph_mix", "residual", residual, features.shape[0], joints, channels)
+        expect_floating("graph_mix", features, residual=residual)
     wide = torch.promote_types(features.dtype, torch.float32)
     v = logits.new_empty(0) if phi_weight is None else phi_weight
     logits, bias, v = (tensor.to(wide) for tensor in (logits, bias, v))
@@ -124,13 +195,20 @@ def _check_mix(
     phi_weight: Tensor | None,
 ) -> None:
     """Refuse what `graph_mix` cannot take; x is floating, of the graph's joints."""
+    if not torch.compiler.is_compiling():  # tables that are traced have no entries
+        _check_tables("graph_mix", graph, x)
+    if channels < 0:
+        raise ValueError(f"graph_mix: channels must not be negative, got {channels}")
+    if phi_weight is not None:
+        expect("graph_mix", "phi_weight", phi_weight, "M")
     attended = 0 if phi_weight is None else phi_weight.shape[0]
     least = 2 * channels + (2 * attended + 1 if attended else 0)
-    expect("graph_mix", "features", x, "B", graph.row_start.shape[0] - 1, x.shape[2])
+    expect("graph_mix", "features", x, "B", graph.row_start.shape[0] - 1, "S")
     expect("graph_mix", "logits", logits, graph.columns.shape[0])
     expect("graph_mix", "bias", bias, channels + (attended + 1 if attended else 0))
     if not x.is_floating_point():
         raise TypeError(f"graph_mix: features must be floating, got {x.dtype}")
+    expect_floating("graph_mix", x, logits=logits, bias=bias, phi_weight=phi_weight)
     if columns < least:
         raise ValueError(f"graph_mix: features must have at least {least} columns, got {columns}")
 
@@ -181,11 +259,20 @@ def _fake_mix(features, logits, bias, v, residual, row_start, columns, pairs, ch
     )
 
 
+def _check_mix_tables(op, features, logits, bias, v, residual, row_start, columns, pairs, channels):
+    _check_tables(op, Graph(row_start, columns, pairs), features)
+
+
+def _check_backward_tables(op, grad_y, grad_t, features, logits, bias, v, *tables_and_channels):
+    _check_tables(op, Graph(*tables_and_channels[:3]), features)
+
+
 _graph_mix = define(
     "graph",
     "graph_mix(Tensor features, Tensor logits, Tensor bias, Tensor v, Tensor? residual, "
     "Tensor row_start, Tensor columns, Tensor pairs, int channels) -> (Tensor, Tensor)",
     _fake_mix,
+    _check_mix_tables,
 )
 _graph_mix_backward = define(
     "graph",
@@ -193,6 +280,7 @@ _graph_mix_backward = define(
     "Tensor bias, Tensor v, Tensor row_start, Tensor columns, Tensor pairs, int channels) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
     lambda grad_y, grad_t, *inputs: tuple(t.new_empty(t.shape) for t in inputs[:4]),
+    _check_backward_tables,
 )
 
 
@@ -251,7 +339,12 @@ def graph_project_mix(
             f"graph_project_mix: x must have {channels} channels to be added to y, got {x.shape[2]}"
         )
     device = x.device.type
-    together = not torch.is_autocast_enabled(device) and x.dtype == projection.dtype
+    together = not torch.is_autocast_enabled(device)
+    if projection.device != x.device or (together and projection.dtype != x.dtype):
+        raise TypeError(
+            f"graph_project_mix: projection must be {x.dtype} on {x.device} like x, "
+            f"got {projection.dtype} on {projection.device}"
+        )
     if not together or choose("graph_mix", device, x.dtype, backend) != "cpp":
         added = x if residual else None
         return graph_mix(x @ projection, logits, bias, graph, channels, phi_weight, added, backend)
@@ -268,7 +361,7 @@ def graph_project_mix(
         keep,
         "cpp",
     )
-    return y, None if phi_weight is None else t
+    return y, t if v.shape[0] else None
 
 
 def _fake_project_mix(
@@ -347,33 +440,3 @@ def semantic_graph_conv(
     return graph_project_mix(x, projection, logits, bias, graph, weight.shape[2], backend=backend)[
         0
     ]
-
-
-def non_local(
-    projected: Tensor,
-    phi_weight: Tensor,
-    bias: Tensor,
-    graph: Graph,
-    backend: str | None = None,
-) -> Tensor:
-    """The non-local block's attention over pooled joints, from its projections.
-
-    Args:
-        projected: (B, J, >= 2 M + 1): g (M), phi (M), theta folded to one column.
-        phi_weight: (M,), v.
-        bias: (M + 1,): g's bias, and kappa, the constant of the affinity.
-        graph: the skeleton's tables.
-        backend: see `ites.ops.backends`.
-
-    Returns:
-        (B, J, M).
-
-    Raises:
-        ValueError, TypeError: a shape or dtype does not fit.
-
-    Source: Wang et al., CVPR 2018, concatenation form; METHOD, "Student".
-    """
-    no_logits = bias.new_zeros(graph.columns.shape[0])
-    attended = graph_mix(projected, no_logits, bias, graph, 0, phi_weight, backend=backend)[1]
-    assert attended is not None
-    return attended

@@ -30,15 +30,25 @@ def linear(
         (..., M).
 
     Raises:
-        ValueError: a shape does not fit.
+        ValueError, TypeError: a shape, dtype or device does not fit.
     """
+    if not x.ndim:
+        raise ValueError("linear: x must be (..., K), got ()")
     expect("linear", "weight", weight, "M", x.shape[-1])
     if bias is not None:
         expect("linear", "bias", bias, weight.shape[0])
     device = x.device.type
-    plain = torch.is_autocast_enabled(device) or x.dtype != weight.dtype
+    cast = torch.is_autocast_enabled(device)  # which gives all three one dtype
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and (
+            tensor.device != x.device or (tensor.dtype != x.dtype and not cast)
+        ):
+            raise TypeError(
+                f"linear: {name} must be {x.dtype} on {x.device} like x, "
+                f"got {tensor.dtype} on {tensor.device}"
+            )
     rows = x.numel() // max(x.shape[-1], 1)
-    if plain or choose("linear", device, x.dtype, backend) != "cpp" or rows <= FEW:
+    if cast or choose("linear", device, x.dtype, backend) != "cpp" or rows <= FEW:
         return functional.linear(x, weight, bias)
     flat = x.reshape(-1, x.shape[-1]).contiguous()
     y = _linear(flat, weight.contiguous(), None if bias is None else bias.contiguous(), "cpp")

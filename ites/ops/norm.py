@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ites.ops._registry import define, differentiate, expect
+from ites.ops._registry import define, differentiate, expect, expect_finite, expect_floating
 from ites.ops.backends import choose
 
 
@@ -47,6 +47,8 @@ def batch_norm_relu(
     expect("batch_norm_relu", "bias", bias, x.shape[1])
     if not x.is_floating_point():
         raise TypeError(f"batch_norm_relu: x must be floating, got {x.dtype}")
+    expect_floating("batch_norm_relu", x, weight=weight, bias=bias, skip=skip)
+    expect_finite("batch_norm_relu", "eps", eps, least=0)
     if skip is not None:
         expect("batch_norm_relu", "skip", skip, *x.shape)
         skip = skip.to(x.dtype)

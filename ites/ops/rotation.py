@@ -7,6 +7,7 @@ camera axes) are stated in `ites.pose.geometry`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from ites.ops._registry import (
     differentiate,
     expect,
     expect_alike,
+    expect_finite,
     expect_multiple,
     full_precision,
 )
@@ -23,6 +25,10 @@ from ites.ops.backends import choose
 from ites.pose import geometry
 
 _AXES = {"x": 1, "y": 2, "z": 4}
+MOST_ANGLE = 8192.0
+"""The largest angle of a draw, radians: beyond it single precision loses the digits of a sine."""
+MOST_NUMBERS = 1 << 27
+"""The most numbers of an output that the samples multiply: half a GB in float32."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,9 @@ class RotationDraw:
         _expect_draw("RotationDraw", self.counter, self.samples)
         if not self.axes or set(self.axes) - set(_AXES) or len(set(self.axes)) < len(self.axes):
             raise ValueError(f"RotationDraw: axes must be a subset of 'xyz', got {self.axes!r}")
+        expect_finite("RotationDraw", "max_angle", self.max_angle, 0, MOST_ANGLE)
 
-    @property
+    @cached_property
     def mask(self) -> int:
         """The axes as bits: x 1, y 2, z 4."""
         return sum(_AXES[axis] for axis in self.axes)
@@ -93,13 +100,28 @@ class TurnDraw:
 
 
 def _expect_draw(what: str, counter: Tensor, samples: int) -> None:
-    if counter.dtype != torch.int64 or tuple(counter.shape) != (3,):
+    if counter.dtype != torch.int64 or counter.shape != (3,):
         raise TypeError(
             f"{what}: counter must be int64 of shape (3,), "
             f"got {counter.dtype} {tuple(counter.shape)}"
         )
-    if samples < 1:
-        raise ValueError(f"{what}: samples must be at least 1, got {samples}")
+    _expect_count(what, "samples", samples, 1)
+
+
+def _expect_count(what: str, argument: str, count: int, least: int) -> None:
+    if not isinstance(count, int):
+        raise TypeError(f"{what}: {argument} must be an int, got {type(count).__name__}")
+    if count < least:
+        raise ValueError(f"{what}: {argument} must be at least {least}, got {count}")
+
+
+def _expect_rows(op: str, poses: int, samples: int, numbers: int) -> None:
+    """Refuse counts that no memory holds: each of samples x poses rows has so many numbers."""
+    if samples * (poses or 1) * numbers > MOST_NUMBERS:
+        raise ValueError(
+            f"{op}: {samples} samples of each of {poses} poses are too many: "
+            f"they fill more than {MOST_NUMBERS} numbers"
+        )
 
 
 Rotations = Tensor | RotationDraw | TurnDraw
@@ -161,10 +183,16 @@ def philox(counter: Tensor, poses: int, samples: int, backend: str | None = None
 
     Returns:
         int64 (samples * poses, 4), each in [0, 2^32): row `s * B + b` for sample s of pose b.
+
+    Raises:
+        ValueError, TypeError: the counter or a count does not fit.
     """
+    _expect_draw("philox", counter, samples)
+    _expect_count("philox", "poses", poses, 0)
+    _expect_rows("philox", poses, samples, 4)
     chosen = choose("philox", counter.device.type, torch.float32, backend)
     if chosen != "reference":
-        return _philox(counter, poses, samples, chosen)
+        return _philox(counter.contiguous(), poses, samples, chosen)
     seed, offset, first = counter.unbind()
     pose = (first + torch.arange(poses, device=counter.device)).repeat(samples) & _LOW
     sample = torch.arange(samples, device=counter.device).repeat_interleave(poses)
@@ -210,8 +238,11 @@ def draw_rotations(
         ValueError, TypeError: a `TurnDraw`'s elevation or spread does not fit.
     """
     like = like.detach()
+    expect_alike("draw_rotations", like=like)
     chosen = choose("draw_rotations", like.device.type, like.dtype, backend)
     counter, elevation, spread, *kind = _drawn("draw_rotations", draw, poses, like)
+    _expect_count("draw_rotations", "poses", poses, 0)
+    _expect_rows("draw_rotations", poses, draw.samples, 9)
     if chosen == "reference":
         return _draw_reference(draw, poses, like).detach()
     elevation = None if elevation is None else elevation.detach()
@@ -222,13 +253,14 @@ def _drawn(
     op: str, draw: RotationDraw | TurnDraw, poses: int, like: Tensor
 ) -> tuple[Tensor, Tensor | None, Tensor | None, int, int, float]:
     """(counter, elevation, spread, samples, axes, max_angle), as the kernels take a draw."""
+    counter = draw.counter.contiguous()
     if isinstance(draw, RotationDraw):
-        return draw.counter, None, None, draw.samples, draw.mask, draw.max_angle
+        return counter, None, None, draw.samples, draw.mask, draw.max_angle
     elevation, spread = full_precision(draw.elevation, draw.spread)
     expect(op, "elevation", elevation, poses)
     expect_alike(op, poses=like, elevation=elevation, spread=spread)
     return (
-        draw.counter,
+        counter,
         elevation.contiguous(),
         spread.contiguous(),
         draw.samples,
@@ -238,10 +270,18 @@ def _drawn(
 
 
 def _draw_reference(draw: RotationDraw | TurnDraw, poses: int, like: Tensor) -> Tensor:
+    if draw.counter.device != like.device:  # which the kernels refuse too
+        raise ValueError(f"draw: counter must be on {like.device}, got {draw.counter.device}")
+    wide = torch.promote_types(like.dtype, torch.float32)  # 24 bits overflow a half type
     words = philox(draw.counter, poses, draw.samples, "reference")
-    uniform = (words >> 8).to(like.dtype) * 2.0**-24  # [nB, 4] in [0, 1)
+    uniform = (words >> 8).to(wide) * 2.0**-24  # [nB, 4] in [0, 1)
+    return _rotations_of(words, uniform, draw).to(like.dtype)
+
+
+def _rotations_of(words: Tensor, uniform: Tensor, draw: RotationDraw | TurnDraw) -> Tensor:
+    """Rotations (nB, 3, 3) from their random words, and those as numbers in [0, 1)."""
     if isinstance(draw, TurnDraw):
-        elevation, spread = full_precision(draw.elevation, draw.spread)
+        elevation, spread = draw.elevation.to(uniform.dtype), draw.spread.to(uniform.dtype)
         normal = (-2 * (-uniform[:, 1]).log1p()).sqrt() * _radians(uniform[:, 2]).cos()
         drawn = spread[0] + spread[1] * normal
         tilted = _axis_rotation("x", elevation.repeat(draw.samples))
@@ -259,7 +299,7 @@ def _draw_reference(draw: RotationDraw | TurnDraw, poses: int, like: Tensor) -> 
         turn = _radians(uniform[:, 1])
         axis[:, which[0]], axis[:, which[1]] = turn.cos(), turn.sin()
     else:
-        axis[:, which[0]] = 1 - 2 * (words[:, 1] >> 31).to(like.dtype)
+        axis[:, which[0]] = 1 - 2 * (words[:, 1] >> 31).to(uniform.dtype)
     # so3_exp(angle * axis), its angle known.
     hat, angle = geometry.hat(axis), angle[:, None, None]
     f = angle / (angle + 1e-4)
@@ -321,8 +361,7 @@ def rotate_project(
     Source: paper, section "Invariant Teacher"; METHOD, "Teacher" and "Student".
     """
     (joints,) = full_precision(joints)
-    expect("rotate_project", "joints", joints, "B", "J", 3)
-    expect_alike("rotate_project", joints=joints)
+    _expect_poses("rotate_project", joints, distance)
     chosen = choose("rotate_project", joints.device.type, joints.dtype, backend)
     if chosen == "reference":
         rotated = _rotate(joints, _matrices("rotate_project", rotations, joints))
@@ -338,6 +377,14 @@ def rotate_project(
     return points, rotated if with_rotated else None
 
 
+def _expect_poses(op: str, joints: Tensor, distance: float) -> None:
+    expect(op, "joints", joints, "B", "J", 3)
+    expect_alike(op, joints=joints)
+    if not joints.numel() and not joints.shape[1]:
+        raise ValueError(f"{op}: joints must hold at least one joint, got {tuple(joints.shape)}")
+    expect_finite(op, "distance", distance)
+
+
 def _rotate(joints: Tensor, matrices: Tensor) -> Tensor:
     return joints.repeat(len(matrices) // max(len(joints), 1), 1, 1) @ matrices  # [nB, J, 3]
 
@@ -346,7 +393,7 @@ def _matrices(op: str, rotations: Rotations, poses: Tensor) -> Tensor:
     if isinstance(rotations, Tensor):
         _expect_matrices(op, rotations, poses)
         return rotations
-    _drawn(op, rotations, len(poses), poses)
+    _rotation_arguments(op, rotations, poses)
     return _draw_reference(rotations, len(poses), poses)
 
 
@@ -366,6 +413,8 @@ def _rotation_arguments(
     Matrices have axes 0; an elevation and a spread make the draw a turn.
     """
     if not isinstance(rotations, Tensor):
+        count, joints, _ = poses.shape
+        _expect_rows(op, count, rotations.samples, 3 * joints if joints > 2 else 9)
         return _drawn(op, rotations, len(poses), poses)
     _expect_matrices(op, rotations, poses)
     samples = len(rotations) // len(poses) if len(poses) else 1
@@ -450,17 +499,17 @@ def equivariance_distance(
     Source: METHOD, "Student", losses.
     """
     joints, points, depth = full_precision(joints, points, depth)
-    expect("equivariance_distance", "joints", joints, "B", "J", 3)
+    _expect_poses("equivariance_distance", joints, distance)
     expect("equivariance_distance", "points", points, "n * B", joints.shape[1], 2)
     expect("equivariance_distance", "depth", depth, len(points), joints.shape[1], 1)
     expect_alike("equivariance_distance", joints=joints, points=points, depth=depth)
     chosen = choose("equivariance_distance", joints.device.type, joints.dtype, backend)
+    arguments = _rotation_arguments("equivariance_distance", rotations, joints)
+    _expect_views("equivariance_distance", points, arguments[3], len(joints))
     if chosen == "reference":
         rotated = _rotate(joints, _matrices("equivariance_distance", rotations, joints))
         lifted = geometry.backproject(points, depth, distance)
         return torch.linalg.vector_norm(lifted - rotated, dim=-1).mean(-1)
-    arguments = _rotation_arguments("equivariance_distance", rotations, joints)
-    _expect_views("equivariance_distance", points, arguments[3], len(joints))
     return _equivariance_distance(
         joints.contiguous(),
         points.contiguous(),
@@ -506,90 +555,4 @@ differentiate(
     "equivariance_distance",
     lambda inputs, output: (list(inputs[:6]), inputs[6:]),
     _equivariance_distance_vjp,
-)
-
-
-def return_distance(
-    points: Tensor,
-    depth: Tensor,
-    target: Tensor,
-    rotations: Rotations,
-    distance: float = geometry.DISTANCE,
-    backend: str | None = None,
-) -> Tensor:
-    """How far lifted views, turned back and projected, are from the points they were made of.
-
-    `mean over joints of |project(backproject(points, depth) @ R^T) - target|`, the poses never
-    written to memory; a draw is made anew. The gradient goes to points, depth and a `TurnDraw`'s
-    elevation.
-
-    Args:
-        points: (n * B, J, 2), projections of rotated poses.
-        depth: (n * B, J, 1), their lifted depths, network units.
-        target: (B, J, 2), the 2D input before rotation; a constant.
-        rotations: as given to `rotate_project`.
-        distance: c.
-        backend: see `ites.ops.backends`.
-
-    Returns:
-        (n * B,), on the image plane at unit focal length. Its mean is a reprojection loss.
-
-    Raises:
-        ValueError, TypeError: a shape or dtype does not fit, or the target wants a gradient.
-    """
-    op = "return_distance"
-    points, depth, target = full_precision(points, depth, target)
-    expect(op, "target", target, "B", "J", 2)
-    expect(op, "points", points, "n * B", target.shape[1], 2)
-    expect(op, "depth", depth, len(points), target.shape[1], 1)
-    expect_alike(op, points=points, depth=depth, target=target)
-    if target.requires_grad:
-        raise ValueError(f"{op}: target is a constant and takes no gradient; detach it")
-    chosen = choose(op, points.device.type, points.dtype, backend)
-    arguments = _rotation_arguments(op, rotations, target)
-    _expect_views(op, points, arguments[3], len(target))
-    if chosen == "reference":
-        back = _matrices(op, rotations, target).mT
-        returned = geometry.project(geometry.backproject(points, depth, distance) @ back, distance)
-        offset = returned - target.repeat(arguments[3], 1, 1)
-        return torch.linalg.vector_norm(offset, dim=-1).mean(-1)
-    return _return_distance(
-        points.contiguous(),
-        depth.squeeze(-1).contiguous(),
-        target.contiguous(),
-        *arguments,
-        distance,
-        chosen,
-    )
-
-
-_return_distance = define(
-    "rotation",
-    "return_distance(Tensor points, Tensor depth, Tensor target, Tensor rotations, "
-    "Tensor? elevation, Tensor? spread, int samples, int axes, float max_angle, "
-    "float distance) -> Tensor",
-    lambda points, *_: points.new_empty(points.shape[0]),
-)
-_return_distance_backward = define(
-    "rotation",
-    "return_distance_backward(Tensor grad, Tensor points, Tensor depth, Tensor target, "
-    "Tensor rotations, Tensor? elevation, Tensor? spread, int samples, int axes, "
-    "float max_angle, float distance) -> (Tensor, Tensor, Tensor)",
-    lambda grad, points, depth, target, rotations, elevation, *_: (
-        points.new_empty(points.shape),
-        depth.new_empty(depth.shape),
-        _elevation_gradient(elevation, points),
-    ),
-)
-
-
-def _return_distance_vjp(saved, constants, grad):
-    *grads, to_elevation = _return_distance_backward(grad.contiguous(), *saved, *constants)
-    return *grads, None, None, None if saved[4] is None else to_elevation, *(None,) * 5
-
-
-differentiate(
-    "return_distance",
-    lambda inputs, output: (list(inputs[:6]), inputs[6:]),
-    _return_distance_vjp,
 )

@@ -42,42 +42,6 @@ def so3_exp(rotation_vector: Tensor) -> Tensor:
     return eye + f * angle.sin() * w + f.square() * (1 - angle.cos()) * (w @ w)
 
 
-def so3_log(rotation: Tensor) -> Tensor:
-    """Rotation vectors of orthonormal rotation matrices; the inverse of the exact exponential.
-
-    Args:
-        rotation: (..., 3, 3), orthonormal with determinant 1.
-
-    Returns:
-        (..., 3), radians, of length at most pi.
-    """
-    # By way of the quaternion, whose largest component is at least 1/2: stable at every angle.
-    m = rotation
-    trace = m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2]
-    squares = torch.stack(
-        [trace, *(2 * m[..., i, i] - trace for i in range(3))], dim=-1
-    )  # 4 q_k^2 - 1 for k = w, x, y, z
-    skew = torch.stack(
-        [m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]],
-        dim=-1,
-    )
-    sums = m + m.mT
-    rows = [torch.cat([1 + trace[..., None], skew], dim=-1)]
-    for i in range(3):
-        row = [skew[..., i]] + [
-            1 + squares[..., 1 + i] if i == k else sums[..., i, k] for k in range(3)
-        ]
-        rows.append(torch.stack(row, dim=-1))
-    best = squares.argmax(dim=-1)[..., None, None].expand(*squares.shape[:-1], 1, 4)
-    quaternion = torch.stack(rows, dim=-2).gather(-2, best).squeeze(-2)
-    quaternion = torch.nn.functional.normalize(quaternion, dim=-1)
-    quaternion = torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
-    length = torch.linalg.vector_norm(quaternion[..., 1:], dim=-1, keepdim=True)
-    angle = 2 * torch.atan2(length, quaternion[..., :1])
-    tiny = length < 1e-12
-    return quaternion[..., 1:] * torch.where(tiny, 2.0, angle / length.where(~tiny, 1.0))
-
-
 def project(joints: Tensor, distance: float = DISTANCE) -> Tensor:
     """Project joints by the networks' camera: `X[..., :2] / max(distance + X[..., 2], 1)`.
 

@@ -1,189 +1,70 @@
 """Keypoint layouts: the joints of each detector by name, and their maps to Human3.6M's 17 joints.
 
-A map is by name. Each joint of Human3.6M has several recipes, weighted sums of a detector's joints,
-in order of preference; a recipe counts where all of its joints are seen. So the head of somebody
-seen from behind, whose eyes are never found, comes from ears and shoulders.
-
-Weights. The torso joints that a layout lacks lie on the line between the middles of hips and
-shoulders. "neck", Human3.6M's point between neck and nose, is halfway from the middle of the
-shoulders to the nose, or to the middle of the ears. "head" is the layout's own crown where it has
-one, else beyond the eyes, seen from the nose, or beyond the ears, seen from the shoulders.
+The layouts are the files of `ites/pose/skeletons` that have a map to Human3.6M, and a user's own
+files of the same form. A map is by name. Each joint of Human3.6M has several recipes, weighted sums
+of a detector's joints, in order of preference; a recipe counts where all of its joints are seen. So
+the head of somebody seen from behind, whose eyes are never found, comes from ears and shoulders.
+The recipes and the reasons for their weights are in `skeletons/human36m.toml`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.errors import ItesError
-from ites.pose.skeleton import HUMAN36M
-
-Recipe = dict[str, float]
-"""A joint as a weighted sum of other joints, by name."""
-
-_FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
-_COCO = (
-    *_FACE,
-    *(f"{s}_{j}" for j in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
-      for s in ("left", "right")),
-)  # fmt: skip
-_HAND = (
-    "wrist_root",
-    *(f"{f}{i}" for f in ("thumb", "index", "middle", "ring", "pinky") for i in range(1, 5)),
-)
-_FEET = ("big_toe", "small_toe", "heel")
-_HALPE = (
-    *_COCO, "head_top", "neck", "mid_hip",
-    *(f"{side}_{j}" for j in _FEET for side in ("left", "right")),
-)  # fmt: skip
-_BODY_25 = (
-    "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow",
-    "left_wrist", "mid_hip", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee",
-    "left_ankle", "right_eye", "left_eye", "right_ear", "left_ear",
-    *(f"{side}_{j}" for side in ("left", "right") for j in _FEET),
-)  # fmt: skip
-
-
-def _hands() -> tuple[str, ...]:
-    return tuple(f"{side}_hand_{joint}" for side in ("left", "right") for joint in _HAND)
-
+from ites.errors import ItesError, shorten
+from ites.pose.skeleton import HUMAN36M, JointMap, Recipe, skeleton_file, skeleton_names
 
 LAYOUT_JOINTS: dict[str, tuple[str, ...]] = {
-    # Source: Ionescu et al., Human3.6M; the order of VideoPose3D's 17 joints.
-    "human36m": HUMAN36M.joints,
-    # Source: the `categories` of COCO's person_keypoints_val2017.json.
-    "coco17": _COCO,
-    # Source: OpenPose, doc/02_output.md, COCO model.
-    "coco18": (
-        *_BODY_25[:8], *_BODY_25[9:15], "right_eye", "left_eye", "right_ear", "left_ear",
-    ),
-    # Source: OpenPose, doc/02_output.md, BODY_25.
-    "body25": _BODY_25,
-    # Source: OpenPose, experimental models, BODY_25B.
-    "body25b": (
-        *_COCO, "upper_neck", "head_top",
-        *(f"{side}_{j}" for side in ("left", "right") for j in _FEET),
-    ),
-    # Source: Halpe-FullBody, README; AlphaPose and RTMPose, 26 joints.
-    "halpe26": _HALPE,
-    # Source: Halpe-FullBody, README: 26 joints of the body, 68 of the face, 21 of each hand.
-    "halpe136": (*_HALPE, *(f"face_{i}" for i in range(68)), *_hands()),
-    # Source: Jin et al., COCO-WholeBody: body 17, feet 6, face 68, hands 21 each.
-    "wholebody133": (
-        *_COCO, *(f"{side}_{j}" for side in ("left", "right") for j in _FEET),
-        *(f"face_{i}" for i in range(68)), *_hands(),
-    ),
-    # Source: MediaPipe, Pose Landmarker, the pose landmark model.
-    "mediapipe33": (
-        "nose", "left_eye_inner", "left_eye", "left_eye_outer", "right_eye_inner", "right_eye",
-        "right_eye_outer", "left_ear", "right_ear", "mouth_left", "mouth_right",
-        *_COCO[5:11], "left_pinky", "right_pinky", "left_index", "right_index", "left_thumb",
-        "right_thumb", *_COCO[11:], "left_heel", "right_heel", "left_foot_index",
-        "right_foot_index",
-    ),
-    # Source: Andriluka et al., MPII Human Pose, annotation description.
-    "mpii16": (
-        "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "pelvis",
-        "thorax", "upper_neck", "head_top", "right_wrist", "right_elbow", "right_shoulder",
-        "left_shoulder", "left_elbow", "left_wrist",
-    ),
-    # Source: Mehta et al., MPI-INF-3DHP, the 17 joints of its evaluation (mpii_get_joint_set.m).
-    "mpi3dhp17": (
-        "head_top", "thorax", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder",
-        "left_elbow", "left_wrist", "right_hip", "right_knee", "right_ankle", "left_hip",
-        "left_knee", "left_ankle", "pelvis", "spine", "middle_head",
-    ),
-    # Source: Mehta et al., MPI-INF-3DHP, all 28 joints (mpii_get_joint_set.m).
-    "mpi3dhp28": (
-        "spine3", "spine4", "spine2", "spine", "pelvis", "thorax", "middle_head", "head_top",
-        "left_clavicle", "left_shoulder", "left_elbow", "left_wrist", "left_hand",
-        "right_clavicle", "right_shoulder", "right_elbow", "right_wrist", "right_hand", "left_hip",
-        "left_knee", "left_ankle", "left_foot", "left_toe", "right_hip", "right_knee",
-        "right_ankle", "right_foot", "right_toe",
-    ),
-}  # fmt: skip
+    name: skeleton_file(name).skeleton.joints
+    for name in skeleton_names()
+    if name == HUMAN36M.name or HUMAN36M.name in skeleton_file(name).maps
+}
 """The joints of each layout, in its order; `neck` is the base of the neck but in "human36m"."""
 
 LAYOUTS = tuple(LAYOUT_JOINTS)
 """Keypoint layouts that `to_human36m` reads."""
 
-_SHOULDERS: Recipe = {"left_shoulder": 0.5, "right_shoulder": 0.5}
-_HIPS: Recipe = {"left_hip": 0.5, "right_hip": 0.5}
-_EARS: Recipe = {"left_ear": 0.5, "right_ear": 0.5}
-_BEYOND = 0.64
-"""From ear to crown over from shoulder to ear, by the heights 0.82, 0.93 and 1 of an adult."""
 
-
-def _sum(*terms: tuple[float, Recipe]) -> Recipe:
-    total: Recipe = {}
-    for factor, recipe in terms:
-        for joint, weight in recipe.items():
-            total[joint] = total.get(joint, 0.0) + factor * weight
-    return total
-
-
-def _between(*ends: tuple[Recipe, Recipe]) -> list[Recipe]:
-    return [_sum((0.5, a), (0.5, b)) for a, b in ends]
-
-
-_MIDDLES: tuple[Recipe, ...] = (_SHOULDERS, {"neck": 1.0})
-_SIDES: tuple[Recipe, ...] = (_EARS, {"left_ear": 1.0}, {"right_ear": 1.0})
-
-_RECIPES: dict[str, list[Recipe]] = {
-    "pelvis": [{"pelvis": 1.0}, _HIPS, {"mid_hip": 1.0}],
-    "right_hip": [{"right_hip": 1.0}, *({m: 2.0, "left_hip": -1.0} for m in ("mid_hip", "pelvis"))],
-    "left_hip": [{"left_hip": 1.0}, *({m: 2.0, "right_hip": -1.0} for m in ("mid_hip", "pelvis"))],
-    "spine": [
-        {"spine": 1.0},
-        *_between((_SHOULDERS, _HIPS), ({"thorax": 1.0}, _HIPS), ({"neck": 1.0}, _HIPS)),
-        *_between(*((m, {n: 1.0}) for n in ("mid_hip", "pelvis") for m in (_SHOULDERS, {"neck": 1.0}))),
-    ],
-    "thorax": [{"thorax": 1.0}, _SHOULDERS, {"neck": 1.0}],
-    "neck": [
-        {"middle_head": 1.0},
-        *_between(*((middle, {"nose": 1.0}) for middle in _MIDDLES)),
-        *_between(*((middle, side) for side in _SIDES for middle in _MIDDLES)),
-        _sum((0.75, {"upper_neck": 1.0}), (0.25, {"head_top": 1.0})),
-    ],
-    "head": [
-        {"head_top": 1.0},
-        {"left_eye": 0.75, "right_eye": 0.75, "nose": -0.5},
-        *(
-            _sum((1 + _BEYOND, side), (-_BEYOND, middle))
-            for side in _SIDES
-            for middle in _MIDDLES
-        ),
-        {"left_eye": 1.5, "nose": -0.5},
-        {"right_eye": 1.5, "nose": -0.5},
-    ],
-}  # fmt: skip
-
-
-def recipes(joints: Sequence[str]) -> list[list[Recipe]]:
+def recipes(joints: Sequence[str], layout: str | None = None) -> list[list[Recipe]]:
     """How each joint of Human3.6M can be made of the joints that a layout has.
 
     Args:
         joints: the layout's joints, by the names of `LAYOUT_JOINTS`.
+        layout: whose file may have recipes of its own, which come before the general ones; None,
+            or no layout: no file.
 
     Returns:
         For each of Human3.6M's 17 joints its recipes, the best first; none where it cannot be told.
     """
     if tuple(joints) == HUMAN36M.joints:
         return [[{joint: 1.0}] for joint in joints]
-    there = set(joints)
+    there, general = set(joints), skeleton_file(HUMAN36M.name).recipes
+    own: Mapping[str, Sequence[Recipe]] = {}
+    if layout is not None and _is_layout(layout):
+        own = skeleton_file(layout).maps.get(HUMAN36M.name, JointMap("")).recipes
     return [
-        [recipe for recipe in _RECIPES.get(name, [{name: 1.0}]) if there >= set(recipe)]
+        [
+            recipe
+            for recipe in [*own.get(name, ()), *general.get(name, [{name: 1.0}])]
+            if there >= set(recipe)
+        ]
         for name in HUMAN36M.joints
     ]
+
+
+def _is_layout(name: str) -> bool:
+    return name in LAYOUTS or name.endswith(".toml")
 
 
 def convert(
     keypoints: NDArray[np.floating],
     joints: Sequence[str],
     confidence: NDArray[np.floating] | None = None,
+    layout: str | None = None,
 ) -> tuple[NDArray[np.floating], NDArray[np.floating] | None]:
     """Convert keypoints of named joints to Human3.6M's 17 joints.
 
@@ -191,6 +72,7 @@ def convert(
         keypoints: (..., K, D) coordinates; any unit.
         joints: the K joints' names, as in `LAYOUT_JOINTS`.
         confidence: (..., K), 0 for a missing joint; or None: all are seen.
+        layout: see `recipes`.
 
     Returns:
         (..., 17, D) coordinates, and (..., 17) confidences: the least of the joints that a joint
@@ -201,7 +83,7 @@ def convert(
     told = np.ones(keypoints.shape[:-1], np.float32) if confidence is None else confidence
     found = np.zeros((*keypoints.shape[:-2], HUMAN36M.num_joints, keypoints.shape[-1]))
     sure = np.zeros(found.shape[:-1], told.dtype)
-    for joint, choices in enumerate(recipes(joints)):
+    for joint, choices in enumerate(recipes(joints, layout)):
         for recipe in choices:
             sources = [order[name] for name in recipe]
             least = told[..., sources].min(axis=-1)
@@ -226,7 +108,7 @@ def to_human36m(
 
     Args:
         keypoints: (..., J, D) coordinates in `layout`'s order; any unit.
-        layout: one of `LAYOUTS`.
+        layout: one of `LAYOUTS`, or the path of a skeleton's TOML file that has a map.
         confidence: (..., J) in [0, 1], or None.
 
     Returns:
@@ -241,18 +123,29 @@ def to_human36m(
             f"to_human36m: {layout} keypoints must have shape (..., {len(joints)}, D), "
             f"got {keypoints.shape}"
         )
-    return convert(keypoints, joints, confidence)
+    return convert(keypoints, joints, confidence, layout)
 
 
 def joints_of(layout: str) -> tuple[str, ...]:
     """The names of a layout's joints.
 
+    Args:
+        layout: one of `LAYOUTS`, or the path of a skeleton's TOML file that has a map.
+
     Raises:
-        ItesError: there is no such layout.
+        ItesError: there is no such layout, or the file is wrong or has no map.
     """
-    if layout not in LAYOUT_JOINTS:
-        raise ItesError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
-    return LAYOUT_JOINTS[layout]
+    if layout in LAYOUT_JOINTS:
+        return LAYOUT_JOINTS[layout]
+    if not _is_layout(layout):
+        raise ItesError(
+            f"layout must be one of {', '.join(LAYOUTS)} or a TOML file, "
+            f"got {shorten(layout, 40)!r}"
+        )
+    file = skeleton_file(layout)
+    if HUMAN36M.name not in file.maps:
+        raise ItesError(f"{layout}: expected a table [maps.{HUMAN36M.name}], got none")
+    return file.skeleton.joints
 
 
 BY_COUNT = {
@@ -296,9 +189,11 @@ _SYNONYMS = {
     "headtop": "head_top", "tophead": "head_top", "topofhead": "head_top", "vertex": "head_top",
     "crown": "head_top", "forehead": "head_top", "head": "head_top", "headend": "head_top",
     "midhip": "mid_hip", "hip": "mid_hip", "hips": "mid_hip", "midhips": "mid_hip",
-    "hipcenter": "mid_hip", "hipcentre": "mid_hip", "root": "pelvis", "pelvis": "pelvis", "chin": "upper_neck",
+    "hipcenter": "mid_hip", "hipcentre": "mid_hip", "root": "pelvis", "pelvis": "pelvis",
+    "chin": "upper_neck",
     "upperneck": "upper_neck", "neckbase": "neck", "midshoulder": "neck", "midshoulders": "neck",
-    "shouldercenter": "neck", "sternum": "neck", "neck": "neck", "nose": "nose", "thorax": "thorax",
+    "shouldercenter": "neck", "sternum": "neck", "neck": "neck", "nose": "nose",
+    "thorax": "thorax",
     "chest": "thorax", "spine": "spine", "belly": "spine", "torso": "spine",
 }  # fmt: skip
 _SIDED = {

@@ -97,14 +97,22 @@ def impossible(
     frames = np.flatnonzero(usable.sum(1) > 2)
     if not len(frames):
         return bad
-    rows = np.where(usable[frames, :, None], keypoints[frames], np.nan).astype(np.float64)
-    away = np.linalg.norm(rows - np.nanmedian(rows, axis=1, keepdims=True), axis=-1)
-    size_of_frame = np.nanmedian(away, axis=1)
+    rows = np.where(usable[frames, :, None], keypoints[frames], np.nan)
+    with np.errstate(over="ignore"):  # then it is far indeed
+        away = np.linalg.norm(rows - _middle(rows)[:, None], axis=-1)
+    size_of_frame = _middle(away)
     usual = float(np.median(size_of_frame))
     limit = FAR * np.clip(size_of_frame, usual, 4 * usual)
     if usual > 0:
         bad[frames] |= np.nan_to_num(away) > limit[:, None]
     return bad
+
+
+def _middle(values: Floats) -> Floats:
+    """The lower median along the second axis of (T, J, ...); nan does not count."""
+    ranked = np.sort(values, axis=1)  # nan comes last
+    at = (np.isfinite(values).sum(1, keepdims=True) - 1).clip(min=0) // 2
+    return np.asarray(np.take_along_axis(ranked, at, axis=1)[:, 0])
 
 
 def interpolate(keypoints: Floats, seen: Mask) -> Floats:
@@ -138,7 +146,8 @@ def unknown(seen: Mask, fps: float = float("nan")) -> Mask:
         seen: (T, J).
         fps: frames per second; nan: taken as 25.
     """
-    empty, longest = ~seen.any(1), round(BRIDGE * (fps if fps > 0 else 25.0))
+    empty: Mask = np.asarray(~seen.any(1))
+    longest = round(BRIDGE * (fps if fps > 0 else 25.0))
     edges = np.flatnonzero(np.diff(empty, prepend=False, append=False))
     for start, stop in edges.reshape(-1, 2):
         if start > 0 and stop < len(empty) and stop - start <= longest:
@@ -163,7 +172,8 @@ def fill(keypoints: Floats, seen: Mask, skeleton: Skeleton) -> Floats:
     """
     if seen.all():
         return keypoints
-    filled, known = interpolate(keypoints, seen), seen.any(0)
+    filled = interpolate(keypoints, seen)
+    known: Mask = np.asarray(seen.any(0))
     if known.all():
         return filled
     offsets = _standing(filled, known, skeleton)

@@ -91,7 +91,6 @@ def convert_model(released: Mapping[str, Tensor], skeleton: Skeleton = HUMAN36M)
     """
     tensors = convert_tensors(released)
     try:
-        model: Model
         sizes = {"blocks": _blocks(tensors)}
         if _is_teacher(released):
             sizes["width"] = tensors["input.weight"].shape[0]
@@ -101,6 +100,7 @@ def convert_model(released: Mapping[str, Tensor], skeleton: Skeleton = HUMAN36M)
             sizes["width"] = tensors["input.bias"].shape[0]
             model = build_model("student", skeleton, sizes, tensors, "tensors")
         assign("tensors", model, tensors)
+        assert isinstance(model, Model)
     except (KeyError, IndexError, RuntimeError, ItesError) as error:
         reason = " ".join(str(error).split())
         raise ItesError(

@@ -16,8 +16,8 @@ from ites.data.clips import Clip
 from ites.errors import ItesError
 from ites.models.trust import DOUBT
 from ites.pose.skeleton import Skeleton
-from ites.show.view import COLOURS, bones_by_side, box, window
-from ites.system.files import replacing
+from ites.show.scene import COLOURS, bones_by_side, box, window
+from ites.system.files import atomic_write
 
 DPI = 100
 GIF_FPS, GIF_FRAMES = 15.0, 150
@@ -105,7 +105,7 @@ def film(clip: Clip, skeleton: Skeleton, out: str | os.PathLike[str]) -> list[st
     notes = []
     if len(frames) < len(range(0, len(clip), step)):
         notes.append(f"{out.name}: the first {len(frames) * step / clip.fps:.0f} s only")
-    with replacing(out) as temporary:
+    with atomic_write(out) as temporary:
         if out.suffix == ".gif":
             _write_gif(temporary, _images(clip, skeleton, frames), clip.fps / step)
         else:
@@ -184,7 +184,7 @@ def strip(clip: Clip, skeleton: Skeleton, out: str | os.PathLike[str]) -> list[s
             solid = figure.add_axes((left - 0.1 * share, 0.0, 1.2 * share, 0.54), projection="3d")
             flat.set_title(f"{frame / clip.fps:.2f} s", fontsize=9, color=SOFT)
             Drawing(flat, solid, clip, skeleton).draw(frame)
-        with replacing(out) as temporary:
+        with atomic_write(out) as temporary:
             figure.savefig(temporary, format="png")
     return []
 

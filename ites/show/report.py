@@ -12,12 +12,13 @@ from typing import Any
 
 from ites.data.lifted import read_clips
 from ites.errors import ItesError
-from ites.runs.checkpoint import weights_file
-from ites.runs.folder import settings_file
+from ites.runs.folder import RunFolder
 from ites.runs.settings import STAGES, read_toml
-from ites.show.view import choose, line_graph, page, plotly_script, viewer
+from ites.show.page import line_graph, page, plotly_script
+from ites.show.scene import choose
+from ites.show.viewer import viewer
 from ites.system.console import duration
-from ites.system.files import replacing
+from ites.system.files import atomic_write
 
 MOST_POINTS = 1500
 LINES = ("#3e4c59", "#d55e00", "#0072b2", "#009e73", "#cc79a7")
@@ -52,7 +53,7 @@ def write_report(
         ItesError: the folder holds no run.
     """
     run = Path(run)
-    stages = [stage for stage in STAGES if weights_file(run, stage).is_file()]
+    stages = [stage for stage in STAGES if RunFolder(run).weights(stage).is_file()]
     if not {"teacher", "student"} & set(stages):
         raise ItesError(f"{run}: expected a run folder with a teacher or a student; it holds none")
     if lifted is None and (run / "lifted.npz").is_file():
@@ -70,7 +71,7 @@ def write_report(
     text = page(
         title or f"Training report: {run.resolve().name}", "\n".join(parts), plotly_script()
     )
-    with replacing(out) as temporary:
+    with atomic_write(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -185,7 +186,7 @@ def _losses(run: Path, logs: Mapping[str, Table]) -> str:
 
 
 def _settings(run: Path, stages: Sequence[str]) -> str:
-    tables = read_toml(settings_file(run))
+    tables = read_toml(RunFolder(run).settings)
     names = dict.fromkeys(name for stage in stages for name in tables[stage])
     rows = ([name, *(_short(tables[stage].get(name, "")) for stage in stages)] for name in names)
     return _folded("every setting", _table(("", *stages), rows))

@@ -28,15 +28,15 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "atomic_write",
     "check_expansion",
-    "existing",
     "kind_of",
     "load_json",
     "load_npy",
     "load_npz",
     "reading",
     "remove_orphans",
-    "replacing",
+    "require_file",
     "shorten",
 ]
 
@@ -54,7 +54,7 @@ NPY_DIMENSIONS = 32
 """Dimensions of an array, at most: what every version of numpy allows."""
 
 
-def existing(path: str | os.PathLike[str]) -> Path:
+def require_file(path: str | os.PathLike[str]) -> Path:
     """The path of a file that is there.
 
     Raises:
@@ -113,7 +113,7 @@ def load_json(path: str | os.PathLike[str]) -> Any:
         ItesError: the file is absent, no JSON, larger than `JSON_BYTES` or nested deeper than
             `JSON_DEPTH`.
     """
-    path = existing(path)
+    path = require_file(path)
     with reading(path, "a JSON file"):
         size = path.stat().st_size
         if size > JSON_BYTES:
@@ -157,7 +157,7 @@ def load_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     Raises:
         ItesError: the file is absent, damaged, no .npz file, or holds other than plain arrays.
     """
-    path, expected = existing(path), "an .npz file of plain arrays"
+    path, expected = require_file(path), "an .npz file of plain arrays"
     with reading(path, expected):
         with path.open("rb") as file:
             if file.read(2) != b"PK":
@@ -182,7 +182,7 @@ def load_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
     Raises:
         ItesError: the file is absent, damaged, no .npy file, or holds other than a plain array.
     """
-    path = existing(path)
+    path = require_file(path)
     with reading(path, "an .npy file of a plain array"), path.open("rb") as file:
         return _read_npy(file, path.stat().st_size, str(path))
 
@@ -286,7 +286,7 @@ _KINDS = (
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path`; it takes that name when the block ends without an error.
 
     Missing folders are made. The data and then the name reach the disk, so that after a crash

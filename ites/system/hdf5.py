@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 
 from ites.errors import ItesError
-from ites.system.files import EXPANSION, EXPANSION_FREE, existing, reading
+from ites.system.files import EXPANSION, EXPANSION_FREE, reading, require_file
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def opened(path: str | os.PathLike[str], expected: str) -> Iterator[h5py.File]:
     Raises:
         ItesError: the file is absent or is no HDF5 file, or the block raised an error of any kind.
     """
-    path = existing(path)
+    path = require_file(path)
     with reading(path, expected):
         if not h5py.is_hdf5(path):
             raise ItesError(f"{path}: expected {expected}, got another file than HDF5")

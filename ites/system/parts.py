@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ites.errors import ItesError
-from ites.system.files import load_json, reading, remove_orphans, replacing
+from ites.system.files import atomic_write, load_json, reading, remove_orphans
 
 REQUEST = "request.json"
 
@@ -53,7 +53,7 @@ class Parts:
             self.remove()
         elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise ItesError(f"{self.folder}: expected parts of an output or nothing; move it away")
-        with replacing(note) as temporary:
+        with atomic_write(note) as temporary:
             temporary.write_text(json.dumps(self.request, indent=1) + "\n", encoding="utf-8")
 
     def _expect(self, given: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ites.errors import ItesError
-from ites.system.files import EXPANSION, EXPANSION_FREE, existing, reading
+from ites.system.files import EXPANSION, EXPANSION_FREE, reading, require_file
 
 READS = 100_000
 """Reads of a file, at most; pointers that form a circle have no end."""
@@ -62,7 +62,7 @@ def read_variable(path: Path, name: str) -> NDArray[np.float64]:
             if count > DIMENSIONS:
                 raise ValueError(f"{count} dimensions, more than {DIMENSIONS}")
 
-    path = existing(path)
+    path = require_file(path)
     with reading(path, f"a CDF file with a variable {name}"):
         file, size = Cdf(path), path.stat().st_size
         about = file.varinq(name)

@@ -11,12 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ites.data.checks import Finding, check, refuse, summarise
 from ites.data.clips import Clip, seen_joints
+from ites.data.corrections import Corrections
 from ites.data.readers import read
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.errors import ItesError
 from ites.pose.camera import FIELD_OF_VIEW, Camera, focal_length_of
-from ites.pose.skeleton import HUMAN36M
+from ites.pose.skeleton import HUMAN36M, Skeleton
 
 
 def prepare_keypoints(
@@ -24,6 +26,7 @@ def prepare_keypoints(
     out: Path,
     *,
     layout: str | None = None,
+    skeleton: Skeleton = HUMAN36M,
     split: str = "train",
     fps: float | None = None,
     focal_length: float | None = None,
@@ -31,6 +34,7 @@ def prepare_keypoints(
     image_size: tuple[int, int] | None = None,
     min_confidence: float | None = None,
     person: str | int | None = None,
+    corrections: Corrections | None = None,
     title: str = "",
 ) -> dict[str, Any]:
     """Write a pose store of 2D keypoints.
@@ -39,6 +43,7 @@ def prepare_keypoints(
         sources: files or folders that `ites.data.readers.read` takes.
         out: the store to write.
         layout: the joints' order, one of `ites.pose.layouts.LAYOUTS`; None: as `read` tells it.
+        skeleton: whose joints the store has; for another than Human3.6M's, files must hold these.
         split: the split that they become.
         fps: frames per second; None takes the file's, where it has one.
         focal_length: pixels; None takes the file's, or else `field_of_view`.
@@ -48,20 +53,22 @@ def prepare_keypoints(
         min_confidence: a joint with less confidence than this counts as missing; None: the
             detector's default.
         person: the track id or number of the only person to read; None: everybody.
+        corrections: what to do to the keypoints after reading them; None: nothing.
         title: one line that says what the data are.
 
     Returns:
-        `PoseStore.summary` of what was written, and `notes`: what was assumed, derived or left
-        out, a line each.
+        `PoseStore.summary` of what was written, `notes`: what was assumed, derived or left out, a
+        line each, and `findings`: what is implausible, as `ites.data.checks.Finding.plain` has it.
 
     Raises:
-        ItesError: there is no file, or one cannot be read or holds no pose.
+        ItesError: there is no file, or one cannot be read, holds no pose or none that can be right.
     """
     if field_of_view is not None and not 0 < field_of_view < 180:
         raise ItesError(f"prepare_keypoints: field_of_view must be in 0..180, got {field_of_view}")
-    notes: list[str] = []
+    notes: list[str] = [] if corrections is None else corrections.lines()
+    findings: list[Finding] = []
     taken: set[str] = set()
-    with PoseStoreWriter(out, HUMAN36M, title or "2D keypoints") as writer:
+    with PoseStoreWriter(out, skeleton, title or "2D keypoints") as writer:
         for path in map(Path, sources):
             recording = read(
                 path,
@@ -70,15 +77,23 @@ def prepare_keypoints(
                 fps=fps,
                 person=person,
                 min_confidence=min_confidence,
+                skeleton=skeleton,
             )
-            if recording.skeleton.parents != HUMAN36M.parents:
-                raise ItesError(f"{path}: expected {HUMAN36M.name}, got {recording.skeleton.name}")
+            if recording.skeleton.parents != skeleton.parents:
+                raise ItesError(f"{path}: expected {skeleton.name}, got {recording.skeleton.name}")
             several = len(sources) > 1
             for note in recording.notes:
                 named = not several or note.startswith(f"{path.stem}: ")
                 notes.append(note if named else f"{path.stem}: {note}")
-            for clip in recording.clips:
-                clip = replace(clip, name=_unused(clip.name, path, taken))
+            clips = [
+                replace(clip, name=_unused(clip.name, path, taken)) for clip in recording.clips
+            ]
+            if corrections is not None:
+                clips = [corrections(clip, HUMAN36M) for clip in clips]
+            raw = [source.array() for source in recording.source]
+            found = check(clips, raw=raw, layout=recording.layout)
+            findings += refuse(found, len(clips), path)
+            for clip in clips:
                 if focal_length:
                     clip = replace(clip, focal_length=(focal_length,) * 2)
                 camera = _camera(clip, field_of_view)
@@ -95,7 +110,11 @@ def prepare_keypoints(
                     confidence=clip.confidence,
                 )
     with PoseStore(out) as store:
-        return {**store.summary(), "notes": list(dict.fromkeys(notes))}
+        return {
+            **store.summary(),
+            "notes": list(dict.fromkeys(notes)),
+            "findings": [finding.plain() for finding in summarise(findings)],
+        }
 
 
 def _unused(name: str, path: Path, taken: set[str]) -> str:
@@ -133,5 +152,6 @@ def _camera(clip: Clip, field_of_view: float | None) -> Camera:
     fx, fy = clip.focal_length or (wide, wide)
     assumed = clip.focal_length is None and field_of_view is None
     name = f"{width}x{height} f{fx:.6g},{fy:.6g}{' assumed' * assumed}"
-    known = {"width": width, "height": height} if clip.image_size else {}
-    return Camera(name, (fx, fy), (width / 2, height / 2), assumed=assumed, **known)
+    known = clip.image_size or (0, 0)
+    centre = (width / 2, height / 2)
+    return Camera(name, (fx, fy), centre, width=known[0], height=known[1], assumed=assumed)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ites.errors import ItesError
-from ites.system.files import EXPANSION, EXPANSION_FREE, existing, reading
+from ites.system.files import EXPANSION, EXPANSION_FREE, reading, require_file
 
 HEADER = 128
 """Bytes before the first element; the last two tell the order of bytes, those before the version.
@@ -32,7 +32,7 @@ def read_variables(path: Path, names: Sequence[str]) -> dict[str, Any]:
         from scipy.io import loadmat
     except ImportError:
         raise ItesError("MATLAB files need the package scipy: pip install 'ites[data]'") from None
-    path, expected = existing(path), f"a MATLAB 5 file of {' and '.join(names)}"
+    path, expected = require_file(path), f"a MATLAB 5 file of {' and '.join(names)}"
     with reading(path, expected):
         data = path.read_bytes()
         order = {b"IM": "<", b"MI": ">"}.get(data[126:HEADER])

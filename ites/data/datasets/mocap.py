@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ites.errors import ItesError
-from ites.system.files import existing, reading
+from ites.system.files import reading, require_file
 
 JOINTS = 1000
 """Joints of a skeleton, at most."""
@@ -100,7 +100,7 @@ def read_bvh(path: Path) -> Bvh:
     Raises:
         ItesError: the file is not a complete .bvh file.
     """
-    path = existing(path)
+    path = require_file(path)
     with reading(path, "a complete .bvh file"):
         text = path.read_text(encoding="utf-8", errors="replace")
         header, _, motion = text.partition("MOTION")
@@ -201,7 +201,7 @@ def read_asf(path: Path) -> tuple[list[Bone], float]:
     Raises:
         ItesError: the file is not an .asf skeleton with angles in degrees.
     """
-    path = existing(path)
+    path = require_file(path)
     with reading(path, "an .asf skeleton"):
         sections = _asf_sections(path.read_text(encoding="utf-8", errors="replace"))
         units = {line[0]: line[1] for line in sections["units"]}
@@ -279,7 +279,7 @@ def read_amc(path: Path, bones: list[Bone]) -> Positions:
     Raises:
         ItesError: the file does not fit the skeleton, or holds no frames in degrees.
     """
-    path = existing(path)
+    path = require_file(path)
     with reading(path, "an .amc file"), np.errstate(all="ignore"):
         return _amc_positions(path, bones)
 

@@ -33,7 +33,7 @@ from ites.errors import ItesError
 from ites.pose.camera import Camera
 from ites.pose.layouts import to_human36m
 from ites.pose.skeleton import HUMAN36M
-from ites.system.files import existing, reading
+from ites.system.files import reading, require_file
 from ites.system.hdf5 import dataset, opened
 
 ANNOTATIONS = ("univ_annot3", "annot3")
@@ -251,7 +251,7 @@ Intrinsics = tuple[
 
 def _calibration(path: Path) -> dict[int, Intrinsics]:
     """Cameras of a calibration file: focal length, centre and image size."""
-    path, cameras, fields = existing(path), {}, dict[str, list[str]]()
+    path, cameras, fields = require_file(path), {}, dict[str, list[str]]()
     with reading(path, "a camera calibration file"):
         text = path.read_text(encoding="utf-8", errors="replace")
         for line in [*text.splitlines(), "name"]:

@@ -22,7 +22,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from ites.errors import ItesError
-from ites.system.files import EXPANSION, EXPANSION_FREE, existing, reading
+from ites.system.files import EXPANSION, EXPANSION_FREE, reading, require_file
 
 OPERATIONS = 1_000_000
 """Operations of a pickle, at most."""
@@ -49,7 +49,7 @@ def load_npz(path: Path) -> dict[str, Any]:
         ItesError: the file is no .npz file, holds anything else, or declares or shares more than
             its size allows.
     """
-    path = existing(path)
+    path = require_file(path)
     with reading(path, "an .npz file of arrays and dicts"), zipfile.ZipFile(path) as archive:
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
         if not members:

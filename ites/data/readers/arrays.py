@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ites.data.checks import Finding, ImplausibleError
 from ites.data.readers.recording import LARGEST, Detections, Frame, Person, Track
 from ites.errors import ItesError
 from ites.pose.layouts import BY_COUNT
@@ -121,6 +122,11 @@ def _with_confidence(
             f"{array.shape}"
         )
     if given is not None:
+        if array.shape[-1] == 3 and array.shape[-2] != 33:
+            raise ItesError(
+                f"{path}: {name} must have shape (T, J, 2) beside a confidence, got {array.shape}: "
+                "a third column would be a second confidence, or a depth"
+            )
         if given.shape == (*places.shape[:-1], 1):
             given = given[..., 0]
         if given.shape != places.shape[:-1] or given.dtype.kind not in "fiub":
@@ -135,9 +141,14 @@ def _with_confidence(
     if told.size and not (
         (told.min() >= -0.05 and told.max() <= OVER) or set(np.unique(told)) <= {0.0, 1.0, 2.0}
     ):
-        raise ItesError(
-            f"{path}: confidence must lie in 0..1, got {told.min():.3g} to {told.max():.3g}; a "
-            "third column that is a depth must be left out"
+        raise ImplausibleError(
+            path,
+            Finding(
+                "depth",
+                "error",
+                f"confidence must lie in 0..1, got {told.min():.3g} to {told.max():.3g}; a third "
+                "column that is a depth must be left out",
+            ),
         )
     return np.concatenate([places, third[..., None]], axis=-1), True
 

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ites.data.checks import Finding, ImplausibleError
 from ites.data.clips import Clip
 from ites.data.readers.frames import Video, natural, videos_of
 from ites.data.readers.recording import Detections, Frame, Person, Recording, Source, Track
-from ites.data.tracking import person_size, track
+from ites.data.tracking import person_sizes, track
 from ites.errors import ItesError, shorten
 from ites.pose.layouts import BY_COUNT, LAYOUTS, body25_or_25b, convert, joints_of, recipes
 from ites.pose.missing import impossible
@@ -97,11 +98,10 @@ def _follow(
     joints = np.stack([person.joints for person in people])
     names, layout = _joints(path, found, joints, layout, skeleton, notes)
     ids = [frame.id for frame in found.frames for _ in frame.people]
-    joints = _clean(path, joints, sizes, ids, names, least, found, notes)
+    joints = _clean(path, joints, sizes, ids, names, layout, least, found, notes)
     bodies = joints
     if names != skeleton.joints:
-        places, sure = convert(joints[..., :2], names, joints[..., 2])
-        bodies = np.concatenate([places, np.asarray(sure)[..., None]], axis=-1)
+        bodies = _as_skeleton(path, joints, names, layout, skeleton)
     cleaned = iter(zip(joints, bodies, strict=True))
     frames = []
     for frame in found.frames:
@@ -177,8 +177,8 @@ def _people(video: Video, notes: list[str]) -> list[tuple[str, dict[int, Person]
 
 def _prominence(rows: dict[int, Person]) -> float:
     """Less for somebody who is larger and seen for longer."""
-    sizes = [person_size(person.body) for person in list(rows.values())[:100]]
-    return -len(rows) * float(np.median(sizes))
+    bodies = np.stack([person.body for person in list(rows.values())[:100]])
+    return -len(rows) * float(np.median(person_sizes(bodies)))
 
 
 def _clean_tracks(
@@ -199,7 +199,7 @@ def _clean_tracks(
     each = [s for s, one in zip(sizes, found.tracks, strict=True) for _ in one.joints]
     names, layout = _joints(path, found, everything, layout, skeleton, notes)
     ids = [row for one in found.tracks for row in range(len(one.joints))]
-    cleaned = _clean(path, everything, each, ids, names, least, found, notes)
+    cleaned = _clean(path, everything, each, ids, names, layout, least, found, notes)
     row = 0
     for one, size in zip(found.tracks, sizes, strict=True):
         joints = cleaned[row : row + len(one.joints)]
@@ -224,6 +224,7 @@ def _clean(
     sizes: Sequence[tuple[int, int] | None],
     ids: Sequence[int | float | str],
     names: tuple[str, ...],
+    layout: str,
     least: float,
     found: Detections,
     notes: list[str],
@@ -236,7 +237,7 @@ def _clean(
     weak = finite & ~corner & (sure > 0) & (sure < least)
     seen = finite & ~corner & (sure > 0) & ~weak
     zeros = int((corner & (sure > 0)).sum())
-    if zeros and found.scored:
+    if zeros:
         notes.append(f"{zeros} joints at exactly (0, 0) count as missing")
     if weak.any():
         share = f"{int(weak.sum())} of {int((finite & (sure > 0)).sum())} joints"
@@ -244,7 +245,7 @@ def _clean(
     extent = np.array([size or (0, 0) for size in sizes], np.float32)[:, None]
     if seen.any() and np.abs(places[seen]).max() <= NORMALISED:
         places = _pixels(path, places, seen, extent, found.signed, notes)
-    sources = {name for choices in recipes(names) for recipe in choices for name in recipe}
+    sources = {name for choices in recipes(names, layout) for recipe in choices for name in recipe}
     body = [index for index, name in enumerate(names) if name in sources]
     wild = _impossible(places, seen, extent, body or list(range(len(names))))
     if wild.any():
@@ -281,14 +282,24 @@ def _pixels(
     low, high = np.percentile(places[seen], (1, 99))
     halves = signed and low < -0.2
     if low < (-1.2 if halves else -0.2) or high > 1.2:
-        raise ItesError(
-            f"{path}: expected keypoints in pixels, or x / width and y / height in 0..1; "
-            f"got numbers from {low:.3g} to {high:.3g}"
+        raise ImplausibleError(
+            path,
+            Finding(
+                "units",
+                "error",
+                "expected keypoints in pixels, or x / width and y / height in 0..1; "
+                f"got numbers from {low:.3g} to {high:.3g}",
+            ),
         )
     if not (extent > 0).all():
-        raise ItesError(
-            f"{path}: keypoints are normalised (from {low:.3g} to {high:.3g}, x / width and "
-            "y / height): the image size (width, height) in pixels is needed"
+        raise ImplausibleError(
+            path,
+            Finding(
+                "normalised",
+                "error",
+                f"keypoints are normalised (from {low:.3g} to {high:.3g}, x / width and "
+                "y / height): the image size (width, height) in pixels is needed",
+            ),
         )
     width, height = extent[0, 0]
     notes.append(f"normalised coordinates, times the image size {width:.0f} x {height:.0f}")
@@ -358,6 +369,8 @@ def _joints(
         return joints, layout
     if found.joints is not None:
         return found.joints, "named"
+    if skeleton != HUMAN36M and count == skeleton.num_joints:
+        return skeleton.joints, skeleton.name
     name = found.layout
     if name is None and found.plain and count == skeleton.num_joints:
         return skeleton.joints, skeleton.name
@@ -391,10 +404,10 @@ def _converted(
     if joints == skeleton.joints:
         converted, confidence = places, sure
     else:
-        skeleton = HUMAN36M
-        mapped, told = convert(places, joints, sure)
-        converted, confidence = mapped, told if told is not None else np.ones(mapped.shape[:-1])
-        _tell_derived(joints, sure, notes)
+        mapped = _as_skeleton(path, everything, joints, layout, skeleton)
+        converted, confidence = mapped[..., :2], mapped[..., 2]
+        if skeleton == HUMAN36M:
+            _tell_derived(joints, layout, sure, notes)
     never = [skeleton.joints[j] for j in np.flatnonzero(~(confidence > 0).any(0))]
     if len(never) == skeleton.num_joints:
         raise ItesError(f"{path}: joints {_listed(joints)} make no joint of {skeleton.name}")
@@ -431,10 +444,32 @@ def _converted(
     )
 
 
-def _tell_derived(joints: tuple[str, ...], sure: NDArray[np.float32], notes: list[str]) -> None:
+def _as_skeleton(
+    path: Path,
+    joints: NDArray[np.float32],
+    names: tuple[str, ...],
+    layout: str,
+    skeleton: Skeleton,
+) -> NDArray[np.float32]:
+    """Joints (N, K, 3) as those of a skeleton (N, J, 3): by a map to Human3.6M, or by name."""
+    if skeleton == HUMAN36M:
+        places, sure = convert(joints[..., :2], names, joints[..., 2], layout)
+        return np.concatenate([places, np.asarray(sure)[..., None]], axis=-1)
+    lacking = [name for name in skeleton.joints if name not in names]
+    if lacking:
+        raise ItesError(
+            f"{path}: expected the {skeleton.num_joints} joints of {skeleton.name}, got "
+            f"{len(names)} without {_listed(lacking)}"
+        )
+    return joints[:, [names.index(name) for name in skeleton.joints]]
+
+
+def _tell_derived(
+    joints: tuple[str, ...], layout: str, sure: NDArray[np.float32], notes: list[str]
+) -> None:
     """Name the joints that are made of others because their own are never seen."""
     seen = {name for name, there in zip(joints, (sure > 0).any(0), strict=True) if there}
-    for name, choices in zip(HUMAN36M.joints, recipes(joints), strict=True):
+    for name, choices in zip(HUMAN36M.joints, recipes(joints, layout), strict=True):
         usable = [recipe for recipe in choices if seen >= set(recipe)]
         if usable and usable[0] is not choices[0]:
             lacking = sorted(set(choices[0]) - seen)

@@ -77,7 +77,9 @@ def parse_hdf5(path: Path) -> Detections:
         ItesError: the table is not what it should be.
     """
     with h5py.File(path, "r") as file:
-        groups = [g for g in file.values() if isinstance(g, h5py.Group) and "pandas_type" in g.attrs]
+        groups = [
+            g for g in file.values() if isinstance(g, h5py.Group) and "pandas_type" in g.attrs
+        ]
         group = groups[0]
         if "table" in group:
             columns, values = _pandas_table(path, group["table"])

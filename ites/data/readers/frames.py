@@ -4,8 +4,9 @@ An id is a number, or an image's name: "12.jpg", "cam1/frame_000012.png". Names 
 they differ in digits alone. Of names alike the run of digits that varies most counts the frames;
 names that differ elsewhere belong to different videos.
 
-Frames are a video where most consecutive numbers differ by the same small step, and where people
-are about where they were in the frame before. Otherwise they are photographs, a clip each.
+Frames are a video where at least one in `GAPS` of its numbers is there, or most follow each other,
+and where people are about where they were in the frame before. Otherwise they are photographs, a
+clip each.
 """
 
 from __future__ import annotations
@@ -17,15 +18,19 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from ites.data.readers.recording import Frame, Person
-from ites.data.tracking import distances, person_size
+from ites.data.tracking import distances, person_sizes
 from ites.errors import ItesError
 
 STRIDE = 120
 """The largest step of frame numbers in a video that keeps only each n-th frame."""
+GAPS = 10
+"""Numbers per frame that is there, up to which frames may be a video's."""
 SPARSE = 100
 """Frames that a video may have per frame that the file tells of."""
 ELSEWHERE = 0.5
 """Median move from frame to frame, in person sizes, from which frames are photographs."""
+PAIRS = 500
+"""Pairs of frames that are looked at for that, spread over the video."""
 
 
 @dataclass
@@ -74,9 +79,7 @@ def videos_of(frames: list[Frame], where: str) -> list[Video]:
             )
         rows = dict(zip(numbers, people, strict=True))
         told = range(numbers[0], numbers[-1] + 1, step)
-        videos.append(
-            Video(name, list(told), [rows.get(n, []) for n in told], keys[numbers[0]])
-        )
+        videos.append(Video(name, list(told), [rows.get(n, []) for n in told], keys[numbers[0]]))
     return videos
 
 
@@ -122,17 +125,16 @@ def _step(numbers: list[int]) -> int | None:
         return 1
     steps = np.diff(np.array(numbers, object))
     step = int(np.gcd.reduce(steps))
-    usual = sorted(steps)[len(steps) // 2]
-    few = len(numbers) < 4
-    return step if usual == step and step <= (1 if few else STRIDE) else None
+    count = (numbers[-1] - numbers[0]) // step + 1
+    follow = sorted(steps)[len(steps) // 2] == step
+    return step if step <= STRIDE and (follow or count <= GAPS * len(numbers)) else None
 
 
 def _continuous(people: list[list[Person]]) -> bool:
     """Whether people mostly are about where somebody was in the frame before."""
     moves: list[float] = []
-    for before, after in zip(people, people[1:], strict=False):
-        if before and after:
-            a, b = (np.stack([p.body for p in frame[:20]]) for frame in (before, after))
-            sizes = np.array([max(person_size(person), 1e-6) for person in b])
-            moves += (distances(a, b).min(axis=0) / sizes).tolist()
+    pairs = [t for t in range(len(people) - 1) if people[t] and people[t + 1]]
+    for t in pairs[:: len(pairs) // PAIRS + 1]:
+        a, b = (np.stack([p.body for p in frame[:20]]) for frame in people[t : t + 2])
+        moves += (distances(a, b).min(axis=0) / np.maximum(person_sizes(b), 1e-6)).tolist()
     return not moves or float(np.median(moves)) <= ELSEWHERE

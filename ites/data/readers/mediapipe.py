@@ -75,9 +75,7 @@ def parse(content: Any, where: str) -> Detections:
     found = Detections(FORMAT, layout="mediapipe33", min_confidence=MIN_CONFIDENCE)
     for key, frame in _frames(content):
         frame_at = f"{where}: frame {shorten(key, 40)}"
-        people = [
-            Person(_joints(marks, frame_at), 1.0, label) for marks, label in people_in(frame)
-        ]
+        people = [Person(_joints(marks, frame_at), 1.0, label) for marks, label in people_in(frame)]
         found.frames.append(Frame(key, people))
     if isinstance(content, dict):
         size = [content.get(key) for key in ("width", "height")]
@@ -102,7 +100,9 @@ def _frames(content: Any) -> list[tuple[Any, Any]]:
                 return _frames(content[key])
         named = [key for key in keys if people_in(content[key])]
         if len(named) > 1 and not any("landmark" in str(key).lower() for key in named):
-            return [(key, value) for key, value in content.items() if isinstance(value, (list, dict))]
+            return [
+                (key, value) for key, value in content.items() if isinstance(value, (list, dict))
+            ]
         return [(0, content)]
     if not isinstance(content, list):
         return []
@@ -128,4 +128,6 @@ def _joints(marks: list[Any], where: str) -> NDArray[np.float32]:
     try:
         return numbers(rows, where).astype(np.float32)
     except ItesError:
-        raise ItesError(f"{where}: expected numbers as landmarks, got {shorten(rows, 60)}") from None
+        raise ItesError(
+            f"{where}: expected numbers as landmarks, got {shorten(rows, 60)}"
+        ) from None

@@ -1,9 +1,12 @@
-"""MMPose: predictions of its demos and of MMPoseInferencer.
+"""MMPose: predictions of its demos and of MMPoseInferencer; and RTMLib's arrays as JSON.
 
 Source: MMPose 1.x, mmpose/structures/utils.py (`split_instances`) and MMPoseInferencer's
 pred_out_dir. `{"meta_info": ..., "instance_info": [{"frame_id", "instances"}]}`, or the list alone,
 for a video; a list of instances for an image. An instance has `keypoints` (K pairs),
 `keypoint_scores`, `bbox`, `bbox_score` and, where people are tracked, `track_id`.
+
+RTMLib returns `keypoints` (people, K, 2) and `scores` (people, K) per frame and writes no file;
+lists or dicts of these per frame are read, and both as one list over all frames.
 """
 
 from __future__ import annotations
@@ -26,8 +29,8 @@ def is_frame(content: Any) -> bool:
         isinstance(content, list)
         and bool(content)
         and all(
-            isinstance(entry, dict) and "keypoints" in entry and "image_id" not in entry
-            and not isinstance(entry["keypoints"], dict)
+            isinstance(entry, dict) and isinstance(entry.get("keypoints"), list)
+            and "image_id" not in entry and ("keypoint_scores" in entry or "bbox" in entry)
             for entry in content[:10]
         )
     )  # fmt: skip
@@ -42,6 +45,48 @@ def recognises(content: Any) -> bool:
     return is_frame(content) or all(
         isinstance(entry, dict) and "instances" in entry for entry in content[:10]
     )
+
+
+def is_rtmlib(content: Any) -> bool:
+    """Whether JSON content is RTMLib's `keypoints` and `scores`, per frame or of all frames."""
+    if isinstance(content, dict) and {"keypoints", "scores"} <= set(content):
+        return True
+    frames = list(content.values()) if isinstance(content, dict) else content
+    return (
+        isinstance(frames, list)
+        and bool(frames)
+        and all(
+            isinstance(frame, dict) and {"keypoints", "scores"} <= set(frame)
+            for frame in frames[:10]
+        )
+    )
+
+
+def parse_rtmlib(content: Any, where: str) -> Detections:
+    """Detections of JSON content that `is_rtmlib`.
+
+    Raises:
+        ItesError: keypoints and scores do not fit together.
+    """
+    found = Detections("RTMLib", min_confidence=MIN_CONFIDENCE)
+    items: Any = content.items() if isinstance(content, dict) else enumerate(content)
+    if isinstance(content, dict) and "keypoints" in content:
+        pairs = [content["keypoints"], content["scores"]]
+        if not all(isinstance(one, list) for one in pairs) or len(pairs[0]) != len(pairs[1]):
+            raise ItesError(f"{where}: expected keypoints and scores per frame")
+        items = enumerate({"keypoints": k, "scores": s} for k, s in zip(*pairs, strict=True))
+    for key, frame in items:
+        frame_at = f"{where}: frame {shorten(key, 40)}"
+        pairs = [frame.get(n) for n in ("keypoints", "scores")] if isinstance(frame, dict) else []
+        if not pairs or not all(isinstance(one, list) for one in pairs):
+            raise ItesError(f"{frame_at}: expected keypoints and scores")
+        if len(pairs[0]) != len(pairs[1]):
+            raise ItesError(
+                f"{frame_at}: expected scores of {len(pairs[0])} people, got {len(pairs[1])}"
+            )
+        people = [Person(joints_from(k, frame_at, s)) for k, s in zip(*pairs, strict=True)]
+        found.frames.append(Frame(image_id(key, frame_at), people))
+    return found
 
 
 def people_of(instances: Any, where: str) -> list[Person]:
@@ -106,6 +151,6 @@ def _meta(meta: Any) -> tuple[tuple[str, ...] | None, str | None]:
         return None, "human36m" if data in ("h36m", "human3.6m") else None
     joints = tuple(joint_name(name) for name in names)
     usual = BY_COUNT.get(len(joints))
-    if usual and len(set(joints) & set(joints_of(usual))) == len(set(joints_of(usual))):
-        return None, usual if joints == joints_of(usual) else None
+    if usual and joints == joints_of(usual):
+        return None, usual
     return (joints, None) if len(set(joints)) == len(joints) else (None, usual)

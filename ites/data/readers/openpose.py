@@ -46,9 +46,7 @@ def people_of(content: dict[str, Any], where: str) -> list[Person]:
         if values:
             joints = joints_from(values, person_at)
             weights = joints[joints[:, 2] > 0, 2]
-            found.append(
-                Person(joints, float(weights.sum()), track_id(entry.get("person_id")))
-            )
+            found.append(Person(joints, float(weights.sum()), track_id(entry.get("person_id"))))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from ites.data.clips import stored_clips, stored_sequences
 from ites.data.datasets.npz import load_npz as load_pickled
 from ites.data.readers import (
     alphapose,
@@ -25,10 +27,11 @@ from ites.data.readers import (
 )
 from ites.data.readers.assemble import assemble
 from ites.data.readers.frames import natural
-from ites.data.readers.recording import Detections, Frame, Recording, Source
+from ites.data.readers.recording import Detections, Frame, Recording, Source, numbers
+from ites.data.store import PoseStore
 from ites.errors import ItesError, shorten
 from ites.pose.skeleton import HUMAN36M, Skeleton
-from ites.system.files import existing, load_json, load_npy, load_npz, reading
+from ites.system.files import load_json, load_npy, load_npz, reading, require_file
 
 SUFFIXES = (".json", ".npz", ".npy", ".csv", ".h5", ".hdf5")
 """The files that are read of a folder."""
@@ -79,8 +82,8 @@ def read(
     }
     if path.is_dir():
         return _folder(path, options)
-    path = existing(path)
-    with reading(path, EXPECTED):
+    path = require_file(path)
+    with reading(path, EXPECTED), np.errstate(all="ignore"):
         found = _file(path)
         if isinstance(found, Recording):
             return found
@@ -122,9 +125,11 @@ def _npz(path: Path) -> Detections:
     try:
         return arrays.parse(path, load_npz(path))
     except ItesError as error:
-        if "Python objects" not in str(error):
-            raise
         plain = error
+    with zipfile.ZipFile(path) as archive:
+        names = {name.removesuffix(".npy") for name in archive.namelist()}
+    if "Python objects" not in str(plain) or not videopose3d.could_be(names):
+        raise plain
     content = load_pickled(path)
     if not videopose3d.recognises(content):
         raise plain
@@ -158,7 +163,23 @@ def _content(content: Any, path: Path) -> Detections | None:
         return ultralytics.parse(content, where, path.stem)
     if mediapipe.recognises(content):
         return mediapipe.parse(content, where)
-    return None
+    if mmpose.is_rtmlib(content):
+        return mmpose.parse_rtmlib(content, where)
+    return _lists(content, path)
+
+
+def _lists(content: Any, path: Path) -> Detections | None:
+    """Detections of lists of numbers in JSON, as arrays of the same names; None of other JSON."""
+    named = content if isinstance(content, dict) else {"keypoints": content}
+    known = (*arrays.NAMES, *arrays.SCORES, "fps", "focal_length", "image_size")
+    if not any(isinstance(named.get(name), list) and named[name] for name in arrays.NAMES):
+        return None
+    values = {
+        name: numbers(value, f"{path}: {name}")
+        for name, value in named.items()
+        if name in known and value is not None
+    }
+    return arrays.parse(path, values)
 
 
 def _frame(content: Any, path: Path) -> Detections | None:
@@ -188,7 +209,7 @@ def _folder(path: Path, options: dict[str, Any]) -> Recording:
     empty: list[Frame] = []
     recordings: list[Recording] = []
     for file in files:
-        with reading(file, EXPECTED):
+        with reading(file, EXPECTED), np.errstate(all="ignore"):
             found: Detections | Recording | None = None
             if file.suffix.lower() == ".json":
                 content = load_json(file)
@@ -243,10 +264,8 @@ def _joined(recordings: list[Recording]) -> Recording:
 
 def _store(path: Path) -> Recording:
     """All clips of a pose store."""
-    from ites.data.clips import KeypointReader  # a store needs no reader of this room
-
-    with KeypointReader(path) as reader:
-        clips = reader.read()
+    with PoseStore(path) as store:
+        clips = stored_clips(store, stored_sequences(store, None))
     names = clips.skeleton.joints
     sources = [
         Source(

@@ -109,6 +109,10 @@ class Source:
     joints: tuple[str, ...]
     frames: NDArray[np.int64]
 
+    def array(self) -> NDArray[np.float32]:
+        """(T, K, 3): pixels and confidence."""
+        return np.concatenate([self.keypoints, self.confidence[..., None]], axis=-1)
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -139,6 +143,8 @@ class Recording:
 def joints_from(values: Any, where: str, scores: Any = None) -> NDArray[np.float32]:
     """A person's joints (K, 3) from a flat list of x, y, confidence or from pairs and scores.
 
+    JSON knows no nan: where a detector writes one, something went wrong before. null is missing.
+
     Args:
         values: 3 K numbers; or K pairs, or K triples.
         where: the file and the entry, for the message.
@@ -147,20 +153,24 @@ def joints_from(values: Any, where: str, scores: Any = None) -> NDArray[np.float
     Raises:
         ItesError: these are no keypoints.
     """
-    array = numbers(values, where)
+    array = _finite(values, where)
     if array.ndim == 3 and len(array) == 1:
         array = array[0]
     if array.ndim == 1:
         triples = array.size % 3 == 0 and not (array.size % 2 == 0 and array.size // 2 in (17, 33))
         if not array.size or array.size % (3 if triples else 2):
-            raise ItesError(f"{where}: expected x, y, confidence per joint, got {array.size} numbers")
+            raise ItesError(
+                f"{where}: expected x, y, confidence per joint, got {array.size} numbers"
+            )
         array = array.reshape(-1, 3 if triples else 2)
     if array.ndim != 2 or array.shape[1] not in (2, 3) or not len(array):
         raise ItesError(f"{where}: expected K keypoints of x and y, got shape {array.shape}")
     if scores is not None:
-        sure = numbers(scores, where).reshape(-1)
+        sure = _finite(scores, where).reshape(-1)
         if array.shape[1] != 2:
-            raise ItesError(f"{where}: expected 2D keypoints, got (K, {array.shape[1]}) with scores")
+            raise ItesError(
+                f"{where}: expected 2D keypoints, got (K, {array.shape[1]}) with scores"
+            )
         if len(sure) != len(array):
             raise ItesError(
                 f"{where}: expected {len(array)} keypoint scores, one per keypoint, got {len(sure)}"
@@ -168,6 +178,13 @@ def joints_from(values: Any, where: str, scores: Any = None) -> NDArray[np.float
     else:
         sure = array[:, 2] if array.shape[1] == 3 else np.ones(len(array))
     return np.column_stack([array[:, :2], sure]).astype(np.float32)
+
+
+def _finite(values: Any, where: str) -> NDArray[np.float64]:
+    array = numbers(values, where)
+    if not np.isfinite(array).all() and np.asarray(values).dtype.kind == "f":
+        raise ItesError(f"{where}: expected finite numbers, or null for a missing joint, got nan")
+    return array
 
 
 def numbers(values: Any, where: str) -> NDArray[np.float64]:
@@ -178,13 +195,14 @@ def numbers(values: Any, where: str) -> NDArray[np.float64]:
     """
     try:
         array = np.asarray(values)
-        if array.dtype.kind in "USbO" and array.dtype.kind != "O":
+        if array.dtype.kind in "USb":
             raise ValueError
-        array = array.astype(np.float64)
+        array = array.astype(np.float64, copy=False)
     except (ValueError, TypeError, OverflowError):
         raise ItesError(f"{where}: expected numbers, got {shorten(values, 60)!r}") from None
-    if array.size and np.nanmax(np.abs(array), initial=0) >= LARGEST:
-        raise ItesError(f"{where}: expected pixels, got {np.nanmax(np.abs(array)):g}")
+    large = np.abs(array) >= LARGEST
+    if large.any():
+        raise ItesError(f"{where}: expected pixels, got {array[large].flat[0]:g}")
     return array
 
 
@@ -196,6 +214,8 @@ def number(value: Any, where: str, default: float = 1.0) -> float:
     """
     if value is None:
         return default
+    if type(value) is float and abs(value) < LARGEST:
+        return value
     array = numbers(value, where).reshape(-1)
     return float(array[0]) if array.size and np.isfinite(array[0]) else default
 

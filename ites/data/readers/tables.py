@@ -32,7 +32,19 @@ _JOINT = ("landmark", "landmark_id", "landmark_index", "landmark_name", "joint",
           "joint_name", "keypoint", "keypoint_id", "keypoint_name", "bodypart", "name", "index",
           "idx")  # fmt: skip
 _PERSON = ("person", "person_id", "track_id", "track", "individual", "id", "pose_id")
-_SCORE = ("visibility", "confidence", "likelihood", "score", "conf", "c", "v", "vis", "presence", "p", "s")
+_SCORE = (
+    "visibility",
+    "confidence",
+    "likelihood",
+    "score",
+    "conf",
+    "c",
+    "v",
+    "vis",
+    "presence",
+    "p",
+    "s",
+)
 _COORDINATE = re.compile(
     r"^(?:(?P<name>.+?)[\s_.\-/]*(?P<axis>x|y|z|visibility|confidence|likelihood|score|conf|vis|"
     r"presence|c|v|p|s)|(?P<axis2>x|y|z|visibility|v|c|conf|score|s|p)[\s_.\-]*(?P<number>\d+))$"
@@ -145,7 +157,13 @@ def _wide(path: Path, header: list[str], body: list[list[str]]) -> Detections:
     found.frames = [
         Frame(
             _frame_id(row[frame]) if frame is not None else index,
-            [Person(joints[index], 1.0, track_id(row[person].strip()) if person is not None else None)],
+            [
+                Person(
+                    joints[index],
+                    1.0,
+                    track_id(row[person].strip()) if person is not None else None,
+                )
+            ],
         )
         for index, row in enumerate(body)
     ]

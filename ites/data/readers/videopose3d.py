@@ -24,6 +24,11 @@ MIN_CONFIDENCE = 0.1
 _NAMES = {"coco": "coco17", "h36m": "human36m", "human36m": "human36m", "mpii": "mpii16"}
 
 
+def could_be(names: set[str]) -> bool:
+    """Whether an .npz file with these members may be VideoPose3D's, before any is unpickled."""
+    return "positions_2d" in names or {"keypoints", "boxes"} <= names
+
+
 def recognises(content: dict[str, Any]) -> bool:
     """Whether an .npz file's entries are VideoPose3D's."""
     if isinstance(content.get("positions_2d"), dict):

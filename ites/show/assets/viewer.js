@@ -1,4 +1,4 @@
-// Draws one viewer: `root` is its <section>, `data` what ites/show/view.py packed.
+// Draws one viewer: `root` is its <section>, `data` what ites/show/viewer.py packed.
 function startViewer(root, data) {
   const find = (name) => root.querySelector("." + name);
   const [flat, solid] = [find("flat"), find("solid")];
@@ -9,12 +9,15 @@ function startViewer(root, data) {
   const camera = JSON.stringify(data.solid.layout.scene.camera); // Plotly writes into its layout
   const state = { clip: null, frame: 0, playing: false, held: false, busy: false, clock: 0 };
 
-  // 16-bit whole numbers times `step`, little-endian, base64.
+  // 16-bit whole numbers times `step`, little-endian, base64; the least stands for what is unknown.
   function unpack(packed) {
     if (!packed) return null;
     const bytes = Uint8Array.from(atob(packed.data), (c) => c.charCodeAt(0));
     const view = new DataView(bytes.buffer);
-    return Float32Array.from({ length: bytes.length / 2 }, (_, i) => view.getInt16(2 * i, true) * packed.step);
+    return Float32Array.from({ length: bytes.length / 2 }, (_, i) => {
+      const whole = view.getInt16(2 * i, true);
+      return whole === -32768 ? NaN : whole * packed.step;
+    });
   }
 
   const joint = (values, size, frame, j) => {
@@ -26,7 +29,7 @@ function startViewer(root, data) {
   function lines(values, size, frame, bones, map) {
     const axes = Array.from({ length: size }, () => []);
     for (const bone of values ? bones : []) {
-      for (const j of bone) map(joint(values, size, frame, j)).forEach((v, k) => axes[k].push(v));
+      for (const j of bone) map(joint(values, size, frame, j)).forEach((v, k) => axes[k].push(Number.isNaN(v) ? null : v));
       axes.forEach((axis) => axis.push(null));
     }
     return axes;
@@ -67,8 +70,9 @@ function startViewer(root, data) {
     slider.value = frame;
     find("time").textContent =
       `frame ${frame + 1} of ${clip.frames}  ·  ${(frame / clip.fps).toFixed(2)} s  ·  ${+clip.fps.toFixed(2)} fps`;
-    find("error").textContent = clip.error ? `off by ${Math.round(clip.error[frame])} mm in this frame, ${clip.mean} mm on average` : "";
-    const sure = clip.confidence && `depth's sign ${Math.round(100 * clip.confidence[frame])}% sure`;
+    const told = (values) => values && !Number.isNaN(values[frame]);
+    find("error").textContent = told(clip.error) ? `off by ${Math.round(clip.error[frame])} mm in this frame, ${clip.mean} mm on average` : "";
+    const sure = told(clip.confidence) && `depth's sign ${Math.round(100 * clip.confidence[frame])}% sure`;
     find("sure").textContent = sure || "";
     return Promise.all(jobs).finally(() => { state.busy = false; });
   }

@@ -1,0 +1,56 @@
+"""Which option of the command line mends a finding of `ites.data.checks`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import typer
+
+OPTIONS = {
+    "normalised": "--image-size WIDTH HEIGHT",
+    "units": "multiply them to pixels first",
+    "zeros": "--min-confidence, or leave them out",
+    "order": "--layout NAME",
+    "image-size": "--image-size WIDTH HEIGHT",
+    "upside-down": "--flip-y, or --rotate 180",
+    "sideways": "--rotate 90 or 270",
+    "roll": "turn the keypoints upright, or keep it in mind",
+    "swapped-sides": "--temporal when lifting exchanges them",
+    "mirrored": "--swap-sides",
+    "jump": "--person ID, or a file per scene",
+    "outlier": "--min-confidence where they have a low one",
+    "guessed": "--min-confidence",
+    "density": "--layout, --flip-y, --rotate or --image-size may be missing",
+}
+"""What mends each kind of fault, by its code."""
+
+
+def hint(code: str, data: Mapping[str, Any] | None = None) -> str:
+    """The option that mends a finding, with its value where the figures tell it; "" for none."""
+    data = data or {}
+    if code == "order" and data.get("best"):
+        best = str(data["best"])
+        return f"--layout {best}" if " " not in best else f"the order is {best}"
+    if code == "sideways" and data.get("rotate"):
+        return f"--rotate {data['rotate']}"
+    if code == "guessed" and data.get("confidence"):
+        return f"--min-confidence {float(data['confidence']) + 0.01:.2f}"
+    if code == "image-size" and data.get("exchanged"):
+        return "--image-size with width and height exchanged"
+    return OPTIONS.get(code, "")
+
+
+def hint_of(error: Exception) -> str:
+    """The option that mends what an error tells, to follow its message; "" for none."""
+    finding = getattr(error, "finding", None)
+    option = "" if finding is None else hint(finding.code, finding.data)
+    return f" ({option})" if option else ""
+
+
+def tell(findings: Iterable[Mapping[str, Any]]) -> None:
+    """Print findings, as `Finding.plain` gives them, to standard error, each with its option."""
+    for finding in findings:
+        option = hint(finding["code"], finding["data"])
+        end = f" ({option})" if option else ""
+        typer.echo(f"{finding['severity']}: {finding['message']}{end}", err=True)

@@ -1,0 +1,125 @@
+"""Keypoints to lift, from a pose store or from what a detector wrote, a few clips at a time."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ites.data.clips import Clips, stored_clips, stored_sequences
+from ites.data.corrections import Corrections
+from ites.data.readers import read
+from ites.data.store import PoseStore
+from ites.errors import ItesError
+from ites.pose.skeleton import HUMAN36M, Skeleton
+from ites.system.files import reading, require_file
+
+Floats = NDArray[np.floating]
+
+
+def read_keypoints(
+    path: str | os.PathLike[str],
+    skeleton: Skeleton = HUMAN36M,
+    split: str | None = None,
+    layout: str | None = None,
+    **options: Any,
+) -> Clips:
+    """Read 2D keypoints from a pose store or from what a detector wrote.
+
+    Args:
+        path: a store as `ites prepare` writes it, or a file or folder that
+            `ites.data.readers.read` takes.
+        skeleton: whose joints a plain array holds; a store brings its own.
+        split: of a store, the split to read; None reads "test" where there is one, else all.
+        layout: the order of the joints; see `ites.data.readers.read`.
+        options: `image_size`, `person` and `min_confidence`; see there.
+
+    Raises:
+        ItesError: the file is none of these, or what it holds does not fit together.
+    """
+    with KeypointReader(path, skeleton, split, layout, **options) as reader:
+        return reader.read()
+
+
+class KeypointReader:
+    """Clips of a file of keypoints, read a few at a time; a context manager.
+
+    Args:
+        path, skeleton, split, layout, options: see `read_keypoints`.
+        corrections: what to do to the clips after reading them; None: nothing.
+
+    Raises:
+        ItesError: as `read_keypoints`.
+
+    Attributes: `skeleton`; `lengths`, the frames of each clip; `notes`, what was assumed, derived
+        or left out, a line each.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        skeleton: Skeleton = HUMAN36M,
+        split: str | None = None,
+        layout: str | None = None,
+        corrections: Corrections | None = None,
+        **options: Any,
+    ) -> None:
+        path = Path(path)
+        self._store: PoseStore | None = None
+        self._sources: list[tuple[Floats, str]] = []
+        self._corrections = corrections
+        self.notes: list[str] = []
+        if _is_store(path):
+            with reading(path, "a pose store"):
+                self._open_store(path, split)
+            return
+        if split is not None:
+            raise ItesError(f"{path}: only a pose store has splits, got split {split!r}")
+        recording = read(path, layout=layout, skeleton=skeleton, **options)
+        self.notes = [*recording.notes, *(corrections.lines() if corrections else [])]
+        self._sources = [(source.array(), recording.layout) for source in recording.source]
+        self._clips = Clips(recording.skeleton, recording.clips, title=path.name)
+        self.skeleton = recording.skeleton
+        self.lengths = [len(clip) for clip in recording.clips]
+
+    def _open_store(self, path: Path, split: str | None) -> None:
+        self._store = PoseStore(path)
+        self.skeleton = self._store.skeleton
+        self._rows = stored_sequences(self._store, split)
+        self.lengths = [sequence.length for sequence in self._rows]
+
+    def __enter__(self) -> KeypointReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._store is not None:
+            self._store.close()
+
+    def read(self, chosen: slice = slice(None)) -> Clips:  # noqa: B008 - immutable
+        """The clips of a slice, all by default; of a store no others are read."""
+        if self._store is None:
+            clips = replace(self._clips, clips=self._clips.clips[chosen])
+        else:
+            clips = stored_clips(self._store, self._rows[chosen])
+        if not self._corrections:
+            return clips
+        corrected = [self._corrections(clip, clips.skeleton) for clip in clips.clips]
+        return replace(clips, clips=corrected)
+
+    def sources(self, chosen: slice = slice(None)) -> list[tuple[Floats, str]]:  # noqa: B008
+        """Of the clips of a slice the detector's own joints (T, K, 3), pixels and confidence, and
+        their layout's name; nothing of a store."""
+        return self._sources[chosen]
+
+
+def _is_store(path: Path) -> bool:
+    """Whether a file is HDF5, but no table of pandas' as DeepLabCut writes it."""
+    if path.is_dir() or not h5py.is_hdf5(require_file(path)):
+        return False
+    with reading(path, "a pose store"), h5py.File(path, "r") as file:
+        return not any("pandas_type" in group.attrs for group in file.values())

@@ -1,0 +1,800 @@
+"""Random arguments for every op: a call is computed rightly or refused cleanly, and none crashes.
+
+    python tests/fuzz_ops.py --count 10000 [--op NAME] [--seed 0]     a table, one row per op
+    python tests/fuzz_ops.py --op NAME --case N                       shows one case and runs it
+
+`ites.ops.NAME` is called on the C++ backend and on the reference, which must agree: in what they
+answer, and in what they refuse. `torch.ops.ites.NAME`, below it, is called as any program may call
+it, with tensors of every shape, dtype, stride and device. Each op runs in a process of its own, so
+that one that dies is told with its arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ites import ops
+from ites.ops import Graph, RotationDraw, TurnDraw
+from ites.pose.skeleton import HUMAN36M, Skeleton
+
+REFUSALS = (ValueError, TypeError, RuntimeError)
+FORK = Skeleton("fork", tuple("abcde"), (-1, 0, 1, 1, 3), left=(2,), right=(3,), head=4)
+DTYPES = (
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
+    torch.bool,
+    torch.complex64,
+)
+INTEGERS = (
+    -(2**63),
+    -(2**31),
+    -1,
+    0,
+    1,
+    2,
+    3,
+    7,
+    2**12,
+    2**28,
+    2**31 - 1,
+    2**31,
+    2**32,
+    2**40,
+    2**62,
+)
+FLOATS = (float("nan"), float("inf"), -float("inf"), 1e300, -1e300, 1e30, 0.0, -3.5, 1e-6)
+
+Arguments = dict[str, Any]
+
+
+class Values:
+    """Seeded values for one case."""
+
+    def __init__(self, seed: str) -> None:
+        self.random = random.Random(seed)
+        self.generator = torch.Generator().manual_seed(self.random.getrandbits(62))
+        self.dtype = self.random.choice((torch.float64, torch.float64, torch.float32))
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(*shape, generator=self.generator, dtype=torch.float64).to(self.dtype)
+
+    def count(self, most: int = 20) -> int:
+        return self.random.choice((0, 1, 2, 3, 5, 17, self.random.randint(0, most)))
+
+    def maybe(self, value: Any) -> Any:
+        return value if self.random.random() < 0.5 else None
+
+
+def _draw(v: Values, poses: int, samples: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Rotations, an elevation and a spread as the kernels take them: matrices, a draw, or turns."""
+    kind = v.random.randrange(3)
+    if kind == 0:
+        return v.normal(samples * poses, 3, 3), None, None
+    counter = torch.tensor([v.random.randrange(-9, 2**62), v.random.randrange(2**40), 3])
+    if kind == 1:
+        return counter, None, None
+    return counter, v.normal(poses), v.normal(2)
+
+
+def _rotations(v: Values, poses: int, samples: int) -> Any:
+    rotations, elevation, spread = _draw(v, poses, samples)
+    if rotations.is_floating_point():
+        return rotations
+    if elevation is None or spread is None:
+        axes = v.random.choice(("x", "y", "z", "xy", "xz", "yz", "xyz"))
+        return RotationDraw(rotations, samples, axes, 6.0 * v.random.random())
+    return TurnDraw(rotations, elevation, spread, samples)
+
+
+def _source(v: Values, poses: int, samples: int) -> Arguments:
+    names = ("rotations", "elevation", "spread")
+    return dict(zip(names, _draw(v, poses, samples), strict=True)) | {
+        "samples": samples,
+        "axes": v.random.randint(1, 7),
+        "max_angle": 6.0 * v.random.random(),
+    }
+
+
+def _graph(v: Values) -> tuple[Skeleton, Graph]:
+    skeleton = v.random.choice((HUMAN36M, FORK))
+    # Copies, as some cases write to them.
+    return skeleton, Graph(*(t.clone() for t in ops.graph_of(skeleton, torch.device("cpu"))))
+
+
+def _mix(v: Values) -> tuple[Arguments, int, int, int]:
+    """The parameters of a layer, its joints, the least columns of its features and v's length."""
+    skeleton, graph = _graph(v)
+    channels, attended = v.count(9), v.count(9)
+    arguments = {
+        "logits": v.normal(len(skeleton.edges)),
+        "bias": v.normal(channels + (attended + 1 if attended else 0)),
+        "v": v.normal(attended),
+        **graph._asdict(),
+        "channels": channels,
+    }
+    columns = 2 * channels + (2 * attended + 1 if attended else 0) + v.random.randrange(3)
+    return arguments, skeleton.num_joints, columns, attended
+
+
+def _public_mix(v: Values, parameters: Arguments) -> Arguments:
+    graph = Graph(*(parameters.pop(name) for name in Graph._fields))
+    phi = parameters.pop("v")
+    return {**parameters, "graph": graph, "phi_weight": phi if len(phi) else v.maybe(phi)}
+
+
+# Valid arguments of each op, by name: of `ites.ops` first, of `torch.ops.ites` behind.
+
+
+def _so3_exp(v: Values) -> Arguments:
+    return {"rotation_vector": v.normal(v.count(), 3)}
+
+
+def _philox(v: Values) -> Arguments:
+    counter = torch.tensor([v.random.randrange(2**62), v.random.randrange(2**40), 3])
+    return {"counter": counter, "poses": v.count(), "samples": 1 + v.count(5)}
+
+
+def _draw_rotations(v: Values) -> Arguments:
+    poses = v.count()
+    draw = _rotations(v, poses, 2)
+    while isinstance(draw, Tensor):
+        draw = _rotations(v, poses, 2)
+    return {"draw": draw, "poses": poses, "like": v.normal(1)}
+
+
+def _rotate_project(v: Values) -> Arguments:
+    poses = v.count()
+    rotations = _rotations(v, poses, 1 + v.count(3))
+    joints = v.normal(poses, 1 + v.count(40), 3)
+    return {"joints": joints, "rotations": rotations, "distance": 5.0, "with_rotated": True}
+
+
+def _equivariance_distance(v: Values) -> Arguments:
+    poses, joints, samples = v.count(), 1 + v.count(40), 1 + v.count(3)
+    return {
+        "joints": v.normal(poses, joints, 3),
+        "points": v.normal(samples * poses, joints, 2),
+        "depth": v.normal(samples * poses, joints, 1),
+        "rotations": _rotations(v, poses, samples),
+        "distance": 5.0,
+    }
+
+
+def _dictionary_reprojection(v: Values) -> Arguments:
+    poses, atoms, joints = v.count(), v.count(), 1 + v.count()
+    return {
+        "coefficients": v.normal(poses, atoms),
+        "dictionary": v.normal(atoms, 3 * joints),
+        "mean": v.normal(3 * joints),
+        "rotation_vector": v.normal(poses, 3),
+        "target": v.normal(poses, joints, 2),
+        "distance": 5.0,
+    }
+
+
+def _invariance_distance(v: Values) -> Arguments:
+    poses, samples, atoms, joints = v.count(), 1 + v.count(3), v.count(), 1 + v.count()
+    return {
+        "coefficients": v.normal(samples * poses, atoms),
+        "dictionary": v.normal(atoms, 3 * joints),
+        "mean": v.normal(3 * joints),
+        "canonical": v.normal(poses, joints, 3),
+    }
+
+
+def _graph_mix(v: Values) -> Arguments:
+    parameters, joints, columns, _ = _mix(v)
+    poses = v.count()
+    return {
+        "features": v.normal(poses, joints, columns),
+        "residual": v.maybe(v.normal(poses, joints, parameters["channels"])),
+        **_public_mix(v, parameters),
+    }
+
+
+def _graph_project_mix(v: Values) -> Arguments:
+    parameters, joints, columns, _ = _mix(v)
+    residual = v.random.random() < 0.5
+    inputs = parameters["channels"] if residual else v.count(9)
+    return {
+        "x": v.normal(v.count(40), joints, inputs),
+        "projection": v.normal(inputs, columns),
+        "residual": residual,
+        **_public_mix(v, parameters),
+    }
+
+
+def _semantic_graph_conv(v: Values) -> Arguments:
+    skeleton, graph = _graph(v)
+    inputs, outputs = v.count(9), v.count(9)
+    return {
+        "x": v.normal(v.count(), skeleton.num_joints, inputs),
+        "weight": v.normal(2, inputs, outputs),
+        "logits": v.normal(len(skeleton.edges)),
+        "bias": v.normal(outputs),
+        "graph": graph,
+    }
+
+
+def _batch_norm_relu(v: Values) -> Arguments:
+    rows, channels = v.count(300), v.count(40)
+    return {
+        "x": v.normal(rows, channels),
+        "weight": v.normal(channels),
+        "bias": v.normal(channels),
+        "skip": v.maybe(v.normal(rows, channels)),
+        "relu": v.random.random() < 0.5,
+        "skip_after": v.random.random() < 0.5,
+        "eps": 1e-5,
+    }
+
+
+def _linear(v: Values) -> Arguments:
+    inputs, outputs = v.count(), v.count(40)
+    bias = v.maybe(v.normal(outputs))
+    return {"x": v.normal(v.count(60), inputs), "weight": v.normal(outputs, inputs), "bias": bias}
+
+
+PUBLIC: dict[str, Callable[[Values], Arguments]] = {
+    name[1:]: globals()[name]
+    for name in (
+        "_so3_exp",
+        "_philox",
+        "_draw_rotations",
+        "_rotate_project",
+        "_equivariance_distance",
+        "_dictionary_reprojection",
+        "_invariance_distance",
+        "_graph_mix",
+        "_graph_project_mix",
+        "_semantic_graph_conv",
+        "_batch_norm_relu",
+        "_linear",
+    )
+}
+
+
+def _raw_so3_exp(v: Values, backward: bool) -> Arguments:
+    w = v.normal(v.count(), 3)
+    return {"grad": v.normal(len(w), 3, 3), "w": w} if backward else {"w": w}
+
+
+def _raw_philox(v: Values, backward: bool) -> Arguments:
+    return _philox(v)
+
+
+def _raw_draw_rotations(v: Values, backward: bool) -> Arguments:
+    poses, samples = v.count(), 1 + v.count(3)
+    source = _source(v, poses, samples)
+    while source["rotations"].is_floating_point():
+        source = _source(v, poses, samples)
+    counter = source.pop("rotations")
+    kind = {name: source.pop(name) for name in ("elevation", "spread")}
+    return {"like": v.normal(1), "counter": counter, **kind, "poses": poses, **source}
+
+
+def _raw_rotate_project(v: Values, backward: bool) -> Arguments:
+    poses, joints, samples = v.count(), 1 + v.count(40), 1 + v.count(3)
+    source = _source(v, poses, samples)
+    given = {"joints": v.normal(poses, joints, 3), **source, "distance": 5.0}
+    if not backward:
+        return {**given, "with_rotated": v.random.random() < 0.5}
+    points = v.normal(samples * poses, joints, 2)
+    rotated = v.maybe(v.normal(samples * poses, joints, 3))
+    return {"grad_points": points, "grad_rotated": rotated, **given}
+
+
+def _raw_equivariance_distance(v: Values, backward: bool) -> Arguments:
+    poses, joints, samples = v.count(), 1 + v.count(40), 1 + v.count(3)
+    rows = samples * poses
+    given = {
+        "joints": v.normal(poses, joints, 3),
+        "points": v.normal(rows, joints, 2),
+        "depth": v.normal(rows, joints),
+        **_source(v, poses, samples),
+        "distance": 5.0,
+    }
+    return {"grad": v.normal(rows), **given} if backward else given
+
+
+def _raw_dictionary_reprojection(v: Values, backward: bool) -> Arguments:
+    given = _dictionary_reprojection(v)
+    if not backward:
+        return given
+    poses, joints, _ = given["target"].shape
+    grads = {
+        "grad_error": v.maybe(v.normal(poses)),
+        "grad_canonical": v.maybe(v.normal(poses, joints, 3)),
+        "grad_camera": v.maybe(v.normal(poses, joints, 3)),
+    }
+    return {**grads, **given}
+
+
+def _raw_invariance_distance(v: Values, backward: bool) -> Arguments:
+    given = _invariance_distance(v)
+    return {"grad": v.normal(len(given["coefficients"])), **given} if backward else given
+
+
+def _raw_graph_mix(v: Values, backward: bool) -> Arguments:
+    parameters, joints, columns, attended = _mix(v)
+    poses, channels = v.count(40), parameters["channels"]
+    features = v.normal(poses, joints, columns)
+    y = v.maybe(v.normal(poses, joints, channels))
+    if backward:
+        grads = {"grad_y": y, "grad_t": v.maybe(v.normal(poses, joints, attended))}
+        return {**grads, "features": features, **parameters}
+    first = {name: parameters.pop(name) for name in ("logits", "bias", "v")}
+    return {"features": features, **first, "residual": y, **parameters}
+
+
+def _raw_graph_project_mix(v: Values, backward: bool) -> Arguments:
+    parameters, joints, columns, attended = _mix(v)
+    poses, channels = v.count(40), parameters["channels"]
+    residual = v.random.random() < 0.5
+    inputs = channels if residual else v.count(9)
+    x, projection = v.normal(poses, joints, inputs), v.normal(inputs, columns)
+    if not backward:
+        keep = v.random.random() < 0.5
+        return {"x": x, "projection": projection, **parameters, "residual": residual, "keep": keep}
+    grads = {
+        "grad_y": v.maybe(v.normal(poses, joints, channels)),
+        "grad_t": v.maybe(v.normal(poses, joints, attended)),
+    }
+    given = {"x": x, "projection": projection, "features": x @ projection}
+    return {**grads, **given, **parameters, "residual": residual}
+
+
+def _raw_batch_norm_relu(v: Values, backward: bool) -> Arguments:
+    given = _batch_norm_relu(v)
+    if not backward:
+        return given
+    x = given["x"]
+    var, mean = torch.var_mean(x, 0, correction=0) if len(x) else (x.sum(0), x.sum(0))
+    first = {name: given.pop(name) for name in ("x", "weight", "bias", "skip")}
+    return {"grad": v.normal(*x.shape), **first, "mean": mean, "var": var, **given}
+
+
+def _raw_linear(v: Values, backward: bool) -> Arguments:
+    given = _linear(v)
+    if not backward:
+        return given
+    del given["bias"]
+    grad = v.normal(len(given["x"]), len(given["weight"]))
+    wanted = [v.random.random() < 0.5 for _ in range(2)]
+    return {"grad": grad, **given, "to_x": wanted[0], "to_weight": wanted[1]}
+
+
+RAW: dict[str, Callable[[Values], Arguments]] = {}
+for _name in list(globals()):
+    if _name.startswith("_raw_"):
+        _make, _op = globals()[_name], _name.removeprefix("_raw_")
+        RAW[f"ites::{_op}"] = lambda v, make=_make: make(v, False)
+        if _op not in ("philox", "draw_rotations"):
+            RAW[f"ites::{_op}_backward"] = lambda v, make=_make: make(v, True)
+OPS = {**PUBLIC, **RAW}
+
+
+# What is done to valid arguments.
+
+
+def _reshaped(v: Values, t: Tensor) -> Tensor:
+    shape = list(t.shape)
+    kind = v.random.randrange(4)
+    if kind == 0 or not shape:
+        shape.insert(v.random.randint(0, len(shape)), v.random.choice((0, 1, 2)))
+    elif kind == 1:
+        shape.pop(v.random.randrange(len(shape)))
+    else:
+        at = v.random.randrange(len(shape))
+        shape[at] = max(0, v.random.choice((0, 1, shape[at] - 1, shape[at] + 1, 2 * shape[at])))
+    if t.is_floating_point():
+        return v.normal(*shape).to(t.dtype)
+    return torch.zeros(shape, dtype=t.dtype)
+
+
+def _strided(v: Values, t: Tensor) -> Tensor:
+    """The same values, with gaps between them."""
+    if not t.ndim:
+        return t
+    wide = torch.zeros(*t.shape[:-1], 2 * t.shape[-1], dtype=t.dtype)
+    wide[..., ::2] = t
+    return wide[..., ::2]
+
+
+def _expanded(v: Values, t: Tensor) -> Tensor:
+    """Values repeated by strides of 0."""
+    return t[:1].expand_as(t) if t.ndim and t.numel() else t
+
+
+def _offset(v: Values, t: Tensor) -> Tensor:
+    """The same values, not at the start of their storage."""
+    return torch.cat([t.new_zeros(1), t.flatten()])[1:].view(t.shape)
+
+
+def _changed(v: Values, t: Tensor) -> Tensor:
+    """One number replaced: an index that leads elsewhere, NaN, or the largest."""
+    t = t.clone()
+    if t.numel():
+        at = v.random.randrange(t.numel())
+        worst = (-1, 10**6, 2**31 - 1, -(2**31), 3) if t.dtype == torch.int32 else (-7, 0, 1)
+        t.view(-1)[at] = v.random.choice(worst)
+    return t
+
+
+def _reversed(v: Values, t: Tensor) -> Tensor:
+    return t.flip(0) if t.ndim else t
+
+
+def _without_storage(v: Values, t: Tensor) -> Tensor:
+    t = t.clone()
+    t.untyped_storage().resize_(v.random.choice((0, t.untyped_storage().nbytes() // 2)))
+    return t
+
+
+def _requires_grad(v: Values, t: Tensor) -> Tensor:
+    return t.detach().clone().requires_grad_(t.is_floating_point() or t.is_complex())
+
+
+TENSORS: tuple[Callable[[Values, Tensor], Tensor], ...] = (
+    _reshaped,
+    _reshaped,
+    _strided,
+    _expanded,
+    _offset,
+    _changed,
+    _reversed,
+    _requires_grad,
+    lambda v, t: t.to(v.random.choice(DTYPES)),
+    lambda v, t: t.to(v.random.choice(DTYPES)),
+    lambda v, t: t.mT.contiguous().mT if t.ndim > 1 else t,
+    lambda v, t: t.new_zeros(()),
+    lambda v, t: t.new_zeros(0),
+)
+FOREIGN: tuple[Callable[[Values, Tensor], Tensor], ...] = (
+    lambda v, t: t.to("meta"),
+    lambda v, t: t.to_sparse(),
+    lambda v, t: torch._neg_view(t) if t.is_floating_point() else t,
+    _without_storage,
+)
+
+
+def _mutated(v: Values, value: Any) -> Any:
+    if isinstance(value, Graph):
+        name = v.random.choice(Graph._fields)
+        return value._replace(**{name: _mutated(v, getattr(value, name))})
+    if isinstance(value, RotationDraw):
+        name = v.random.choice(("counter", "samples", "axes", "max_angle"))
+        parts = {n: getattr(value, n) for n in ("counter", "samples", "axes", "max_angle")}
+        return RotationDraw(**{**parts, name: _mutated(v, parts[name])})
+    if isinstance(value, TurnDraw):
+        name = v.random.choice(("counter", "elevation", "spread", "samples"))
+        parts = {n: getattr(value, n) for n in ("counter", "elevation", "spread", "samples")}
+        return TurnDraw(**{**parts, name: _mutated(v, parts[name])})
+    if isinstance(value, Tensor):
+        return v.random.choice((*TENSORS, FOREIGN[0]))(v, value)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return v.random.choice((*INTEGERS, value + 1, value - 1))
+    if isinstance(value, float):
+        return v.random.choice(FLOATS)
+    if isinstance(value, str):
+        return v.random.choice(("", "w", "xx", "zyx"))
+    return v.random.choice((None, v.normal(3), v.normal(2), torch.zeros(3, dtype=torch.int64)))
+
+
+def arguments_of(op: str, seed: int, case: int) -> Arguments:
+    """The arguments of a case, the same each time.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: a draw refuses its own.
+    """
+    v = Values(f"{op} {seed} {case}")
+    arguments = OPS[op](v)
+    for _ in range(v.random.choice((0, 1, 1, 1, 2, 3))):
+        name = v.random.choice(list(arguments))
+        arguments[name] = _mutated(v, arguments[name])
+    if op in RAW and v.random.random() < 0.2:  # last, as PyTorch itself dies of some
+        name = v.random.choice(list(arguments))
+        if isinstance(arguments[name], Tensor) and not arguments[name].is_meta:
+            arguments[name] = v.random.choice(FOREIGN)(v, arguments[name].detach())
+    return arguments
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, Tensor):
+        stride = value.stride() if value.layout == torch.strided else value.layout
+        grad = ", requires_grad" if value.requires_grad else ""
+        text = f"{value.dtype} {tuple(value.shape)} stride {stride} {value.device}{grad}"
+        kept = value.layout == torch.strided and value.untyped_storage().nbytes()
+        if kept and value.dtype == torch.int32 and not value.is_meta and value.numel() < 60:
+            text += f" {value.tolist()}"
+        return text
+    if isinstance(value, Graph):
+        return f"Graph({', '.join(shown(table) for table in value)})"
+    if isinstance(value, (RotationDraw, TurnDraw)):
+        return f"{type(value).__name__}({', '.join(shown(x) for x in vars(value).values())})"
+    return repr(value)
+
+
+# The right answers.
+
+
+def _cut(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def _raw_rotations(a: Arguments) -> Any:
+    rotations = a.get("counter", a.get("rotations"))
+    if rotations.dtype != torch.int64:
+        return rotations
+    if a["elevation"] is not None:
+        return TurnDraw(rotations, a["elevation"], a["spread"], a["samples"])
+    axes = "".join(axis for bit, axis in enumerate("xyz") if a["axes"] >> bit & 1)
+    return RotationDraw(rotations, a["samples"], axes, a["max_angle"])
+
+
+def _forward(op: str, a: Arguments) -> tuple[list[str], Callable[..., Any]]:
+    """The names of the inputs that have a gradient, and the op's outputs as a function of them."""
+    if op == "so3_exp":
+        return ["w"], lambda w: ops.so3_exp(w, "reference")
+    if op == "rotate_project":
+
+        def rotate(joints, elevation):
+            draw = _raw_rotations({**a, "elevation": elevation})
+            return ops.rotate_project(joints, draw, a["distance"], True, "reference")
+
+        return ["joints", "elevation"], rotate
+    if op == "equivariance_distance":
+
+        def lifted(joints, points, depth, elevation):
+            draw = _raw_rotations({**a, "elevation": elevation})
+            depth = depth[..., None]
+            return ops.equivariance_distance(
+                joints, points, depth, draw, a["distance"], "reference"
+            )
+
+        return ["joints", "points", "depth", "elevation"], lifted
+    if op == "dictionary_reprojection":
+        names = ["coefficients", "dictionary", "mean", "rotation_vector"]
+        return names, lambda *given: ops.dictionary_reprojection(
+            *given, a["target"], a["distance"], "reference"
+        )
+    if op == "invariance_distance":
+        names = ["coefficients", "dictionary", "mean", "canonical"]
+        return names, lambda *given: ops.invariance_distance(*given, "reference")
+    if op in ("graph_mix", "graph_project_mix"):
+        graph = Graph(a["row_start"], a["columns"], a["pairs"])
+
+        def mixed(features, logits, bias, v, residual=None):
+            v = v if len(v) else None
+            y, t = ops.graph_mix(
+                features, logits, bias, graph, a["channels"], v, residual, "reference"
+            )
+            return y, features.new_empty(*features.shape[:2], 0) if t is None else t
+
+        if op == "graph_mix":
+            names = ["features", "logits", "bias", "v"]
+            return names, lambda *given: mixed(*given, a.get("residual"))
+        names = ["x", "projection", "logits", "bias", "v"]
+
+        def projected(x, projection, *parameters):
+            features = x @ projection
+            if "features" in a:  # a gradient is taken where they were kept
+                features = features + (a["features"] - features).detach()
+            kept = features if a.get("keep", True) else features[:0]
+            return *mixed(features, *parameters, x if a["residual"] else None), kept
+
+        return names, projected
+    if op == "batch_norm_relu":
+        names = ["x", "weight", "bias", "skip"]
+        return names, lambda *given: ops.batch_norm_relu(
+            *given, a["relu"], a["skip_after"], a["eps"], "reference"
+        )
+    names = ["x", "weight"]
+    bias = a.get("bias")
+    return names, lambda x, weight: torch.nn.functional.linear(x, weight, bias)
+
+
+def _raw_reference(op: str, a: Arguments) -> list[Tensor | None]:
+    """What a valid call gives: outputs, or for a gradient those of the inputs that have one."""
+    name = op.removeprefix("ites::")
+    if name == "philox":
+        return [ops.philox(**a, backend="reference")]
+    if name == "draw_rotations":
+        return [ops.draw_rotations(_raw_rotations(a), a["poses"], a["like"], "reference")]
+    names, function = _forward(name.removesuffix("_backward"), a)
+    if not name.endswith("_backward"):
+        outputs = function(*(a[n] for n in names))
+        outputs = list(outputs) if isinstance(outputs, tuple) else [outputs]
+        if name == "rotate_project" and not a["with_rotated"]:
+            outputs[1] = outputs[1].new_empty(0)
+        return outputs
+    inputs = [None if a[n] is None else a[n].detach().requires_grad_() for n in names]
+    with torch.enable_grad():
+        outputs = function(*inputs)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    grads = [value for n, value in a.items() if n == "grad" or n.startswith("grad_")]
+    pairs = [
+        (o, g) for o, g in zip(outputs, grads, strict=False) if g is not None and o.requires_grad
+    ]
+    wanted = [t for t in inputs if t is not None]
+    found: list[Tensor | None] = [None] * len(wanted)
+    if pairs:
+        found = list(
+            torch.autograd.grad(
+                [o for o, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True
+            )
+        )
+    rest = iter([torch.zeros_like(t) if g is None else g for t, g in zip(wanted, found)])  # noqa: B905
+    answers = [a[names[0]].new_empty(0) if a[n] is None else next(rest) for n in names]
+    if name == "batch_norm_relu_backward" and (not a["relu"] or a["skip_after"]):
+        answers[3] = answers[3].new_empty(0)
+    if name == "linear_backward":
+        answers = [g if a[f"to_{n}"] else g[:0] for n, g in zip(names, answers, strict=True)]
+    return answers
+
+
+# One case.
+
+
+def _call(function: Callable[..., Any], a: Arguments) -> tuple[list[Tensor | None] | None, str]:
+    """The outputs, or the refusal. Any other exception than a clean refusal goes on."""
+    try:
+        outputs = function(a)
+    except REFUSALS as error:
+        return None, f"{type(error).__name__}: {error}"
+    return list(outputs) if isinstance(outputs, (tuple, list)) else [outputs], ""
+
+
+def _difference(ours: list[Tensor | None], theirs: list[Tensor | None]) -> str:
+    """How two answers differ; empty where they are the same but for rounding."""
+    if len(ours) != len(theirs):
+        return f"{len(ours)} outputs, not {len(theirs)}"
+    for number, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        if a is None or b is None:
+            if a is not b:
+                return f"output {number} is None on one side alone"
+            continue
+        if a.shape != b.shape or a.dtype != b.dtype:
+            return f"output {number} is {shown(a)}, not {shown(b)}"
+        if a.is_meta or not a.numel():
+            continue
+        bound = 1e-9 if a.dtype == torch.float64 else 2e-2 if a.element_size() == 2 else 1e-3
+        scale = b.detach().double().nan_to_num(0, 0, 0).abs().max().clamp(min=1)
+        if not torch.allclose(a.detach().double(), b.detach().double(), bound, bound * scale, True):
+            return f"output {number} is off by {(a - b).abs().max():.3g} of {scale:.3g}"
+    return ""
+
+
+def run_case(op: str, seed: int, case: int) -> tuple[str, str]:
+    """(outcome, what is wrong): answered, refused, or wrong."""
+    try:
+        arguments = arguments_of(op, seed, case)
+    except REFUSALS:
+        return "refused", ""  # by a draw of its own
+    if op in RAW:
+        function = getattr(torch.ops.ites, op.removeprefix("ites::"))
+        ours, why = _call(lambda a: function(*a.values(), "cpp"), arguments)
+        if ours is None:
+            return "refused", ""
+        if any(isinstance(t, Tensor) and t.is_meta for t in arguments.values()):
+            return "answered", ""  # shapes alone
+        theirs, other = _call(
+            lambda a: _raw_reference(op, a), {n: _cut(t) for n, t in arguments.items()}
+        )
+    else:
+        function = getattr(ops, op)
+        ours, why = _call(lambda a: function(**a, backend="cpp"), arguments)
+        theirs, other = _call(lambda a: function(**a, backend="reference"), arguments)
+        if ours is None and (theirs is None or "cannot run here" in why):
+            return "refused", ""
+    if ours is None:
+        return "wrong", f"refused by C++ alone: {why}"
+    if theirs is None:
+        return "wrong", f"answered by C++ alone; the reference: {other}"
+    difference = _difference(ours, theirs)
+    return ("wrong", difference) if difference else ("answered", "")
+
+
+# All cases of an op, in a process of its own that may die.
+
+
+def _child(op: str, seed: int, first: int, last: int, progress: Path) -> None:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    with progress.open("r+b", buffering=0) as file:
+        for case in range(first, last):
+            file.seek(0)
+            file.write(struct.pack("q", case))
+            try:
+                outcome, why = run_case(op, seed, case)
+            except Exception as error:  # whatever it is, it is no clean refusal
+                outcome, why = "wrong", f"{type(error).__name__}: {error}"
+            print(f"{case}\t{outcome}\t{' '.join(why.split())}", flush=True)
+
+
+def run_op(op: str, seed: int, count: int) -> tuple[Counter[str], list[str]]:
+    """How often each outcome came, and a line for each case that went wrong."""
+    outcomes: Counter[str] = Counter()
+    faults = []
+    first = 0
+    with tempfile.TemporaryDirectory() as folder:
+        progress = Path(folder) / "case"
+        while first < count:
+            progress.write_bytes(struct.pack("q", first))
+            command = [sys.executable, __file__, "--child", str(progress), "--op", op]
+            command += ["--seed", str(seed), "--first", str(first), "--count", str(count)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            for line in done.stdout.splitlines():
+                case, outcome, why = line.split("\t")
+                outcomes[outcome] += 1
+                if outcome == "wrong":
+                    faults.append(_fault(op, seed, int(case), why))
+            if done.returncode == 0:
+                break
+            (at,) = struct.unpack("q", progress.read_bytes())
+            outcomes["died"] += 1
+            how = done.stderr.strip().splitlines()[-1:] or [""]
+            if done.returncode < 0:
+                how = [signal.Signals(-done.returncode).name]
+            faults.append(_fault(op, seed, at, f"died: {how[0]}"))
+            first = at + 1
+    return outcomes, faults
+
+
+def _fault(op: str, seed: int, case: int, why: str) -> str:
+    arguments = arguments_of(op, seed, case)
+    given = "".join(f"\n    {name}: {shown(value)}" for name, value in arguments.items())
+    return f"{op} --seed {seed} --case {case}: {why}{given}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--op", choices=OPS, help="this op alone")
+    parser.add_argument("--count", type=int, default=1000, help="cases per op")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--case", type=int, help="show and run one case, in this process")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        _child(options.op, options.seed, options.first, options.count, options.child)
+        return 0
+    if options.case is not None:
+        print(_fault(options.op, options.seed, options.case, "..."))
+        print(*run_case(options.op, options.seed, options.case))
+        return 0
+    wrong = 0
+    print(f"{'op':<42} {'answered':>9} {'refused':>9} {'wrong':>6} {'died':>6}")
+    for op in [options.op] if options.op else OPS:
+        outcomes, faults = run_op(op, options.seed, options.count)
+        columns = (outcomes[name] for name in ("answered", "refused", "wrong", "died"))
+        print("{:<42} {:>9} {:>9} {:>6} {:>6}".format(op, *columns), flush=True)
+        for fault in faults[:5]:
+            print(fault)
+        wrong += len(faults)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""`ites inspect`, and what lifting and preparing say of implausible keypoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from walking import JOINT, turned, walk
+
+from ites.cli.hints import OPTIONS, hint
+from ites.cli.main import main
+from ites.data.checks import CODES
+from ites.data.keypoint_reader import read_keypoints
+from ites.data.lifted import read_clips
+from ites.models import Student
+from ites.pose.skeleton import HUMAN36M
+from ites.runs.checkpoint import Metadata, save_model
+
+
+def ites(*words: object) -> int:
+    """The exit code of a command run in this process."""
+    try:
+        main([str(word) for word in words])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A student that has learned nothing."""
+    torch.manual_seed(0)
+    metadata = Metadata(kind="student", skeleton=HUMAN36M, scale=1.5)
+    save_model(tmp_path / "run/student.safetensors", Student(width=16, blocks=1), metadata)
+    return tmp_path / "run"
+
+
+def saved(path: Path, points: np.ndarray, **more: object) -> Path:
+    np.savez(path, keypoints=points, **more)  # type: ignore[arg-type]
+    return path
+
+
+def test_what_is_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = walk()
+    file = saved(tmp_path / "a.npz", clip.keypoints, fps=25.0, image_size=(1280, 960))
+    assert ites("inspect", file) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    for part in (
+        "arrays, joints in the order human36m",
+        "1 clip of one person each, 60 frames, 25 frames per second, image 1280 x 960 px",
+        "0-59",
+        "nothing looks wrong",
+    ):
+        assert part in told
+
+
+def test_gaps_and_what_joints_are_made_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    points = rng.uniform(300, 400, (20, 17, 3))
+    points[..., 2] = 0.8
+    points[5:8] = 0
+    points[:, [1, 2], 2] = 0  # the eyes are never seen
+    assert ites("inspect", saved(tmp_path / "a.npz", points), "--layout", "coco17") == 0
+    rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert any("0-19 │ 3 │ 3 │ 75%" in row for row in rows)
+    assert any("right_knee │ right_knee │ 85% │ 0.80" in row for row in rows)
+    (head,) = (row for row in rows if "│ head │" in row)
+    assert "left_ear" in head and "eye" not in head
+
+
+def test_findings_are_no_failure_and_name_an_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = turned(walk(), 1)
+    file = saved(tmp_path / "a.npz", clip.keypoints, image_size=clip.image_size)
+    assert ites("inspect", file) == 0
+    assert "warning: a: the person lies on the side, head to the right" in (
+        told := capsys.readouterr().out
+    )
+    assert "(--rotate 270)" in told
+    assert ites("inspect", file, "--rotate", 270) == 0
+    assert "nothing looks wrong" in capsys.readouterr().out
+
+
+def test_what_cannot_be_right_is_told_and_what_cannot_be_read_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = saved(tmp_path / "small.npz", walk().keypoints / [1280, 960])
+    depth = np.random.default_rng(0).normal(0, 0.1, (60, 17, 1))
+    deep = saved(tmp_path / "deep.npz", np.concatenate([walk().keypoints, depth], -1))
+    assert ites("inspect", small, deep) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{small}: keypoints"
+    assert "normalised" in lines[1] and lines[1].endswith("(--image-size WIDTH HEIGHT)")
+    assert lines[3] == f"{deep}: keypoints"
+    assert lines[4].startswith("error: confidence must lie in 0..1")
+    assert ites("inspect", small, "--image-size", 1280, 960) == 0
+    assert "nothing looks wrong" in capsys.readouterr().out
+    (tmp_path / "b.json").write_text("[{")
+    assert ites("inspect", tmp_path / "b.json") == 2
+    assert "b.json" in capsys.readouterr().err
+
+
+def test_lifting_warns_and_its_options_mend(
+    tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = walk()
+    up = saved(tmp_path / "up.npz", clip.keypoints * [1, -1] + [0, 960], image_size=(1280, 960))
+    assert ites("lift", run, up, "-o", tmp_path / "a.npz", "--device", "cpu") == 0
+    told = capsys.readouterr().err
+    assert "warning: up: the person is upside down in 60 of 60 frames" in told
+    assert told.rstrip().endswith("(--flip-y, or --rotate 180)")
+    right = ("-o", tmp_path / "b.npz", "--device", "cpu", "--flip-y")
+    assert ites("lift", run, up, *right) == 0
+    assert capsys.readouterr().err == ""
+    lifted = read_clips(tmp_path / "b.npz").clips[0]
+    np.testing.assert_allclose(lifted.keypoints, clip.keypoints, atol=1e-3)
+
+
+def test_lifting_a_sideways_video_knows_its_image_size(tmp_path: Path, run: Path) -> None:
+    clip = turned(walk(), 1)
+    file = saved(tmp_path / "side.npz", clip.keypoints)
+    turn = ("--rotate", 270, "--image-size", 960, 1280, "--device", "cpu")
+    assert ites("lift", run, file, "-o", tmp_path / "a.npz", *turn) == 0
+    lifted = read_clips(tmp_path / "a.npz").clips[0]
+    assert lifted.image_size == (1280, 960)
+    np.testing.assert_allclose(lifted.keypoints, walk().keypoints, atol=1e-3)
+
+
+def test_lifting_refuses_what_cannot_be_right(
+    tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metres = saved(tmp_path / "metres.npz", 3 + walk().keypoints / 250)
+    assert ites("lift", run, metres, "-o", tmp_path / "a.npz", "--device", "cpu") == 2
+    line = capsys.readouterr().err.strip()
+    assert line.startswith(f"ites: {metres}: coordinates are no pixels") and len(line) <= 300
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metres.npz", "run"]
+
+
+def test_preparing_and_training_warn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrist, points = JOINT["left_wrist"], walk().keypoints.copy()
+    points[20:26, wrist] += [400, 0]
+    sure = np.full((60, 17, 1), 0.9)
+    sure[20:26, wrist] = 0.3
+    file = saved(tmp_path / "a.npz", np.concatenate([points, sure], -1), fps=25.0)
+    store = tmp_path / "a.h5"
+    assert ites("prepare", "keypoints", file, "--layout", "human36m", "-o", store) == 0
+    warning = "warning: a: joints far from the body in 6 of 60 frames (left_wrist; 20-25)"
+    assert warning in (told := capsys.readouterr().err)
+    assert "(--min-confidence 0.31)" in told
+    more = ("--min-confidence", "0.31", "-o", tmp_path / "b.h5")
+    assert ites("prepare", "keypoints", file, "--layout", "human36m", *more) == 0
+    assert capsys.readouterr().err == ""
+    small = ("--only", "teacher", "--steps", 1, "--recipe", "paper", "--device", "cpu")
+    assert ites("train", "--data", store, "--out", tmp_path / "r", *small) == 0
+    assert "joints far from the body in 6 of 60 frames" in capsys.readouterr().err
+    assert len(read_keypoints(store).clips) == 1
+
+
+def test_every_fault_has_an_option() -> None:
+    assert set(OPTIONS) | {"depth", "degenerate"} == set(CODES)
+    assert hint("order", {"best": "coco17"}) == "--layout coco17"
+    assert hint("guessed", {"confidence": 0.04}) == "--min-confidence 0.05"
+    assert hint("degenerate") == ""

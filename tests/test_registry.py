@@ -1,0 +1,116 @@
+"""How an op gets its schema and its gradient."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ites.errors import ItesError
+from ites.ops import _registry, backends
+
+TESTS = Path(__file__).parent
+
+NAMES = [
+    *(f"so3_exp{part}" for part in ("", "_backward")),
+    "philox",
+    "draw_rotations",
+    *(f"rotate_project{part}" for part in ("", "_backward")),
+    *(f"equivariance_distance{part}" for part in ("", "_backward")),
+    *(f"dictionary_reprojection{part}" for part in ("", "_backward")),
+    *(f"invariance_distance{part}" for part in ("", "_backward")),
+    *(f"graph_mix{part}" for part in ("", "_backward")),
+    *(f"graph_project_mix{part}" for part in ("", "_backward")),
+    *(f"batch_norm_relu{part}" for part in ("", "_backward")),
+    *(f"linear{part}" for part in ("", "_backward")),
+]
+
+
+@pytest.mark.parametrize("backend", ("cpp", "cuda"))
+@pytest.mark.parametrize("name", NAMES)
+def test_the_schemas_in_python_and_cpp_are_one(name, backend):
+    """csrc/schemas.h has that of `define`, without the backend."""
+    if backend in backends.MISSING:
+        pytest.skip(backends.MISSING[backend])
+    try:
+        below = getattr(getattr(torch.ops, f"ites_{backend}"), name).default
+    except AttributeError:
+        assert backend == "cuda" and name.startswith(("linear", "graph_project_mix"))
+        return
+    above = str(getattr(torch.ops.ites, name).default._schema)
+    assert above.replace(", str backend)", ")").replace("ites::", "") == str(below._schema).replace(
+        f"ites_{backend}::", ""
+    )
+
+
+def test_all_schemas_are_compared():
+    """The list above has every op that C++ defines."""
+    pytest.importorskip("ites._C")
+    defined = torch._C._dispatch_get_all_op_names()
+    ours = {name.split("::")[1] for name in defined if name.startswith("ites_cpp::")}
+    assert ours == set(NAMES)
+
+
+_PUBLIC = """
+import sys, torch
+names = ("_after_autograd_keyset", "_any_requires_grad", "_AutoDispatchBelowAutograd")
+kept = {name: getattr(torch._C, name) for name in names}
+for name in names:
+    delattr(torch._C, name)
+from ites.ops import _registry
+for name, value in kept.items():  # PyTorch's own code needs them
+    setattr(torch._C, name, value)
+assert not _registry.PRIVATE
+import pytest
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+
+
+def test_gradients_by_pytorchs_public_functions():
+    """The ops keep their contract where PyTorch's private functions are gone."""
+    pytest.importorskip("ites._C")
+    assert _registry.PRIVATE, "this PyTorch has moved the private functions: the fallback is in use"
+    chosen = "cpp and 17 or cpp and (gradcheck or second or opcheck or compiles)"
+    files = [str(TESTS / f"test_{name}.py") for name in ("rotation", "graph", "norm", "linear")]
+    paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [sys.executable, "-c", _PUBLIC, "-q", "-p", "no:cacheprovider", "-k", chosen, *files],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        cwd=TESTS.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+
+
+def test_a_backend_that_is_not_there_is_told():
+    w = torch.zeros(2, 3)
+    with pytest.raises(ItesError, match="so3_exp: backend must be one of cpp, cuda, triton, got"):
+        torch.ops.ites.so3_exp(w, "quick")
+    if "cuda" in backends.MISSING:
+        with pytest.raises(ItesError, match="so3_exp: backend 'cuda': this PyTorch has no CUDA"):
+            torch.ops.ites.so3_exp(w, "cuda")
+
+
+def test_cpp_says_which_argument_is_wrong():
+    pytest.importorskip("ites._C")
+    with pytest.raises(RuntimeError, match=r"w must be contiguous Float of shape \(any, 3\), got"):
+        torch.ops.ites.so3_exp(torch.zeros(2, 4), "cpp")
+    with pytest.raises(RuntimeError, match="not contiguous"):
+        torch.ops.ites.so3_exp(torch.zeros(3, 2).mT, "cpp")
+    freed = torch.zeros(2, 3)
+    freed.untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError, match="its storage too small"):
+        torch.ops.ites.so3_exp(freed, "cpp")
+
+
+def test_a_fake_of_two_devices_is_refused():
+    with pytest.raises(ValueError, match="all tensors must be on one device, got"):
+        torch.ops.ites.so3_exp_backward(
+            torch.zeros(2, 3, 3, device="meta"), torch.zeros(2, 3), "cpp"
+        )
