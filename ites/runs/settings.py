@@ -482,10 +482,11 @@ def parse_setting(stage: str, name: str, text: str) -> int | float | str:
     """
     _known(name, STAGES[stage].names(), f"[{stage}]")
     item = next(item for item in fields(STAGES[stage]) if item.name == name)
+    kind: Any = type(item.default)
     value: Any = text
-    if not isinstance(item.default, str):
+    if kind is not str:
         with contextlib.suppress(ValueError):
-            value = type(item.default)(text)
+            value = kind(text)
     return _checked(item, value)
 
 
