@@ -5,7 +5,9 @@
 #include <cfloat>
 #include <cmath>
 #include <sstream>
+#include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "tensor.h"
 
@@ -42,13 +44,11 @@ class Call {
     const bool taken =
         dtype_ == S::Float || (takes == Takes::float32_or_64 && dtype_ == S::Double) ||
         (takes == Takes::float32_or_half && (dtype_ == S::Half || dtype_ == S::BFloat16));
-    STD_TORCH_CHECK(taken, op, ": this backend does not take ",
-                    torch::headeronly::toString(dtype_));
+    require(taken, "this backend does not take ", torch::headeronly::toString(dtype_));
   }
   Call(const char* op, const Tensor& first)
       : op_(op), dtype_(first.scalar_type()), device_(device_of(first)) {}
 
-  ScalarType dtype() const { return dtype_; }
   // Of parameters and statistics: float32 where the first tensor is of a half type.
   ScalarType wide() const { return dtype_ == ScalarType::Double ? dtype_ : ScalarType::Float; }
 
@@ -78,13 +78,13 @@ class Call {
 
   void finite(const char* name, double value, double least = -FLT_MAX,
               double most = FLT_MAX) const {
-    STD_TORCH_CHECK(value >= least && value <= most, op_, ": ", name,
-                    " must be a finite number from ", least, " to ", most, ", got ", value);
+    require(value >= least && value <= most, name, " must be a finite number from ", least, " to ",
+            most, ", got ", value);
   }
 
   template <class... Parts>
   void require(bool condition, const Parts&... message) const {
-    STD_TORCH_CHECK(condition, op_, ": ", message...);
+    if (!condition) fail(message...);
   }
 
  private:
@@ -104,19 +104,29 @@ class Call {
     return count <= bytes / size - tensor.storage_offset();
   }
 
+  template <class... Parts>
+  [[noreturn]] __attribute__((noinline, cold)) void fail(const Parts&... message) const {
+    std::ostringstream text;
+    text << op_ << ": ";
+    (text << ... << message);
+    throw std::runtime_error(text.str());
+  }
+
   [[noreturn]] __attribute__((noinline, cold)) void refuse(const char* name, const Tensor& tensor,
                                                            ScalarType dtype, Sizes sizes) const {
     const auto given = tensor.sizes();
-    const char* whole =
-        !tensor.is_contiguous()        ? ", not contiguous"
-        : device_of(tensor) != device_ ? ", on another device"
-        : given.size() == sizes.size() && std::equal(sizes.begin(), sizes.end(), given.begin())
-            ? ", its storage too small"
-            : "";
-    STD_TORCH_CHECK(
-        false, op_, ": ", name, " must be contiguous ", torch::headeronly::toString(dtype),
-        " of shape ", shape_text({sizes.begin(), sizes.size()}), ", got ",
-        torch::headeronly::toString(tensor.scalar_type()), " ", shape_text(given), whole);
+    bool alike = given.size() == sizes.size() && tensor.scalar_type() == dtype;
+    for (size_t i = 0; alike && i < given.size(); ++i) {
+      const int64_t want = sizes.begin()[i];
+      alike = (want == ANY || want == given[i]) && given[i] <= MOST_SIZE;
+    }
+    const char* why = !tensor.is_contiguous()        ? ", not contiguous"
+                      : device_of(tensor) != device_ ? ", on another device"
+                      : alike                        ? ", its storage too small"
+                                                     : "";
+    fail(name, " must be contiguous ", torch::headeronly::toString(dtype), " of shape ",
+         shape_text({sizes.begin(), sizes.size()}), ", got ",
+         torch::headeronly::toString(tensor.scalar_type()), " ", shape_text(given), why);
   }
 
   const char* op_;

@@ -46,6 +46,18 @@ def test_the_processors_maker_is_read(tmp_path):
     assert backends._vendor(str(tmp_path / "none")) == ""
 
 
+def test_the_rule_of_a_processors_maker(monkeypatch):
+    """It is in the table, where `ites doctor` reads it, and needs MKL."""
+    rule = backends._vendor_rule("GenuineIntel", True)
+    assert rule["ops"] == {"linear": ["reference", "cpp"]}
+    assert backends._vendor_rule("GenuineIntel", False) is None
+    assert backends._vendor_rule("AuthenticAMD", True) is None
+    monkeypatch.setattr(backends, "VENDOR_RULE", rule)
+    assert "but linear as for GenuineIntel: PyTorch's product" in describe(examine())
+    monkeypatch.setattr(backends, "VENDOR_RULE", None)
+    assert "GenuineIntel" not in describe(examine())
+
+
 def test_measured_times_make_the_order():
     def row(batch, provider, seconds, mode="both"):
         work = {"case": "op", "dtype": "float32", "mode": mode, "batch": batch}

@@ -91,6 +91,7 @@ def examine() -> dict[str, Any]:
             for device in devices
         },
         "measured": {device: backends.CHOICES[device]["measured"] for device in devices},
+        "vendor_rule": backends.VENDOR_RULE,
         "extras": {
             extra: [name for name in modules if importlib.util.find_spec(name) is None]
             for extra, modules in EXTRAS.items()
@@ -175,6 +176,9 @@ def describe(findings: dict[str, Any]) -> str:
         lines += ["", f"On {device}, in float32, each op is run by:"]
         lines += [f"  {op:<24} {entry['chosen']}" for op, entry in ops.items()]
         lines.append(f"  {_grounds(findings['measured'][device])}")
+        rule = findings["vendor_rule"]
+        if device == "cpu" and rule is not None:
+            lines.append(f"  but {', '.join(rule['ops'])} as for {rule['vendor']}: {rule['why']}")
         reasons = {b: r for entry in ops.values() for b, r in entry["refused"].items()}
         lines += [f"  {backend} cannot run here: {why}" for backend, why in reasons.items()]
     lines.append("")

@@ -59,6 +59,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 )
 for command in PREPARE:
     prepare_app.command()(command)
+prepare_app.command("3dhp")(prepare.mpi_inf_3dhp)
 for command in COMMANDS:
     app.command()(command)
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ites.cli.options import FlipY, Layout, MinConfidence, Person, Rotate, Split, SwapSides, say
+from ites.errors import ItesError
 
 SHOWN = 20
 """Subjects of a split that the summary names."""
@@ -100,6 +101,35 @@ def h36m(
     from ites.data.datasets.h36m import prepare_h36m
 
     _summary(out, prepare_h36m(source, out, keypoints=keypoints, every=every))
+
+
+def mpi_inf_3dhp(
+    source: Annotated[
+        Path,
+        typer.Argument(help="Folder of S*/Seq*/annot.mat and TS*/annot_data.mat, or an .npz."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Store to write.")] = Path("3dhp.h5"),
+    annotation: Annotated[
+        Literal["univ_annot3", "annot3"],
+        typer.Option(help="The 3D: scaled to one body height, or as measured."),
+    ] = "univ_annot3",
+    cameras: Annotated[
+        str, typer.Option(help="Training cameras, 0 to 13, between commas.")
+    ] = "0,1,2,4,5,6,7,8",
+    every: Annotated[int, typer.Option(help="Take every n-th frame.")] = 1,
+) -> None:
+    """MPI-INF-3DHP, from its own files or the arrays that other programs use.
+
+    Example: ites prepare 3dhp mpi_inf_3dhp/ --out 3dhp.h5
+    """
+    from ites.data.datasets.mpi_inf_3dhp import prepare_3dhp
+
+    try:
+        chosen = [int(word) for word in cameras.split(",")]
+    except ValueError:
+        raise ItesError(f"--cameras: expected numbers between commas, got {cameras!r}") from None
+    summary = prepare_3dhp(source, out, annotation=annotation, cameras=chosen, every=every)
+    _summary(out, summary)
 
 
 def keypoints(

@@ -52,28 +52,35 @@ class _Followed:
         moved[:, :2] += self.motion * (frame - self.frame)
         return moved
 
-    def take(self, person: Person, frame: int, index: int) -> None:
+    def take(self, person: Person, size: float, frame: int, index: int) -> None:
         """Go on with what was seen in a frame."""
-        both = (self.person[:, 2] > 0) & (person[:, 2] > 0)
-        steps = frame - self.frame
-        if both.any() and steps <= CARRIED:
-            self.motion = np.median((person - self.person)[both, :2], axis=0) / steps
+        steps, here = frame - self.frame, person[:, 2] > 0
+        both = here & (self.person[:, 2] > 0)
+        if steps <= CARRIED and both.any():
+            moves = np.sort((person - self.person)[both, :2], axis=0)
+            self.motion = moves[len(moves) // 2] / steps
         else:
             self.motion = np.zeros(2)
-        size = person_size(person)
         if size > 0:
             self.size = size if self.size <= 0 else 0.8 * self.size + 0.2 * size
-        self.person = np.where(person[:, 2:] > 0, person, self.person)
+        self.person = person if here.all() else np.where(here[:, None], person, self.person)
         self.frame = frame
         self.places[frame] = index
 
 
-def person_size(person: Person) -> float:
-    """4 times the median distance of the seen joints from their median, pixels; 0 where unseen."""
-    seen = person[person[:, 2] > 0, :2]
-    if len(seen) < 2:
-        return 0.0
-    return float(4 * np.median(np.linalg.norm(seen - np.median(seen, axis=0), axis=-1)))
+def person_sizes(people: NDArray[np.floating]) -> NDArray[np.floating]:
+    """4 times the median distance of the seen joints from their median, pixels; 0 where unseen.
+
+    Args:
+        people: (N, K, 3), pixels and confidence.
+
+    Returns:
+        (N,).
+    """
+    seen = people[..., 2] > 0
+    middles = np.stack([_medians(people[..., axis], seen) for axis in range(2)], axis=-1)
+    away = np.linalg.norm(people[..., :2] - middles[:, None], axis=-1)
+    return np.where(seen.sum(-1) > 1, 4 * _medians(away, seen), 0.0)
 
 
 def distances(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -87,15 +94,25 @@ def distances(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDAr
         (N, M), pixels; between their middles where fewer than 3 joints are in common.
     """
     seen = (first[:, None, :, 2] > 0) & (second[None, :, :, 2] > 0)
-    apart = np.linalg.norm(first[:, None, :, :2] - second[None, :, :, :2], axis=-1)
-    apart = np.where(seen, apart, np.nan)
+    apart = np.hypot(*(first[:, None, :, axis] - second[None, :, :, axis] for axis in range(2)))
+    result = _medians(apart, seen)
     few = seen.sum(-1) < 3
-    apart[few] = 0
-    result = np.nanmedian(apart, axis=-1)
     if few.any():
         middles = np.linalg.norm(_middles(first)[:, None] - _middles(second)[None], axis=-1)
         result = np.where(few, middles, result)
     return result
+
+
+def _medians(values: NDArray[np.floating], seen: NDArray[np.bool_]) -> NDArray[np.floating]:
+    """Medians along the last axis of the values that are seen; 0 of none."""
+    if seen.all():  # mostly
+        ordered, last = np.sort(values, axis=-1), values.shape[-1] - 1
+        return (ordered[..., last // 2] + ordered[..., (last + 1) // 2]) / 2
+    ordered = np.sort(np.where(seen, values, np.inf), axis=-1)
+    count = np.maximum(seen.sum(-1, keepdims=True), 1)
+    ends = [np.take_along_axis(ordered, index, -1) for index in ((count - 1) // 2, count // 2)]
+    median = (ends[0] + ends[1])[..., 0] / 2
+    return np.where(np.isfinite(median), median, 0.0)
 
 
 def _middles(people: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -115,40 +132,46 @@ def track(frames: Sequence[Sequence[Person]]) -> list[dict[int, int]]:
     """
     everybody: list[_Followed] = []
     near: list[_Followed] = []
+    all_people = [person for people in frames for person in people]
+    all_sizes = person_sizes(np.stack(all_people)) if all_people else np.zeros(0)
+    done = 0
     for frame, people in enumerate(frames):
         if not people:
             continue
+        now = np.array(people, float)
+        sizes = all_sizes[done : done + len(now)]
+        done += len(now)
         near = [one for one in near if frame - one.frame <= AWAY]
-        taken = _assign(near, people, frame)
-        for index, person in enumerate(people):
+        taken = _assign(near, now, sizes, frame)
+        for index, person in enumerate(now):
             one = taken.get(index)
             if one is None:
-                one = _Followed(np.array(person, float), frame, person_size(person))
+                one = _Followed(person, frame, float(sizes[index]))
                 one.places[frame] = index
                 everybody.append(one)
                 near.append(one)
             else:
-                one.take(np.asarray(person, float), frame, index)
+                one.take(person, float(sizes[index]), frame, index)
     return [one.places for one in everybody]
 
 
-def _assign(near: list[_Followed], people: Sequence[Person], frame: int) -> dict[int, _Followed]:
+def _assign(
+    near: list[_Followed], now: NDArray[np.floating], sizes: NDArray[np.floating], frame: int
+) -> dict[int, _Followed]:
     """Who each of a frame's people is, by their index; nobody for those that are new."""
     if not near:
         return {}
-    now = np.stack([np.asarray(person, float) for person in people])
-    sizes = np.array([person_size(person) for person in now])
-    before = np.array([one.size for one in near])
+    before = np.array([one.size for one in near])[:, None]
     gaps = np.array([frame - one.frame for one in near])
-    size = np.maximum(np.maximum(before[:, None], sizes[None]), 1e-6)
-    smaller = np.where(
-        (before[:, None] > 0) & (sizes[None] > 0), np.minimum(before[:, None], sizes[None]), size
-    )
-    ratio = size / smaller
-    apart = distances(np.stack([one.expected(frame) for one in near]), now) / size
+    larger = np.maximum(np.maximum(before, sizes), 1e-6)
+    smaller = np.where((before > 0) & (sizes > 0), np.minimum(before, sizes), larger)
+    ratio = larger / smaller
+    apart = distances(np.stack([one.expected(frame) for one in near]), now) / larger
     limit = np.minimum(NEAR + GROWTH * (gaps - 1), FAR)[:, None]
     cost = apart + 0.5 * np.log(ratio)
     cost[(apart > limit) | (ratio > RATIO)] = _FORBIDDEN
+    if cost.shape == (1, 1):
+        return {0: near[0]} if cost[0, 0] < _FORBIDDEN else {}
     from scipy.optimize import linear_sum_assignment  # slow to import, and only several need it
 
     rows, columns = linear_sum_assignment(cost)

@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,8 @@ class Evaluation:
     Attributes:
         settings: what was evaluated, and how.
         actions: one row an action, in alphabetical order.
+        subjects: one row per subject, where there are several; of MPI-INF-3DHP's test set, one per
+            test sequence.
         over_actions, over_poses: the means.
         baseline: the same two means for depth 0 at every joint.
     """
@@ -137,6 +139,7 @@ class Evaluation:
     over_actions: Row
     over_poses: Row
     baseline: list[Row]
+    subjects: list[Row] = field(default_factory=list)
 
     @property
     def means(self) -> list[Row]:
@@ -174,13 +177,15 @@ class Evaluation:
             writer = csv.writer(file)
             titles = (f"{c.title} ({c.aligned}) {c.unit}" for c in COLUMNS)
             writer.writerow(["row", "poses", *titles])
-            for row in [*self.actions, *self.means]:
+            for row in [*self.actions, *self.subjects, *self.means]:
                 writer.writerow([row.name, row.poses, *(row.figures[c.name] for c in COLUMNS)])
         columns = [
             {"name": c.name, "title": c.title, "aligned": c.aligned, "unit": c.unit}
             for c in COLUMNS
         ]
-        rows = {k: [asdict(row) for row in getattr(self, k)] for k in ("actions", "means")}
+        rows = {
+            k: [asdict(row) for row in getattr(self, k)] for k in ("actions", "subjects", "means")
+        }
         with atomic_write(document) as path:
             content = {"settings": of, "columns": columns, **rows}
             path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -192,7 +197,7 @@ class Evaluation:
         table.add_column("poses", justify="right", vertical="bottom", no_wrap=True)
         for column in columns:
             table.add_column(column.heading, justify="right", vertical="bottom", no_wrap=True)
-        for rows in (self.actions, self.means):
+        for rows in (self.actions, self.subjects, self.means):
             for row in rows:
                 figures = (f"{row.figures[column.name]:.1f}" for column in columns)
                 table.add_row(row.name, str(row.poses), *figures)
@@ -266,7 +271,7 @@ def evaluate(
         positions = truth(store, split, missing)
         given = metadata.scale if scale == "checkpoint" else None
         points, factor = store.points(split, given, missing)
-        actions = _actions(store, split, missing)
+        actions, subjects = (_names(store, split, missing, n) for n in ("action", "subject"))
     settings = {
         "model": metadata.kind,
         "step": metadata.step,
@@ -283,10 +288,11 @@ def evaluate(
     pose = fold_norms(model.float()).pose
     with ranks.joined(where):
         evaluation = compare(
-            pose, points, positions, actions, metadata.skeleton, settings, batch_size, ranks
-        )
-    ranks.part()
-    if save and ranks.main:
+            pose, points, positions, actions, metadata.skeleton, settings, batch_size, ranks,
+            subjects,
+        )  # fmt: skip
+    ranks.leave()
+    if save and ranks.is_main:
         evaluation.save(run if Path(run).is_dir() else Path(run).parent)
     return evaluation
 
@@ -300,6 +306,7 @@ def compare(
     settings: dict[str, Any],
     batch_size: int | None = None,
     ranks: Ranks = Ranks(),  # noqa: B008 - immutable
+    subjects: Sequence[str] | NDArray[np.str_] = (),
 ) -> Evaluation:
     """Lift poses in memory and compare with the truth, beside depth 0 for every joint.
 
@@ -312,6 +319,7 @@ def compare(
         settings: "device", "unit", and what the result's `settings` shall hold besides.
         batch_size: poses lifted at a time; None: what suits the device.
         ranks: who shares the work; all of them call this with the same arguments.
+        subjects: of each pose (N), or none.
 
     Returns:
         An `Evaluation`; the seconds spent are added to its settings.
@@ -332,12 +340,13 @@ def compare(
     flat = depth_zero(points[own], skeleton)
     flat_errors = _gather(_errors(flat, positions[own], skeleton, unit), ranks)
     _, *baseline = _rows(flat_errors, actions, "depth 0, ")
-    return Evaluation({**settings, **seconds}, rows, over_actions, over_poses, baseline)
+    of_subject = _rows(errors, subjects)[0] if len(set(subjects)) > 1 else []
+    return Evaluation({**settings, **seconds}, rows, over_actions, over_poses, baseline, of_subject)
 
 
 def _gather(errors: dict[str, NDArray[np.float64]], ranks: Ranks) -> dict[str, NDArray[np.float64]]:
     """The errors of all poses, on every rank, from each rank's own."""
-    if not ranks.several:
+    if not ranks.distributed:
         return errors
     parts: list[Any] = [None] * ranks.count
     dist.all_gather_object(parts, errors)
@@ -443,7 +452,9 @@ def _rows(
     )
 
 
-def _actions(store: PoseStore, split: str, missing: str) -> NDArray[np.str_]:
+def _names(store: PoseStore, split: str, missing: str, name: str) -> NDArray[np.str_]:
+    """The action or subject of each pose."""
     sequences = store.sequences_of(split)
-    actions = np.repeat([s.action or "unnamed" for s in sequences], [s.length for s in sequences])
-    return actions[store.complete(split)] if missing == "drop" else actions
+    values = [getattr(sequence, name) or "unnamed" for sequence in sequences]
+    names = np.repeat(values, [sequence.length for sequence in sequences])
+    return names[store.complete(split)] if missing == "drop" else names

@@ -53,12 +53,19 @@ def _vendor(path: str = "/proc/cpuinfo") -> str:
 
 CHOICES: dict[str, Any] = json.loads(Path(__file__).with_name("choices.json").read_text())
 """By kind of device: where it was `measured` (null: nowhere yet), and the backends, fastest first,
-of each of the `ops`, and by `default` of those not listed."""
+of each of the `ops`, and by `default` of those not listed. Processors of some `vendors` have other
+ops faster, and `why`."""
 
-if torch.backends.mkl.is_available() and _vendor() == "GenuineIntel":
-    # On Intel's processors alone PyTorch's product, MKL's, uses the widest instructions; there
-    # ours reaches 0.69 to 0.92 of its speed.
-    CHOICES["cpu"]["ops"]["linear"] = ["reference", "cpp"]
+
+def _vendor_rule(vendor: str, mkl: bool) -> dict[str, Any] | None:
+    """What `CHOICES` says of a vendor's processors, where PyTorch has MKL; None where nothing."""
+    rule = CHOICES["cpu"]["vendors"].get(vendor) if mkl else None
+    return None if rule is None else {"vendor": vendor, **rule}
+
+
+VENDOR_RULE = _vendor_rule(_vendor(), torch.backends.mkl.is_available())
+if VENDOR_RULE is not None:
+    CHOICES["cpu"]["ops"].update(VENDOR_RULE["ops"])
 
 
 def _missing() -> dict[str, str]:

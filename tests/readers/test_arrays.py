@@ -458,6 +458,6 @@ def test_what_is_no_keypoints_is_told(tmp_path):
         read(tmp_path / "a.json")
     with pytest.raises(ItesError, match="b.json: no such file"):
         read(tmp_path / "b.json")
-    with pytest.raises(ItesError, match="layout must be one of human36m, coco17"):
+    with pytest.raises(ItesError, match="layout must be one of human36m, .*coco17"):
         np.save(tmp_path / "c.npy", walk(frames=2))
         read(tmp_path / "c.npy", layout="coco")

@@ -18,7 +18,7 @@ from ites.data.checks import Finding, ImplausibleError
 from ites.data.clips import Clip
 from ites.data.readers.frames import Video, natural, videos_of
 from ites.data.readers.recording import Detections, Frame, Person, Recording, Source, Track
-from ites.data.tracking import person_size, track
+from ites.data.tracking import person_sizes, track
 from ites.errors import ItesError, shorten
 from ites.pose.layouts import BY_COUNT, LAYOUTS, body25_or_25b, convert, joints_of, recipes
 from ites.pose.missing import impossible
@@ -177,8 +177,8 @@ def _people(video: Video, notes: list[str]) -> list[tuple[str, dict[int, Person]
 
 def _prominence(rows: dict[int, Person]) -> float:
     """Less for somebody who is larger and seen for longer."""
-    sizes = [person_size(person.body) for person in list(rows.values())[:100]]
-    return -len(rows) * float(np.median(sizes))
+    bodies = np.stack([person.body for person in list(rows.values())[:100]])
+    return -len(rows) * float(np.median(person_sizes(bodies)))
 
 
 def _clean_tracks(

@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from ites.data.readers.recording import Frame, Person
-from ites.data.tracking import distances, person_size
+from ites.data.tracking import distances, person_sizes
 from ites.errors import ItesError
 
 STRIDE = 120
@@ -29,6 +29,8 @@ SPARSE = 100
 """Frames that a video may have per frame that the file tells of."""
 ELSEWHERE = 0.5
 """Median move from frame to frame, in person sizes, from which frames are photographs."""
+PAIRS = 500
+"""Pairs of frames that are looked at for that, spread over the video."""
 
 
 @dataclass
@@ -131,9 +133,8 @@ def _step(numbers: list[int]) -> int | None:
 def _continuous(people: list[list[Person]]) -> bool:
     """Whether people mostly are about where somebody was in the frame before."""
     moves: list[float] = []
-    for before, after in zip(people, people[1:], strict=False):
-        if before and after:
-            a, b = (np.stack([p.body for p in frame[:20]]) for frame in (before, after))
-            sizes = np.array([max(person_size(person), 1e-6) for person in b])
-            moves += (distances(a, b).min(axis=0) / sizes).tolist()
+    pairs = [t for t in range(len(people) - 1) if people[t] and people[t + 1]]
+    for t in pairs[:: len(pairs) // PAIRS + 1]:
+        a, b = (np.stack([p.body for p in frame[:20]]) for frame in people[t : t + 2])
+        moves += (distances(a, b).min(axis=0) / np.maximum(person_sizes(b), 1e-6)).tolist()
     return not moves or float(np.median(moves)) <= ELSEWHERE

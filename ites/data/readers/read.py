@@ -83,7 +83,7 @@ def read(
     if path.is_dir():
         return _folder(path, options)
     path = require_file(path)
-    with reading(path, EXPECTED):
+    with reading(path, EXPECTED), np.errstate(all="ignore"):
         found = _file(path)
         if isinstance(found, Recording):
             return found
@@ -209,7 +209,7 @@ def _folder(path: Path, options: dict[str, Any]) -> Recording:
     empty: list[Frame] = []
     recordings: list[Recording] = []
     for file in files:
-        with reading(file, EXPECTED):
+        with reading(file, EXPECTED), np.errstate(all="ignore"):
             found: Detections | Recording | None = None
             if file.suffix.lower() == ".json":
                 content = load_json(file)

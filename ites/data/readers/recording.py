@@ -195,13 +195,14 @@ def numbers(values: Any, where: str) -> NDArray[np.float64]:
     """
     try:
         array = np.asarray(values)
-        if array.dtype.kind in "USbO" and array.dtype.kind != "O":
+        if array.dtype.kind in "USb":
             raise ValueError
-        array = array.astype(np.float64)
+        array = array.astype(np.float64, copy=False)
     except (ValueError, TypeError, OverflowError):
         raise ItesError(f"{where}: expected numbers, got {shorten(values, 60)!r}") from None
-    if array.size and np.nanmax(np.abs(array), initial=0) >= LARGEST:
-        raise ItesError(f"{where}: expected pixels, got {np.nanmax(np.abs(array)):g}")
+    large = np.abs(array) >= LARGEST
+    if large.any():
+        raise ItesError(f"{where}: expected pixels, got {array[large].flat[0]:g}")
     return array
 
 
@@ -213,6 +214,8 @@ def number(value: Any, where: str, default: float = 1.0) -> float:
     """
     if value is None:
         return default
+    if type(value) is float and abs(value) < LARGEST:
+        return value
     array = numbers(value, where).reshape(-1)
     return float(array[0]) if array.size and np.isfinite(array[0]) else default
 
