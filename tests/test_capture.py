@@ -19,10 +19,12 @@ from ites.errors import ItesError
 from ites.inference.stream import Lifter
 from ites.ops import backends
 from ites.runs.settings import Settings, make_settings, stages_of
-from ites.train.engine import Training, train
+from ites.train.engine import train
 from ites.train.log import quiet_console
+from ites.train.loop import Training
+from ites.train.schedule import StepShape
 from ites.train.stages import make_stage
-from ites.train.step import Captured, Kind, Step
+from ites.train.step import Captured, Step
 
 STAGES = [(recipe, stage) for recipe in ("paper", "upright") for stage in stages_of(recipe)]
 
@@ -110,7 +112,7 @@ def test_a_step_asks_nothing_of_the_host(
     training, step = training_of(settings(recipe, stage, store, runs[recipe], **given), store)
     with _DeviceAlone():
         for early in (True, False):
-            step(Kind(32, early))
+            step(StepShape(32, early))
     assert training.clock.step.item() == 3
 
 
@@ -147,9 +149,9 @@ def test_an_optimiser_is_told_of_the_recording_alone(
     monkeypatch.setattr(torch.cuda, "graph", lambda *_, **__: nullcontext())
     captured = Captured.__new__(Captured)
     captured.step, captured._pool, captured._side = step, None, None
-    captured.step(Kind(32, False))
-    captured._record(Kind(32, False), 2)
-    captured.step(Kind(32, False))
+    captured.step(StepShape(32, False))
+    captured._record(StepShape(32, False), 2)
+    captured.step(StepShape(32, False))
     assert told == [False, True, True, False]
 
 
@@ -166,20 +168,20 @@ def test_captured_steps_are_the_plain_ones(
             self.step, self.block, self.tell = step, 2, None
             self._launched, self._graphs, self._refused = Counter(), {}, False
 
-        def _launch(self, kind: Kind) -> None:
-            self.step(kind)
+        def _launch(self, shape: StepShape) -> None:
+            self.step(shape)
 
-        def _record(self, kind: Kind, count: int) -> Any:
+        def _record(self, shape: StepShape, count: int) -> Any:
             def replay() -> None:
                 replayed.append(count)
                 for _ in range(count):
-                    self.step(kind)
+                    self.step(shape)
 
             return SimpleNamespace(replay=replay)
 
     given: dict[str, Any] = {"epochs": 5, "centre_steps": 13, "device_memory": memory}
     train(teacher_settings(store, tmp_path / "plain", **given), console=quiet_console())
-    monkeypatch.setattr("ites.train.engine.one_by_one", FakeCapture)
+    monkeypatch.setattr("ites.train.step.one_by_one", FakeCapture)
     train(teacher_settings(store, tmp_path / "captured", **given), console=quiet_console())
     same(numbers(tmp_path / "captured", "teacher"), numbers(tmp_path / "plain", "teacher"))
     assert set(replayed) == {1, 2}

@@ -12,16 +12,8 @@ from safetensors.torch import save_file
 from ites.errors import ItesError
 from ites.models import Student, Teacher
 from ites.pose.skeleton import HUMAN36M, Skeleton
-from ites.runs.checkpoint import (
-    Metadata,
-    Model,
-    load_model,
-    load_state,
-    save_model,
-    save_state,
-    state_file,
-    weights_file,
-)
+from ites.runs.checkpoint import Metadata, Model, load_model, load_state, save_model, save_state
+from ites.runs.folder import RunFolder
 
 ARM = Skeleton("arm", ("a", "b", "c"), (-1, 0, 1), head=2)
 
@@ -50,7 +42,7 @@ def test_round_trip(tmp_path: Path, kind: str, skeleton: Skeleton, dtype: torch.
     trained(model)
     model.to(dtype)
     metadata = Metadata(kind, skeleton, 4.123456789012345, 7, {"seed": 3, "data": "a.h5"})
-    save_model(weights_file(tmp_path, kind), model, metadata)
+    save_model(RunFolder(tmp_path).weights(kind), model, metadata)
     loaded, read = load_model(tmp_path)
     assert read == metadata
     assert not loaded.training and loaded.sizes() == model.sizes()
@@ -60,7 +52,7 @@ def test_round_trip(tmp_path: Path, kind: str, skeleton: Skeleton, dtype: torch.
 
 def test_a_run_folder_gives_its_student_unless_asked(tmp_path: Path) -> None:
     for kind in ("teacher", "student"):
-        save_model(weights_file(tmp_path, kind), small(kind), Metadata(kind, HUMAN36M, 1.0))
+        save_model(RunFolder(tmp_path).weights(kind), small(kind), Metadata(kind, HUMAN36M, 1.0))
     assert load_model(tmp_path)[1].kind == "student"
     assert load_model(tmp_path, "teacher")[1].kind == "teacher"
     assert load_model(tmp_path / "teacher.safetensors")[1].kind == "teacher"
@@ -117,7 +109,7 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
 def test_state_continues_the_optimiser(tmp_path: Path) -> None:
     model = small("teacher")
     optimiser = trained(model)
-    path = state_file(tmp_path, "teacher")
+    path = RunFolder(tmp_path).state("teacher")
     losses = torch.arange(6.0, dtype=torch.float64).view(3, 2)
     save_state(path, model, optimiser, losses, {"step": 2, "note": "ä"})
 
@@ -207,7 +199,7 @@ def refusal(path: Path) -> str:
 def test_metadata_that_make_no_sense_are_refused(
     tmp_path: Path, text: dict[str, str], what: str
 ) -> None:
-    path = weights_file(tmp_path, "teacher")
+    path = RunFolder(tmp_path).weights("teacher")
     save_model(path, small("teacher"), Metadata("teacher", HUMAN36M, 0.8, 3))
     rewritten(path, {}, **text)
     assert what in refusal(path)
@@ -215,7 +207,7 @@ def test_metadata_that_make_no_sense_are_refused(
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
-    path = weights_file(tmp_path, "teacher")
+    path = RunFolder(tmp_path).weights("teacher")
     model = small("teacher")
     model.mean_pose.data[3] = value
     save_model(path, model, Metadata("teacher", HUMAN36M, 0.8))
@@ -223,14 +215,14 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -
 
 
 def test_weights_of_another_dtype_are_refused(tmp_path: Path) -> None:
-    path = weights_file(tmp_path, "teacher")
+    path = RunFolder(tmp_path).weights("teacher")
     save_model(path, small("teacher"), Metadata("teacher", HUMAN36M, 0.8))
     rewritten(path, {"mean_pose": torch.zeros(51, dtype=torch.int64)})
     assert "mean_pose: expected torch.float32, got torch.int64" in refusal(path)
 
 
 def test_a_changed_weight_is_noticed(tmp_path: Path) -> None:
-    path = weights_file(tmp_path, "teacher")
+    path = RunFolder(tmp_path).weights("teacher")
     save_model(path, small("teacher"), Metadata("teacher", HUMAN36M, 0.8))
     whole = bytearray(path.read_bytes())
     whole[-3] ^= 1
@@ -239,7 +231,7 @@ def test_a_changed_weight_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_file_without_a_checksum_is_read(tmp_path: Path) -> None:
-    path = weights_file(tmp_path, "teacher")
+    path = RunFolder(tmp_path).weights("teacher")
     save_model(path, small("teacher"), Metadata("teacher", HUMAN36M, 0.8))
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -252,7 +244,7 @@ def test_a_file_without_a_checksum_is_read(tmp_path: Path) -> None:
 def test_a_training_state_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
     model = small("teacher")
     optimiser = trained(model)
-    path = state_file(tmp_path, "teacher")
+    path = RunFolder(tmp_path).state("teacher")
 
     def refusal(tensors: dict[str, torch.Tensor], **text: str) -> str:
         save_state(path, model, optimiser, torch.zeros(1, 2), {"step": 2})

@@ -21,8 +21,8 @@ from test_train import rows, student_settings, teacher_settings, write_store
 
 from ites.errors import ItesError
 from ites.models import Teacher
-from ites.runs.checkpoint import load_model, state_file
-from ites.runs.folder import Unfinished
+from ites.runs.checkpoint import load_model
+from ites.runs.folder import RunFolder, Unfinished
 from ites.runs.settings import Settings
 from ites.system.ranks import Ranks
 from ites.train.engine import train
@@ -50,7 +50,7 @@ def torchrun(settings: list[Settings]) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait()
 
 
 needs_gloo = pytest.mark.skipif(not dist.is_gloo_available(), reason="PyTorch without gloo")
@@ -70,11 +70,11 @@ def test_two_ranks_give_the_numbers_of_one(tmp_path: Path) -> None:
     for settings in both(alone):
         train(settings, console=quiet_console())
     with torchrun(both(together)) as process:
-        output, errors = process.communicate(timeout=300)
+        output, errors = process.communicate()
     assert process.returncode == 0, errors
     assert output.count("teacher: trained after 7 of 7 steps") == 1  # rank 0's
     for stage in ("teacher", "student"):
-        expected, got = (load_file(state_file(run, stage)) for run in (alone, together))
+        expected, got = (load_file(RunFolder(run).state(stage)) for run in (alone, together))
         assert expected.keys() == got.keys()
         for name, tensor in expected.items():
             torch.testing.assert_close(got[name], tensor, rtol=1e-9, atol=1e-11, msg=name)

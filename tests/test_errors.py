@@ -23,7 +23,8 @@ from ites.data.synthetic.synthetic import prepare_synthetic
 from ites.errors import ItesError
 from ites.models import Teacher
 from ites.pose.skeleton import HUMAN36M
-from ites.runs.checkpoint import Metadata, load_model, save_model, weights_file
+from ites.runs.checkpoint import Metadata, load_model, save_model
+from ites.runs.folder import RunFolder
 from ites.system.lock import lock
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +68,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
     model = Teacher(HUMAN36M, width=16, blocks=1, atoms=3)
-    save_model(weights_file(run, "teacher"), model, Metadata("teacher", HUMAN36M, 1.0))
+    save_model(RunFolder(run).weights("teacher"), model, Metadata("teacher", HUMAN36M, 1.0))
     return run
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ites.models import Prior, Student, Teacher, fold_norms
+from ites.models import Prior, Student, Teacher, UprightStudent, UprightTeacher, fold_norms
 from ites.models.layers import update_running
 from ites.ops import RotationDraw
 from ites.pose import geometry
@@ -126,9 +126,9 @@ def test_any_skeleton(backend):
 def test_what_are_no_2d_poses_is_named(shape):
     wrong = torch.zeros(shape)
     told = re.escape(f"points must have shape (B, 17, 2), got {shape}")
-    for upright in (False, True):
-        teacher = Teacher(width=16, blocks=1, upright=upright).eval()
-        student = Student(width=8, blocks=1, upright=upright).eval()
+    for teachers, students in ((Teacher, Student), (UprightTeacher, UprightStudent)):
+        teacher = teachers(width=16, blocks=1).eval()
+        student = students(width=8, blocks=1).eval()
         for model in (teacher, student, fold_norms(teacher), fold_norms(student)):
             for call in (model.pose, model.depth):
                 with pytest.raises(ValueError, match=f"{type(model).__name__}: {told}"):

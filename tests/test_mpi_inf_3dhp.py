@@ -1,5 +1,8 @@
 """MPI-INF-3DHP on files of its very layout, and on the arrays that other programs make."""
 
+import struct
+import zlib
+
 import h5py
 import numpy as np
 import pytest
@@ -304,3 +307,50 @@ def test_arguments(tmp_path):
         prepare_3dhp(tmp_path, tmp_path / "out.h5", annotation="x")
     with pytest.raises(ItesError, match="cameras in 0..13"):
         prepare_3dhp(tmp_path, tmp_path / "out.h5", cameras=[14])
+
+
+def element(kind, body):
+    return struct.pack("<II", kind, len(body)) + body + b"\0" * (-len(body) % 8)
+
+
+def cell_array(shape, body=b""):
+    """A MATLAB matrix element of class cell, of this shape."""
+    flags, name = element(6, struct.pack("<II", 1, 0)), element(1, b"annot2")
+    return element(14, flags + element(5, struct.pack("<2i", *shape)) + name + body)
+
+
+BOMB = zlib.compress(bytes(1 << 27))
+HEADER = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (HEADER + cell_array((2**30, 1)), r"a matrix of shape \(1073741824, 1\) in"),
+        (HEADER + cell_array((-1, 1)), r"a matrix of shape \(-1, 1\)"),
+        (HEADER + struct.pack("<II", 14, 2**31), "an element of 2,147,483,648 bytes, where 0 are"),
+        (
+            HEADER + struct.pack("<II", 15, len(BOMB)) + BOMB,
+            "bytes of compressed data",
+        ),
+        (HEADER[:124] + b"\x00\x02IM", "got another format"),
+        (b"", "got another format"),
+        (HEADER + cell_array((1, 1), element(9, bytes(8))), "expected a MATLAB 5 file"),
+    ],
+)
+def test_a_matlab_file_cannot_declare_more_than_it_holds(tmp_path, data, message):
+    path = write_train(tmp_path / "data") / "annot.mat"
+    path.write_bytes(data)
+    with pytest.raises(ItesError, match=message) as caught:
+        prepare_3dhp(tmp_path / "data", tmp_path / "out.h5")
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_matlab_file_may_be_compressed(tmp_path, compressed):
+    path = write_train(tmp_path / "data") / "annot.mat"
+    content = scipy_io.loadmat(path)
+    named = {name: content[name] for name in ("annot2", "annot3", "univ_annot3")}
+    scipy_io.savemat(path, named, do_compression=compressed)
+    summary = prepare_3dhp(tmp_path / "data", tmp_path / "out.h5")
+    assert summary["splits"]["train"]["poses"] == len(CAMERAS) * FRAMES

@@ -17,7 +17,8 @@ import torch
 import ites
 from ites.models import Teacher
 from ites.pose.skeleton import HUMAN36M
-from ites.runs.checkpoint import Metadata, save_model, weights_file
+from ites.runs.checkpoint import Metadata, save_model
+from ites.runs.folder import RunFolder
 
 PACKAGE = Path(ites.__file__).parent
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
@@ -70,7 +71,7 @@ def test_a_broken_extension_is_told_and_the_reference_works(tmp_path: Path, kind
 def test_a_lifting_needs_no_home_and_no_place_for_temporary_files(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Teacher(HUMAN36M, width=16, blocks=1, atoms=3)
-    save_model(weights_file(tmp_path, "teacher"), model, Metadata("teacher", HUMAN36M, 1.0))
+    save_model(RunFolder(tmp_path).weights("teacher"), model, Metadata("teacher", HUMAN36M, 1.0))
     generator = np.random.default_rng(0)
     np.save(tmp_path / "k.npy", generator.normal(500, 50, (10, 17, 2)).astype(np.float32))
     nowhere = "/proc/nowhere"  # nobody can make it, not even root

@@ -77,7 +77,7 @@ def test_bad_frames_leave_the_good_ones_alone(motion):
     found = consistent_depths(wild, noisy, lengths, HUMAN36M)
     clean = consistent_depths(points, noisy, lengths, HUMAN36M)
     assert error(found[good], truth[good]) < error(noisy[good], truth[good])
-    assert error(found[good], truth[good]) < 1.15 * error(clean[good], truth[good])
+    assert error(found[good], truth[good]) < 1.2 * error(clean[good], truth[good])
     necks = geometry.backproject(wild, found)
     neck = (necks[:, 9] - necks[:, 8]).norm(dim=-1)
     usual = geometry.backproject(points, clean)

@@ -7,8 +7,10 @@ import io
 import json
 import math
 import os
+import re
 import signal
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,13 +26,17 @@ from ites.models import Student, Teacher
 from ites.ops import RotationDraw
 from ites.pose.camera import human36m_cameras
 from ites.pose.skeleton import HUMAN36M
-from ites.runs.checkpoint import load_model, state_file, weights_file
+from ites.runs.checkpoint import load_model
+from ites.runs.folder import RunFolder
 from ites.runs.settings import Settings, StudentSettings, TeacherSettings, make_settings
 from ites.system.console import command_console, duration
-from ites.train.engine import Training, train
+from ites.train import engine, loop
+from ites.train.dataset import teacher_labels
+from ites.train.engine import train
 from ites.train.feed import epoch_order
 from ites.train.log import Log, Table, quiet_console
-from ites.train.stages import make_stage, teacher_labels
+from ites.train.loop import Training
+from ites.train.stages import make_stage
 
 POSES = 71  # with batches of 16: five steps an epoch, the last of seven poses
 SMALL = {"batch": 16, "width": 16, "blocks": 1, "log_every": 4, "device": "cpu"}
@@ -87,7 +93,7 @@ def numbers(run: Path, stage: str) -> tuple[dict[str, torch.Tensor], list[Any]]:
     """All tensors that a training leaves, and its log without the clock's columns."""
     from safetensors.torch import load_file
 
-    tensors = load_file(state_file(run, stage)) | load_file(weights_file(run, stage))
+    tensors = load_file(RunFolder(run).state(stage)) | load_file(RunFolder(run).weights(stage))
     return tensors, rows(run / f"{stage}.log.csv")
 
 
@@ -488,6 +494,21 @@ def test_data_that_teach_nothing_are_refused(
         train(settings, console=quiet_console())
     assert message in str(caught.value) and str(tmp_path / "store.h5") in str(caught.value)
     assert len(str(caught.value).replace(str(tmp_path), "")) < 250
+    assert not Path(settings.out).exists()
+
+
+@pytest.mark.parametrize("module", [engine, loop])
+def test_stages_and_recipes_answer_for_themselves(module: ModuleType) -> None:
+    text = Path(str(module.__file__)).read_text(encoding="utf-8")
+    assert not re.search(r"recipe *[!=]=|upright|isinstance", text)
+    assert len(text.splitlines()) <= 250
+
+
+def test_a_refused_command_leaves_no_folder(tmp_path: Path) -> None:
+    settings = bad_store(tmp_path, first, "upright")
+    arguments = ["--recipe", "upright", "--data", settings.data, "--out", settings.out]
+    result = CliRunner().invoke(app, arguments)
+    assert "expected at least 30 different poses" in str(result.exception)
     assert not Path(settings.out).exists()
 
 

@@ -14,12 +14,14 @@ from ites.data.lifted import read_clips
 from ites.data.store import PoseStoreWriter
 from ites.errors import ItesError
 from ites.inference.lift import lift
-from ites.models import Prior, Student, Teacher
-from ites.models.trust import Odds, Trust, _platt, calibrate, odds_file
+from ites.models import Prior, Student, UprightStudent, UprightTeacher
+from ites.models.trust import Odds, _platt
 from ites.pose import geometry
 from ites.pose.camera import Camera
 from ites.pose.skeleton import HUMAN36M
-from ites.runs.checkpoint import Metadata, load_model, load_prior, save_model
+from ites.runs.checkpoint import Metadata, load_model, load_prior, load_trust, save_model
+from ites.runs.folder import RunFolder
+from ites.train.calibration import calibrate
 
 CPU = torch.device("cpu")
 TOLD = ("elevation", "log_density", "sign_confidence")
@@ -36,11 +38,11 @@ def run(tmp_path_factory):
     """A run folder of recipe "upright" with small models, calibrated; nothing is trained."""
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
-    teacher = Teacher(width=32, blocks=1, atoms=4, upright=True)
+    teacher = UprightTeacher(width=32, blocks=1, atoms=4)
     torch.nn.init.normal_(teacher.elevation_angle.weight)
     prior = Prior(width=16, blocks=2)
     prior.fit(points(200))
-    for model in (prior, teacher, Student(width=16, blocks=1, upright=True)):
+    for model in (prior, teacher, UprightStudent(width=16, blocks=1)):
         metadata = Metadata(kind=model.kind, skeleton=HUMAN36M, scale=1.5)
         save_model(folder / f"{model.kind}.safetensors", model, metadata)
     for stage in ("teacher", "student"):
@@ -55,7 +57,7 @@ def array(tmp_path):
 
 
 def test_the_density_is_that_of_the_views_around(run):
-    judge = Trust.of(run, "student")
+    judge = load_trust(run, "student")
     flat, depth = points(6), 0.3 * torch.randn(6, 17, 1)
     depth = depth - depth[:, :1]
     with torch.inference_mode():
@@ -92,7 +94,7 @@ def test_where_all_signs_are_right_the_curve_is_finite():
 
 
 def test_calibration_repeats_itself(run):
-    before = odds_file(run, "student").read_text()
+    before = RunFolder(run).odds("student").read_text()
     assert calibrate(run, "student", points(100), CPU) == Odds(**json.loads(before))
 
 
@@ -112,7 +114,7 @@ def test_a_lifted_file_tells_it(run, array, tmp_path, stage, ending):
     with torch.inference_mode():
         teacher = load_model(run, "teacher")[0]
         np.testing.assert_allclose(clip.elevation, teacher.elevation(flat), atol=1e-5)
-    bias, slope = Trust.of(run, stage).odds
+    bias, slope = load_trust(run, stage).odds
     expected = 1 / (1 + np.exp(-bias - slope * clip.log_density))
     np.testing.assert_allclose(clip.sign_confidence, expected, rtol=1e-4)
     assert all(getattr(clip, name).dtype == np.float32 for name in TOLD)

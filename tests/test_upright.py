@@ -27,18 +27,19 @@ from ites.data.store import PoseStore
 from ites.data.synthetic.synthetic import prepare_synthetic
 from ites.errors import ItesError
 from ites.evaluation.evaluate import evaluate
-from ites.models import Prior, Student, Teacher, fold_norms
+from ites.models import Prior, Student, UprightStudent, UprightTeacher, fold_norms
 from ites.models.denoiser import Denoiser
 from ites.models.mirror import mirror_image
-from ites.models.prior import DENSITY_LIMIT, limited
+from ites.models.prior import DENSITY_LIMIT, soft_clamp
 from ites.models.teacher import bone_spread, bones_of, spread_of
 from ites.pose.geometry import so3_exp
 from ites.pose.skeleton import HUMAN36M
-from ites.runs.checkpoint import load_model, load_prior, state_file
+from ites.runs.checkpoint import load_model, load_prior
+from ites.runs.folder import RunFolder
 from ites.runs.settings import make_settings, stages_of
+from ites.train.dataset import upright_teacher_labels, with_mirror_images
 from ites.train.engine import train
 from ites.train.log import Log, quiet_console
-from ites.train.stages import teacher_labels, with_mirror_images
 
 
 @pytest.fixture(scope="module")
@@ -161,23 +162,22 @@ def test_of_few_poses_a_denoiser_knows_no_noise() -> None:
 
 def test_a_density_is_limited_without_losing_its_gradient() -> None:
     density = torch.tensor([-50.0, 0.0, 1e4], requires_grad=True)
-    limited(density).sum().backward()
-    assert limited(density)[2].item() == pytest.approx(DENSITY_LIMIT)
+    soft_clamp(density).sum().backward()
+    assert soft_clamp(density)[2].item() == pytest.approx(DENSITY_LIMIT)
     assert density.grad is not None and density.grad[1] == 1
 
 
 def test_turns_teach_the_elevation_and_views_move_no_statistics() -> None:
     torch.manual_seed(0)
-    model = Teacher(width=32, blocks=1, upright=True).double().train()
+    model = UprightTeacher(width=32, blocks=1).double().train()
     prior = Prior(width=16, blocks=2).double()
     points, counter = poses(12), torch.tensor([1, 2, 0])
     prior.fit(poses(200))
     parts = model.turn_losses(points, counter, 2, prior)
     assert [part.shape for part in parts] == [torch.Size()] * 5
-    assert model.elevation_angle is not None
     gradient = torch.autograd.grad(parts.turn + parts.prior, model.elevation_angle.weight)[0]
     assert gradient.abs().max() > 1e-6
-    once = Teacher(width=32, blocks=1, upright=True).double().train()
+    once = UprightTeacher(width=32, blocks=1).double().train()
     once.load_state_dict(model.state_dict())
     for norm in once.norms:
         norm.running_mean.zero_(), norm.running_var.fill_(1)
@@ -220,9 +220,9 @@ def test_mirror_images_change_sides_and_are_lifted_alike(run: Path, store: Path)
     torch.testing.assert_close(both[4, 16], points[1, 13] * torch.tensor([-1.0, 1.0]).double())
     given = settings("student", store, run)
     points = both.float()
-    depth, elevation = teacher_labels(given, HUMAN36M, points, torch.device("cpu"))
+    depth, elevation = upright_teacher_labels(given, HUMAN36M, points, torch.device("cpu"))
     teacher, _ = load_model(run, "teacher")
-    assert isinstance(teacher, Teacher)
+    assert isinstance(teacher, UprightTeacher)
     swap = list(HUMAN36M.mirror)
     assert torch.equal(depth[3:], depth[:3, swap]) and torch.equal(elevation[3:], elevation[:3])
     theirs = teacher.depth(points)
@@ -248,7 +248,7 @@ def test_a_student_can_be_held_to_the_density_and_to_the_cameras_vertical(
 
 
 def test_upright_depths_are_relative_to_the_root() -> None:
-    model = Teacher(width=32, blocks=1, upright=True).eval()
+    model = UprightTeacher(width=32, blocks=1).eval()
     assert (model.depth(poses(5).float())[:, 0] == 0).all()
     assert model.elevation(poses(5).float()).shape == (5,)
     spread = spread_of(torch.tensor([0.1, 0.3]))
@@ -296,7 +296,7 @@ def test_the_sign_is_right_from_steep_cameras(
         train(chosen, console=Console(file=said, width=200))
     assert f"the camera looks {world[:-2]} by about 30 degrees" in said.getvalue()
     teacher, _ = load_model(tmp_path, "teacher")
-    assert isinstance(teacher, Teacher)
+    assert isinstance(teacher, UprightTeacher)
     with PoseStore(steep) as poses:
         elevation = teacher.elevation(torch.from_numpy(poses.points("train")[0])).detach()
     assert math.degrees(elevation.mean()) == pytest.approx(degrees, abs=8)
@@ -307,7 +307,7 @@ def test_the_sign_is_right_from_steep_cameras(
 
 def test_a_start_changes_where_elevations_are_counted_from() -> None:
     torch.manual_seed(0)
-    model = Teacher(width=32, blocks=1, upright=True).double().eval()
+    model = UprightTeacher(width=32, blocks=1).double().eval()
     before = model.elevation(poses(5))
     model.start_elevation.fill_(0.5)
     torch.testing.assert_close(model.elevation(poses(5)), before + 0.5)
@@ -320,7 +320,7 @@ def test_a_start_changes_where_elevations_are_counted_from() -> None:
 def test_models_of_a_run_know_their_recipe(run: Path) -> None:
     teacher, metadata = load_model(run, "teacher")
     student, _ = load_model(run)
-    assert isinstance(teacher, Teacher) and teacher.upright and isinstance(student, Student)
+    assert isinstance(teacher, UprightTeacher) and isinstance(student, UprightStudent)
     assert metadata.settings["recipe"] == "upright"
     assert load_prior(run).skeleton == HUMAN36M
     with pytest.raises(ItesError, match="expected a prior, got 'teacher'"):
@@ -375,7 +375,7 @@ def test_one_command_trains_all_stages(store: Path, tmp_path: Path) -> None:
     for stage in stages_of("upright"):
         assert f"{stage}: trained after 2 of 2 steps" in result.output
         assert (tmp_path / f"{stage}.safetensors").is_file()
-    assert state_file(tmp_path, "prior").is_file()
+    assert RunFolder(tmp_path).state("prior").is_file()
 
 
 def test_folded_models_lift_the_same(run: Path) -> None:
@@ -388,7 +388,7 @@ def test_folded_models_lift_the_same(run: Path) -> None:
 
 def test_a_flipped_teacher_says_the_opposite_and_can_be_flipped_back() -> None:
     torch.manual_seed(0)
-    model = Teacher(width=32, blocks=1, upright=True).double().eval()
+    model = UprightTeacher(width=32, blocks=1).double().eval()
     points = poses(7)
     depth, elevation = model.depth(points), model.elevation(points)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -403,7 +403,7 @@ def test_a_flipped_teacher_says_the_opposite_and_can_be_flipped_back() -> None:
 def test_perspective_tells_the_sign_of_all_depths(run: Path, store: Path) -> None:
     model, _ = load_model(run, "teacher")
     prior = load_prior(run)
-    assert isinstance(model, Teacher)
+    assert isinstance(model, UprightTeacher)
     with PoseStore(store) as poses_store:
         points = torch.from_numpy(poses_store.points("train", None)[0][::5])
     assert not model.flip_helps(points, prior)
@@ -411,10 +411,10 @@ def test_perspective_tells_the_sign_of_all_depths(run: Path, store: Path) -> Non
     assert model.flip_helps(points, prior)
 
 
-@pytest.mark.parametrize("network", (Teacher, Student))
+@pytest.mark.parametrize("network", (UprightTeacher, UprightStudent))
 def test_a_mirror_image_is_lifted_to_the_mirror_image(network: type[nn.Module]) -> None:
     torch.manual_seed(0)
-    model = network(HUMAN36M, width=16, blocks=1, upright=True).double().eval()
+    model = network(HUMAN36M, width=16, blocks=1).double().eval()
     points = correlated(5)
     swap = torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64)
     for lifted in (model, fold_norms(model, torch.float64)):
@@ -440,9 +440,9 @@ class Killed(BaseException):
 def train_small(stage: str, store: Path, run: Path) -> None:
     """A short training of a stage, taken up where the folder holds a state of it."""
     small = {"steps": 6, "width": 8, "blocks": 1, "log_every": 2, "checkpoint_every": 3}
-    small |= {"batch": 64, "evaluate_every": 0 if stage == "prior" else 3}
+    small |= {"batch": 64, "evaluate_every": 3}
     chosen = settings(stage, store, run, **small)
-    train(chosen, resume=state_file(run, stage).is_file(), console=quiet_console())
+    train(chosen, resume=RunFolder(run).state(stage).is_file(), console=quiet_console())
 
 
 def left(run: Path) -> dict[str, Any]:
@@ -465,7 +465,7 @@ def test_a_run_killed_at_any_write_resumes_to_the_same_bits(
     """Before each file takes its name, and right after it."""
     store, run, before = tmp_path / "small.h5", tmp_path / "run", tmp_path / "before"
     prepare_synthetic(store, poses=400, seed=3, fps=10.0)
-    monkeypatch.setattr("ites.models.trust.CALIBRATION", (64, 1))
+    monkeypatch.setattr("ites.train.calibration.CALIBRATION", (64, 1))
     monkeypatch.setattr("ites.train.log._has_tensorboard", lambda console: False)
     monkeypatch.setattr("os.fsync", lambda file: None)  # it is the process that dies
     run.mkdir()

@@ -24,7 +24,7 @@ from benchmarks import machine
 from benchmarks.accuracy.rounding import ROUNDINGS, RoundedProducts
 from benchmarks.accuracy.variants import VARIANTS, write_variant
 from ites.evaluation.evaluate import evaluate
-from ites.runs.checkpoint import weights_file
+from ites.runs.folder import RunFolder
 from ites.runs.settings import Settings, make_settings, stages_of
 from ites.system.files import atomic_write
 from ites.train.engine import Result, train
@@ -117,7 +117,7 @@ def run_row(name: str, seed: int, data: Path, runs: Path) -> list[Options]:
         if not isinstance(options, dict):
             continue
         settings = _settings(row, stage, options, seed, store, out, runs)
-        done = weights_file(out, stage).exists()
+        done = RunFolder(out).weights(stage).exists()
         with RoundedProducts(row.products) if row.products else nullcontext():
             result = train(settings, resume=done)
         if stage != "prior":

@@ -30,9 +30,8 @@ from ites.data.store import PoseStore  # noqa: E402
 from ites.evaluation.evaluate import truth  # noqa: E402
 from ites.models import fold_norms  # noqa: E402
 from ites.models.predict import lift_points  # noqa: E402
-from ites.models.trust import Trust  # noqa: E402
 from ites.pose.metrics import pose_errors  # noqa: E402
-from ites.runs.checkpoint import load_model  # noqa: E402
+from ites.runs.checkpoint import load_model, load_trust  # noqa: E402
 from ites.system.files import atomic_write  # noqa: E402
 
 EDGES = (0, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 1)
@@ -44,7 +43,7 @@ Rows = list[dict[str, Any]]
 def measure(run: Path, data: Path, stage: str) -> dict[str, NDArray[np.float64]]:
     """Confidence, log density, rightness of the sign and P-MPJPE (mm) of every test pose."""
     model, metadata = load_model(run, stage)
-    judge = Trust.of(run, stage)
+    judge = load_trust(run, stage)
     if judge is None:
         sys.exit(f"{run}: expected a run of recipe upright with its odds")
     with PoseStore(data) as store:

@@ -22,12 +22,14 @@ from torch import Tensor
 
 from benchmarks import machine
 from benchmarks.speed import baseline
-from ites.inference.lift import PRECISIONS, arithmetic
+from ites.inference.lift import PRECISIONS
 from ites.inference.stream import Lifter
 from ites.models import Student, Teacher, fold_norms
 from ites.models.predict import batch_size_for
 from ites.pose.skeleton import HUMAN36M
-from ites.runs.checkpoint import Metadata, save_model, weights_file
+from ites.runs.checkpoint import Metadata, save_model
+from ites.runs.folder import RunFolder
+from ites.system.arithmetic import arithmetic
 from ites.system.files import atomic_write
 
 FLOP = {"teacher": 7.18e6, "student": 18.0e6}
@@ -109,7 +111,7 @@ def throughput(
 def latency(stage: str, device: torch.device, calls: int = 500) -> dict[str, float]:
     """Percentiles of the milliseconds that one pose takes, from main memory and back."""
     with tempfile.TemporaryDirectory() as run:
-        save_model(weights_file(run, stage), OURS[stage](), Metadata(stage, HUMAN36M, 1.0))
+        save_model(RunFolder(run).weights(stage), OURS[stage](), Metadata(stage, HUMAN36M, 1.0))
         lifter = Lifter(run, focal_length=1.0, device=str(device))
     for frame in 0.1 * torch.randn(calls, HUMAN36M.num_joints, 2):
         lifter.lift(frame)

@@ -34,10 +34,11 @@ from benchmarks.machine import Counted
 from benchmarks.speed import baseline
 from ites.models import Teacher
 from ites.pose.skeleton import HUMAN36M
-from ites.runs.checkpoint import Metadata, save_model, weights_file
+from ites.runs.checkpoint import Metadata, save_model
+from ites.runs.folder import RunFolder
 from ites.runs.settings import make_settings
 from ites.system.files import atomic_write
-from ites.train.engine import Training
+from ites.train.loop import Training
 from ites.train.stages import make_stage
 
 BATCH = 128
@@ -59,7 +60,9 @@ def ours(stage: str, device: torch.device, precision: str, capture: str) -> Coun
     with tempfile.TemporaryDirectory() as folder:
         if stage == "student":  # which learns from a teacher's depths; an untrained one's do
             teacher = Teacher(width=16, blocks=1)
-            save_model(weights_file(folder, "teacher"), teacher, Metadata("teacher", HUMAN36M, 1.0))
+            save_model(
+                RunFolder(folder).weights("teacher"), teacher, Metadata("teacher", HUMAN36M, 1.0)
+            )
         settings = make_settings(stage, options=options | {"out": folder})
         made = make_stage(settings, HUMAN36M, poses(device))
     training = Training(made, 1.0, device, None, Console(file=io.StringIO()))

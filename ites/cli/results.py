@@ -52,7 +52,7 @@ def evaluate(
     except NoTruthError as error:
         say(f"{error}")
         return
-    if Ranks.here().main:
+    if Ranks.here().is_main:
         evaluation.show()
 
 

@@ -187,14 +187,13 @@ def run_stages(
     Raises:
         ItesError: a setting has no effect, or see `ites.train.engine.train`.
     """
-    from ites.runs.checkpoint import state_file
-    from ites.runs.folder import refuse_to_overwrite, write_settings
+    from ites.runs.folder import RunFolder, refuse_to_overwrite
     from ites.system.ranks import Ranks
     from ites.train.engine import train
     from ites.train.log import quiet_console
 
     ranks = Ranks.here()
-    console = command_console() if ranks.main else quiet_console()
+    console = command_console() if ranks.is_main else quiet_console()
     if resume is None:
         chosen, why = _chosen(only, config, given)
         for settings in chosen:
@@ -205,22 +204,20 @@ def run_stages(
         chosen, why = _resumed(only, resume, given), ""
     if why:
         print_line(console, why)
-    if resume is None and ranks.main:
+    if resume is None and ranks.is_main:
         tell(_implausible(chosen[0]))
     results = []
     for settings in chosen:
-        started = resume is not None and state_file(settings.out, settings.stage).is_file()
-        if len(chosen) > 1 and ranks.main:
-            write_settings(settings.out, chosen)
-        result = train(settings, resume=started, console=console)
+        started = resume is not None and RunFolder(settings.out).state(settings.stage).is_file()
+        result = train(settings, resume=started, console=console, planned=chosen)
         results.append(result)
         _tell(result, console)
         if result.interrupted:
             alone = f" --only {only}" if only else ""
             print_line(console, f"continue with: ites train{alone} --resume {settings.out}")
-            ranks.part()
+            ranks.leave()
             return results
-    ranks.part()
+    ranks.leave()
     if why:
         print_line(console, why)
     print_line(console, f"next: {_next(only, chosen[-1])}")
@@ -261,16 +258,16 @@ def _chosen(
 
 def _resumed(only: str | None, run: Path, given: Sequence[Given]) -> list[Settings]:
     """The settings of each stage of an earlier run that goes on."""
-    from ites.runs.folder import resumed_settings, settings_file
+    from ites.runs.folder import RunFolder, resumed_settings
 
-    held: list[str] = []
-    if settings_file(run).is_file():
-        held = [stage for stage, table in read_toml(settings_file(run)).items() if table and stage]
+    file = RunFolder(run).settings
+    tables = read_toml(file) if file.is_file() else {}
+    held = [stage for stage, table in tables.items() if table and stage]
     stages = [only] if only else held or ["teacher"]
     for spelling, _, name, value in given:
         if name == "out" and Path(value) != run:
             raise ItesError(f"train: {spelling} has no effect with --resume {run}; leave one out")
-    recipe = read_toml(settings_file(run))[stages[-1]].get("recipe", "paper") if held else "paper"
+    recipe = tables[stages[-1]].get("recipe", "paper") if held else "paper"
     options = _options(stages, given, recipe)
     chosen = [resumed_settings(run, stage, options[stage]) for stage in stages]
     _refuse_without_effect(chosen, given)

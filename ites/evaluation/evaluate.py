@@ -291,8 +291,8 @@ def evaluate(
             pose, points, positions, actions, metadata.skeleton, settings, batch_size, ranks,
             subjects,
         )  # fmt: skip
-    ranks.part()
-    if save and ranks.main:
+    ranks.leave()
+    if save and ranks.is_main:
         evaluation.save(run if Path(run).is_dir() else Path(run).parent)
     return evaluation
 
@@ -346,7 +346,7 @@ def compare(
 
 def _gather(errors: dict[str, NDArray[np.float64]], ranks: Ranks) -> dict[str, NDArray[np.float64]]:
     """The errors of all poses, on every rank, from each rank's own."""
-    if not ranks.several:
+    if not ranks.distributed:
         return errors
     parts: list[Any] = [None] * ranks.count
     dist.all_gather_object(parts, errors)

@@ -11,8 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,8 @@ from ites.models.trust import DOUBT, Judgement, Trust
 from ites.pose import geometry
 from ites.pose.missing import unknown
 from ites.pose.smoothing import SMOOTHERS
-from ites.runs.checkpoint import Model, load_model
+from ites.runs.checkpoint import Model, load_model, load_trust
+from ites.system.arithmetic import arithmetic
 from ites.system.lock import lock
 from ites.system.overlap import overlap
 from ites.system.parts import Parts
@@ -151,7 +151,7 @@ def lift(
     ranks = Ranks.here()
     where = pick_device(device or "auto", ranks)
     model, metadata = load_model(run, stage, where)
-    judge = Trust.of(run, metadata.kind, where) if trust else None
+    judge = load_trust(run, metadata.kind, where) if trust else None
     batch_size = batch_size or batch_size_for(where, model.skeleton)
     with (
         arithmetic(precision),
@@ -166,7 +166,7 @@ def lift(
             min_confidence=min_confidence,
             corrections=corrections,
         ) as reader,
-        _only_writer(out) if ranks.main else nullcontext(),
+        _only_writer(out) if ranks.is_main else nullcontext(),
     ):
         if reader.skeleton.parents != model.skeleton.parents:
             raise ItesError(
@@ -222,10 +222,10 @@ def lift(
                 "processes": ranks.count,
                 "request": parts.request,
             }
-            if ranks.main:
+            if ranks.is_main:
                 summary = lifting.join(out, summary)
-    ranks.part()
-    return {**summary, "out": str(out)} if ranks.main else {}
+    ranks.leave()
+    return {**summary, "out": str(out)} if ranks.is_main else {}
 
 
 @dataclass(frozen=True)
@@ -265,19 +265,19 @@ class _Lifting:
         Returns:
             How many poses all ranks lifted, in how many seconds.
         """
-        if ranks.main:
+        if ranks.is_main:
             self.parts.begin(resume)
-        ranks.any(False, self.device)
+        ranks.barrier(self.device)
         todo = self.parts.missing()
-        ranks.any(False, self.device)  # none writes before all have looked
+        ranks.barrier(self.device)  # none writes before all have looked
         start = time.perf_counter()
         try:
             overlap(map(self.read, todo[ranks.share(len(todo))]), self.compute, self.write)
         except BaseException:
-            if not ranks.several and len(self.parts.missing()) == self.parts.count:
+            if not ranks.distributed and len(self.parts.missing()) == self.parts.count:
                 self.parts.remove()
             raise
-        ranks.any(False, self.device)
+        ranks.barrier(self.device)
         poses = sum(sum(self.reader.lengths[self.portions[index]]) for index in todo)
         return poses, time.perf_counter() - start
 
@@ -396,17 +396,6 @@ def _metres(body_size: float) -> Note:
     return Note("body-size", f"metres by a mean of {body_size:g} m from root to head, assumed")
 
 
-@contextmanager
-def arithmetic(precision: str) -> Iterator[None]:
-    """TF32 in matrix products where "tf32" asks for it, and nowhere else."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 def make_consistent(
     clips: Clips,
     points: NDArray[np.float32],
@@ -445,15 +434,17 @@ def to_clips(
         start = rows.stop
         metres = metres_per_unit(lifted[rows], clips.skeleton, body_size)
         nothing = unknown(seen_joints(clip), clip.fps)
-        empty = nothing.all(1)
-        told = {} if judgement is None else judgement._asdict()
+        empty = np.asarray(nothing.all(1))
+        judged: dict[str, Any] = {}
+        for name, values in ({} if judgement is None else judgement._asdict()).items():
+            judged[name] = _nan_where(empty, values[rows])
         done.append(
             replace(
                 clip,
                 keypoints=_nan_where(nothing[..., None], clip.keypoints),
                 positions=_nan_where(nothing[..., None], lifted[rows] * metres[:, None, None]),
                 metres_per_unit=_nan_where(empty, metres),
-                **{name: _nan_where(empty, values[rows]) for name, values in told.items()},
+                **judged,
             )
         )
     return replace(clips, clips=done)

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from ites.errors import ItesError
 from ites.inference.assume import BODY_SIZE
-from ites.inference.lift import PRECISIONS, arithmetic
+from ites.inference.lift import PRECISIONS
 from ites.models import fold_norms
 from ites.pose.camera import HEAD_DISTANCE
 from ites.pose.missing import FAR, SHARE, SPREADS
 from ites.runs.checkpoint import load_model
+from ites.system.arithmetic import arithmetic
+from ites.system.graphs import launch_on, record
 from ites.system.ranks import Ranks, pick_device
 
 REMEMBERED = 10_000
@@ -220,14 +222,9 @@ def _captured(function: Callable[[], Tensor], device: torch.device) -> Callable[
     """The function as a CUDA graph, whose result is the same tensor at every call."""
     with torch.cuda.device(device):
         stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                function()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            result = function()
+        for _ in range(3):
+            launch_on(stream, device, function)
+        graph, result = record(function)
 
     def replay() -> Tensor:
         graph.replay()

@@ -1,16 +1,19 @@
-"""The two networks, the density of 2D poses, and what takes their noise off."""
+"""The networks of both recipes, the density of 2D poses, the denoiser, and folding."""
 
 from ites.models.denoiser import Denoiser
-from ites.models.folded import FoldedModel, FoldedStudent, FoldedTeacher, fold_norms
+from ites.models.folded import fold_norms
 from ites.models.prior import Prior
-from ites.models.student import Student, StudentLosses
-from ites.models.teacher import Teacher, TeacherLosses, TeacherOutput, TurnLosses
+from ites.models.student import Student, StudentLosses, UprightStudent
+from ites.models.teacher import (
+    Teacher,
+    TeacherLosses,
+    TeacherOutput,
+    TurnLosses,
+    UprightTeacher,
+)
 
 __all__ = [
     "Denoiser",
-    "FoldedModel",
-    "FoldedStudent",
-    "FoldedTeacher",
     "Prior",
     "Student",
     "StudentLosses",
@@ -18,5 +21,7 @@ __all__ = [
     "TeacherLosses",
     "TeacherOutput",
     "TurnLosses",
+    "UprightStudent",
+    "UprightTeacher",
     "fold_norms",
 ]

@@ -1,10 +1,11 @@
-"""The denoiser: what of a 2D pose is above the noise of keypoints, learned from 2D poses alone."""
+"""The denoiser: removes keypoint noise from 2D poses, learned from 2D poses alone."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from ites.models.components import principal_components
 from ites.pose.skeleton import HUMAN36M, Skeleton
 
 _FLOOR = 1e-3  # spread of a component, of the largest, below which joints are made of one another
@@ -13,11 +14,11 @@ _FLOOR = 1e-3  # spread of a component, of the largest, below which joints are m
 class Denoiser(nn.Module):
     """A Wiener filter of 2D poses on their principal components.
 
-    Of a component's variance v, that of the noise, s, is the same in all components, as it is of
-    noise that is independent and alike in all coordinates; a component keeps the share (v - s) / v
-    of its deviation from the mean. s is the least of the components' variances. Poses are centred
-    on the mean of their joints, not on the root, whose noise all joints would share. Exact
-    keypoints have s near 0 and stay as they are, and so they do before `fit`.
+    Independent noise of equal size in all coordinates adds the same variance s to every component.
+    The filter estimates s as the smallest variance. A component of variance v keeps the share
+    (v - s) / v of its deviation from the mean. Poses are centred on the mean of their joints,
+    because all joints would share the noise of the root. Exact keypoints have s near 0 and stay as
+    they are. Before `fit` the filter changes nothing.
 
     Args:
         skeleton: joints J and their root.
@@ -37,13 +38,11 @@ class Denoiser(nn.Module):
 
     @torch.no_grad()
     def fit(self, points: Tensor) -> None:
-        """Learn the noise from 2D poses (N, J, 2), network units; of few poses it is taken as 0."""
+        """Learn the noise from 2D poses (N, J, 2), network units; too few poses change nothing."""
         rows = (points - points.mean(1, keepdim=True)).flatten(1).double()
         if len(rows) <= rows.shape[1]:
             return
-        mean = rows.mean(0)
-        covariance = (rows - mean).T @ (rows - mean) / (len(rows) - 1)
-        variance, axes = torch.linalg.eigh(covariance)  # ascending
+        mean, variance, axes = principal_components(rows)
         real = variance > _FLOOR**2 * variance[-1]
         variance, axes = variance[real], axes[:, real]
         if not len(variance):

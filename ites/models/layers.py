@@ -17,18 +17,18 @@ MOMENTUM = 0.1  # of BatchNorm's running statistics
 
 
 def expect_poses(model: nn.Module, points: Tensor, skeleton: Skeleton) -> None:
-    """Check that what a model is given are 2D poses (B, J, 2) of its skeleton.
+    """Check that a model's input are 2D poses (B, J, 2) of its skeleton.
 
     Raises:
-        ValueError: the shape is another, with what was expected and given.
+        ValueError: the shape differs; the message says what was expected and given.
     """
     expect(type(model).__name__, "points", points, "B", skeleton.num_joints, 2)
 
 
 class BatchStatistics(NamedTuple):
-    """What a pass leaves for the running statistics: (C,) each, constants.
+    """Batch statistics of a pass, kept for the running ones: (C,) each, constants.
 
-    The mean lacks `shift`, where there is one; the variance is unbiased once times `correction`.
+    `mean + shift` is the mean, where there is a shift; `var * correction` is the unbiased variance.
     """
 
     mean: Tensor
@@ -55,7 +55,7 @@ class Linear(nn.Linear):
 
 
 class _Cancelled(torch.autograd.Function):
-    """A bias; the gradient of what it cancels is zero, so that weight decay reaches that too."""
+    """Returns `bias`; gives `cancelled` an explicit zero gradient, so that weight decay applies."""
 
     @staticmethod
     def forward(ctx: Any, bias: Tensor, cancelled: Tensor) -> Tensor:
@@ -106,8 +106,8 @@ class BatchNormReLU(nn.Module):
     def after(self, layer: Linear, x: Tensor, skip: Tensor | None = None) -> Tensor:
         """`self(layer(x), skip)`; in training without the layer's bias, which changes nothing.
 
-        The batch's mean holds the bias and takes it away again, so that the result does not depend
-        on it and its gradient is zero, exactly. The running mean alone is told of it.
+        Subtracting the batch mean cancels the bias: the result does not depend on it, and its
+        gradient is exactly zero. Only the running mean includes it.
         """
         if not self.training:
             return self(layer(x), skip)
@@ -276,8 +276,8 @@ class NonLocal(nn.Module):
         nn.init.zeros_(self.norm.bias)
 
 
-class Folded(NamedTuple):
-    """The weights of a `GraphLayer` as its one matrix product takes them.
+class GraphWeights(NamedTuple):
+    """The weights of a `GraphLayer`, joined for its one matrix product.
 
     projection (C, S): [W0 | W1 | g | phi | theta' u | 0], S rounded up to a multiple of 8;
     bias (C + M + 1,): [b | b_g | u . b_theta + v . b_phi]; phi_weight (M,): v.
@@ -291,9 +291,9 @@ class Folded(NamedTuple):
 class GraphLayer(nn.Module):
     """`ReLU(BatchNorm(SemGraphConv(x) + NonLocal(x)))`, plus a residual where one is given.
 
-    One matrix product makes the columns of both branches, which `ites.ops.graph_project_mix` mixes
-    over the joints, a second product closes the non-local branch. theta enters only through
-    u . theta, so its convolution is folded into one column.
+    One matrix product makes the columns of both branches. `ites.ops.graph_project_mix` mixes them
+    over the joints. A second product closes the non-local branch. theta enters only as u . theta,
+    so its convolution becomes one column.
 
     Args:
         skeleton: see `SemGraphConv`.
@@ -315,31 +315,31 @@ class GraphLayer(nn.Module):
         self.register_buffer("padding", torch.zeros(channels, -width % 8), persistent=False)
 
     def forward(
-        self, x: Tensor, skip: Tensor | None = None, folded: Folded | None = None
+        self, x: Tensor, skip: Tensor | None = None, weights: GraphWeights | None = None
     ) -> Tensor:
-        """(B, J, C) of x, skip and the result; `folded` is what `fold` gives, if at hand."""
+        """(B, J, C) of x, skip and the result; `weights`: of `join`, if at hand."""
         channels, non_local = x.shape[-1], self.non_local
-        folded = folded or self.fold()
+        weights = weights or self.join()
         y, t = ops.graph_project_mix(
             x,
-            folded.projection,
+            weights.projection,
             self.conv.logits,
-            folded.bias,
+            weights.bias,
             ops.graph_of(self.conv.skeleton, x.device),
             channels,
-            phi_weight=folded.phi_weight,
+            phi_weight=weights.phi_weight,
             residual=True,
             backend=self.backend,
         )
         assert t is not None
         return self.norm(non_local.norm.after(non_local.out, t, skip=y), skip=skip)
 
-    def fold(self) -> Folded:
-        """Put the weights together; several passes of a step can share them."""
+    def join(self) -> GraphWeights:
+        """Join the weights; several passes of a step can share them."""
         conv, block = self.conv, self.non_local
         u, v = block.affinity.unbind()
         columns = [conv.weight.transpose(0, 1).flatten(1), block.g.weight.T, block.phi.weight.T]
         columns += [(u @ block.theta.weight)[:, None], self.padding]
         constant = (block.affinity * torch.stack([block.theta.bias, block.phi.bias])).sum()
         bias = torch.cat([conv.bias, block.g.bias, constant[None]])
-        return Folded(torch.cat(columns, dim=1), bias, v)
+        return GraphWeights(torch.cat(columns, dim=1), bias, v)

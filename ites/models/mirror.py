@@ -1,4 +1,4 @@
-"""Mirror images: a person's is a person, so a pose and its image must be lifted alike."""
+"""Mirror images of poses: both must be lifted alike, because both show a person."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def mirror_image(points: Tensor, skeleton: Skeleton) -> Tensor:
 
 
 def other_sides(joints: Tensor, skeleton: Skeleton) -> Tensor:
-    """What belongs to joints, (B, J, ...), with left joints and right ones exchanged.
+    """Values of joints, (B, J, ...), with left and right joints exchanged.
 
-    No list of indices is copied to the device for it, so that a CUDA graph may hold it.
+    No list of indices is copied to the device, so that a CUDA graph can hold it.
     """
     of_joint = joints.unbind(1)
     return torch.stack([of_joint[other] for other in skeleton.mirror], dim=1)
@@ -31,7 +31,8 @@ def mean_depth(lift: Callable[[Tensor], Tensor], points: Tensor, skeleton: Skele
 
     Args:
         lift: gives the depths (2B, J, 1) of 2D poses.
-        points, skeleton: what is lifted.
+        points: to be lifted.
+        skeleton: of the points.
     """
     both = lift(torch.cat([points, mirror_image(points, skeleton)]))
     depth, image = both.unflatten(0, (2, -1)).unbind(0)

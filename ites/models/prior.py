@@ -5,16 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ites.models.components import principal_components
 from ites.models.layers import Linear, expect_poses
 from ites.pose.skeleton import HUMAN36M, Skeleton
 
 _LIMIT = 2.0  # of a layer's log scale
 _FLOOR = 1e-4  # least spread of a component, of the largest
-DENSITY_LIMIT = 100.0  # nats: what is less likely is as bad
+DENSITY_LIMIT = 100.0  # nats
 
 
-def limited(density: Tensor) -> Tensor:
-    """Negative log densities that level off towards `DENSITY_LIMIT`, so that none outweighs all."""
+def soft_clamp(density: Tensor) -> Tensor:
+    """`DENSITY_LIMIT * tanh(density / DENSITY_LIMIT)`: no negative log density outweighs the rest.
+
+    The gradient never becomes exactly zero, as that of a hard clamp does.
+    """
     return DENSITY_LIMIT * torch.tanh(density / DENSITY_LIMIT)
 
 
@@ -87,7 +91,7 @@ class Prior(nn.Module):
 
     @torch.no_grad()
     def fit(self, points: Tensor) -> None:
-        """Take the principal components of 2D poses (N, J, 2), network units.
+        """Whiten by the principal components of 2D poses (N, J, 2), network units.
 
         Raises:
             ValueError: there are fewer than two poses, or all are the same.
@@ -95,9 +99,7 @@ class Prior(nn.Module):
         rows = self._relative(points).double()
         if len(rows) < 2:
             raise ValueError(f"Prior.fit: expected at least 2 poses, got {len(rows)}")
-        centre = rows.mean(0)
-        covariance = (rows - centre).T @ (rows - centre) / (len(rows) - 1)
-        variance, axes = torch.linalg.eigh(covariance)  # ascending
+        centre, variance, axes = principal_components(rows)
         variance, axes = variance.flip(0)[: self.components], axes.flip(1)[:, : self.components]
         if not variance[0] > 0:
             raise ValueError("Prior.fit: all poses are the same")

@@ -12,14 +12,14 @@ from ites.models.denoiser import Denoiser
 from ites.models.layers import (
     MOMENTUM,
     BatchNormReLU,
-    Folded,
     GraphLayer,
+    GraphWeights,
     SemGraphConv,
     expect_poses,
     update_running,
 )
 from ites.models.mirror import mean_depth
-from ites.models.prior import limited
+from ites.models.prior import soft_clamp
 from ites.pose import geometry
 from ites.pose.skeleton import HUMAN36M, Skeleton
 
@@ -40,6 +40,9 @@ class StudentLosses(NamedTuple):
         return total if self.prior is None else total + prior_weight * self.prior
 
 
+BlockWeights = tuple[GraphWeights, GraphWeights]
+
+
 class Block(nn.Module):
     """Two graph layers and a skip, without ReLU after the sum."""
 
@@ -48,14 +51,14 @@ class Block(nn.Module):
         self.layer1 = GraphLayer(skeleton, width, backend)
         self.layer2 = GraphLayer(skeleton, width, backend)
 
-    def fold(self) -> tuple[Folded, Folded]:
-        """The weights of both layers; see `GraphLayer.fold`."""
-        return self.layer1.fold(), self.layer2.fold()
+    def join(self) -> BlockWeights:
+        """The weights of both layers; see `GraphLayer.join`."""
+        return self.layer1.join(), self.layer2.join()
 
-    def forward(self, x: Tensor, folded: tuple[Folded, Folded] | None = None) -> Tensor:
+    def forward(self, x: Tensor, weights: BlockWeights | None = None) -> Tensor:
         """(B, J, C) to (B, J, C)."""
-        first, second = folded or self.fold()
-        return self.layer2(self.layer1(x, folded=first), skip=x, folded=second)
+        first, second = weights or self.join()
+        return self.layer2(self.layer1(x, weights=first), skip=x, weights=second)
 
 
 class Student(nn.Module):
@@ -66,15 +69,13 @@ class Student(nn.Module):
         width: C, channels.
         blocks: residual blocks of two graph layers.
         distance: c, the subject's distance from the networks' camera.
-        upright: whether its depths are relative to the root's, turned views leave BatchNorm's
-            running statistics as they are, and what it lifts is denoised before: recipe "upright".
         backend: of the ops; None chooses the fastest.
 
     Source: paper, section "Equivariant Student"; METHOD, "Student".
     """
 
-    kind = "student"
-    denoiser: Denoiser | None
+    kind, recipe, upright = "student", "paper", False
+    view_momentum = MOMENTUM  # of BatchNorm's running statistics in the pass of the views
 
     def __init__(
         self,
@@ -82,13 +83,10 @@ class Student(nn.Module):
         width: int = 128,
         blocks: int = 4,
         distance: float = geometry.DISTANCE,
-        upright: bool = False,
         backend: str | None = None,
     ) -> None:
         super().__init__()
         self.skeleton, self.distance, self.backend = skeleton, distance, backend
-        self.upright = upright
-        self.denoiser = Denoiser(skeleton) if upright else None
         self.input = SemGraphConv(skeleton, 2, width, backend)
         self.input_norm = BatchNormReLU(width, backend=backend)
         self.blocks = nn.ModuleList(Block(skeleton, width, backend) for _ in range(blocks))
@@ -104,42 +102,36 @@ class Student(nn.Module):
             "upright": self.upright,
         }
 
-    def fold(self) -> list[tuple[Folded, Folded]]:
-        """The weights of all blocks; see `GraphLayer.fold`."""
-        return [block.fold() for block in self.blocks]  # type: ignore[operator]
+    def join(self) -> list[BlockWeights]:
+        """The weights of all blocks; see `GraphLayer.join`."""
+        return [block.join() for block in self.blocks]  # type: ignore[operator]
 
     def forward(
         self,
         points: Tensor,
-        folded: list[tuple[Folded, Folded]] | None = None,
+        weights: list[BlockWeights] | None = None,
         momentum: float = MOMENTUM,
     ) -> Tensor:
         """Depths (B, J, 1) of root-relative 2D poses (B, J, 2), network units.
 
         In training this is a pass: it has its own batch statistics and moves the running ones
-        towards them by `momentum`.
-        `folded` is what `fold` gives, where it is at hand.
+        towards them by `momentum`. `weights` are those of `join`, where they are at hand.
         """
         expect_poses(self, points, self.skeleton)
         x = self.input_norm(self.input(points))
-        for block, weights in zip(self.blocks, folded or self.fold(), strict=True):
-            x = block(x, weights)
+        for block, own in zip(self.blocks, weights or self.join(), strict=True):
+            x = block(x, own)
         if self.training:
             update_running(self.norms, momentum)
-        depth = self.output(x)
-        root = self.skeleton.root
-        return depth - depth[:, root : root + 1] if self.upright else depth
+        return self.output(x)
 
     def clean(self, points: Tensor) -> Tensor:
-        """2D poses (B, J, 2) as they are lifted: in recipe "upright" denoised."""
+        """2D poses (B, J, 2) as they are lifted."""
         expect_poses(self, points, self.skeleton)
-        return points if self.denoiser is None else self.denoiser(points)
+        return points
 
     def depth(self, points: Tensor) -> Tensor:
-        """Depths (B, J, 1) of root-relative 2D poses (B, J, 2), which are cleaned here.
-
-        In recipe "upright" they are the mean of the pose's and of its mirror image's.
-        """
+        """Depths (B, J, 1) of root-relative 2D poses (B, J, 2), which are cleaned here."""
         return self._depth_of(self.clean(points))
 
     def pose(self, points: Tensor) -> Tensor:
@@ -151,14 +143,8 @@ class Student(nn.Module):
         return geometry.backproject(points, self._depth_of(points), self.distance)
 
     def _depth_of(self, points: Tensor) -> Tensor:
-        """The depths of 2D poses that are clean."""
-        return mean_depth(self, points, self.skeleton) if self.upright else self(points)
-
-    @torch.no_grad()
-    def take_statistics(self, points: Tensor) -> None:
-        """Make BatchNorm's running statistics those of a sample (B, J, 2)."""
-        self.train()
-        self(points, momentum=1)
+        """The depths of cleaned 2D poses."""
+        return self(points)
 
     def losses(
         self,
@@ -175,14 +161,64 @@ class Student(nn.Module):
             rotations: n rotations a pose; see `ites.ops.rotate_project`.
             prior: gives the negative log density of the rotated views; see `ites.models.Prior`.
         """
-        folded = self.fold()
-        depth = self(points, folded)
+        weights = self.join()
+        depth = self(points, weights)
         pose = geometry.backproject(points, depth, self.distance)
         views, _ = ops.rotate_project(pose, rotations, self.distance, backend=self.backend)
-        again = self(views, folded, momentum=0 if self.upright else MOMENTUM)
+        again = self(views, weights, self.view_momentum)
         equivariance = ops.equivariance_distance(
             pose, views, again, rotations, self.distance, self.backend
         ).mean()
         distillation = (depth - teacher_depth).abs().mean()
-        unlikely = None if prior is None else limited(prior(views)).mean()
+        unlikely = None if prior is None else soft_clamp(prior(views)).mean()
         return StudentLosses(distillation, equivariance, unlikely)
+
+
+class UprightStudent(Student):
+    """The student of recipe "upright".
+
+    Depths are relative to the root. Turned views leave BatchNorm's running statistics as they are.
+    Input is denoised before it is lifted.
+
+    Args: see `Student`.
+    """
+
+    recipe, upright = "upright", True
+    view_momentum = 0.0
+
+    def __init__(
+        self,
+        skeleton: Skeleton = HUMAN36M,
+        width: int = 128,
+        blocks: int = 4,
+        distance: float = geometry.DISTANCE,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__(skeleton, width, blocks, distance, backend)
+        self.denoiser = Denoiser(skeleton)
+
+    def forward(
+        self,
+        points: Tensor,
+        weights: list[BlockWeights] | None = None,
+        momentum: float = MOMENTUM,
+    ) -> Tensor:
+        """Depths (B, J, 1) relative to the root's; see `Student.forward`."""
+        depth = super().forward(points, weights, momentum)
+        root = self.skeleton.root
+        return depth - depth[:, root : root + 1]
+
+    def clean(self, points: Tensor) -> Tensor:
+        """2D poses (B, J, 2) as they are lifted: denoised."""
+        expect_poses(self, points, self.skeleton)
+        return self.denoiser(points)
+
+    def _depth_of(self, points: Tensor) -> Tensor:
+        """The depths of cleaned 2D poses, averaged with those of their mirror images."""
+        return mean_depth(self, points, self.skeleton)
+
+    @torch.no_grad()
+    def take_statistics(self, points: Tensor) -> None:
+        """Make BatchNorm's running statistics those of denoised poses (B, J, 2)."""
+        self.train()
+        self(points, momentum=1)

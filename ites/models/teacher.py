@@ -12,13 +12,13 @@ from ites import ops
 from ites.models.denoiser import Denoiser
 from ites.models.layers import MOMENTUM, BatchNormReLU, Linear, expect_poses, update_running
 from ites.models.mirror import mean_depth, mirror_image
-from ites.models.prior import limited
+from ites.models.prior import soft_clamp
 from ites.pose import geometry
 from ites.pose.skeleton import HUMAN36M, Skeleton
 
 
 class TeacherOutput(NamedTuple):
-    """What the teacher says of B poses; network units, conventions of `ites.pose.geometry`.
+    """The teacher's output for B poses; network units, conventions of `ites.pose.geometry`.
 
     coefficients (B, K); rotation_vector (B, 3), radians; canonical (B, J, 3), the pose in the
     dictionary's frame; camera_pose (B, J, 3), the same in the camera's frame.
@@ -71,7 +71,7 @@ class Block(nn.Module):
         return self.norm3.after(self.linear3, y, skip=x)
 
 
-ELEVATION_LIMIT = 1.0  # radians; no camera is believed to look further from the start's elevation
+ELEVATION_LIMIT = 1.0  # radians that an elevation may differ from the start's
 
 
 def spread_of(elevation: Tensor) -> Tensor:
@@ -89,10 +89,10 @@ def bones_of(skeleton: Skeleton) -> list[list[int]]:
 
 
 def bone_spread(pose: Tensor, bones: Tensor) -> Tensor:
-    """How far the proportions of 3D poses (B, J, 3) are from those of the batch's mean body.
+    """Mean deviation of the proportions of 3D poses (B, J, 3) from the batch's mean body.
 
-    With s the lengths of a pose's bones over their mean, and m the batch's mean of s, both sides
-    alike: `mean |s - m|`. The gradient goes through m too.
+    `mean |s - m|`: s are the lengths of a pose's bones over their mean, m is the mean of s over the
+    batch and over left and right. The gradient goes through m too.
 
     Args:
         pose: (B, J, 3), any unit.
@@ -116,18 +116,12 @@ class Teacher(nn.Module):
         blocks: L, residual blocks.
         atoms: K, dictionary atoms.
         distance: c, the subject's distance from the networks' camera.
-        upright: whether it also says how far the camera looks down, counted from
-            `start_elevation` (), its poses are relative to the root in depth too, and what it lifts
-            is denoised before: recipe "upright".
         backend: of the ops; None chooses the fastest.
 
     Source: paper, section "Invariant Teacher"; METHOD, "Teacher".
     """
 
-    kind = "teacher"
-    bones: Tensor
-    start_elevation: Tensor
-    denoiser: Denoiser | None
+    kind, recipe, upright = "teacher", "paper", False
 
     def __init__(
         self,
@@ -136,7 +130,6 @@ class Teacher(nn.Module):
         blocks: int = 6,
         atoms: int = 12,
         distance: float = geometry.DISTANCE,
-        upright: bool = False,
         backend: str | None = None,
     ) -> None:
         super().__init__()
@@ -147,14 +140,14 @@ class Teacher(nn.Module):
         self.blocks = nn.ModuleList(Block(width, backend) for _ in range(blocks))
         self.coefficients = Linear(width, atoms, backend)
         self.rotation_vector = Linear(width, 3, backend)
-        self.elevation_angle = Linear(width, 1, backend) if upright else None
-        self.register_buffer("start_elevation", torch.zeros(()) if upright else None)
-        self.denoiser = Denoiser(skeleton) if upright else None
+        self.add_modules(width)
         self.dictionary = nn.Parameter(torch.empty(atoms, 3 * joints))
         self.mean_pose = nn.Parameter(torch.empty(3 * joints))
         self.norms = [module for module in self.modules() if isinstance(module, BatchNormReLU)]
-        self.register_buffer("bones", torch.tensor(bones_of(skeleton)), persistent=False)
         self.reset_parameters()
+
+    def add_modules(self, width: int) -> None:
+        """Make what a recipe needs beside the paper's modules; called before weights are drawn."""
 
     def reset_parameters(self) -> None:
         """Draw the initial values of METHOD, "Teacher"."""
@@ -178,11 +171,6 @@ class Teacher(nn.Module):
             "upright": self.upright,
         }
 
-    @property
-    def upright(self) -> bool:
-        """Whether it says the camera's elevation."""
-        return self.elevation_angle is not None
-
     def trunk(self, points: Tensor, momentum: float = MOMENTUM) -> Tensor:
         """Features (B, W) of 2D poses (B, J, 2).
 
@@ -202,25 +190,13 @@ class Teacher(nn.Module):
         return self._lift(self.clean(points))[0]
 
     def depth(self, points: Tensor) -> Tensor:
-        """Camera-frame depths (B, J, 1) of 2D poses (B, J, 2): the student's labels.
-
-        In recipe "upright" they are the mean of the pose's and of its mirror image's.
-        """
+        """Camera-frame depths (B, J, 1) of 2D poses (B, J, 2): the student's labels."""
         return self._depth_of(self.clean(points))
 
-    def elevation(self, points: Tensor) -> Tensor:
-        """How far the camera of each 2D pose (B, J, 2) looks down: (B,), radians.
-
-        It is the mean of the pose's and of its mirror image's.
-        """
-        points = self.clean(points)
-        both = torch.cat([points, mirror_image(points, self.skeleton)])
-        return self._elevation(self.trunk(both)).view(2, -1).mean(0)
-
     def clean(self, points: Tensor) -> Tensor:
-        """2D poses (B, J, 2) as they are lifted: root-relative, in recipe "upright" denoised."""
+        """2D poses (B, J, 2) as they are lifted: relative to the root."""
         expect_poses(self, points, self.skeleton)
-        return self._centre(points) if self.denoiser is None else self.denoiser(points)
+        return self._centre(points)
 
     def pose(self, points: Tensor) -> Tensor:
         """3D poses (B, J, 3) as they are evaluated: the cleaned points at the teacher's depths.
@@ -232,12 +208,8 @@ class Teacher(nn.Module):
         return torch.cat([points * (self.distance + depth), depth], dim=-1)
 
     def _depth_of(self, points: Tensor) -> Tensor:
-        """The depths of 2D poses that are clean."""
-
-        def lift(points: Tensor) -> Tensor:
-            return self._depth(self._lift(points)[0].camera_pose)
-
-        return mean_depth(lift, points, self.skeleton) if self.upright else lift(points)
+        """The depths of cleaned 2D poses."""
+        return self._depth(self._lift(points)[0].camera_pose)
 
     def losses(self, points: Tensor, rotations: ops.Rotations, centre_cycle: bool) -> TeacherLosses:
         """The losses of one step, in two passes through the network.
@@ -260,103 +232,8 @@ class Teacher(nn.Module):
         ).mean()
         return TeacherLosses(error.mean(), cycle)
 
-    def turn_losses(
-        self, points: Tensor, counter: Tensor, samples: int, prior: nn.Module
-    ) -> TurnLosses:
-        """The losses of one step of recipe "upright", in two passes through the network.
-
-        Each pose is turned about the true vertical, seen by another camera of the batch's
-        elevations, projected and lifted again: the lift must be the turned pose, and the view one
-        that people are seen in.
-
-        Args:
-            points: (B, J, 2), a batch of 2D poses, denoised.
-            counter, samples: see `ites.ops.TurnDraw`.
-            prior: gives the negative log density of the views; see `ites.models.Prior`.
-
-        Source: ElePose, CVPR 2022, section 3; METHOD, "Student", losses.
-        """
-        points = self._centre(points)
-        features = self.trunk(points)
-        output, error = self._pose_of(features, points)
-        elevation = self._elevation(features)
-        pose = geometry.backproject(points, self._depth(output.camera_pose), self.distance)
-        turns = ops.TurnDraw(counter, elevation, spread_of(elevation), samples)
-        views, _ = ops.rotate_project(pose, turns, self.distance, backend=self.backend)
-        again, view_error = self._pose_of(self.trunk(views, momentum=0), views.detach())
-        turn = ops.equivariance_distance(
-            pose, views, self._depth(again.camera_pose), turns, self.distance, self.backend
-        ).mean()
-        reprojection, unlikely = error.mean() + view_error.mean(), limited(prior(views)).mean()
-        bones = bone_spread(pose, self.bones)
-        level = (elevation - self.start_elevation).square().mean()
-        return TurnLosses(reprojection, turn, unlikely, bones, level)
-
-    @torch.no_grad()
-    def flip(self, momenta: Callable[[Tensor], Iterable[Tensor]] = lambda _: ()) -> None:
-        """Become the teacher of the opposite depths and elevations, exactly.
-
-        Args:
-            momenta: what an optimiser keeps of a parameter that has the gradient's sign.
-        """
-        assert self.elevation_angle is not None
-        self.start_elevation.neg_()
-        depths = slice(2, None, 3)
-        turned = slice(0, 2)  # a rotation vector is mirrored as an axis of turning
-        for parameter, place in (
-            (self.dictionary, (slice(None), depths)),
-            (self.mean_pose, depths),
-            (self.rotation_vector.weight, turned),
-            (self.rotation_vector.bias, turned),
-            (self.elevation_angle.weight, slice(None)),
-            (self.elevation_angle.bias, slice(None)),
-        ):
-            for tensor in (parameter, *momenta(parameter)):
-                tensor[place].neg_()  # type: ignore[index]
-
-    @torch.no_grad()
-    def flip_helps(self, points: Tensor, prior: nn.Module) -> bool:
-        """Whether turned views of the lifted poses are likelier with all depths opposite.
-
-        Turned about the vertical, a pose and its depth-flipped twin show nearly the same views if
-        the camera is taken to look up instead of down: for all poses at once the two differ by
-        perspective alone, which makes what is near large. That decides.
-
-        Args:
-            points: (B, J, 2), a sample of the training's poses, denoised.
-            prior: see `turn_losses`.
-        """
-        training = self.training
-        self.eval()
-        points = self._centre(points)
-        features = self.trunk(points)
-        depth = self._depth(self._pose_of(features, points)[0].camera_pose)
-        elevation = self._elevation(features)
-        self.train(training)
-        counter = torch.zeros(3, dtype=torch.int64, device=points.device)
-        unlikely = []
-        for sign in (1, -1):
-            pose = geometry.backproject(points, sign * depth, self.distance)
-            turns = ops.TurnDraw(counter, sign * elevation, sign * spread_of(elevation), 4)
-            views, _ = ops.rotate_project(pose, turns, self.distance, backend=self.backend)
-            unlikely.append(limited(prior(views)).mean())
-        return bool(unlikely[1] < unlikely[0])
-
-    @torch.no_grad()
-    def take_statistics(self, points: Tensor) -> None:
-        """Make BatchNorm's running statistics those of a sample (B, J, 2), denoised."""
-        self.train()
-        self.trunk(self._centre(points), momentum=1)
-
-    def _elevation(self, features: Tensor) -> Tensor:
-        assert self.elevation_angle is not None
-        away = ELEVATION_LIMIT * torch.tanh(self.elevation_angle(features).squeeze(-1))
-        return self.start_elevation + away
-
     def _depth(self, camera_pose: Tensor) -> Tensor:
-        depth = camera_pose[..., 2:]
-        root = self.skeleton.root
-        return depth - depth[:, root : root + 1] if self.upright else depth
+        return camera_pose[..., 2:]
 
     def _centre(self, points: Tensor) -> Tensor:
         root = self.skeleton.root
@@ -377,3 +254,139 @@ class Teacher(nn.Module):
             self.backend,
         )
         return TeacherOutput(coefficients, w, canonical, camera_pose), error
+
+
+class UprightTeacher(Teacher):
+    """The teacher of recipe "upright", which also estimates the elevation of the camera.
+
+    Elevations are counted from `start_elevation` (), radians. Depths are relative to the root.
+    Input is denoised before it is lifted.
+
+    Args: see `Teacher`.
+    """
+
+    recipe, upright = "upright", True
+    bones: Tensor
+    start_elevation: Tensor
+
+    def add_modules(self, width: int) -> None:
+        """Make the elevation's head, its start, the denoiser and the table of bones."""
+        self.elevation_angle = Linear(width, 1, self.backend)
+        self.register_buffer("start_elevation", torch.zeros(()))
+        self.denoiser = Denoiser(self.skeleton)
+        bones = torch.tensor(bones_of(self.skeleton))
+        self.register_buffer("bones", bones, persistent=False)
+
+    def elevation(self, points: Tensor) -> Tensor:
+        """How far the camera of each 2D pose (B, J, 2) looks down: (B,), radians.
+
+        The estimates from the pose and from its mirror image are averaged.
+        """
+        points = self.clean(points)
+        both = torch.cat([points, mirror_image(points, self.skeleton)])
+        return self._elevation(self.trunk(both)).view(2, -1).mean(0)
+
+    def clean(self, points: Tensor) -> Tensor:
+        """2D poses (B, J, 2) as they are lifted: denoised and relative to the root."""
+        expect_poses(self, points, self.skeleton)
+        return self.denoiser(points)
+
+    def _depth_of(self, points: Tensor) -> Tensor:
+        """The depths of cleaned 2D poses, averaged with those of their mirror images."""
+        return mean_depth(super()._depth_of, points, self.skeleton)
+
+    def turn_losses(
+        self, points: Tensor, counter: Tensor, samples: int, prior: nn.Module
+    ) -> TurnLosses:
+        """The losses of one step of recipe "upright", in two passes through the network.
+
+        Each lifted pose is turned about the true vertical and projected into a camera whose
+        elevation is drawn from the batch's distribution. The view is lifted again. The losses
+        compare this lift with the turned pose, and ask for views that are likely by the prior.
+
+        Args:
+            points: (B, J, 2), a batch of 2D poses, denoised.
+            counter, samples: see `ites.ops.TurnDraw`.
+            prior: gives the negative log density of the views; see `ites.models.Prior`.
+
+        Source: ElePose, CVPR 2022, section 3; METHOD, "Student", losses.
+        """
+        points = self._centre(points)
+        features = self.trunk(points)
+        output, error = self._pose_of(features, points)
+        elevation = self._elevation(features)
+        pose = geometry.backproject(points, self._depth(output.camera_pose), self.distance)
+        turns = ops.TurnDraw(counter, elevation, spread_of(elevation), samples)
+        views, _ = ops.rotate_project(pose, turns, self.distance, backend=self.backend)
+        again, view_error = self._pose_of(self.trunk(views, momentum=0), views.detach())
+        turn = ops.equivariance_distance(
+            pose, views, self._depth(again.camera_pose), turns, self.distance, self.backend
+        ).mean()
+        reprojection, unlikely = error.mean() + view_error.mean(), soft_clamp(prior(views)).mean()
+        bones = bone_spread(pose, self.bones)
+        level = (elevation - self.start_elevation).square().mean()
+        return TurnLosses(reprojection, turn, unlikely, bones, level)
+
+    @torch.no_grad()
+    def flip(self, momenta: Callable[[Tensor], Iterable[Tensor]] = lambda _: ()) -> None:
+        """Negate all depths and elevations that the teacher predicts, exactly.
+
+        Args:
+            momenta: gives the optimiser's buffers of a parameter that have the gradient's sign.
+        """
+        self.start_elevation.neg_()
+        depths = slice(2, None, 3)
+        turned = slice(0, 2)  # a rotation vector is mirrored as an axis of turning
+        for parameter, place in (
+            (self.dictionary, (slice(None), depths)),
+            (self.mean_pose, depths),
+            (self.rotation_vector.weight, turned),
+            (self.rotation_vector.bias, turned),
+            (self.elevation_angle.weight, slice(None)),
+            (self.elevation_angle.bias, slice(None)),
+        ):
+            for tensor in (parameter, *momenta(parameter)):
+                tensor[place].neg_()  # type: ignore[index]
+
+    @torch.no_grad()
+    def flip_helps(self, points: Tensor, prior: nn.Module) -> bool:
+        """Whether turned views of the lifted poses are likelier with all depths negated.
+
+        Turned about the vertical, a pose and its depth-flipped twin show nearly the same views if
+        the camera looks up instead of down. For all poses together only perspective tells the two
+        apart: near limbs look larger.
+
+        Args:
+            points: (B, J, 2), a sample of the training's poses, denoised.
+            prior: see `turn_losses`.
+        """
+        training = self.training
+        self.eval()
+        points = self._centre(points)
+        features = self.trunk(points)
+        depth = self._depth(self._pose_of(features, points)[0].camera_pose)
+        elevation = self._elevation(features)
+        self.train(training)
+        counter = torch.zeros(3, dtype=torch.int64, device=points.device)
+        unlikely = []
+        for sign in (1, -1):
+            pose = geometry.backproject(points, sign * depth, self.distance)
+            turns = ops.TurnDraw(counter, sign * elevation, sign * spread_of(elevation), 4)
+            views, _ = ops.rotate_project(pose, turns, self.distance, backend=self.backend)
+            unlikely.append(soft_clamp(prior(views)).mean())
+        return bool(unlikely[1] < unlikely[0])
+
+    @torch.no_grad()
+    def take_statistics(self, points: Tensor) -> None:
+        """Make BatchNorm's running statistics those of denoised poses (B, J, 2)."""
+        self.train()
+        self.trunk(self._centre(points), momentum=1)
+
+    def _elevation(self, features: Tensor) -> Tensor:
+        away = ELEVATION_LIMIT * torch.tanh(self.elevation_angle(features).squeeze(-1))
+        return self.start_elevation + away
+
+    def _depth(self, camera_pose: Tensor) -> Tensor:
+        depth = camera_pose[..., 2:]
+        root = self.skeleton.root
+        return depth - depth[:, root : root + 1]

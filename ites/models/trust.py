@@ -1,21 +1,17 @@
-"""How far to trust a lifted pose: what a run of recipe "upright" knows beside it.
+"""How far to trust a lifted pose, for runs of recipe "upright".
 
-Turned about the true vertical, a pose with the right depths is one that people take, from whatever
-side it is seen; one with wrong depths leans and bends as nobody does. So the prior, a density of 2D
-poses, tells how good a lifted pose is, and how sure its depth's sign.
+A pose with the right depths still looks human when it is turned about the true vertical. A pose
+with wrong depths leans and bends as nobody does. The prior, a density of 2D poses, tells the two
+apart. It thus rates a lifted pose, and the sign of its depth.
 
-How sure is learned from 2D alone: poses of the training that the teacher has lifted are turned,
-projected and lifted again. Of these views the depths are known, so it can be counted how often the
-sign is right at which density. They are the teacher's for the student too, which has learned to be
-at one with itself.
+The odds of the sign are learned from 2D alone. Training poses that the teacher has lifted are
+turned, projected and lifted again. The depths of these views are known, so the fit counts how often
+the sign is right at which density. The student's odds use the teacher's views too.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,18 +21,15 @@ from torch import Tensor
 
 from ites import ops
 from ites.data.lifted import DOUBT as DOUBT
-from ites.errors import ItesError
-from ites.models import Prior, Teacher, fold_norms
-from ites.models.teacher import limited, spread_of
+from ites.models.prior import Prior, soft_clamp
+from ites.models.teacher import UprightTeacher, spread_of
 from ites.pose import geometry
 from ites.pose.metrics import pose_errors
-from ites.runs.checkpoint import load_model, load_prior, weights_file
-from ites.system.files import atomic_write
 
 VIEWS = 4
 """From how many sides a pose is seen; 16 tell no more of its error."""
 BATCH = 2048
-"""Poses that are judged at a time."""
+"""Poses per batch."""
 RIDGE = 1e-9
 """Added to the curvature of the fit of the odds, so that it can be solved whatever the poses."""
 CALIBRATION = 4096, 4
@@ -68,33 +61,11 @@ class Trust:
     Args:
         teacher: of recipe "upright": says the camera's elevation.
         prior: says how likely a view is.
-        odds: what the density says of the sign.
+        odds: of the sign, by the density.
     """
 
-    def __init__(self, teacher: Teacher, prior: Prior, odds: Odds) -> None:
+    def __init__(self, teacher: UprightTeacher, prior: Prior, odds: Odds) -> None:
         self.teacher, self.prior, self.odds = teacher.float(), prior.float(), odds
-
-    @classmethod
-    def of(
-        cls, run: str | os.PathLike[str], stage: str, device: torch.device | str = "cpu"
-    ) -> Trust | None:
-        """What a run folder knows of a stage's poses.
-
-        Returns:
-            None where it does not hold all that is needed: a teacher of recipe "upright", the
-            prior, and the odds that its training fitted.
-
-        Raises:
-            ItesError: a file of the folder is damaged.
-        """
-        path, judges = odds_file(run, stage), _judges(run, device)
-        if judges is None or not path.is_file():
-            return None
-        try:
-            odds = Odds(**json.loads(path.read_text(encoding="utf-8")))
-        except (TypeError, ValueError) as error:
-            raise ItesError(f"{path}: expected the odds of a sign ({error})") from None
-        return cls(*judges, odds)
 
     @torch.inference_mode()
     def __call__(
@@ -119,7 +90,7 @@ class Trust:
     def judge(self, points: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
         """The camera's elevation and the log density (B,) of poses: points (B, J, 2) at depths.
 
-        `- mean over k of limited(prior(project(X @ Rx(e) @ Ry(a_k) @ Rx(-e))))` with
+        `- mean over k of soft_clamp(prior(project(X @ Rx(e) @ Ry(a_k) @ Rx(-e))))` with
         `a_k = 2 pi (k + 1/2) / VIEWS`: the camera goes around the person.
         """
         elevation = self.teacher.elevation(points)
@@ -129,12 +100,12 @@ class Trust:
         for k in range(VIEWS):
             azimuth = elevation.new_tensor([0, 2 * torch.pi * (k + 0.5) / VIEWS, 0])
             turned = pose @ (down @ geometry.so3_exp(azimuth) @ down.mT)
-            density -= limited(self.prior(geometry.project(turned, self.teacher.distance)))
+            density -= soft_clamp(self.prior(geometry.project(turned, self.teacher.distance)))
         return elevation, density / VIEWS
 
     @torch.inference_mode()
     def fit(self, lift: Callable[[Tensor], Tensor], points: Tensor, samples: int) -> Odds:
-        """Odds by what is known of turned views: Platt's scaling.
+        """Fit the odds to turned views, whose depths are known, by Platt's scaling.
 
         Args:
             lift: a model's `depth`: points (B, J, 2) to (B, J, 1).
@@ -157,42 +128,6 @@ class Trust:
             again = geometry.backproject(views, depth, self.teacher.distance)
             wrong.append(pose_errors(again, known)["wrong_sign"])
         return _platt(torch.cat(densities), torch.cat(wrong) == 0)
-
-
-def odds_file(run: str | os.PathLike[str], stage: str) -> Path:
-    """Where a run folder holds what the density says of a stage's signs."""
-    return Path(run) / f"{stage}.odds.json"
-
-
-def calibrate(
-    run: str | os.PathLike[str], stage: str, points: Tensor, device: torch.device
-) -> Odds | None:
-    """Fit the odds of a stage's signs to training poses (N, J, 2) and write them into its run.
-
-    Returns:
-        The odds; None, and nothing is written, where the run folder holds no prior and no teacher
-        of recipe "upright".
-    """
-    judges = _judges(run, device)
-    if judges is None:
-        return None
-    model, _ = load_model(run, stage, device)
-    count, samples = CALIBRATION
-    sample = points[:: max(1, len(points) // count)].to(device, torch.float32)
-    odds = Trust(*judges, Odds(0, 0)).fit(fold_norms(model.float()).depth, sample, samples)
-    with atomic_write(odds_file(run, stage)) as temporary:
-        temporary.write_text(json.dumps(odds._asdict()) + "\n", encoding="utf-8")
-    return odds
-
-
-def _judges(
-    run: str | os.PathLike[str], device: torch.device | str
-) -> tuple[Teacher, Prior] | None:
-    if not all(weights_file(run, stage).is_file() for stage in ("prior", "teacher")):
-        return None
-    teacher, _ = load_model(run, "teacher", device)
-    assert isinstance(teacher, Teacher)
-    return (teacher, load_prior(run, device)) if teacher.upright else None
 
 
 def _platt(density: Tensor, right: Tensor) -> Odds:

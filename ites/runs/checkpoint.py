@@ -24,15 +24,22 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ites.errors import ItesError
-from ites.models import Prior, Student, Teacher
+from ites.models import Prior, Student, Teacher, UprightStudent, UprightTeacher
+from ites.models.trust import Odds, Trust
 from ites.pose.skeleton import Skeleton
-from ites.system.files import atomic_write, reading, require_file
+from ites.runs.folder import RunFolder
+from ites.system.files import atomic_write, load_json, reading, require_file
 
 MODELS: dict[str, type[Teacher] | type[Student] | type[Prior]] = {
     "prior": Prior,
     "teacher": Teacher,
     "student": Student,
 }
+UPRIGHT: dict[str, type[Teacher] | type[Student]] = {
+    "teacher": UprightTeacher,
+    "student": UprightStudent,
+}
+"""The models of recipe "upright", whose sizes hold `"upright": true`."""
 MODEL_FORMAT, STATE_FORMAT, VERSION = "ites-model", "ites-training-state", 1
 CHECKSUM = "sha256"
 """The metadata's entry that `_checksum` fills; files of older versions lack it."""
@@ -58,16 +65,6 @@ class Metadata:
     scale: float
     step: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-def weights_file(run: str | os.PathLike[str], stage: str) -> Path:
-    """Where a run folder holds a stage's weights."""
-    return Path(run) / f"{stage}.safetensors"
-
-
-def state_file(run: str | os.PathLike[str], stage: str) -> Path:
-    """Where a run folder holds what a stage's training needs to continue."""
-    return Path(run) / f"{stage}.state.safetensors"
 
 
 def save_model(path: str | os.PathLike[str], model: nn.Module, metadata: Metadata) -> None:
@@ -126,6 +123,47 @@ def load_prior(path: str | os.PathLike[str], device: str | torch.device = "cpu")
     model, _ = _load(path, ("prior",), None)
     assert isinstance(model, Prior)
     return model.to(device).eval()
+
+
+def load_trust(
+    run: str | os.PathLike[str], stage: str, device: torch.device | str = "cpu"
+) -> Trust | None:
+    """The judge of a stage's lifted poses that a run folder holds.
+
+    Returns:
+        None where the folder lacks a teacher of recipe "upright", the prior, or the odds that its
+        training fitted.
+
+    Raises:
+        ItesError: a file of the folder is damaged.
+    """
+    path, judges = RunFolder(run).odds(stage), load_judges(run, device)
+    if judges is None or not path.is_file():
+        return None
+    try:
+        odds = Odds(**load_json(path))
+        odds = Odds(float(odds.bias), float(odds.slope))
+        if not all(math.isfinite(value) for value in odds):
+            raise ValueError(f"{odds}")
+    except (TypeError, ValueError) as error:
+        raise ItesError(f"{path}: expected the odds of a sign, got others ({error})") from None
+    return Trust(*judges, odds)
+
+
+def load_judges(
+    run: str | os.PathLike[str], device: torch.device | str
+) -> tuple[UprightTeacher, Prior] | None:
+    """The teacher of recipe "upright" and the prior of a run folder; None where one is absent."""
+    if not all(RunFolder(run).weights(stage).is_file() for stage in ("prior", "teacher")):
+        return None
+    teacher, _ = load_model(run, "teacher", device)
+    return (teacher, load_prior(run, device)) if isinstance(teacher, UprightTeacher) else None
+
+
+def save_odds(run: str | os.PathLike[str], stage: str, odds: Odds) -> None:
+    """Write the odds of a stage's signs into a run folder."""
+    with atomic_write(RunFolder(run).odds(stage)) as temporary:
+        temporary.write_text(json.dumps(odds._asdict()) + "\n", encoding="utf-8")
 
 
 def _load(
@@ -206,11 +244,20 @@ def build_model(
             raise ItesError(f"{who}: {name}: expected a size that fits its tensors, got {value!r}")
     try:
         with torch.device("meta"):
-            plan = MODELS[kind](skeleton, **sizes, backend=backend)
+            plan = _network(kind, skeleton, sizes, backend)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ItesError(f"{who}: expected the sizes of a {kind}, got {sizes} ({error})") from None
     _check_shapes(who, plan.state_dict(), tensors)
-    return MODELS[kind](skeleton, **sizes, backend=backend)
+    return _network(kind, skeleton, sizes, backend)
+
+
+def _network(
+    kind: str, skeleton: Skeleton, sizes: Mapping[str, Any], backend: str | None
+) -> nn.Module:
+    """A model of the class that the sizes name by "upright"."""
+    upright = kind in UPRIGHT and sizes.get("upright") is True
+    own = {name: size for name, size in sizes.items() if name != "upright" or kind == "prior"}
+    return (UPRIGHT if upright else MODELS)[kind](skeleton, **own, backend=backend)
 
 
 def _check_shapes(who: str, own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
@@ -368,8 +415,8 @@ def _find(path: str | os.PathLike[str], kinds: tuple[str, ...]) -> Path:
     path = Path(path)
     if path.is_dir():
         for candidate in kinds:
-            if weights_file(path, candidate).is_file():
-                return weights_file(path, candidate)
+            if RunFolder(path).weights(candidate).is_file():
+                return RunFolder(path).weights(candidate)
         names = " or ".join(f"{candidate}.safetensors" for candidate in kinds)
         raise ItesError(f"{path}: expected a run folder with {names}; there is none")
     if not path.is_file():

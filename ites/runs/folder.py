@@ -1,8 +1,8 @@
-"""A run folder: where a training starts from, and what it leaves.
+"""A run folder: the settings, weights, logs and marks of a training, and their paths.
 
 | file | what |
 |---|---|
-| `settings.toml` | all settings, a table a stage; `--config` reads it |
+| `settings.toml` | all settings, one table per stage; `--config` reads it |
 | `versions.json` | versions, commit and device of each stage |
 | `<stage>.safetensors` | weights |
 | `<stage>.state.safetensors` | what `--resume` needs |
@@ -20,7 +20,7 @@ import platform
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ import torch
 
 import ites
 from ites.errors import ItesError
-from ites.runs.checkpoint import state_file, weights_file
 from ites.runs.settings import STAGES, Settings, make_settings, read_toml, write_toml
 from ites.system.files import atomic_write
 from ites.system.ranks import Ranks
@@ -42,18 +41,74 @@ def device_name(device: torch.device) -> str:
     return f"{device}, {threads} thread{'s' if threads > 1 else ''}"
 
 
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run folder.
+
+    Args:
+        root: the folder.
+    """
+
+    root: Path
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        object.__setattr__(self, "root", Path(root))
+
+    @property
+    def settings(self) -> Path:
+        """All settings, one table per stage."""
+        return self.root / "settings.toml"
+
+    @property
+    def versions(self) -> Path:
+        """Versions, commit and device of each stage."""
+        return self.root / "versions.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held while a process trains here."""
+        return self.root / ".training.lock"
+
+    def weights(self, stage: str) -> Path:
+        """A stage's weights."""
+        return self.root / f"{stage}.safetensors"
+
+    def state(self, stage: str) -> Path:
+        """What a stage's training needs to continue."""
+        return self.root / f"{stage}.state.safetensors"
+
+    def odds(self, stage: str) -> Path:
+        """Recipe "upright": the odds that the sign of a stage's depth is right."""
+        return self.root / f"{stage}.odds.json"
+
+    def unfinished(self, stage: str) -> Path:
+        """The mark of a training that has begun and has not ended; see `Unfinished`."""
+        return self.root / f"{stage}.unfinished.json"
+
+    def log(self, stage: str) -> Path:
+        """Losses and speed."""
+        return self.root / f"{stage}.log.csv"
+
+    def evaluation_log(self, stage: str) -> Path:
+        """Metrics during the training."""
+        return self.root / f"{stage}.evaluation.csv"
+
+    def tensorboard(self, stage: str) -> Path:
+        """Events for TensorBoard."""
+        return self.root / "tensorboard" / stage
+
+    def has_training(self, stage: str) -> bool:
+        """Whether a stage was trained here, in part or to its end."""
+        return self.weights(stage).exists() or self.state(stage).exists()
+
+
 def refuse_to_overwrite(run: str | os.PathLike[str], stage: str) -> None:
     """Raise ItesError where a run folder holds a training of this stage already."""
-    if weights_file(run, stage).exists() or state_file(run, stage).exists():
+    if RunFolder(run).has_training(stage):
         raise ItesError(
             f"{run}: holds a {stage} already; continue it with --resume {run}, or choose "
             "another folder with --out"
         )
-
-
-def settings_file(run: str | os.PathLike[str]) -> Path:
-    """Where a run folder holds its settings."""
-    return Path(run) / "settings.toml"
 
 
 def resumed_settings(
@@ -64,17 +119,17 @@ def resumed_settings(
     Raises:
         ItesError: this is no run folder with that stage, or an option may not change.
     """
-    if not settings_file(run).is_file() or not has_table(run, stage):
+    if not RunFolder(run).settings.is_file() or not has_table(run, stage):
         raise ItesError(f"{run}: expected the folder of a run with a {stage}; it holds none")
-    before = make_settings(stage, settings_file(run))
-    after = make_settings(stage, settings_file(run), {**options, "out": str(run)})
+    before = make_settings(stage, RunFolder(run).settings)
+    after = make_settings(stage, RunFolder(run).settings, {**options, "out": str(run)})
     refuse_changes(before.to_dict(), after)
     return after
 
 
 def has_table(run: str | os.PathLike[str], stage: str) -> bool:
     """Whether a run folder has settings of this stage."""
-    return bool(read_toml(settings_file(run))[stage])
+    return bool(read_toml(RunFolder(run).settings)[stage])
 
 
 def refuse_changes(before: Mapping[str, Any], after: Settings) -> None:
@@ -91,18 +146,18 @@ def refuse_changes(before: Mapping[str, Any], after: Settings) -> None:
 def write_settings(run: str | os.PathLike[str], settings: Iterable[Settings]) -> None:
     """Write settings into a run folder; those of a stage not given stay as they are."""
     tables = {stage.stage: stage for stage in settings}
-    if settings_file(run).is_file():
+    if RunFolder(run).settings.is_file():
         for stage in STAGES:
             if stage not in tables and has_table(run, stage):
-                tables[stage] = make_settings(stage, settings_file(run))
-    write_toml(settings_file(run), [tables[stage] for stage in STAGES if stage in tables])
+                tables[stage] = make_settings(stage, RunFolder(run).settings)
+    write_toml(RunFolder(run).settings, [tables[stage] for stage in STAGES if stage in tables])
 
 
 def write_versions(
     run: str | os.PathLike[str], stage: str, device: torch.device, processes: int
 ) -> None:
     """Write what a stage runs on into a run folder's `versions.json`."""
-    path = Path(run) / "versions.json"
+    path = RunFolder(run).versions
     versions = json.loads(path.read_text()) if path.is_file() else {}
     versions[stage] = {
         "ites": ites.__version__,
@@ -131,7 +186,7 @@ class Unfinished:
     """
 
     def __init__(self, run: str | os.PathLike[str], stage: str, ranks: Ranks) -> None:
-        self.path, self.ranks = Path(run) / f"{stage}.unfinished.json", ranks
+        self.path, self.ranks = RunFolder(run).unfinished(stage), ranks
         self._begun = False
 
     @contextmanager
@@ -148,13 +203,13 @@ class Unfinished:
     def begin(self) -> None:
         """Set the mark."""
         self._begun = True
-        if self.ranks.main:
+        if self.ranks.is_main:
             self._write("")
 
     def end(self) -> None:
         """Remove the mark."""
         self._begun = False
-        if self.ranks.main:
+        if self.ranks.is_main:
             self.path.unlink(missing_ok=True)
 
     def line(self) -> str | None:

@@ -11,7 +11,7 @@ A TOML file holds settings for both stages at its top and for one stage in a tab
     [student]
     steps = 2000
 
-What is given on the command line wins over the file, a stage's table over the top.
+Options of the command line override the file. A stage's table overrides the top.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Settings:
     )
     epochs: int = _setting(50, "Passes over the data.", least=1, free=True)
     steps: int = _setting(0, "Stop after this many steps; 0: after the epochs.", least=0, free=True)
-    batch: int = _setting(128, "Poses a step.", least=2, shared=True)
+    batch: int = _setting(128, "Poses per step.", least=2, shared=True)
     learning_rate: float = _setting(1e-3, "Learning rate at the start.", least=0)
     halve_every: int = _setting(15, "Halve the learning rate every N epochs; 0: never.", least=0)
     decay: str = _setting(
@@ -185,6 +185,11 @@ class Settings:
     def names(cls) -> tuple[str, ...]:
         """The names of all settings, in order."""
         return tuple(item.name for item in fields(cls))
+
+    @property
+    def chosen_backend(self) -> str | None:
+        """The backend of the ops; None for the fastest."""
+        return None if self.backend == "auto" else self.backend
 
     def to_dict(self) -> dict[str, int | float | str]:
         """Settings by name."""
@@ -289,7 +294,7 @@ class PriorSettings(Settings):
     steps: int = _setting(
         1500, "Stop after this many steps; 0: after the epochs.", least=0, free=True
     )
-    batch: int = _setting(512, "Poses a step.", least=2, shared=True)
+    batch: int = _setting(512, "Poses per step.", least=2, shared=True)
     decay: str = _setting("cosine", "As of the other stages.", choices=("halve", "cosine"))
     optimiser: str = _setting("adam", "sgd or adam.", choices=("sgd", "adam"))
     weight_decay: float = _setting(0.0, "Weight decay, on every parameter.", least=0)
@@ -384,7 +389,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
 
 
 def write_toml(path: str | os.PathLike[str], settings: Iterable[Settings]) -> None:
-    """Write settings, a table a stage, as `make_settings` reads them."""
+    """Write settings, one table per stage, as `make_settings` reads them."""
     lines = []
     for stage in settings:
         lines.append(f"[{stage.stage}]")
@@ -482,10 +487,11 @@ def parse_setting(stage: str, name: str, text: str) -> int | float | str:
     """
     _known(name, STAGES[stage].names(), f"[{stage}]")
     item = next(item for item in fields(STAGES[stage]) if item.name == name)
+    kind: Any = type(item.default)
     value: Any = text
-    if not isinstance(item.default, str):
+    if kind is not str:
         with contextlib.suppress(ValueError):
-            value = type(item.default)(text)
+            value = kind(text)
     return _checked(item, value)
 
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from ites.data.lifted import read_clips
 from ites.errors import ItesError
-from ites.runs.checkpoint import weights_file
-from ites.runs.folder import settings_file
+from ites.runs.folder import RunFolder
 from ites.runs.settings import STAGES, read_toml
 from ites.show.page import line_graph, page, plotly_script
 from ites.show.scene import choose
@@ -54,7 +53,7 @@ def write_report(
         ItesError: the folder holds no run.
     """
     run = Path(run)
-    stages = [stage for stage in STAGES if weights_file(run, stage).is_file()]
+    stages = [stage for stage in STAGES if RunFolder(run).weights(stage).is_file()]
     if not {"teacher", "student"} & set(stages):
         raise ItesError(f"{run}: expected a run folder with a teacher or a student; it holds none")
     if lifted is None and (run / "lifted.npz").is_file():
@@ -187,7 +186,7 @@ def _losses(run: Path, logs: Mapping[str, Table]) -> str:
 
 
 def _settings(run: Path, stages: Sequence[str]) -> str:
-    tables = read_toml(settings_file(run))
+    tables = read_toml(RunFolder(run).settings)
     names = dict.fromkeys(name for stage in stages for name in tables[stage])
     rows = ([name, *(_short(tables[stage].get(name, "")) for stage in stages)] for name in names)
     return _folded("every setting", _table(("", *stages), rows))

@@ -1,7 +1,7 @@
-"""Several processes at one piece of work, as `torchrun` starts them: who is who, who does what.
+"""Processes that work together, as `torchrun` starts them.
 
 `torchrun --nproc-per-node 2 -m ites train ...` starts two processes, which are rank 0 and
-rank 1 of 2; without it there is one, rank 0 of 1. Rank 0 alone writes files and tells.
+rank 1 of 2; without it there is one, rank 0 of 1. Only rank 0 writes files and prints.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Ranks:
 
     Args:
         rank: this one, from 0.
-        count: of them all.
+        count: of all processes.
         local: this one among those of its machine, which is its GPU's number.
     """
 
@@ -45,12 +45,12 @@ class Ranks:
         return cls(rank, count, local)
 
     @property
-    def main(self) -> bool:
-        """Whether this is rank 0, which writes and tells."""
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which writes and prints."""
         return self.rank == 0
 
     @property
-    def several(self) -> bool:
+    def distributed(self) -> bool:
         """Whether there are other processes."""
         return self.count > 1
 
@@ -60,11 +60,15 @@ class Ranks:
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether the flag is up on any rank; waits for them all."""
-        if not self.several:
+        if not self.distributed:
             return flag
         flags = torch.tensor([flag], dtype=torch.int32, device=device)
         dist.all_reduce(flags, dist.ReduceOp.MAX)
         return bool(flags.item())
+
+    def barrier(self, device: torch.device) -> None:
+        """Wait for all ranks."""
+        self.any(False, device)
 
     @contextmanager
     def joined(self, device: torch.device) -> Iterator[None]:
@@ -73,7 +77,7 @@ class Ranks:
         Raises:
             ItesError: another rank died or was stopped within the block.
         """
-        if not self.several:
+        if not self.distributed:
             yield
             return
         try:
@@ -91,9 +95,12 @@ class Ranks:
                 f"start all of them again with --resume ({str(error).splitlines()[0]})"
             ) from None
 
-    def part(self) -> None:
-        """Leave the other ranks, after the work of all: who is left alone may die of it."""
-        if self.several and dist.is_initialized():
+    def leave(self) -> None:
+        """Wait for all ranks, then destroy the process group.
+
+        A rank that leaves early makes the others fail.
+        """
+        if self.distributed and dist.is_initialized():
             dist.barrier()
             dist.destroy_process_group()
 
@@ -106,7 +113,7 @@ def pick_device(name: str, ranks: Ranks) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if ranks.several and name.startswith("cuda"):
+    if ranks.distributed and name.startswith("cuda"):
         name = f"cuda:{ranks.local}"
     try:
         device = torch.device(name)

@@ -1,4 +1,5 @@
-"""Training: one engine, two stages.
+"""Training: `engine` trains a stage, `loop` is the loop, `stages` says what is learned.
 
-`stages` says what is learned, `engine` how, `run` where it is kept, `log` how it is told.
+`dataset` reads the poses, `feed` and `step` bring them to the optimiser, `schedule` says what is
+due, `watch` checks the numbers, `log` shows them.
 """

@@ -1,12 +1,26 @@
-"""What a training set must be, before anything is learned from it."""
+"""The training set: the poses of a split, what they must be, and what each stage learns from."""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ites.data.store import PoseStore
 from ites.errors import ItesError
-from ites.runs.settings import Settings
+from ites.models import Denoiser, Prior, Teacher, UprightTeacher
+from ites.models.mirror import mirror_image, other_sides
+from ites.pose.skeleton import Skeleton
+from ites.runs.checkpoint import load_model, load_prior
+from ites.runs.folder import RunFolder
+from ites.runs.settings import Settings, StudentSettings, TeacherSettings
+from ites.train.clips import clip_lengths
+from ites.train.feed import device_budget
 
 LEAST_POSES = {"paper": 2, "upright": 30}
 """Different poses that a recipe needs; "upright" learns a density of them."""
@@ -19,6 +33,41 @@ FLAT = 1e-3
 size, below which two poses are the same."""
 WILD = 1e3
 """A pose that is larger than the median one by this factor has a joint far outside the image."""
+
+
+class TrainingSet(NamedTuple):
+    """The poses of a split, ready to be learned from.
+
+    array: (N, J, 2) float32, the networks' input, root-relative. points: the same in the training's
+    dtype, on its device, or in main memory where they do not fit. scale: see
+    `ites.runs.checkpoint.Metadata`. clips: frames of each clip, N in all. stream: whether the data
+    come in chunks from main memory.
+    """
+
+    array: NDArray[np.float32]
+    points: Tensor
+    scale: float
+    skeleton: Skeleton
+    clips: list[int]
+    stream: bool
+
+
+def read_training_set(store: PoseStore, settings: Settings, device: torch.device) -> TrainingSet:
+    """The split that the settings name.
+
+    Raises:
+        ItesError: there is no such split, or nothing can be learned from it; see `check_poses`.
+    """
+    array, scale = store.points(settings.split, missing=settings.missing)
+    check_poses(array, settings)
+    clips = clip_lengths(store, settings.split, settings.missing)
+    points = torch.as_tensor(array).to(
+        torch.float64 if settings.precision == "float64" else torch.float32
+    )
+    needed = points.nbytes * (1.5 if settings.stage == "student" else 1.0)  # depths beside it
+    stream = needed > device_budget(settings.device_memory, device)
+    points = points if stream else points.to(device)
+    return TrainingSet(array, points, scale, store.skeleton, clips, stream)
 
 
 def check_poses(points: NDArray[np.float32], settings: Settings) -> None:
@@ -89,3 +138,91 @@ def _different(rows: NDArray[np.float64], distance: float, enough: int) -> int:
         found += 1
         rows = rows[np.square(rows - rows[0]).sum(1) > distance**2]
     return found
+
+
+def with_mirror_images(points: Tensor, skeleton: Skeleton) -> Tensor:
+    """2D poses (N, J, 2), then the mirror image of each: (2N, J, 2)."""
+    return torch.cat([points, mirror_image(points, skeleton)])
+
+
+def denoised(points: Tensor, denoiser: Denoiser) -> Tensor:
+    """2D poses (B, J, 2) without the noise that a denoiser, fitted here, finds in them."""
+    denoiser.to(points)
+    denoiser.fit(points)
+    return torch.cat([denoiser(part) for part in points.split(8192)])
+
+
+def load_teacher(settings: StudentSettings, skeleton: Skeleton, device: torch.device) -> Teacher:
+    """The trained teacher that a student learns from, in evaluation mode.
+
+    Raises:
+        ItesError: there is none, or it is of another skeleton or recipe.
+    """
+    path = Path(settings.teacher or RunFolder(settings.out).weights("teacher"))
+    if not path.exists():
+        raise ItesError(f"{path}: expected a trained teacher; name another by --teacher RUN")
+    teacher, metadata = load_model(path, "teacher", device, settings.chosen_backend)
+    _expect_skeleton(path, "teacher", metadata.skeleton, skeleton, settings)
+    assert isinstance(teacher, Teacher)
+    if teacher.recipe != settings.recipe:
+        raise ItesError(
+            f"{path}: expected a teacher of recipe {settings.recipe!r}, got the other's"
+        )
+    return teacher
+
+
+def load_own_prior(settings: TeacherSettings | StudentSettings, skeleton: Skeleton) -> Prior:
+    """The trained prior that recipe "upright" needs, constant.
+
+    Raises:
+        ItesError: there is none, or it is of another skeleton.
+    """
+    path = Path(settings.prior or RunFolder(settings.out).weights("prior"))
+    if not path.exists():
+        raise ItesError(f"{path}: expected a trained prior; name another by --prior RUN")
+    prior = load_prior(path)
+    _expect_skeleton(path, "prior", prior.skeleton, skeleton, settings)
+    return prior.requires_grad_(False)
+
+
+def _expect_skeleton(
+    path: Path, what: str, got: Skeleton, expected: Skeleton, settings: Settings
+) -> None:
+    if got != expected:
+        raise ItesError(
+            f"{path}: the {what}'s skeleton {got.name!r} differs from {expected.name!r}, that of "
+            f"{settings.data}"
+        )
+
+
+@torch.no_grad()
+def teacher_labels(
+    settings: StudentSettings, skeleton: Skeleton, points: Tensor, device: torch.device
+) -> tuple[Tensor, ...]:
+    """The trained teacher's labels of poses (N, J, 2), beside `points`: depths (N, J, 1).
+
+    They are computed on `device`, in evaluation mode.
+    """
+    teacher = load_teacher(settings, skeleton, device).to(points.dtype)
+    return (_in_parts(teacher.depth, points, device),)
+
+
+@torch.no_grad()
+def upright_teacher_labels(
+    settings: StudentSettings, skeleton: Skeleton, points: Tensor, device: torch.device
+) -> tuple[Tensor, ...]:
+    """Labels of a teacher of recipe "upright": depths (N, J, 1) and the camera's elevations (N,).
+
+    Args: see `teacher_labels`; the second half of the points are the mirror images of the first.
+    """
+    teacher = load_teacher(settings, skeleton, device).to(points.dtype)
+    assert isinstance(teacher, UprightTeacher)
+    asked = points[: len(points) // 2]
+    depth = _in_parts(teacher.depth, asked, device)
+    elevation = _in_parts(teacher.elevation, asked, device)
+    return torch.cat([depth, other_sides(depth, skeleton)]), elevation.repeat(2)
+
+
+def _in_parts(predict: Callable[[Tensor], Tensor], points: Tensor, device: torch.device) -> Tensor:
+    parts = points.split(8192)
+    return torch.cat([predict(part.to(device)).to(points.device) for part in parts])

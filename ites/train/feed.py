@@ -36,7 +36,7 @@ class Feed:
 
     Args:
         data: tensors (N, ...), on the training's device, or in main memory.
-        place: int64 (1,) on the training's device: the next batch's number in the chunk.
+        batch_index: int64 (1,) on the training's device: the next batch's number in the chunk.
         seed: of the order.
         batch: poses of a batch, all ranks' together.
         batches: of an epoch; the last one may be short.
@@ -48,7 +48,7 @@ class Feed:
     def __init__(
         self,
         data: tuple[Tensor, ...],
-        place: Tensor,
+        batch_index: Tensor,
         *,
         seed: int,
         batch: int,
@@ -57,7 +57,7 @@ class Feed:
         stream: bool = False,
         limit: float = CHUNK,
     ) -> None:
-        self.data, self.place, self.seed, self.ranks = data, place, seed, ranks
+        self.data, self.batch_index, self.seed, self.ranks = data, batch_index, seed, ranks
         self.poses, self.size, self.batches = len(data[0]), batch, batches
         self.whole = min(self.poses // batch, batches)  # batches that are not short
         self.width = -(-batch // ranks.count)  # most poses of a share
@@ -65,7 +65,7 @@ class Feed:
         self.slots = max(1, min(int(limit) // (self.width * pose_bytes), batches))
         shapes = [(self.slots, self.width, *tensor.shape[1:]) for tensor in data]
         self.chunk = tuple(
-            tensor.new_empty(shape, device=place.device)
+            tensor.new_empty(shape, device=batch_index.device)
             for tensor, shape in zip(data, shapes, strict=True)
         )
         self._loaded = (-1, -1)  # epoch, chunk
@@ -73,7 +73,7 @@ class Feed:
         self._gathered = self.chunk
         self._thread: ThreadPoolExecutor | None = None
         if stream:
-            cuda = place.device.type == "cuda"
+            cuda = batch_index.device.type == "cuda"
             self._gathered = tuple(
                 torch.empty_like(chunk, device="cpu", pin_memory=cuda) for chunk in self.chunk
             )
@@ -91,7 +91,7 @@ class Feed:
         else:
             self._receive(self._thread, epoch, number)
         self._loaded = (epoch, number)
-        self.place.fill_(place)
+        self.batch_index.fill_(place)
 
     def ahead(self, index: int) -> int:
         """Batches from `index` on that the chunk holds and that are of one size."""
@@ -99,8 +99,8 @@ class Feed:
         return min(end, self.whole) - index if index < self.whole else 1
 
     def batch(self, poses: int) -> tuple[Tensor, ...]:
-        """The batch at `place`, (poses, ...) of each tensor of the data; reads the device alone."""
-        return tuple(chunk.index_select(0, self.place)[0, :poses] for chunk in self.chunk)
+        """The batch at `batch_index`: (poses, ...) of each tensor; reads the device alone."""
+        return tuple(chunk.index_select(0, self.batch_index)[0, :poses] for chunk in self.chunk)
 
     def _receive(self, thread: ThreadPoolExecutor, epoch: int, number: int) -> None:
         """Copy the chunk that the thread gathered to the device; have it gather the next one."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
-import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +22,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ites.runs.folder import RunFolder
+from ites.runs.settings import Settings
 from ites.system.console import duration, say
 from ites.system.files import atomic_write
 
@@ -31,7 +31,7 @@ Row = Mapping[str, int | float]
 
 
 class Table:
-    """A CSV file that grows by a row at a time; a context manager.
+    """A CSV file that grows row by row.
 
     Args:
         path: the file; rows of it with `step` up to `keep` stay, the others go.
@@ -66,46 +66,6 @@ def _is_kept(row: Mapping[str, str | None], keep: int) -> bool:
     return None not in row.values() and int(row["step"] or keep + 1) <= keep
 
 
-class Stopwatch:
-    """Counts the seconds of the blocks in which it runs.
-
-    Attributes:
-        seconds: so far, those of the block that goes on included; may be set.
-    """
-
-    def __init__(self) -> None:
-        self._counted, self._since = 0.0, math.nan  # nan: it stands
-
-    @property
-    def seconds(self) -> float:
-        going = 0.0 if math.isnan(self._since) else time.perf_counter() - self._since
-        return self._counted + going
-
-    @seconds.setter
-    def seconds(self, value: float) -> None:
-        self._counted = value
-        if not math.isnan(self._since):
-            self._since = time.perf_counter()
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Count the block."""
-        self._since = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._counted, self._since = self.seconds, math.nan
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Do not count the block, which is within one that is counted."""
-        self._counted, self._since = self.seconds, math.nan
-        try:
-            yield
-        finally:
-            self._since = time.perf_counter()
-
-
 class Log:
     """The log of one stage of a run; a context manager.
 
@@ -113,31 +73,32 @@ class Log:
     events where that package is installed; shows a progress bar on a terminal, lines elsewhere.
 
     Args:
-        run: the run folder.
-        stage: "teacher" or "student".
-        columns: of the log's table.
-        steps: how many the training has in all.
-        step: how many are done.
-        kept: rows of the log from an earlier part of this training stay up to this step.
-        console: where to tell.
+        folder: of the run.
+        settings: of the stage.
+        losses: names of the columns that hold them.
+        steps: of the whole training.
+        step: done so far; later rows of an earlier part of this training are dropped.
+        console: where lines are printed.
     """
 
     def __init__(
         self,
-        run: Path,
-        stage: str,
-        columns: Sequence[str],
+        folder: RunFolder,
+        settings: Settings,
+        losses: Sequence[str],
         *,
         steps: int,
         step: int,
-        kept: int,
         console: Console,
     ) -> None:
-        self._run, self._stage, self._steps, self._step = run, stage, steps, step
+        stage = settings.stage
+        columns = ["step", "epoch", *losses, "learning_rate", "poses_per_second", "seconds"]
+        kept = step - step % settings.log_every  # rows of an earlier part of this training
+        self._folder, self._stage, self._steps, self._step = folder, stage, steps, step
         self._before, self._console = step, console
-        self._table = Table(run / f"{stage}.log.csv", columns, kept)
+        self._table = Table(folder.log(stage), columns, kept)
         self._evaluations: Table | None = None
-        self._board = _tensorboard(run / "tensorboard" / stage, kept, console)
+        self._board = _tensorboard(folder.tensorboard(stage), kept, console)
         self._shown = time.monotonic()
         self._progress = Progress(
             TextColumn(f"[bold]{stage}"),
@@ -192,7 +153,7 @@ class Log:
     def evaluation(self, step: int, metrics: Row) -> None:
         """Record the metrics of an evaluation after `step` steps."""
         if self._evaluations is None:
-            path = self._run / f"{self._stage}.evaluation.csv"
+            path = self._folder.evaluation_log(self._stage)
             self._evaluations = Table(path, ["step", *metrics], self._before)
         self._evaluations.add({"step": step, **metrics})
         self._scalars("evaluation", metrics, step)

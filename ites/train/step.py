@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,8 +15,11 @@ from torch.nn.parallel import DistributedDataParallel
 from ites.errors import ItesError
 from ites.models.layers import BatchNormReLU
 from ites.ops import RotationDraw
+from ites.runs.settings import Settings
+from ites.system.graphs import launch_on, record
 from ites.system.ranks import Ranks
 from ites.train.feed import Feed
+from ites.train.schedule import StepShape
 from ites.train.stages import Stage
 
 # Running statistics need no copying: they are the same on all ranks, or rank 0's count.
@@ -26,25 +29,18 @@ _SYNC_BUFFERS = (
 )
 
 
-class Kind(NamedTuple):
-    """What the host must say of a step; steps of one kind differ in what the device holds alone."""
-
-    size: int  # poses of the batch, all ranks' together
-    early: bool  # see `TeacherStage.early_steps`
-
-
 class Clock:
-    """Where a training stands, on its device: a step reads it there and advances it there.
+    """The position of a training, on its device, where a step reads and advances it.
 
     Attributes:
         counter: int64 (3,) of the rotations: seed, step, this rank's first pose in the batch.
-        place: int64 (1,): the batch's number in the chunk of the feed.
+        batch_index: int64 (1,): the batch's number in the chunk of the feed.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self._hands = torch.tensor([seed, 0, 0, 0], device=device)
         self._tick = torch.tensor([0, 1, 0, 1], device=device)
-        self.counter, self.place = self._hands[:3], self._hands[3:]
+        self.counter, self.batch_index = self._hands[:3], self._hands[3:]
         self.step, self.first_pose = self._hands[1:2], self._hands[2:3]
 
     def advance(self) -> None:
@@ -53,11 +49,11 @@ class Clock:
 
 
 class Step:
-    """Gather, draw, losses, backward pass, optimiser, counters: a function of the device's state.
+    """One step: gather, draw, losses, backward pass, optimiser, counters.
 
     Args:
         stage: model and losses.
-        feed: of batches, at the clock's place.
+        feed: of batches, at the clock's batch index.
         optimiser: of the model.
         clock: of the training.
         recent: (steps, losses): row `step % steps` is given the mean losses of the global batch.
@@ -81,25 +77,25 @@ class Step:
         self.half = settings.precision == "bf16"
         self.clip, self.weights = settings.clip, list(stage.model.parameters())
         self.losses: nn.Module = stage
-        if ranks.several:
+        if ranks.distributed:
             for module in stage.modules():
                 if isinstance(module, BatchNormReLU):
                     module.synchronised = settings.batch_statistics == "global"
             options: dict[str, Any] = {"gradient_as_bucket_view": True, _SYNC_BUFFERS: False}
             self.losses = DistributedDataParallel(stage, **options)
 
-    def __call__(self, kind: Kind) -> None:
+    def __call__(self, shape: StepShape) -> None:
         """Take a step."""
-        share = self.ranks.share(kind.size)
+        share = self.ranks.share(shape.size)
         poses = share.stop - share.start
-        if self.ranks.several:
+        if self.ranks.distributed:
             self.clock.first_pose.fill_(share.start)
         batch = self.feed.batch(poses)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            losses = self.losses(batch, self.rotations, kind.early)
+            losses = self.losses(batch, self.rotations, shape.early)
         total, means = losses[0], torch.stack(losses).detach()
-        if self.ranks.several:
-            part = poses / kind.size
+        if self.ranks.distributed:
+            part = poses / shape.size
             total = total * (part * self.ranks.count)  # the ranks' gradients are averaged
             means = means * part if poses else torch.zeros_like(means)
             dist.all_reduce(means)
@@ -112,66 +108,85 @@ class Step:
         self.clock.advance()
 
 
-Steps = Callable[[Kind, int], int]
-"""Take steps of a kind, as many as allowed at most; returns how many."""
+Steps = Callable[[StepShape, int], int]
+"""Takes steps of a shape, at most as many as allowed; returns how many."""
 
 
 def one_by_one(step: Step) -> Steps:
     """Steps that the host launches."""
 
-    def take(kind: Kind, most: int) -> int:
-        step(kind)
+    def take(shape: StepShape, most: int) -> int:
+        step(shape)
         return 1
 
     return take
 
 
+def steps_for(step: Step, settings: Settings, say: Callable[[str], None]) -> Steps:
+    """How steps are taken: as CUDA graphs where that is wanted and possible, else one by one.
+
+    Args:
+        step: to take.
+        settings: `capture` and `capture_steps`.
+        say: prints why steps are not captured.
+
+    Raises:
+        ItesError: they must be captured and cannot be.
+    """
+    wanted, ranks = settings.capture, step.ranks
+    possible = step.device.type == "cuda" and not ranks.distributed
+    if wanted == "on" and not possible:
+        raise ItesError(
+            "capture: expected a GPU and a single process for steps as CUDA graphs, got "
+            f"{step.device} and {ranks.count}; leave --capture out"
+        )
+    if not possible or wanted == "off":
+        return one_by_one(step)
+    return Captured(step, settings.capture_steps, say if wanted == "auto" else None)
+
+
 class Captured:
-    """Steps as CUDA graphs: the first of each kind are launched as they are, the others replayed.
+    """Steps as CUDA graphs: the first of each shape are launched as they are, the others replayed.
 
     Args:
         step: what to record.
         block: steps of a graph, where that many are allowed.
-        tell: where steps that cannot be recorded are launched instead, told to this; None: an
-            error.
+        tell: prints why steps are launched one by one, where they cannot be recorded; None: raise
+            an error instead.
 
     Raises:
         ItesError: steps cannot be recorded.
     """
 
-    WARM_UP = 3  # steps of a kind before it is recorded: libraries load, buffers are made
+    WARM_UP = 3  # steps of a shape before it is recorded: libraries load, buffers are made
 
     def __init__(self, step: Step, block: int, tell: Callable[[str], None] | None = None) -> None:
         self.step, self.block, self.tell = step, block, tell
         self._refused = False
-        self._launched: Counter[Kind] = Counter()
-        self._graphs: dict[tuple[Kind, int], torch.cuda.CUDAGraph] = {}
+        self._launched: Counter[StepShape] = Counter()
+        self._graphs: dict[tuple[StepShape, int], torch.cuda.CUDAGraph] = {}
         self._pool = torch.cuda.graph_pool_handle()
         self._side = torch.cuda.Stream(step.device)
 
-    def __call__(self, kind: Kind, most: int) -> int:
+    def __call__(self, shape: StepShape, most: int) -> int:
         """Take one step, or a block of them where `most` allows it; returns how many."""
-        if self._refused or self._launched[kind] < self.WARM_UP:
-            self._launched[kind] += 1
-            self._launch(kind)
+        if self._refused or self._launched[shape] < self.WARM_UP:
+            self._launched[shape] += 1
+            self._launch(shape)
             return 1
         count = self.block if most >= self.block else 1
-        if (kind, count) not in self._graphs:
+        if (shape, count) not in self._graphs:
             try:
-                self._graphs[kind, count] = self._record(kind, count)
+                self._graphs[shape, count] = self._record(shape, count)
             except RuntimeError as error:
                 self._refuse(str(error).splitlines()[0])
-                return self(kind, most)
-        self._graphs[kind, count].replay()
+                return self(shape, most)
+        self._graphs[shape, count].replay()
         return count
 
-    def _launch(self, kind: Kind) -> None:
+    def _launch(self, shape: StepShape) -> None:
         """A step on a stream other than the default one, as what is recorded after it will be."""
-        main = torch.cuda.current_stream(self.step.device)
-        self._side.wait_stream(main)
-        with torch.cuda.stream(self._side):
-            self.step(kind)
-        main.wait_stream(self._side)
+        launch_on(self._side, self.step.device, lambda: self.step(shape))
 
     def _refuse(self, reason: str) -> None:
         if self.tell is None:
@@ -180,17 +195,18 @@ class Captured:
         self.step.optimiser.zero_grad()
         self.tell(f"steps are launched one by one: no CUDA graph could be recorded ({reason})")
 
-    def _record(self, kind: Kind, count: int) -> torch.cuda.CUDAGraph:
+    def _record(self, shape: StepShape, count: int) -> torch.cuda.CUDAGraph:
         """A graph of some steps; recording takes none. What it allocates, the graphs share."""
-        graph = torch.cuda.CUDAGraph()
         groups = self.step.optimiser.param_groups
+
+        def steps() -> None:
+            for _ in range(count):
+                self.step(shape)
+
         for group in groups:
             group["capturable"] = True  # Adam wants to be told; its fused kernel always is
         try:
-            # Other threads may go on: the feed's waits for a copy.
-            with torch.cuda.graph(graph, self._pool, self._side, capture_error_mode="thread_local"):
-                for _ in range(count):
-                    self.step(kind)
+            graph, _ = record(steps, pool=self._pool, stream=self._side)
         finally:
             for group in groups:
                 group["capturable"] = False  # or it warns of every step that is launched

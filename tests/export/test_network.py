@@ -6,7 +6,7 @@ import torch
 
 from ites.errors import ItesError
 from ites.export.network import BODY_SIZE, export_model
-from ites.models import Student, Teacher
+from ites.models import Student, UprightTeacher
 from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import Metadata, save_model
 
@@ -15,16 +15,15 @@ from ites.runs.checkpoint import Metadata, save_model
 def checkpoint(request, tmp_path_factory):
     """A model with weights drawn at random, the file that holds it, and its scale."""
     torch.manual_seed(1)
-    upright, kind = request.param.startswith("upright"), request.param.split()[-1]
     model = (
-        Teacher(width=32, blocks=1, upright=upright)
-        if kind == "teacher"
-        else Student(width=16, blocks=1, upright=upright)
+        UprightTeacher(width=32, blocks=1)
+        if request.param == "upright teacher"
+        else Student(width=16, blocks=1)
     )
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    path = tmp_path_factory.mktemp("model") / f"{kind}.safetensors"
-    save_model(path, model, Metadata(kind, HUMAN36M, scale=0.8))
+    path = tmp_path_factory.mktemp("model") / f"{model.kind}.safetensors"
+    save_model(path, model, Metadata(model.kind, HUMAN36M, scale=0.8))
     return path, model.eval(), 0.8
 
 
