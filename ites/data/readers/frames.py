@@ -107,8 +107,9 @@ def _places(ids: list[int | float | str]) -> dict[int | float | str, tuple[str, 
         counter = max(range(len(columns)), key=lambda c: (varied[c], c))
         for key, digits in members:
             pieces = ["" if c == counter else d for c, d in enumerate(digits)]
-            texts = pattern.split("0")
-            video = "".join(a + b for a, b in zip(texts, [*pieces, ""], strict=True)).strip("/_-. ")
+            between = pattern.split("0")
+            joined = "".join(a + b for a, b in zip(between, [*pieces, ""], strict=True))
+            video = joined.strip("/_-. ")
             places[key] = (video, int(digits[counter][:40]))
     if len(set(places.values())) < len(places):  # "1.jpg" and "01.jpg"
         places = {key: (f"{video}/{key}", number) for key, (video, number) in places.items()}
