@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -39,15 +40,13 @@ prepare_app = typer.Typer(
 app.command()(train.demo)
 app.add_typer(prepare_app, name="prepare")
 app.add_typer(train.app, name="train")
-for command in (
+PREPARE: tuple[Callable[..., None], ...] = (
     prepare.cmu,
     prepare.synthetic,
     prepare.h36m,
     prepare.keypoints,
-):
-    prepare_app.command()(command)
-prepare_app.command("3dhp")(prepare.mpi_inf_3dhp)
-for command in (
+)
+COMMANDS: tuple[Callable[..., None], ...] = (
     inspect.inspect,
     results.evaluate,
     lift.lift,
@@ -57,7 +56,11 @@ for command in (
     results.convert,
     results.conformance,
     doctor.doctor,
-):
+)
+for command in PREPARE:
+    prepare_app.command()(command)
+prepare_app.command("3dhp")(prepare.mpi_inf_3dhp)
+for command in COMMANDS:
     app.command()(command)
 
 

@@ -185,12 +185,14 @@ def philox(counter: Tensor, poses: int, samples: int, backend: str | None = None
         int64 (samples * poses, 4), each in [0, 2^32): row `s * B + b` for sample s of pose b.
 
     Raises:
-        ValueError, TypeError: the counter or a count does not fit.
+        ValueError, TypeError, RuntimeError: the counter or a count does not fit.
     """
+    chosen = choose("philox", counter.device.type, torch.float32, backend)
+    if chosen == "cpp":  # checks all of this itself
+        return _philox(counter.contiguous(), poses, samples, chosen)
     _expect_draw("philox", counter, samples)
     _expect_count("philox", "poses", poses, 0)
     _expect_rows("philox", poses, samples, 4)
-    chosen = choose("philox", counter.device.type, torch.float32, backend)
     if chosen != "reference":
         return _philox(counter.contiguous(), poses, samples, chosen)
     seed, offset, first = counter.unbind()

@@ -487,8 +487,8 @@ def parse_setting(stage: str, name: str, text: str) -> int | float | str:
     """
     _known(name, STAGES[stage].names(), f"[{stage}]")
     item = next(item for item in fields(STAGES[stage]) if item.name == name)
-    value: Any = text
     kind: Any = type(item.default)
+    value: Any = text
     if kind is not str:
         with contextlib.suppress(ValueError):
             value = kind(text)

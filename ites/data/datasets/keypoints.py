@@ -91,7 +91,7 @@ def prepare_keypoints(
             if corrections is not None:
                 clips = [corrections(clip, HUMAN36M) for clip in clips]
             raw = [source.array() for source in recording.source]
-            found = check(clips, raw=raw, layout=recording.layout)
+            found = check(clips, recording.skeleton, raw=raw, layout=recording.layout)
             findings += refuse(found, len(clips), path)
             for clip in clips:
                 if focal_length:
