@@ -25,13 +25,11 @@ def read_variables(path: Path, names: Sequence[str]) -> dict[str, Any]:
     """Some variables of a MATLAB 5 file.
 
     Raises:
-        ItesError: SciPy is not installed, the file is no MATLAB 5 file, it declares more than it
-            holds, or it lacks one of the variables.
+        ItesError: the file is no MATLAB 5 file, it declares more than it holds, or it lacks one of
+            the variables.
     """
-    try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise ItesError("MATLAB files need the package scipy: pip install 'ites[data]'") from None
+    from scipy.io import loadmat  # here, as it takes long to import
+
     path, expected = require_file(path), f"a MATLAB 5 file of {' and '.join(names)}"
     with reading(path, expected):
         data = path.read_bytes()
