@@ -318,6 +318,14 @@ def cell_array(shape, body=b""):
     return element(14, flags + element(5, struct.pack("<2i", *shape)) + name + body)
 
 
+# SciPy reads memory that is not its own to find what type 19465 is.
+NUMBER_OF_NO_TYPE = element(
+    14,
+    element(6, struct.pack("<II", 6, 0))
+    + element(5, struct.pack("<2i", 1, 1))
+    + element(1, b"")
+    + element(19465, bytes(8)),
+)
 BOMB = zlib.compress(bytes(1 << 27))
 HEADER = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
 
@@ -332,6 +340,8 @@ HEADER = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
             HEADER + struct.pack("<II", 15, len(BOMB)) + BOMB,
             "bytes of compressed data",
         ),
+        (HEADER + cell_array((2, 1), element(14, b"")), r"1 cells in an array of shape \(2, 1\)"),
+        (HEADER + cell_array((1, 1), NUMBER_OF_NO_TYPE), "a matrix of class 6, expected real num"),
         (HEADER[:124] + b"\x00\x02IM", "got another format"),
         (b"", "got another format"),
         (HEADER + cell_array((1, 1), element(9, bytes(8))), "expected a MATLAB 5 file"),
