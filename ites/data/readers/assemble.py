@@ -232,7 +232,7 @@ def _clean(
     """Pixels with confidences in 0..1, 0 where missing: (N, K, 3)."""
     joints = joints.astype(np.float32)
     places, sure = joints[..., :2], np.where(np.isfinite(joints[..., 2]), joints[..., 2], 0)
-    finite = np.isfinite(places).all(-1)
+    finite = np.asarray(np.isfinite(places).all(-1))
     corner = finite & (places == 0).all(-1) & ~_centred(places, finite)
     outside = finite & (places == -1).all(-1) & (not found.signed)
     for where, holders in (("(0, 0)", corner), ("(-1, -1)", outside)):
@@ -298,7 +298,8 @@ def _pixels(
         raise ImplausibleError(path, Finding("normalised", "error", told))
     width, height = extent[0, 0]
     notes.append(f"normalised coordinates, times the image size {width:.0f} x {height:.0f}")
-    return (places + 1) / 2 * extent if halves else places * extent
+    pixels = (places + 1) / 2 * extent if halves else places * extent
+    return pixels.astype(np.float32, copy=False)
 
 
 def _impossible(
@@ -315,7 +316,7 @@ def _impossible(
     for size in np.unique(extent[:, 0], axis=0):
         rows = np.flatnonzero((extent[:, 0] == size).all(-1))
         known = (int(size[0]), int(size[1])) if size.all() else None
-        own = np.ix_(rows, body)
+        own = np.ix_(rows, np.array(body, np.intp))
         bad[own] = impossible(places[own], seen[own], known)
     return bad
 
@@ -463,7 +464,9 @@ def _tell_derived(
     joints: tuple[str, ...], layout: str, sure: NDArray[np.float32], notes: list[str]
 ) -> None:
     """Name the joints that are made of others because their own are never seen."""
-    seen = {name for name, there in zip(joints, (sure > 0).any(0), strict=True) if there}
+    seen = {
+        name for name, there in zip(joints, np.asarray((sure > 0).any(0)), strict=True) if there
+    }
     for name, choices in zip(HUMAN36M.joints, recipes(joints, layout), strict=True):
         usable = [recipe for recipe in choices if seen >= set(recipe)]
         if usable and usable[0] is not choices[0]:
