@@ -18,6 +18,7 @@ _HOMES = {
     "evaluate": "evaluation.evaluate",
     "lift": "inference.lift",
     "load_model": "runs.checkpoint",
+    "train": "training.run",
     "view": "show.view",
 }
 

@@ -19,12 +19,12 @@ from ites.errors import ItesError
 from ites.inference.stream import Lifter
 from ites.ops import backends
 from ites.runs.settings import Settings, make_settings, stages_of
-from ites.train.engine import train
-from ites.train.log import quiet_console
-from ites.train.loop import Training
-from ites.train.schedule import StepShape
-from ites.train.stages import make_stage
-from ites.train.step import Captured, Step
+from ites.training.engine import train
+from ites.training.log import quiet_console
+from ites.training.loop import Training
+from ites.training.schedule import StepShape
+from ites.training.stages import make_stage
+from ites.training.step import Captured, Step
 
 STAGES = [(recipe, stage) for recipe in ("paper", "upright") for stage in stages_of(recipe)]
 
@@ -181,7 +181,7 @@ def test_captured_steps_are_the_plain_ones(
 
     given: dict[str, Any] = {"epochs": 5, "centre_steps": 13, "device_memory": memory}
     train(teacher_settings(store, tmp_path / "plain", **given), console=quiet_console())
-    monkeypatch.setattr("ites.train.step.one_by_one", FakeCapture)
+    monkeypatch.setattr("ites.training.step.one_by_one", FakeCapture)
     train(teacher_settings(store, tmp_path / "captured", **given), console=quiet_console())
     same(numbers(tmp_path / "captured", "teacher"), numbers(tmp_path / "plain", "teacher"))
     assert set(replayed) == {1, 2}

@@ -25,9 +25,9 @@ from ites.runs.checkpoint import load_model
 from ites.runs.folder import RunFolder, Unfinished
 from ites.runs.settings import Settings, make_settings
 from ites.system.ranks import Ranks
-from ites.train.engine import train
-from ites.train.feed import Feed, epoch_order
-from ites.train.log import quiet_console
+from ites.training.engine import train
+from ites.training.feed import Feed, epoch_order
+from ites.training.log import quiet_console
 
 
 @contextmanager

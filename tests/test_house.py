@@ -21,7 +21,7 @@ FLOORS = (
     ("models",),
     ("runs",),
     ("released", "inference", "evaluation", "show", "export"),
-    ("train",),
+    ("training",),
     ("workflows",),
     ("cli",),
 )

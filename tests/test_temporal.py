@@ -17,8 +17,8 @@ from ites.pose.camera import Camera
 from ites.pose.skeleton import HUMAN36M, Skeleton
 from ites.runs.checkpoint import Metadata, save_model
 from ites.runs.settings import make_settings
-from ites.train.clips import clip_lengths
-from ites.train.stages import make_stage
+from ites.training.clips import clip_lengths
+from ites.training.stages import make_stage
 
 
 @pytest.fixture(scope="module")

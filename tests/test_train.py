@@ -30,13 +30,13 @@ from ites.runs.checkpoint import load_model
 from ites.runs.folder import RunFolder
 from ites.runs.settings import Settings, StudentSettings, TeacherSettings, make_settings
 from ites.system.console import command_console, duration
-from ites.train import engine, loop
-from ites.train.dataset import teacher_labels
-from ites.train.engine import train
-from ites.train.feed import epoch_order
-from ites.train.log import Log, Table, quiet_console
-from ites.train.loop import Training
-from ites.train.stages import make_stage
+from ites.training import engine, loop
+from ites.training.dataset import teacher_labels
+from ites.training.engine import train
+from ites.training.feed import epoch_order
+from ites.training.log import Log, Table, quiet_console
+from ites.training.loop import Training
+from ites.training.stages import make_stage
 
 POSES = 71  # with batches of 16: five steps an epoch, the last of seven poses
 SMALL = {"batch": 16, "width": 16, "blocks": 1, "log_every": 4, "device": "cpu"}

@@ -21,7 +21,7 @@ from ites.pose.camera import Camera
 from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import Metadata, load_model, load_prior, load_trust, save_model
 from ites.runs.folder import RunFolder
-from ites.train.calibration import calibrate
+from ites.training.calibration import calibrate
 
 CPU = torch.device("cpu")
 TOLD = ("elevation", "log_density", "sign_confidence")

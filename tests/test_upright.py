@@ -37,9 +37,9 @@ from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import load_model, load_prior
 from ites.runs.folder import RunFolder
 from ites.runs.settings import make_settings, stages_of
-from ites.train.dataset import upright_teacher_labels, with_mirror_images
-from ites.train.engine import train
-from ites.train.log import Log, quiet_console
+from ites.training.dataset import upright_teacher_labels, with_mirror_images
+from ites.training.engine import train
+from ites.training.log import Log, quiet_console
 
 
 @pytest.fixture(scope="module")
@@ -465,8 +465,8 @@ def test_a_run_killed_at_any_write_resumes_to_the_same_bits(
     """Before each file takes its name, and right after it."""
     store, run, before = tmp_path / "small.h5", tmp_path / "run", tmp_path / "before"
     prepare_synthetic(store, poses=400, seed=3, fps=10.0)
-    monkeypatch.setattr("ites.train.calibration.CALIBRATION", (64, 1))
-    monkeypatch.setattr("ites.train.log._has_tensorboard", lambda console: False)
+    monkeypatch.setattr("ites.training.calibration.CALIBRATION", (64, 1))
+    monkeypatch.setattr("ites.training.log._has_tensorboard", lambda console: False)
     monkeypatch.setattr("os.fsync", lambda file: None)  # it is the process that dies
     run.mkdir()
     for earlier in stages_of("upright")[: stages_of("upright").index(stage)]:

@@ -27,8 +27,8 @@ from ites.evaluation.evaluate import evaluate
 from ites.runs.folder import RunFolder
 from ites.runs.settings import Settings, make_settings, stages_of
 from ites.system.files import atomic_write
-from ites.train.engine import Result, train
-from ites.train.evaluation import FIGURES
+from ites.training.engine import Result, train
+from ites.training.evaluation import FIGURES
 
 RESULTS = machine.RESULTS / "cmu"
 COLUMNS = ("seed", "stage", "steps", "batch", "seconds", "threads", "commit", *FIGURES)

@@ -45,7 +45,7 @@ from ites.pose.skeleton import HUMAN36M, Skeleton  # noqa: E402
 from ites.runs.checkpoint import Metadata, save_model  # noqa: E402
 from ites.system.files import atomic_write  # noqa: E402
 from ites.system.ranks import Ranks  # noqa: E402
-from ites.train.feed import Feed  # noqa: E402
+from ites.training.feed import Feed  # noqa: E402
 
 POSES = (10**4, 10**5, 10**6, 10**7)
 JOINTS = (5, 9, 17, 33, 65, 133)

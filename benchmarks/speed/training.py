@@ -38,8 +38,8 @@ from ites.runs.checkpoint import Metadata, save_model
 from ites.runs.folder import RunFolder
 from ites.runs.settings import make_settings
 from ites.system.files import atomic_write
-from ites.train.loop import Training
-from ites.train.stages import make_stage
+from ites.training.loop import Training
+from ites.training.stages import make_stage
 
 BATCH = 128
 POSES = 65536

@@ -38,7 +38,7 @@ from ites.system.files import atomic_write
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ites.train.engine import Result
+    from ites.training.engine import Result
 
 Given = tuple[str, str, str, str]
 """What a user gave: how he spelled it, stage or "" for all, name of the setting, text."""
@@ -185,12 +185,12 @@ def run_stages(
         what each stage did; fewer than the stages where one was interrupted.
 
     Raises:
-        ItesError: a setting has no effect, or see `ites.train.engine.train`.
+        ItesError: a setting has no effect, or see `ites.training.engine.train`.
     """
     from ites.runs.folder import RunFolder, refuse_to_overwrite
     from ites.system.ranks import Ranks
-    from ites.train.engine import train
-    from ites.train.log import quiet_console
+    from ites.training.engine import train
+    from ites.training.log import quiet_console
 
     ranks = Ranks.here()
     console = command_console() if ranks.is_main else quiet_console()

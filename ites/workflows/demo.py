@@ -12,7 +12,7 @@ from ites.evaluation.evaluate import Evaluation, evaluate
 from ites.inference.lift import lift
 from ites.runs.settings import make_settings, stages_of
 from ites.show.report import write_report
-from ites.train.engine import train
+from ites.training.engine import train
 
 POSES = 60_000
 FPS = 10.0

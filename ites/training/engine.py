@@ -21,11 +21,11 @@ from ites.system.arithmetic import arithmetic
 from ites.system.console import command_console
 from ites.system.lock import lock
 from ites.system.ranks import Ranks, pick_device
-from ites.train.dataset import read_training_set
-from ites.train.evaluation import Evaluator
-from ites.train.loop import Training
-from ites.train.result import Result as Result
-from ites.train.stages import make_stage, stage_class
+from ites.training.dataset import read_training_set
+from ites.training.evaluation import Evaluator
+from ites.training.loop import Training
+from ites.training.result import Result as Result
+from ites.training.stages import make_stage, stage_class
 
 
 def train(

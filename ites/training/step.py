@@ -18,9 +18,9 @@ from ites.ops import RotationDraw
 from ites.runs.settings import Settings
 from ites.system.graphs import launch_on, record
 from ites.system.ranks import Ranks
-from ites.train.feed import Feed
-from ites.train.schedule import StepShape
-from ites.train.stages import Stage
+from ites.training.feed import Feed
+from ites.training.schedule import StepShape
+from ites.training.stages import Stage
 
 # Running statistics need no copying: they are the same on all ranks, or rank 0's count.
 _OPTIONS = inspect.signature(DistributedDataParallel.__init__).parameters

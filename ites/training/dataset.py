@@ -19,8 +19,8 @@ from ites.pose.skeleton import Skeleton
 from ites.runs.checkpoint import load_model, load_prior
 from ites.runs.folder import RunFolder
 from ites.runs.settings import Settings, StudentSettings, TeacherSettings
-from ites.train.clips import clip_lengths
-from ites.train.feed import device_budget
+from ites.training.clips import clip_lengths
+from ites.training.feed import device_budget
 
 LEAST_POSES = {"paper": 2, "upright": 30}
 """Different poses that a recipe needs; "upright" learns a density of them."""

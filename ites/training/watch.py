@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ites.errors import ItesError
 from ites.runs.folder import RunFolder
-from ites.train.schedule import Schedule
+from ites.training.schedule import Schedule
 
 
 class Stopwatch:

@@ -15,15 +15,15 @@ from ites.models.temporal import consistent_depths
 from ites.ops import RotationDraw, Rotations, TurnDraw
 from ites.pose.skeleton import Skeleton
 from ites.runs.settings import PriorSettings, Settings, StudentSettings, TeacherSettings
-from ites.train.calibration import calibrate
-from ites.train.dataset import (
+from ites.training.calibration import calibrate
+from ites.training.dataset import (
     denoised,
     load_own_prior,
     teacher_labels,
     upright_teacher_labels,
     with_mirror_images,
 )
-from ites.train.pilots import POSES, Pilot, best_elevation, pilot_losses
+from ites.training.pilots import POSES, Pilot, best_elevation, pilot_losses
 
 Losses = tuple[Tensor, ...]
 

@@ -16,15 +16,15 @@ from ites.system.console import say
 from ites.system.interrupts import caught_interrupts
 from ites.system.memory import keep_freed_memory
 from ites.system.ranks import Ranks
-from ites.train.evaluation import Evaluator
-from ites.train.feed import CHUNK, Feed, device_budget
-from ites.train.log import Log
-from ites.train.optimiser import make_optimiser
-from ites.train.result import Result
-from ites.train.schedule import Schedule
-from ites.train.stages import Stage
-from ites.train.step import Clock, Step, steps_for
-from ites.train.watch import Stopwatch, Watch
+from ites.training.evaluation import Evaluator
+from ites.training.feed import CHUNK, Feed, device_budget
+from ites.training.log import Log
+from ites.training.optimiser import make_optimiser
+from ites.training.result import Result
+from ites.training.schedule import Schedule
+from ites.training.stages import Stage
+from ites.training.step import Clock, Step, steps_for
+from ites.training.watch import Stopwatch, Watch
 
 COUNTERS = ("step", "seconds", "losses", "poses", "scale", "settings")  # of a training's state
 

@@ -1,0 +1,110 @@
+"""`ites.train`: all stages of a recipe, from Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+
+from ites.data.store import PoseStore
+from ites.errors import ItesError
+from ites.runs.folder import RunFolder, refuse_to_overwrite, resumed_settings
+from ites.runs.settings import STAGES, Settings, make_settings, stages_of
+from ites.training import engine
+from ites.training.result import Result
+
+
+def train(
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    recipe: str | None = None,
+    only: str | None = None,
+    config: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    console: Console | None = None,
+    **settings: Any,
+) -> list[Result]:
+    """Train all stages of a recipe from a pose store's 2D keypoints.
+
+    Example:
+        >>> import ites
+        >>> results = ites.train("mine.h5", "runs/mine", seed=0, teacher={"steps": 4000})
+        >>> poses = ites.lift("runs/mine", "clip.npz", "clip3d.npz")
+
+    Args:
+        data: a pose store, as `ites prepare` writes it.
+        out: the run folder to write.
+        recipe: "paper", the published method: a teacher, then a student; or "upright", which finds
+            the sign of depth from 2D alone and trains a prior first. None: "upright" where the
+            store holds no 3D, else "paper".
+        only: the one stage to train: "prior", "teacher" or "student"; None: all of the recipe.
+        config: a TOML file of settings, which the arguments win over.
+        resume: continue the training that `out` holds.
+        console: where progress is shown; None: standard output.
+        **settings: settings of `ites.runs.settings` by name, for each stage that has them; or for
+            one stage, a dictionary by the stage's name.
+
+    Returns:
+        What each stage did; fewer than the stages where one was interrupted.
+
+    Raises:
+        ItesError: a setting is unknown or out of range, the folder holds a training already, the
+            store cannot be used, or a loss is not finite.
+    """
+    if recipe is None:
+        with PoseStore(data) as store:
+            recipe = "paper" if store.has_positions else "upright"
+    if only is not None and only not in STAGES:
+        raise ItesError(f"train: only must be one of {', '.join(STAGES)}, got {only!r}")
+    stages = [only] if only else list(stages_of(recipe))
+    common = {"data": str(data), "out": str(out), "recipe": recipe}
+    chosen = [
+        _settings(stage, config, resume, common, settings_of(stage, stages, settings))
+        for stage in stages
+    ]
+    results = []
+    for one in chosen:
+        started = resume and RunFolder(one.out).state(one.stage).is_file()
+        if not started:
+            refuse_to_overwrite(one.out, one.stage)
+        results.append(engine.train(one, resume=started, console=console, planned=chosen))
+        if results[-1].interrupted:
+            break
+    return results
+
+
+def settings_of(stage: str, stages: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of one stage among those of all; its own win over the common ones.
+
+    Raises:
+        ItesError: a name belongs to none of the stages.
+    """
+    own: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            having = [name] if name in stages else []
+        else:
+            having = [s for s in stages if name in STAGES[s].names()]
+        if not having:
+            raise ItesError(f"train: no stage of {', '.join(stages)} has a setting {name!r}")
+        if stage in having and not isinstance(value, Mapping):
+            own[name] = value
+    table = settings.get(stage)
+    return own | dict(table) if isinstance(table, Mapping) else own
+
+
+def _settings(
+    stage: str,
+    config: str | os.PathLike[str] | None,
+    resume: bool,
+    common: Mapping[str, Any],
+    own: Mapping[str, Any],
+) -> Settings:
+    if not resume:
+        return make_settings(stage, config, {**common, **own})
+    if config is not None:
+        raise ItesError("train: a resumed training takes the run's own settings, not a file's")
+    return resumed_settings(common["out"], stage, own)

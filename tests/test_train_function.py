@@ -1,0 +1,74 @@
+"""`ites.train`: the whole recipe from Python."""
+
+import doctest
+
+import pytest
+
+import ites
+from ites.data.synthetic.synthetic import prepare_synthetic
+from ites.errors import ItesError
+from ites.runs.folder import RunFolder
+from ites.training.log import quiet_console
+
+TINY = {
+    "steps": 3,
+    "batch": 16,
+    "teacher": {"width": 16, "blocks": 1},
+    "student": {"width": 8, "blocks": 1},
+    "console": quiet_console(),
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "mine.h5"
+    prepare_synthetic(path, poses=400, subjects=2, test_subjects=1, seconds=2.0)
+    return path
+
+
+def test_it_trains_the_stages_of_a_recipe_and_goes_on(store, tmp_path) -> None:
+    results = ites.train(store, tmp_path / "run", **TINY)
+    assert [(r.stage, r.step, r.interrupted) for r in results] == [
+        ("teacher", 3, False),
+        ("student", 3, False),
+    ]
+    assert RunFolder(tmp_path / "run").weights("student").is_file()
+    with pytest.raises(ItesError, match="holds a teacher already"):
+        ites.train(store, tmp_path / "run", **TINY)
+    again = ites.train(store, tmp_path / "run", resume=True, console=quiet_console())
+    assert [r.step for r in again] == [3, 3]
+
+
+def test_one_stage_of_recipe_upright(store, tmp_path) -> None:
+    (result,) = ites.train(
+        store, tmp_path / "run", recipe="upright", only="prior", steps=2, console=quiet_console()
+    )
+    assert (result.stage, result.step) == ("prior", 2)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"only": "pupil"}, "only must be one of prior, teacher, student, got 'pupil'"),
+        ({"atom": 3}, "no stage of teacher, student has a setting 'atom'"),
+        ({"teacher": 3}, "teacher: expected a text, got 3"),
+        ({"teacher": {"atom": 3}}, "unknown setting 'atom'"),
+        ({"recipe": "paper", "only": "teacher", "student": {}}, "no stage of teacher has"),
+    ],
+)
+def test_what_cannot_be_is_refused(store, tmp_path, given, message) -> None:
+    with pytest.raises(ItesError, match=message):
+        ites.train(store, tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_example_is_one_that_runs(store, tmp_path, monkeypatch) -> None:
+    """The docstring's example as written, but for the number of steps and the lifting."""
+    (example,) = doctest.DocTestFinder(recurse=False).find(ites.train, "train")
+    source = example.examples[1].source
+    assert source.startswith("results = ites.train(") and "steps" in source
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.h5").write_bytes(store.read_bytes())
+    names = {"ites": ites}
+    exec(source.replace("4000", "2").replace("seed=0", "seed=0, steps=2, batch=16"), names)
+    assert [r.stage for r in names["results"]] == ["teacher", "student"]
