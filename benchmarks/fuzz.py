@@ -204,6 +204,46 @@ def h36m_cdf() -> list[Files]:
     return [{name: _written(write, "Walking.cdf")}]
 
 
+def _three_dhp_takes() -> tuple[np.ndarray, np.ndarray]:
+    """Three frames of 28 joints, millimetres, and their pixels."""
+    positions = np.random.default_rng(3).uniform(-700, 700, (3, 28, 3)) + [0, 0, 3500]
+    return positions, positions[..., :2] / positions[..., 2:] * 1500 + 1024
+
+
+def three_dhp_train() -> list[Files]:
+    """annot.mat and the calibration of one camera."""
+    from scipy.io import savemat
+
+    positions, points = _three_dhp_takes()
+    content = {}
+    for name, values in (("annot2", points), ("annot3", positions), ("univ_annot3", positions)):
+        content[name] = np.empty((1, 1), object)
+        content[name][0, 0] = values.reshape(3, -1)
+    stream = io.BytesIO()
+    savemat(stream, content)
+    text = "Skeleton Camera Calibration File V1.0\nname 0\n sensor 10 10\n size 2048 2048\n"
+    text += " intrinsic 1500 0 1024 0 0 1500 1024 0 0 0 1 0 0 0 0 1\n radial 0\n"
+    folder = "S1/Seq1"
+    files = {f"{folder}/annot.mat": stream.getvalue()}
+    return [files | {f"{folder}/camera.calibration": text.encode()}]
+
+
+def three_dhp_test() -> list[Files]:
+    """annot_data.mat, and the arrays of other programs."""
+    positions, points = (values[:, None, :17] for values in _three_dhp_takes())
+
+    def fill(file: h5py.File) -> None:
+        file["annot2"], file["annot3"], file["univ_annot3"] = points, positions, positions
+        file["valid_frame"], file["activity_annotation"] = np.ones((2, 3, 1))
+
+    flat = {"data_2d": points[:, 0], "data_3d": positions[:, 0]}
+    return [
+        {"TS1/annot_data.mat": _hdf5(fill)},
+        {"data_test_3dhp.npz": _npz({"data": {"TS1": flat | {"valid": np.ones(3)}}})},
+        {"data_train_3dhp.npz": _npz({"data": {"S1 Seq1": [{"0": flat}]}})},
+    ]
+
+
 def store() -> list[Files]:
     """Pose stores with 3D, and with confidences."""
     from ites.data.store import PoseStoreWriter
@@ -417,6 +457,41 @@ def golden() -> list[Files]:
     return [{"golden.npz": _npz(normal)}, {"golden.npz": _npz({**normal, **arrays})}]
 
 
+def released() -> list[Files]:
+    """A small teacher as the released program saves it, and its arrays as .npz."""
+    import torch
+
+    state: dict[str, Any] = {}
+
+    def layer(name: str, out: int, inputs: int) -> None:
+        state[f"{name}.weight"] = torch.full((out, inputs, 1, 1), 0.1)
+        state[f"{name}.bias"] = torch.zeros(out)
+
+    def norm(name: str, channels: int) -> None:
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            state[f"{name}.{part}"] = torch.ones(channels)
+
+    layer("fe_net.0.conv1", 8, 34)
+    norm("fe_net.0.bn1", 8)
+    for number, (out, inputs) in enumerate(((2, 8), (2, 2), (8, 2)), 1):
+        layer(f"fe_net.1.conv{number}", out, inputs)
+        norm(f"fe_net.1.bn{number}", out)
+    for name, out, inputs in (("alpha", 3, 8), ("shape", 51, 3), ("rot", 3, 8), ("trans", 1, 8)):
+        layer(f"{name}_layer", out, inputs)
+    stream = io.BytesIO()
+    torch.save({"state_dict": state}, stream)
+    arrays = {name: tensor.numpy() for name, tensor in state.items()}
+    return [{"released.pth": stream.getvalue()}, {"released.npz": _npz(arrays)}]
+
+
+def skeleton() -> list[Files]:
+    """Three of the skeletons that are built in."""
+    from ites.pose.skeleton import FOLDER
+
+    names = ("hand21", "human36m", "mpi3dhp28")
+    return [{"s.toml": (FOLDER / f"{name}.toml").read_bytes()} for name in names]
+
+
 def toml() -> list[Files]:
     """Settings as a run writes them."""
     from ites.runs.settings import StudentSettings, TeacherSettings, write_toml
@@ -443,6 +518,14 @@ def _read_h36m(path: Path) -> None:
 
     for take in takes_of(path if path.suffix in (".npz", ".zip") else path.parents[3]):
         sound_frames(take.where, take.positions, take.keypoints, say=lambda _: None)
+
+
+def _read_3dhp(path: Path) -> None:
+    from ites.data.datasets.mpi_inf_3dhp import takes_of
+
+    depth = {"annot.mat": 2, "annot_data.mat": 1}.get(path.name)
+    for _ in takes_of(path if depth is None else path.parents[depth], cameras=[0]):
+        pass
 
 
 def _read_store(path: Path) -> None:
@@ -490,6 +573,18 @@ def _read_toml(path: Path) -> None:
         make_settings(stage, path, {"data": "x.h5", "out": "run"})
 
 
+def _read_released(path: Path) -> None:
+    from ites.released.convert import convert
+
+    convert(path, path.with_suffix(".safetensors"), 1.0)
+
+
+def _read_skeleton(path: Path) -> None:
+    from ites.pose.skeleton import read_skeleton
+
+    read_skeleton(path)
+
+
 READERS = {
     "amc": Reader(acclaim, _read_motion),
     "bvh": Reader(bvh, _read_motion),
@@ -497,6 +592,8 @@ READERS = {
     "h36m npz": Reader(h36m_npz, _read_h36m),
     "h36m hdf5": Reader(h36m_hdf5, _read_h36m),
     "h36m cdf": Reader(h36m_cdf, _read_h36m),
+    "3dhp train": Reader(three_dhp_train, _read_3dhp),
+    "3dhp test": Reader(three_dhp_test, _read_3dhp),
     "store": Reader(store, _read_store),
     "lifted": Reader(lifted, _read_lifted),
     "keypoints npz": Reader(keypoints_npz, _read_keypoints),
@@ -506,7 +603,9 @@ READERS = {
     "checkpoint": Reader(checkpoint, _read_checkpoint),
     "state": Reader(state, _read_state),
     "golden": Reader(golden, _read_golden),
+    "released": Reader(released, _read_released),
     "toml": Reader(toml, _read_toml),
+    "skeleton": Reader(skeleton, _read_skeleton),
 }
 
 
@@ -530,17 +629,17 @@ def mutate(rng: random.Random, files: Files) -> Files:
 
 def _mutated(rng: random.Random, name: str, data: bytes) -> bytes:
     ways: list[Callable[[random.Random, bytes], bytes]] = [_bytes, _cut]
-    if name.endswith((".amc", ".asf", ".bvh", ".toml", ".json", ".csv")):
+    if name.endswith((".amc", ".asf", ".bvh", ".toml", ".json", ".csv", ".calibration")):
         ways = [_words, _words, _words, _lines, *ways]
     if name.endswith(".json"):
         ways += [_json, _json, _json]
-    if name.endswith((".npz", ".zip")):
+    if name.endswith((".npz", ".zip", ".pth")):
         ways += [_members, _members, _members]
     if name.endswith(".npy"):
         ways += [_header, _array, _array]
     if name.endswith(".safetensors"):
         ways += [_tensors, _signed, _signed, _signed]
-    if name.endswith(".h5"):
+    if name.endswith((".h5", "annot_data.mat")):
         ways += [_datasets, _datasets, _datasets]
     with contextlib.suppress(Exception):  # what is broken already may not be broken by its format
         return rng.choice(ways)(rng, data)
@@ -824,7 +923,8 @@ def outcome(reader: Reader, path: Path) -> tuple[str, str]:
             return "over 1 GB", text
         if len(text) > LINE or "\n" in text:
             return "huge message", text
-        if not any(part.name in text for part in (path, *path.parent.glob("*.asf"))):
+        beside = (*path.parent.glob("*.asf"), *path.parent.glob("*.calibration"))
+        if not any(part.name in text for part in (path, *beside)):
             return "no file name", text
         return "refused", text
     except BaseException as error:

@@ -615,6 +615,20 @@ def _forward(op: str, a: Arguments) -> tuple[list[str], Callable[..., Any]]:
     return names, lambda x, weight: torch.nn.functional.linear(x, weight, bias)
 
 
+def _batch_norm_gradient(a: Arguments) -> list[Tensor | None]:
+    """By the formula, as the statistics are arguments, which need not be those of x."""
+    x, skip = a["x"], a["skip"]
+    scale = (a["var"] + a["eps"]).rsqrt()
+    normal = (x - a["mean"]) * scale
+    inner = normal * a["weight"] + a["bias"]
+    own_skip = skip is not None and a["relu"] and not a["skip_after"]
+    inner = inner + skip if own_skip else inner
+    grad = torch.where(inner > 0, a["grad"], 0.0) if a["relu"] else a["grad"]
+    means = (grad.mean(0), (grad * normal).mean(0)) if len(x) else (grad.sum(0), grad.sum(0))
+    to_x = (grad - means[0] - normal * means[1]) * scale * a["weight"]
+    return [to_x, (grad * normal).sum(0), grad.sum(0), grad if own_skip else grad.new_empty(0)]
+
+
 def _raw_reference(op: str, a: Arguments) -> list[Tensor | None]:
     """What a valid call gives: outputs, or for a gradient those of the inputs that have one."""
     name = op.removeprefix("ites::")
@@ -622,6 +636,8 @@ def _raw_reference(op: str, a: Arguments) -> list[Tensor | None]:
         return [ops.philox(**a, backend="reference")]
     if name == "draw_rotations":
         return [ops.draw_rotations(_raw_rotations(a), a["poses"], a["like"], "reference")]
+    if name == "batch_norm_relu_backward":
+        return _batch_norm_gradient(a)
     names, function = _forward(name.removesuffix("_backward"), a)
     if not name.endswith("_backward"):
         outputs = function(*(a[n] for n in names))
@@ -647,8 +663,6 @@ def _raw_reference(op: str, a: Arguments) -> list[Tensor | None]:
         )
     rest = iter([torch.zeros_like(t) if g is None else g for t, g in zip(wanted, found)])  # noqa: B905
     answers = [a[names[0]].new_empty(0) if a[n] is None else next(rest) for n in names]
-    if name == "batch_norm_relu_backward" and (not a["relu"] or a["skip_after"]):
-        answers[3] = answers[3].new_empty(0)
     if name == "linear_backward":
         answers = [g if a[f"to_{n}"] else g[:0] for n, g in zip(names, answers, strict=True)]
     return answers

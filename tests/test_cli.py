@@ -27,6 +27,7 @@ COMMANDS = (
     "train teacher",
     "train student",
     "train both",
+    "inspect",
     "evaluate",
     "lift",
     "view",

@@ -177,6 +177,24 @@ def test_two_processes_share_the_work(tmp_path, run):
         assert mean["figures"] == pytest.approx(row.figures, rel=1e-6)
 
 
+def test_several_subjects_have_a_row_each():
+    """Of MPI-INF-3DHP's test set a subject is a test sequence."""
+    rng = np.random.default_rng(5)
+    pose, positions = rng.normal(size=(2, 6, 17, 3)).astype(np.float32)
+    actions, subjects = ["walk"] * 6, ["TS1", "TS2", "TS1", "TS1", "TS2", "TS1"]
+    points = rng.normal(size=(6, 17, 2)).astype(np.float32)
+    several, one = (
+        compare(lift_with(pose), points, positions, actions, HUMAN36M, SETTINGS, 4, subjects=names)
+        for names in (subjects, ["TS1"] * 6)
+    )
+    assert [(row.name, row.poses) for row in several.subjects] == [("TS1", 4), ("TS2", 2)]
+    for name in ("mpjpe", "pck", "auc"):
+        of_ts1, of_ts2 = (row.figures[name] for row in several.subjects)
+        mean = several.over_poses.figures[name]
+        assert (4 * of_ts1 + 2 * of_ts2) / 6 == pytest.approx(mean, rel=1e-6)
+    assert one.subjects == []
+
+
 @pytest.mark.parametrize("stage", ["teacher", "student"])
 def test_a_checkpoint_is_evaluated(tmp_path, run, stage):
     data = write_store(tmp_path / "data.h5")

@@ -1,8 +1,12 @@
 """MPI-INF-3DHP on files of its very layout, and on the arrays that other programs make."""
 
+import struct
+import zlib
+
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 
 from ites.data import PoseStore
 from ites.data.datasets.mpi_inf_3dhp import ACTIVITIES, CAMERAS, prepare_3dhp
@@ -11,8 +15,6 @@ from ites.evaluation.evaluate import counted_joints
 from ites.pose.layouts import LAYOUT_JOINTS
 from ites.pose.metrics import PCK_JOINTS
 from ites.pose.skeleton import HUMAN36M
-
-scipy_io = pytest.importorskip("scipy.io", reason="scipy is not installed")
 
 FRAMES = 6
 FOCAL, CENTRE = (1497.693, 1497.103), (1024.704, 1051.394)
@@ -68,7 +70,7 @@ def write_train(folder, subject="S1", sequence="Seq1", **changes):
     }
     for name, change in changes.items():
         content[name] = change(content.get(name))
-    scipy_io.savemat(path / "annot.mat", {k: v for k, v in content.items() if v is not None})
+    scipy.io.savemat(path / "annot.mat", {k: v for k, v in content.items() if v is not None})
     (path / "camera.calibration").write_text(calibration())
     return path
 
@@ -304,3 +306,60 @@ def test_arguments(tmp_path):
         prepare_3dhp(tmp_path, tmp_path / "out.h5", annotation="x")
     with pytest.raises(ItesError, match="cameras in 0..13"):
         prepare_3dhp(tmp_path, tmp_path / "out.h5", cameras=[14])
+
+
+def element(kind, body):
+    return struct.pack("<II", kind, len(body)) + body + b"\0" * (-len(body) % 8)
+
+
+def cell_array(shape, body=b""):
+    """A MATLAB matrix element of class cell, of this shape."""
+    flags, name = element(6, struct.pack("<II", 1, 0)), element(1, b"annot2")
+    return element(14, flags + element(5, struct.pack("<2i", *shape)) + name + body)
+
+
+# SciPy reads memory that is not its own to find what type 19465 is.
+NUMBER_OF_NO_TYPE = element(
+    14,
+    element(6, struct.pack("<II", 6, 0))
+    + element(5, struct.pack("<2i", 1, 1))
+    + element(1, b"")
+    + element(19465, bytes(8)),
+)
+BOMB = zlib.compress(bytes(1 << 27))
+HEADER = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (HEADER + cell_array((2**30, 1)), r"a matrix of shape \(1073741824, 1\) in"),
+        (HEADER + cell_array((-1, 1)), r"a matrix of shape \(-1, 1\)"),
+        (HEADER + struct.pack("<II", 14, 2**31), "an element of 2,147,483,648 bytes, where 0 are"),
+        (
+            HEADER + struct.pack("<II", 15, len(BOMB)) + BOMB,
+            "bytes of compressed data",
+        ),
+        (HEADER + cell_array((2, 1), element(14, b"")), r"1 cells in an array of shape \(2, 1\)"),
+        (HEADER + cell_array((1, 1), NUMBER_OF_NO_TYPE), "a matrix of class 6, expected real num"),
+        (HEADER[:124] + b"\x00\x02IM", "got another format"),
+        (b"", "got another format"),
+        (HEADER + cell_array((1, 1), element(9, bytes(8))), "expected a MATLAB 5 file"),
+    ],
+)
+def test_a_matlab_file_cannot_declare_more_than_it_holds(tmp_path, data, message):
+    path = write_train(tmp_path / "data") / "annot.mat"
+    path.write_bytes(data)
+    with pytest.raises(ItesError, match=message) as caught:
+        prepare_3dhp(tmp_path / "data", tmp_path / "out.h5")
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_matlab_file_may_be_compressed(tmp_path, compressed):
+    path = write_train(tmp_path / "data") / "annot.mat"
+    content = scipy.io.loadmat(path)
+    named = {name: content[name] for name in ("annot2", "annot3", "univ_annot3")}
+    scipy.io.savemat(path, named, do_compression=compressed)
+    summary = prepare_3dhp(tmp_path / "data", tmp_path / "out.h5")
+    assert summary["splits"]["train"]["poses"] == len(CAMERAS) * FRAMES

@@ -172,9 +172,9 @@ class TestRotateProject(OpContract):
                 ops.rotate_project(poses(3), draw, backend=backend)
             with pytest.raises(ValueError, match="too many: they fill more than"):
                 ops.draw_rotations(draw, 3, poses(3), backend)
-            with pytest.raises(ValueError, match="too many: they fill more than"):
-                ops.philox(DRAW.counter, 3, 4 * samples, backend)
-        with pytest.raises(ValueError, match="poses must be at least 0, got -1"):
+            with pytest.raises((ValueError, RuntimeError), match="too many: they fill more than"):
+                ops.philox(DRAW.counter, 3, samples, backend)
+        with pytest.raises((ValueError, RuntimeError), match="poses must .*, got -1"):
             ops.philox(DRAW.counter, -1, 1, backend)
 
     def test_refusals(self):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import typer
 
+from ites.cli.export import Preset
 from ites.cli.options import (
     Device,
     FlipY,
@@ -18,6 +22,7 @@ from ites.cli.options import (
     SwapSides,
     say,
 )
+from ites.errors import ItesError
 
 OPTIONS = {
     "focal-length-assumed": "--focal-length or --field-of-view, --image-size",
@@ -34,7 +39,12 @@ OPTIONS = {
 def lift(
     run: Annotated[Path, typer.Argument(help="Run folder or checkpoint.")],
     keypoints: Annotated[Path, typer.Argument(help="Pose store, or keypoints by any detector.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help=".npz or .h5 to write.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help=".npz or .h5 to write; or .bvh, .trc, .c3d, .glb, .csv or .json."
+        ),
+    ],
     stage: Stage = None,
     split: Annotated[
         str | None, typer.Option(help="Of a store; test where there is one by default.")
@@ -74,6 +84,7 @@ def lift(
     trust: Annotated[
         bool, typer.Option(help="Tell how far to trust each pose, where the run can tell.")
     ] = True,
+    preset: Preset = None,
     device: Device = None,
     precision: Annotated[
         Literal["float32", "tf32", "bf16"], typer.Option(help="Of matrix products.")
@@ -91,37 +102,69 @@ def lift(
     from ites.inference.lift import lift as run_lift
 
     given: dict[str, Any] = {"body_size": body_size, "batch_size": batch_size}
-    summary = run_lift(
-        run,
-        keypoints,
-        out,
-        stage=stage,
-        split=split,
-        layout=layout,
-        person=person,
-        min_confidence=min_confidence,
-        corrections=Corrections(flip_y=flip_y, rotate=rotate, swap_sides=swap_sides),
-        focal_length=focal_length,
-        field_of_view=field_of_view,
-        image_size=image_size,
-        fps=fps,
-        scale=scale,
-        temporal=temporal,
-        smooth=smooth,
-        trust=trust,
-        device=device or "auto",
-        precision=precision,
-        resume=resume,
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    exports = out.suffix not in (".npz", ".h5")
+    if exports:
+        _check_export(out, resume)
+    elif preset is not None:
+        raise ItesError(f"{out}: .npz and .h5 keep camera axes and metres; leave --preset out")
+    stack = ExitStack()
+    lifted = Path(stack.enter_context(TemporaryDirectory())) / "lifted.npz" if exports else out
+    with stack:
+        summary = run_lift(
+            run,
+            keypoints,
+            lifted,
+            stage=stage,
+            split=split,
+            layout=layout,
+            person=person,
+            min_confidence=min_confidence,
+            corrections=Corrections(flip_y=flip_y, rotate=rotate, swap_sides=swap_sides),
+            focal_length=focal_length,
+            field_of_view=field_of_view,
+            image_size=image_size,
+            fps=fps,
+            scale=scale,
+            temporal=temporal,
+            smooth=smooth,
+            trust=trust,
+            device=device or "auto",
+            precision=precision,
+            resume=resume,
+            **{name: value for name, value in given.items() if value is not None},
+        )
+        if exports:
+            from ites.export import export
+
+            written = export(lifted, out, preset=preset)
     if not summary:  # another rank tells
         return
     for code, note in zip(summary["codes"], summary["notes"], strict=True):
         say(f"{note} ({OPTIONS[code]})" if code in OPTIONS else note)
     tell(summary.get("findings", []))
     clips = "1 clip" if summary["clips"] == 1 else f"{summary['clips']:,} clips"
+    for line in written["notes"] if exports else []:
+        say(line)
+    files = ", ".join(written["files"]) if exports else summary["out"]
     say(
-        f"{summary['out']}: {summary['poses']:,} poses in {clips} lifted by the "
+        f"{files}: {summary['poses']:,} poses in {clips} lifted by the "
         f"{summary['model']} on {summary['device']}, {summary['poses_per_second']:,.0f} poses/s"
     )
-    say(f"next: ites view {summary['out']}")
+    if not exports:
+        say(f"next: ites view {summary['out']}")
+
+
+def _check_export(out: Path, resume: bool) -> None:
+    """Refuse, before the work, a format that the poses could not be exported to.
+
+    Raises:
+        ItesError: the ending is unknown, or the lifting is one that an export cannot continue.
+    """
+    from ites.export.write import ENDINGS
+
+    if out.suffix.lower() not in ENDINGS:
+        raise ItesError(f"{out}: the output's name must end in {', '.join(ENDINGS)}")
+    if resume or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ItesError(
+            f"{out}: --resume and several processes write .npz or .h5; then use ites export"
+        )

@@ -434,15 +434,17 @@ def to_clips(
         start = rows.stop
         metres = metres_per_unit(lifted[rows], clips.skeleton, body_size)
         nothing = unknown(seen_joints(clip), clip.fps)
-        empty = nothing.all(1)
-        told = {} if judgement is None else judgement._asdict()
+        empty = np.asarray(nothing.all(1))
+        judged: dict[str, Any] = {}
+        for name, values in ({} if judgement is None else judgement._asdict()).items():
+            judged[name] = _nan_where(empty, values[rows])
         done.append(
             replace(
                 clip,
                 keypoints=_nan_where(nothing[..., None], clip.keypoints),
                 positions=_nan_where(nothing[..., None], lifted[rows] * metres[:, None, None]),
                 metres_per_unit=_nan_where(empty, metres),
-                **{name: _nan_where(empty, values[rows]) for name, values in told.items()},
+                **judged,
             )
         )
     return replace(clips, clips=done)

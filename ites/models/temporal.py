@@ -76,8 +76,9 @@ def consistent_depths(
     for some in cut(lengths, TOGETHER):
         rows = slice(start, start + sum(lengths[some]))
         start = rows.stop
-        own = (tensor[rows].to(device) for tensor in (points, depth, seen))
-        found.append(_fit(*own, lengths[some], skeleton, distance).to(depth.device))
+        flat, lifted, there = (tensor[rows].to(device) for tensor in (points, depth, seen))
+        fitted = _fit(flat, lifted, there, lengths[some], skeleton, distance)
+        found.append(fitted.to(depth.device))
     return torch.cat(found)
 
 

@@ -166,7 +166,7 @@ def graph_mix(
     chosen = choose("graph_mix", features.device.type, features.dtype, backend)
     if chosen == "reference":
         y, t = _graph_mix_reference(features, logits, bias, v, graph, channels)
-        y = y if residual is None else y + residual
+        y = y if residual is None else y + residual.to(y.dtype)
         return y, t if attended else None
     if residual is not None:
         residual = residual.to(features.dtype).contiguous()

@@ -7,7 +7,6 @@ camera axes) are stated in `ites.pose.geometry`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -59,7 +58,7 @@ class RotationDraw:
             raise ValueError(f"RotationDraw: axes must be a subset of 'xyz', got {self.axes!r}")
         expect_finite("RotationDraw", "max_angle", self.max_angle, 0, MOST_ANGLE)
 
-    @cached_property
+    @property
     def mask(self) -> int:
         """The axes as bits: x 1, y 2, z 4."""
         return sum(_AXES[axis] for axis in self.axes)
@@ -185,12 +184,14 @@ def philox(counter: Tensor, poses: int, samples: int, backend: str | None = None
         int64 (samples * poses, 4), each in [0, 2^32): row `s * B + b` for sample s of pose b.
 
     Raises:
-        ValueError, TypeError: the counter or a count does not fit.
+        ValueError, TypeError, RuntimeError: the counter or a count does not fit.
     """
+    chosen = choose("philox", counter.device.type, torch.float32, backend)
+    if chosen == "cpp":  # checks all of this itself
+        return _philox(counter.contiguous(), poses, samples, chosen)
     _expect_draw("philox", counter, samples)
     _expect_count("philox", "poses", poses, 0)
     _expect_rows("philox", poses, samples, 4)
-    chosen = choose("philox", counter.device.type, torch.float32, backend)
     if chosen != "reference":
         return _philox(counter.contiguous(), poses, samples, chosen)
     seed, offset, first = counter.unbind()

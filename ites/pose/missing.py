@@ -152,7 +152,8 @@ def unknown(seen: Mask, fps: float = float("nan")) -> Mask:
     for start, stop in edges.reshape(-1, 2):
         if start > 0 and stop < len(empty) and stop - start <= longest:
             empty[start:stop] = False
-    return ~seen.any(0)[None] | empty[:, None]
+    never: Mask = np.asarray(~seen.any(0))
+    return never[None] | empty[:, None]
 
 
 def fill(keypoints: Floats, seen: Mask, skeleton: Skeleton) -> Floats:

@@ -66,7 +66,7 @@ def swapped(
         swap = (way(one[1:], other[:-1]) + way(other[1:], one[:-1])) / 2
         jumps = (swap < 0.5 * keep) & (keep - swap > JUMP * size)
         if seen is not None:
-            there = seen[:, [j for pair in ends for j in pair]].all(1)
+            there: Mask = np.asarray(seen[:, [j for pair in ends for j in pair]].all(1))
             jumps &= there[1:] & there[:-1]
         events = np.flatnonzero(jumps) + 1
         frames: list[NDArray[np.intp]] = []

@@ -376,6 +376,25 @@ def test_ultralytics_json(tmp_path):
     assert len(clip) == 6
 
 
+@pytest.mark.parametrize("tracked", [False, True])
+def test_ultralytics_label_files(tmp_path, tracked):
+    points, size = walk(frames=12), np.array([1920, 1080])
+    (tmp_path / "README.txt").write_text("labels of a video")
+    for t in range(12):
+        if t != 4:
+            joints = scored(points[t] / size, 0.8)
+            joints[9] *= t != 6  # unsure of the left wrist
+            cells = [0, 0.5, 0.5, 0.2, 0.4, *joints.ravel().tolist(), *([7] if tracked else [])]
+            (tmp_path / f"video_{t}.txt").write_text(" ".join(f"{c:.6g}" for c in cells) + "\n")
+    recording = read(tmp_path, image_size=(1920, 1080))
+    (clip,) = recording.clips
+    assert recording.format == "Ultralytics"
+    assert np.flatnonzero(~(clip.confidence > 0).any(1)).tolist() == [4]
+    assert clip.confidence[6, OURS["left_wrist"]] == 0
+    rows = [t for t in range(12) if t not in (4, 6)]
+    same(clip, points, rows=rows)
+
+
 def test_a_folder_names_the_broken_file(tmp_path):
     np.savez(tmp_path / "a.npz", keypoints=walk(frames=4))
     written(tmp_path, [], "b.json")

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ites.data.datasets.matlab import read_variables
 from ites.data.datasets.npz import load_npz
 from ites.data.datasets.plausible import Say, sound_frames
 from ites.data.store import PoseStore, PoseStoreWriter, plain_text
@@ -198,7 +199,7 @@ def _add(writer: PoseStoreWriter, take: Take, every: int, say: Say) -> None:
 
 def _read_train(path: Path, annotation: str, cameras: Sequence[int]) -> Iterator[Take]:
     subject, name = (plain_text(str(path), part) for part in path.parts[-3:-1])
-    cells = _matlab5(path, ("annot2", "annot3", annotation))
+    cells = read_variables(path, ("annot2", "annot3", annotation))
     rig = _calibration(path.with_name("camera.calibration"))
     for index in cameras:
         where = f"{path}: camera {index}"
@@ -223,20 +224,6 @@ def _read_train(path: Path, annotation: str, cameras: Sequence[int]) -> Iterator
             subject, "train", camera, "mpi3dhp28", points, positions, np.ones(len(points), bool),
             [name] * len(points), 50.0 if (subject, name) in FAST else 25.0, where,
         )  # fmt: skip
-
-
-def _matlab5(path: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Variables of a MATLAB 5 file."""
-    try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise ItesError("MATLAB files need the package scipy: pip install 'ites[data]'") from None
-    with reading(path, "a MATLAB 5 file of annot2 and annot3"):
-        content = loadmat(require_file(path), variable_names=list(names))
-        absent = [name for name in names if name not in content]
-        if absent:
-            raise ItesError(f"{path}: expected the variables {', '.join(names)}, not {absent[0]}")
-        return {name: content[name] for name in names}
 
 
 def _cell(where: str, cells: dict[str, Any], name: str, index: int, last: int) -> Array:

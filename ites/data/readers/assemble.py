@@ -1,8 +1,8 @@
 """From detections to clips: what is missing, who is who, and Human3.6M's joints.
 
-A joint is missing where a coordinate is not finite, where both are exactly 0, where its confidence
-is below `min_confidence` or not above 0, and where it lies impossibly far from the image or the
-body: see `ites.pose.missing.impossible`.
+A joint is missing where a coordinate is not finite, where both are exactly 0 or -1, where its
+confidence is below `min_confidence` or not above 0, and where it lies impossibly far from the image
+or the body: see `ites.pose.missing.impossible`.
 """
 
 from __future__ import annotations
@@ -232,13 +232,16 @@ def _clean(
     """Pixels with confidences in 0..1, 0 where missing: (N, K, 3)."""
     joints = joints.astype(np.float32)
     places, sure = joints[..., :2], np.where(np.isfinite(joints[..., 2]), joints[..., 2], 0)
-    finite = np.isfinite(places).all(-1)
+    finite = np.asarray(np.isfinite(places).all(-1))
     corner = finite & (places == 0).all(-1) & ~_centred(places, finite)
+    outside = finite & (places == -1).all(-1) & (not found.signed)
+    for where, holders in (("(0, 0)", corner), ("(-1, -1)", outside)):
+        count = int((holders & (sure > 0)).sum())
+        if count:
+            notes.append(f"{count} joints at exactly {where} count as missing")
+    corner = corner | outside
     weak = finite & ~corner & (sure > 0) & (sure < least)
     seen = finite & ~corner & (sure > 0) & ~weak
-    zeros = int((corner & (sure > 0)).sum())
-    if zeros:
-        notes.append(f"{zeros} joints at exactly (0, 0) count as missing")
     if weak.any():
         share = f"{int(weak.sum())} of {int((finite & (sure > 0)).sum())} joints"
         notes.append(f"{share} have a confidence below {least:g} and count as missing")
@@ -282,28 +285,21 @@ def _pixels(
     low, high = np.percentile(places[seen], (1, 99))
     halves = signed and low < -0.2
     if low < (-1.2 if halves else -0.2) or high > 1.2:
-        raise ImplausibleError(
-            path,
-            Finding(
-                "units",
-                "error",
-                "expected keypoints in pixels, or x / width and y / height in 0..1; "
-                f"got numbers from {low:.3g} to {high:.3g}",
-            ),
+        told = (
+            "expected keypoints in pixels, or x / width and y / height in 0..1; got numbers "
+            f"from {low:.3g} to {high:.3g}"
         )
+        raise ImplausibleError(path, Finding("units", "error", told))
     if not (extent > 0).all():
-        raise ImplausibleError(
-            path,
-            Finding(
-                "normalised",
-                "error",
-                f"keypoints are normalised (from {low:.3g} to {high:.3g}, x / width and "
-                "y / height): the image size (width, height) in pixels is needed",
-            ),
+        told = (
+            f"keypoints are normalised (from {low:.3g} to {high:.3g}, x / width and y / height): "
+            "the image size (width, height) in pixels is needed"
         )
+        raise ImplausibleError(path, Finding("normalised", "error", told))
     width, height = extent[0, 0]
     notes.append(f"normalised coordinates, times the image size {width:.0f} x {height:.0f}")
-    return (places + 1) / 2 * extent if halves else places * extent
+    pixels = (places + 1) / 2 * extent if halves else places * extent
+    return pixels.astype(np.float32, copy=False)
 
 
 def _impossible(
@@ -320,7 +316,7 @@ def _impossible(
     for size in np.unique(extent[:, 0], axis=0):
         rows = np.flatnonzero((extent[:, 0] == size).all(-1))
         known = (int(size[0]), int(size[1])) if size.all() else None
-        own = np.ix_(rows, body)
+        own = np.ix_(rows, np.array(body, np.intp))
         bad[own] = impossible(places[own], seen[own], known)
     return bad
 
@@ -468,7 +464,9 @@ def _tell_derived(
     joints: tuple[str, ...], layout: str, sure: NDArray[np.float32], notes: list[str]
 ) -> None:
     """Name the joints that are made of others because their own are never seen."""
-    seen = {name for name, there in zip(joints, (sure > 0).any(0), strict=True) if there}
+    seen = {
+        name for name, there in zip(joints, np.asarray((sure > 0).any(0)), strict=True) if there
+    }
     for name, choices in zip(HUMAN36M.joints, recipes(joints, layout), strict=True):
         usable = [recipe for recipe in choices if seen >= set(recipe)]
         if usable and usable[0] is not choices[0]:

@@ -106,8 +106,10 @@ def _places(ids: list[int | float | str]) -> dict[int | float | str, tuple[str, 
         varied = [len({int(d[:40]) for d in column}) for column in columns]
         counter = max(range(len(columns)), key=lambda c: (varied[c], c))
         for key, digits in members:
-            pieces = iter(d if c != counter else "" for c, d in enumerate(digits))
-            video = re.sub("0", lambda _, p=pieces: next(p), pattern).strip("/_-. ")
+            pieces = ["" if c == counter else d for c, d in enumerate(digits)]
+            between = pattern.split("0")
+            joined = "".join(a + b for a, b in zip(between, [*pieces, ""], strict=True))
+            video = joined.strip("/_-. ")
             places[key] = (video, int(digits[counter][:40]))
     if len(set(places.values())) < len(places):  # "1.jpg" and "01.jpg"
         places = {key: (f"{video}/{key}", number) for key, (video, number) in places.items()}

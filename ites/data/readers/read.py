@@ -35,6 +35,8 @@ from ites.system.files import load_json, load_npy, load_npz, reading, require_fi
 
 SUFFIXES = (".json", ".npz", ".npy", ".csv", ".h5", ".hdf5")
 """The files that are read of a folder."""
+LABELS = 1 << 20
+"""Bytes of one image's label file, at most."""
 EXPECTED = (
     "keypoints: a pose store, .npz, .npy, a CSV table, or JSON of COCO, OpenPose, AlphaPose, "
     "MMPose, MediaPipe or Ultralytics"
@@ -199,10 +201,11 @@ def _frame(content: Any, path: Path) -> Detections | None:
 
 def _folder(path: Path, options: dict[str, Any]) -> Recording:
     """One recording of a folder: frames of one file each together, other files as clips."""
-    files = sorted(
-        (p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()),
-        key=lambda p: natural(p.name),
-    )
+    everything = sorted((p for p in path.iterdir() if p.is_file()), key=lambda p: natural(p.name))
+    files = [p for p in everything if p.suffix.lower() in SUFFIXES]
+    labels = [p for p in everything if p.suffix.lower() == ".txt" and _labels(p) is not None]
+    if labels and not files:
+        return _label_folder(path, labels, options)
     if not files:
         raise ItesError(f"{path}: expected files of {', '.join(SUFFIXES)}, got none")
     frames: Detections | None = None
@@ -241,6 +244,23 @@ def _folder(path: Path, options: dict[str, Any]) -> Recording:
         with reading(path, EXPECTED):
             recordings.insert(0, assemble(path, frames, **options))
     return _joined(recordings)
+
+
+def _labels(path: Path) -> str | None:
+    """The text of a label file of Ultralytics'; None where it is other text."""
+    with reading(path, EXPECTED):
+        if path.stat().st_size > LABELS:
+            return None
+        text = path.read_bytes().decode("utf-8", "replace")
+        return text if ultralytics.is_labels(text) else None
+
+
+def _label_folder(path: Path, files: list[Path], options: dict[str, Any]) -> Recording:
+    """The recording of a folder of Ultralytics' label files."""
+    with reading(path, EXPECTED), np.errstate(all="ignore"):
+        every = [ultralytics.parse_labels(_labels(p) or "", str(p), p.stem) for p in files]
+        frames = [frame for found in every for frame in found.frames]
+        return assemble(path, replace(every[0], frames=frames), **options)
 
 
 def _joined(recordings: list[Recording]) -> Recording:

@@ -3,10 +3,14 @@
 Source: ultralytics/engine/results.py (`Results.summary`, `to_json`): a list per image of
 `{"name", "class", "confidence", "box", "track_id", "keypoints": {"x", "y", "visible"}}`; a list of
 such lists for a video. A joint that it is unsure of is put at (0, 0), whatever its confidence.
+With save_txt a text file per image, `labels/video_1.txt`, has a line per person: class, the box's
+x, y, width, height, 17 times x, y or x, y, confidence, all normalised; and then, where asked for,
+the person's confidence and track id. Images without anybody have no file.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -79,3 +83,43 @@ def parse(content: Any, where: str, name: str) -> Detections:
             for key, frame in items
         ]
     return Detections(FORMAT, frames, min_confidence=MIN_CONFIDENCE)
+
+
+def is_labels(text: str) -> bool:
+    """Whether the first line of a text is a person of a label file."""
+    cells = text.split("\n", 1)[0].split()
+    return _width(len(cells)) > 0 and all(map(_NUMBER.fullmatch, cells))
+
+
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?")
+
+
+def _width(cells: int) -> int:
+    """Numbers per joint in a line of so many cells; 0 where it is no person's."""
+    return next((per for per in (2, 3) if 0 <= cells - 5 - 17 * per <= 2), 0)
+
+
+def parse_labels(text: str, where: str, name: str) -> Detections:
+    """Detections of one image's label file.
+
+    Raises:
+        ItesError: a line is no person.
+    """
+    people = []
+    for index, line in enumerate(text.splitlines()):
+        cells, line_at = line.split(), f"{where}: line {index + 1}"
+        if not cells:
+            continue
+        per = _width(len(cells))
+        if not per:
+            raise ItesError(f"{line_at}: expected 17 joints of a person, got {len(cells)} numbers")
+        try:
+            values = numbers([float(cell) for cell in cells], line_at)
+        except ValueError:
+            raise ItesError(f"{line_at}: expected numbers, got {shorten(line, 60)}") from None
+        joints = np.ones((17, 3), np.float32)
+        joints[:, :per] = values[5 : 5 + 17 * per].reshape(17, per)
+        rest = [float(value) for value in values[5 + 17 * per :]]
+        label = track_id(rest[-1]) if rest and rest[-1].is_integer() and rest[-1] > 0 else None
+        people.append(Person(joints, rest[0] if rest else 1.0, label))
+    return Detections(FORMAT, [Frame(name, people)], layout="coco17", min_confidence=MIN_CONFIDENCE)
