@@ -457,6 +457,41 @@ def golden() -> list[Files]:
     return [{"golden.npz": _npz(normal)}, {"golden.npz": _npz({**normal, **arrays})}]
 
 
+def released() -> list[Files]:
+    """A small teacher as the released program saves it, and its arrays as .npz."""
+    import torch
+
+    state: dict[str, Any] = {}
+
+    def layer(name: str, out: int, inputs: int) -> None:
+        state[f"{name}.weight"] = torch.full((out, inputs, 1, 1), 0.1)
+        state[f"{name}.bias"] = torch.zeros(out)
+
+    def norm(name: str, channels: int) -> None:
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            state[f"{name}.{part}"] = torch.ones(channels)
+
+    layer("fe_net.0.conv1", 8, 34)
+    norm("fe_net.0.bn1", 8)
+    for number, (out, inputs) in enumerate(((2, 8), (2, 2), (8, 2)), 1):
+        layer(f"fe_net.1.conv{number}", out, inputs)
+        norm(f"fe_net.1.bn{number}", out)
+    for name, out, inputs in (("alpha", 3, 8), ("shape", 51, 3), ("rot", 3, 8), ("trans", 1, 8)):
+        layer(f"{name}_layer", out, inputs)
+    stream = io.BytesIO()
+    torch.save({"state_dict": state}, stream)
+    arrays = {name: tensor.numpy() for name, tensor in state.items()}
+    return [{"released.pth": stream.getvalue()}, {"released.npz": _npz(arrays)}]
+
+
+def skeleton() -> list[Files]:
+    """Three of the skeletons that are built in."""
+    from ites.pose.skeleton import FOLDER
+
+    names = ("hand21", "human36m", "mpi3dhp28")
+    return [{"s.toml": (FOLDER / f"{name}.toml").read_bytes()} for name in names]
+
+
 def toml() -> list[Files]:
     """Settings as a run writes them."""
     from ites.runs.settings import StudentSettings, TeacherSettings, write_toml
@@ -538,6 +573,18 @@ def _read_toml(path: Path) -> None:
         make_settings(stage, path, {"data": "x.h5", "out": "run"})
 
 
+def _read_released(path: Path) -> None:
+    from ites.released.convert import convert
+
+    convert(path, path.with_suffix(".safetensors"), 1.0)
+
+
+def _read_skeleton(path: Path) -> None:
+    from ites.pose.skeleton import read_skeleton
+
+    read_skeleton(path)
+
+
 READERS = {
     "amc": Reader(acclaim, _read_motion),
     "bvh": Reader(bvh, _read_motion),
@@ -556,7 +603,9 @@ READERS = {
     "checkpoint": Reader(checkpoint, _read_checkpoint),
     "state": Reader(state, _read_state),
     "golden": Reader(golden, _read_golden),
+    "released": Reader(released, _read_released),
     "toml": Reader(toml, _read_toml),
+    "skeleton": Reader(skeleton, _read_skeleton),
 }
 
 
@@ -584,7 +633,7 @@ def _mutated(rng: random.Random, name: str, data: bytes) -> bytes:
         ways = [_words, _words, _words, _lines, *ways]
     if name.endswith(".json"):
         ways += [_json, _json, _json]
-    if name.endswith((".npz", ".zip")):
+    if name.endswith((".npz", ".zip", ".pth")):
         ways += [_members, _members, _members]
     if name.endswith(".npy"):
         ways += [_header, _array, _array]

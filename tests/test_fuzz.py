@@ -23,7 +23,7 @@ from benchmarks.fuzz import (
 )
 from ites.errors import ItesError
 
-NEEDS = {"h36m cdf": "cdflib", "3dhp train": "scipy"}
+NEEDS = {"h36m cdf": "cdflib"}
 SEEDS = {}
 
 

@@ -60,7 +60,10 @@ def define(
 
     def fake_run(*operands: Any) -> Any:
         _one_device(name, operands)
-        return fake(*operands[:-1])
+        try:
+            return fake(*operands[:-1])
+        except IndexError:
+            raise ValueError(f"{name}: a tensor has too few dimensions") from None
 
     for device in ("CPU", "CUDA"):
         _library.impl(name, run, device)

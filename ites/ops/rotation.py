@@ -7,7 +7,6 @@ camera axes) are stated in `ites.pose.geometry`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -59,7 +58,7 @@ class RotationDraw:
             raise ValueError(f"RotationDraw: axes must be a subset of 'xyz', got {self.axes!r}")
         expect_finite("RotationDraw", "max_angle", self.max_angle, 0, MOST_ANGLE)
 
-    @cached_property
+    @property
     def mask(self) -> int:
         """The axes as bits: x 1, y 2, z 4."""
         return sum(_AXES[axis] for axis in self.axes)

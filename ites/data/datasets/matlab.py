@@ -1,4 +1,10 @@
-"""Read variables of a MATLAB 5 file by SciPy, after the sizes that it declares were checked."""
+"""Read variables of a MATLAB 5 file by SciPy, after their structure was checked.
+
+SciPy believes the types and sizes that a file declares: a wrong type makes it read memory that is
+not its own, and a large cell array takes memory before its cells are looked for. So the variables
+are walked first, and admitted where they are arrays of numbers or cells of these, whose sizes fit.
+Source of the format: MathWorks, MAT-File Format, version 5.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +12,7 @@ import io
 import math
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +20,27 @@ from ites.errors import ItesError
 from ites.system.files import EXPANSION, EXPANSION_FREE, reading, require_file
 
 HEADER = 128
-"""Bytes before the first element; the last two tell the order of bytes, those before the version.
+"""Bytes before the first element; the last four tell the version and the order of bytes."""
+INT8, INT32, UINT32, MATRIX, COMPRESSED = 1, 5, 6, 14, 15
+ITEM_SIZES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}
+"""Bytes of a number, by the type of an element."""
+CELL, NUMBERS = 1, range(6, 16)
+"""Classes of a matrix."""
+DIMENSIONS, DEPTH = 8, 4
 
-Source: MathWorks, MAT-File Format, version 5, for this and what follows.
-"""
-INT32, MATRIX, COMPRESSED = 5, 14, 15
+Element = tuple[int, memoryview]
+"""The type and the data of an element."""
 
 
 def read_variables(path: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Some variables of a MATLAB 5 file.
+    """Some variables of a MATLAB 5 file, arrays of numbers or cells of these.
 
     Raises:
-        ItesError: SciPy is not installed, the file is no MATLAB 5 file, it declares more than it
-            holds, or it lacks one of the variables.
+        ItesError: the file is no MATLAB 5 file, it declares more than it holds, or it lacks one of
+            the variables or holds another kind of it.
     """
-    try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise ItesError("MATLAB files need the package scipy: pip install 'ites[data]'") from None
+    from scipy.io import loadmat  # here, as it takes long to import
+
     path, expected = require_file(path), f"a MATLAB 5 file of {' and '.join(names)}"
     with reading(path, expected):
         data = path.read_bytes()
@@ -39,7 +48,17 @@ def read_variables(path: Path, names: Sequence[str]) -> dict[str, Any]:
         if order is None or struct.unpack(f"{order}H", data[124:126]) != (0x0100,):
             raise ItesError(f"{path}: expected {expected}, got another format")
         allowed = max(EXPANSION * len(data), EXPANSION_FREE)
-        _check_elements(memoryview(data)[HEADER:], order, allowed)
+        for kind, body in _elements(memoryview(data)[HEADER:], order):
+            if kind == COMPRESSED:
+                unpacker = zlib.decompressobj()
+                unpacked = unpacker.decompress(body, max(1, allowed))  # 0 is no bound
+                if unpacker.unconsumed_tail:
+                    raise ValueError(f"more than {allowed:,} bytes of compressed data")
+                allowed -= len(unpacked)
+                (kind, body), *_ = _elements(memoryview(unpacked), order)
+            if kind != MATRIX:
+                raise ValueError(f"a variable of type {kind}")
+            _check_matrix(body, order, names)
         content = loadmat(io.BytesIO(data), variable_names=list(names))
         absent = [name for name in names if name not in content]
         if absent:
@@ -47,44 +66,57 @@ def read_variables(path: Path, names: Sequence[str]) -> dict[str, Any]:
         return {name: content[name] for name in names}
 
 
-def _check_elements(data: memoryview, order: str, allowed: int) -> int:
-    """Check elements that lie one after another, and those in them.
+def _elements(data: memoryview, order: str) -> Iterator[Element]:
+    """The elements that lie one after another: 8 bytes of type and size, then the data.
 
-    Each is 8 bytes of type and size, then its data; or, where the upper half of the type is not 0,
-    8 bytes in all. A matrix has at most as many entries as bytes.
-
-    Returns:
-        The bytes that may still be unpacked.
+    Where the upper half of the type is not 0, it is the size, and the data are the last 4 bytes.
     """
     at = 0
-    while at + 8 <= len(data):
+    while at < len(data):
         kind, size = struct.unpack_from(f"{order}II", data, at)
         at += 8
         if kind >> 16:
+            if kind >> 16 > 4:
+                raise ValueError(f"a small element of {kind >> 16} bytes")
+            yield kind & 0xFFFF, data[at - 4 : at - 4 + (kind >> 16)]
             continue
         if size > len(data) - at:
             raise ValueError(f"an element of {size:,} bytes, where {len(data) - at:,} are left")
-        body = data[at : at + size]
-        if kind == COMPRESSED:
-            unpacker = zlib.decompressobj()
-            unpacked = unpacker.decompress(body, max(1, allowed))  # 0 is no bound
-            if unpacker.unconsumed_tail:
-                raise ValueError(f"more than {allowed:,} bytes of compressed data")
-            allowed = _check_elements(memoryview(unpacked), order, allowed - len(unpacked))
-            at += size
-            continue
-        if kind == MATRIX and size:
-            _check_shape(body, order)
-            allowed = _check_elements(body, order, allowed)
-        at += size + -size % 8
-    return allowed
+        yield kind, data[at : at + size]
+        at += size if kind == COMPRESSED else size + -size % 8
 
 
-def _check_shape(matrix: memoryview, order: str) -> None:
-    """Hold a matrix's shape, its second element, against its bytes."""
-    kind, size = struct.unpack_from(f"{order}II", matrix, 16)
-    if kind != INT32 or size > len(matrix) - 24:
-        raise ValueError("a matrix without a shape")
-    shape = struct.unpack_from(f"{order}{size // 4}i", matrix, 24)
-    if min(shape, default=0) < 0 or math.prod(shape) > len(matrix):
-        raise ValueError(f"a matrix of shape {shape} in {len(matrix):,} bytes")
+def _check_matrix(data: memoryview, order: str, names: Sequence[str], depth: int = 0) -> None:
+    """Check a matrix: flags, shape, name, then its numbers or cells.
+
+    Of a variable that is not among `names` the first three alone, as it is not read.
+    """
+    if depth and not len(data):  # an empty cell
+        return
+    elements = _elements(data, order)
+    parts = [next(elements, (0, data[:0])) for _ in range(3)]
+    (flags_kind, flags), (shape_kind, dims), (name_kind, name) = parts
+    if (flags_kind, shape_kind, name_kind) != (UINT32, INT32, INT8) or len(flags) != 8:
+        raise ValueError("a matrix without flags, shape and name")
+    if not 8 <= len(dims) <= 4 * DIMENSIONS or len(dims) % 4:
+        raise ValueError(f"a matrix of {len(dims) // 4} dimensions")
+    if not depth and bytes(name).decode("latin1") not in names:
+        return
+    shape = struct.unpack(f"{order}{len(dims) // 4}i", dims)
+    (word,) = struct.unpack_from(f"{order}I", flags)
+    count, kind, is_complex = math.prod(shape), word & 0xFF, word & 0x0800
+    if min(shape) < 0 or count > len(data):
+        raise ValueError(f"a matrix of shape {shape} in {len(data):,} bytes")
+    if kind == CELL and depth < DEPTH:
+        cells = list(elements)
+        if len(cells) != count or any(kind != MATRIX for kind, _ in cells):
+            raise ValueError(f"{len(cells)} cells in an array of shape {shape}")
+        for _, cell in cells:
+            _check_matrix(cell, order, names, depth + 1)
+        return
+    numbers = list(elements)
+    sizes = [ITEM_SIZES.get(kind, 0) for kind, _ in numbers]
+    if kind not in NUMBERS or is_complex or len(numbers) != 1 or not sizes[0]:
+        raise ValueError(f"a matrix of class {kind}, expected real numbers or cells of them")
+    if len(numbers[0][1]) != count * sizes[0]:
+        raise ValueError(f"{len(numbers[0][1]):,} bytes of numbers for shape {shape}")
