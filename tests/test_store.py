@@ -17,7 +17,8 @@ PLAIN = Camera("plain", focal_length=(1000.0, 500.0), center=(500.0, 500.0))
 
 
 def clip(length, seed=0, last=2):
-    return np.random.default_rng(seed).uniform(0, 1000, (length, 17, last)).astype("f4")
+    values = np.random.default_rng(seed).uniform(0, 1000, (length, 17, last)).astype("f4")
+    return values if last == 2 else values / 500
 
 
 def write(path, clips, **options):
@@ -384,3 +385,12 @@ def test_reader_refuses_values_that_make_no_sense(path, name, value, message):
         file[f"poses/{name}"][1, 2] = value
     with PoseStore(path) as store, pytest.raises(ItesError, match=message):
         getattr(store, name)("train")
+
+
+def test_positions_in_millimetres_are_refused(path):
+    write(path, [{"keypoints": clip(3), "positions": clip(3, last=3)}])
+    with h5py.File(path, "a") as file:
+        file["poses/positions"][:] *= 1000
+    message = r"positions: expected metres, got poses of 1\d{3} m from end to end"
+    with PoseStore(path) as store, pytest.raises(ItesError, match=message):
+        store.positions("train")

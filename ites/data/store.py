@@ -39,6 +39,8 @@ CAMERA_SHAPES = {
 MISSING = ("error", "drop", "interpolate")
 FARTHEST = {"keypoints": 1e7, "positions": 1e6, "confidence": np.inf}
 """A keypoint (pixels) or position (metres) farther from 0 is damage, not a place."""
+LARGEST_POSE = 20.0
+"""Metres from end to end; poses that are larger in the median are in another unit."""
 SKELETON_TEXT = 50_000
 """Characters of a skeleton's JSON, at most."""
 TEXT = 1000
@@ -273,6 +275,12 @@ class PoseStore:
             return None
         positions = self._read("positions", split)
         self._refuse("positions", _not_finite(positions, FARTHEST["positions"]), split)
+        extent = float(np.median(np.ptp(positions, axis=1).max(-1)))
+        if extent > LARGEST_POSE:
+            raise ItesError(
+                f"{self.path}: positions: expected metres, got poses of {extent:.4g} m from end to "
+                "end: divide millimetres by 1000"
+            )
         return positions
 
     def complete(self, split: Split = None) -> NDArray[np.bool_]:
