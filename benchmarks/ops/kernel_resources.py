@@ -57,7 +57,7 @@ def cuobjdump() -> str:
 
 
 def nvcc_version(library: Path) -> str:
-    """The CUDA release that compiled the library, as it stands in its debug notes."""
+    """The CUDA release that compiled the library, from its debug notes."""
     match = re.search(rb"Cuda compilation tools, release [\d.]+, V([\d.]+)", library.read_bytes())
     if match:
         return match[1].decode()

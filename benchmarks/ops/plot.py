@@ -78,7 +78,7 @@ def times(result: dict[str, Any], path: Path) -> None:
 
 
 def roofline(result: dict[str, Any], path: Path) -> None:
-    """Operations a second against operations a byte, each case at its largest batch."""
+    """Operations per second against operations per byte, each case at its largest batch."""
     rates = result["rates"]
     matrix = max(rate for name, rate in rates.items() if name != "copy")
     figure, axis = plt.subplots(figsize=(7, 5), layout="constrained")

@@ -33,7 +33,7 @@ def define(
     fake: Callable[..., Any],
     check: Callable[..., None] | None = None,
 ) -> Callable[..., Any]:
-    """Define `torch.ops.ites.<name>`, which runs the kernel of the backend it is told.
+    """Define `torch.ops.ites.<name>`, which runs the kernel of the given backend.
 
     Args:
         family: the op's family, which names its Triton module: `ites.kernels.<family>`.

@@ -1,4 +1,4 @@
-"""Joints that a detector did not see: which keypoints cannot be right, and what stands in for them.
+"""Missing joints: which keypoints are impossible, and how missing ones are filled.
 
 Keypoints are (T, J, 2), pixels, x right, y down; `seen` is (T, J), bool.
 """

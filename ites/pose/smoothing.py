@@ -27,7 +27,7 @@ def local_polynomial(values: Floats, fps: float) -> Floats:
 
     Where frames are unknown, or at the clip's ends, the parabola fits those that are there, so
     inside a clip without gaps this is the convolution of the paper, and there is no seam elsewhere.
-    With fewer than four known frames in its window a value stays as it is.
+    With fewer than four known frames in its window a value does not change.
 
     Args:
         values: (T, J, D), nan where unknown.

@@ -1,4 +1,4 @@
-"""Hold this program to numbers that the released program produced.
+"""Compare with reference outputs of the released program.
 
 A golden file is an npz of inputs, initial values, random draws and results. Every group of results
 that a file holds is computed here from its inputs and compared: each tensor by its largest
