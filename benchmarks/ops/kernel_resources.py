@@ -1,4 +1,4 @@
-"""Tabulate what each CUDA kernel of the built `ites._C_cuda` takes on each architecture.
+"""Tabulate the resources of each CUDA kernel of the built `ites._C_cuda`, per architecture.
 
     python -m benchmarks.ops.kernel_resources           writes results/kernel_resources.csv
     python -m benchmarks.ops.kernel_resources --check   compares with it; exits with 1
@@ -66,7 +66,7 @@ def nvcc_version(library: Path) -> str:
 
 
 def resources(library: Path) -> list[dict[str, Any]]:
-    """One row a kernel and architecture, sorted."""
+    """One row per kernel and architecture, sorted."""
     text = subprocess.run(
         [cuobjdump(), "--dump-resource-usage", str(library)],
         capture_output=True,

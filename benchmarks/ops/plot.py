@@ -49,7 +49,7 @@ def title(about: dict[str, Any]) -> str:
 
 
 def times(result: dict[str, Any], path: Path) -> None:
-    """Time against batch, a panel for each case and type."""
+    """Time against batch, one panel per case and type."""
     rows = whole(result["rows"])
     panels = list(dict.fromkeys((row["case"], row["dtype"], row["mode"]) for row in rows))
     count = math.ceil(len(panels) / COLUMNS)

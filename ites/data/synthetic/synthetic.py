@@ -37,7 +37,7 @@ class Take:
 
     @property
     def key(self) -> tuple[int, int, int]:
-        """What the motion is seeded with, beside the store's seed."""
+        """The motion's seed, beside the store's."""
         return self.person, list(ACTIONS).index(self.action), self.number
 
 
