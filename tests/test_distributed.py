@@ -23,7 +23,7 @@ from ites.errors import ItesError
 from ites.models import Teacher
 from ites.runs.checkpoint import load_model
 from ites.runs.folder import RunFolder, Unfinished
-from ites.runs.settings import Settings
+from ites.runs.settings import Settings, make_settings
 from ites.system.ranks import Ranks
 from ites.train.engine import train
 from ites.train.feed import Feed, epoch_order
@@ -33,16 +33,15 @@ from ites.train.log import quiet_console
 @contextmanager
 def torchrun(settings: list[Settings]) -> Iterator[subprocess.Popen[str]]:
     """Two processes on this machine that train these stages, which share most settings."""
-    what = settings[0].stage if len(settings) == 1 else "both"
-    options: dict[str, Any] = {}
+    arguments = ["--recipe", "paper", "--data", settings[0].data, "--out", settings[0].out]
+    arguments += ["--only", settings[0].stage] if len(settings) == 1 else []
     for stage in settings:
+        usual = make_settings(stage.stage).to_dict()
         for name, value in stage.to_dict().items():
-            shared = type(stage).__dataclass_fields__[name].metadata["shared"]
-            if name not in ("teacher", "prior"):  # the run's own
-                options[name if shared or what != "both" else f"{stage.stage}_{name}"] = value
-    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+            if value != usual[name] and name not in ("data", "out"):
+                arguments += ["--set", f"{stage.stage}.{name}={value}"]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "ites", "train", what, *arguments]
+    command += ["--nproc-per-node", "2", "-m", "ites", "train", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
