@@ -394,3 +394,14 @@ def test_positions_in_millimetres_are_refused(path):
     message = r"positions: expected metres, got poses of 1\d{3} m from end to end"
     with PoseStore(path) as store, pytest.raises(ItesError, match=message):
         store.positions("train")
+
+
+def test_a_damaged_heap_of_texts_is_refused(path):
+    """HDF5 2.0 looks for a text in it without end."""
+    write(path, [(clip(3), "train")])
+    data = bytearray(path.read_bytes())
+    heap = data.index(b"GCOL\x01\0\0\0")
+    data[heap + 16 : heap + 48] = bytes(32)
+    path.write_bytes(data)
+    with pytest.raises(ItesError, match="got a damaged heap of texts"):
+        PoseStore(path)

@@ -18,6 +18,7 @@ from ites.data.store import PoseStore
 from ites.errors import ItesError
 from ites.pose.skeleton import HUMAN36M, Skeleton
 from ites.system.files import reading, require_file
+from ites.system.hdf5 import opened
 
 Floats = NDArray[np.floating]
 
@@ -121,5 +122,5 @@ def _is_store(path: Path) -> bool:
     """Whether a file is HDF5, but no table of pandas' as DeepLabCut writes it."""
     if path.is_dir() or not h5py.is_hdf5(require_file(path)):
         return False
-    with reading(path, "a pose store"), h5py.File(path, "r") as file:
+    with opened(path, "a pose store") as file:
         return not any("pandas_type" in group.attrs for group in file.values())

@@ -22,7 +22,7 @@ from ites.pose.camera import Camera, normalise, scale_for
 from ites.pose.missing import interpolate
 from ites.pose.skeleton import Skeleton
 from ites.system.files import atomic_write, reading, require_file
-from ites.system.hdf5 import H5Writer, dataset
+from ites.system.hdf5 import H5Writer, check_heaps, dataset
 
 FORMAT = "ites-pose-store"
 VERSION = 1
@@ -98,6 +98,7 @@ class PoseStore:
         self.path = require_file(path)
         with reading(self.path, "a pose store"):
             try:
+                check_heaps(self.path)
                 self._file = h5py.File(self.path, "r")
             except OSError as error:
                 raise ItesError(f"{self.path}: not an HDF5 file ({error})") from None

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import math
+import mmap
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,8 @@ import h5py
 
 from ites.errors import ItesError
 from ites.system.files import EXPANSION, EXPANSION_FREE, reading, require_file
+
+HEAP = b"GCOL\x01\0\0\0"
 
 
 @contextmanager
@@ -34,8 +38,35 @@ def opened(path: str | os.PathLike[str], expected: str) -> Iterator[h5py.File]:
     with reading(path, expected):
         if not h5py.is_hdf5(path):
             raise ItesError(f"{path}: expected {expected}, got another file than HDF5")
+        check_heaps(path)
         with h5py.File(path, "r") as file:
             yield file
+
+
+def check_heaps(path: str | os.PathLike[str]) -> None:
+    """Refuse a file with a damaged heap of texts, in which HDF5 2.0 looks for a text without end.
+
+    A global heap is "GCOL", version 1, and its size; its objects are 16 bytes of index, count and
+    size, then data up to a multiple of 8. Free space has index 0, and its size counts the 16 bytes.
+
+    Raises:
+        ItesError: an object ends before it begins.
+    """
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        start = data.find(HEAP)
+        while 0 <= start <= len(data) - 16:
+            (size,) = struct.unpack_from("<Q", data, start + 8)
+            _check_heap(Path(path), data, start, min(start + size, len(data)))
+            start = data.find(HEAP, start + len(HEAP))
+
+
+def _check_heap(path: Path, data: mmap.mmap, start: int, stop: int) -> None:
+    at = start + 16
+    while at + 16 <= stop:
+        index, size = struct.unpack_from("<H6xQ", data, at)
+        if index == 0 and size < 16:
+            raise ItesError(f"{path}: expected a sound HDF5 file, got a damaged heap of texts")
+        at += size if index == 0 else 16 + size + -size % 8
 
 
 def dataset(group: h5py.Group, name: str, who: str, kinds: str = "fiu") -> h5py.Dataset:

@@ -17,6 +17,8 @@ READS = 100_000
 """Reads of a file, at most; pointers that form a circle have no end."""
 DIMENSIONS = 32
 """Dimensions of a variable, at most."""
+Z_VARIABLE = 8
+"""The type of a record that describes a variable with dimensions of its own."""
 
 
 class _Bounded(io.BytesIO):
@@ -56,10 +58,22 @@ def read_variable(path: Path, name: str) -> NDArray[np.float64]:
             self._check_dimensions(byte_loc + 4 + 32)
             return super()._read_gdr2(byte_loc)
 
-        def _check_dimensions(self, at: int) -> None:
+        def _read_vdr3(self, byte_loc: int) -> Any:
+            if self._number(byte_loc + 8) == Z_VARIABLE:
+                self._check_dimensions(byte_loc + 8 + 332)
+            return super()._read_vdr3(byte_loc)
+
+        def _read_vdr2(self, byte_loc: int) -> Any:
+            if self._number(byte_loc + 4) == Z_VARIABLE:
+                self._check_dimensions(byte_loc + 4 + (124 if self._post25 is True else 252))
+            return super()._read_vdr2(byte_loc)
+
+        def _number(self, at: int) -> int:
             self._f.seek(at)
-            count = int.from_bytes(self._f.read(4), "big")
-            if count > DIMENSIONS:
+            return int.from_bytes(self._f.read(4), "big")
+
+        def _check_dimensions(self, at: int) -> None:
+            if (count := self._number(at)) > DIMENSIONS:
                 raise ValueError(f"{count} dimensions, more than {DIMENSIONS}")
 
     path = require_file(path)

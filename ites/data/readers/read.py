@@ -32,6 +32,7 @@ from ites.data.store import PoseStore
 from ites.errors import ItesError, shorten
 from ites.pose.skeleton import HUMAN36M, Skeleton
 from ites.system.files import load_json, load_npy, load_npz, reading, require_file
+from ites.system.hdf5 import opened
 
 SUFFIXES = (".json", ".npz", ".npy", ".csv", ".h5", ".hdf5")
 """The files that are read of a folder."""
@@ -99,7 +100,7 @@ def _file(path: Path) -> Detections | Recording:
     if not start.strip():
         raise ItesError(f"{path}: expected {EXPECTED}; got an empty file")
     if h5py.is_hdf5(path):
-        with h5py.File(path, "r") as file:
+        with opened(path, "a pose store or DeepLabCut's HDF5") as file:
             if deeplabcut.is_hdf5(file):
                 return deeplabcut.parse_hdf5(path)
         return _store(path)
