@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ites.data.clips import Clip, Clips, cut
 from ites.data.joint_orders import ORDERS, bones_of, misfit
 from ites.errors import ItesError
-from ites.pose.skeleton import HUMAN36M, Skeleton
+from ites.pose.skeleton import HUMAN36M, Skeleton, root_relative
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
@@ -46,8 +46,6 @@ ROLL = 15.0, 50.0
 """Degrees of a standing person's lean: a camera's roll from the one on, lying beyond the other."""
 DENSITY_FLOOR = -150.0
 """Nats: the median log density of a clip that resembles nothing a prior has learned."""
-HEIGHT = 1.7
-"""Metres of a body, to speak of distances in the image."""
 
 
 NO_FRAMES: NDArray[np.intp] = np.zeros(0, np.intp)
@@ -867,8 +865,7 @@ class _Group:
             if not complete.any():
                 continue
             chosen = np.flatnonzero(complete)[:: max(1, complete.sum() // 256)]
-            points = self.points[rows][chosen]
-            points = points - points[:, self.skeleton.root : self.skeleton.root + 1]
+            points = root_relative(self.points[rows][chosen], self.skeleton.root)
             heads = np.linalg.norm(points[:, self.skeleton.head], axis=-1).mean()
             if not heads > 0:
                 continue
