@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ites.data.clips import Clip, Clips, cut
-from ites.data.joint_orders import ORDERS, bones_of, misfit
+from ites.data.joint_orders import ORDERS, body_names, bones_of, misfit
 from ites.errors import ItesError
 from ites.pose.skeleton import HUMAN36M, Skeleton, root_relative
 
@@ -402,12 +402,10 @@ def _length(vectors: Floats) -> Floats:
 class _Body:
     """Which joints of a skeleton are which."""
 
-    root: int
     hips: tuple[int, int]
     shoulders: tuple[int, int]
     legs: tuple[tuple[int, int], ...]
     arms: tuple[tuple[int, int], ...]
-    order: tuple[str, ...]
 
     @classmethod
     def of(cls, skeleton: Skeleton) -> _Body | None:
@@ -421,8 +419,7 @@ class _Body:
             legs, arms = pairs("hip", "knee", "ankle"), pairs("shoulder", "elbow", "wrist")
         except KeyError:
             return None
-        joints = tuple("crown" if name == "head" else name for name in skeleton.joints)
-        return cls(skeleton.root, legs[0], arms[0], legs, arms, joints)
+        return cls(legs[0], arms[0], legs, arms)
 
 
 _LIMBS = (0.44, 0.43, 0.30, 0.27)  # thigh, shank, upper arm, forearm, metres
@@ -903,7 +900,6 @@ _EXPLAINED_BY: dict[str, frozenset[str]] = {
 
 def _usual_lengths(skeleton: Skeleton) -> NDArray[np.float32]:
     """Metres of each of a skeleton's bones, of an adult; 0.3 where the names tell nothing."""
-    names = tuple("crown" if name == "head" else name for name in skeleton.joints)
-    pairs, lengths = bones_of(names)
+    pairs, lengths = bones_of(body_names(skeleton))
     known = {tuple(pair): length for pair, length in zip(pairs.tolist(), lengths, strict=True)}
     return np.array([known.get(bone, 0.3) for bone in skeleton.bones], np.float32)
