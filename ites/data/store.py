@@ -320,7 +320,8 @@ class PoseStore:
             if missing == "error":
                 raise ItesError(
                     f"{self.path}: {np.count_nonzero(~complete)} of {len(complete)} poses lack a "
-                    "joint (confidence 0): choose missing = 'drop' or 'interpolate' (--missing)"
+                    "joint (confidence 0): choose missing = 'drop' or 'interpolate'",
+                    code="missing",
                 )
             if missing == "interpolate":
                 self._interpolate(keypoints, split)

@@ -51,9 +51,8 @@ class Motion:
         """
         known: NDArray[np.bool_] = np.all(np.isfinite(self.positions), axis=-1)
         positions = np.asarray(interpolate(self.positions, known), np.float64)
-        for joint in sorted(
-            np.flatnonzero(~known.any(0)).tolist(), key=self._depth
-        ):  # a parent first
+        never = np.flatnonzero(~known.any(0)).tolist()
+        for joint in sorted(never, key=self._depth):  # a parent first
             parent = self.skeleton.parents[joint]
             positions[:, joint] = positions[:, parent] if parent >= 0 else 0.0
         return positions

@@ -134,10 +134,10 @@ def _assumptions(clip: Clip, camera: Camera) -> list[str]:
     if camera.assumed:
         lines.append(
             f"camera unknown: focal length {camera.focal_length[0]:.0f} px assumed, "
-            f"{FIELD_OF_VIEW:g} degrees (--focal-length or --field-of-view)"
+            f"{FIELD_OF_VIEW:g} degrees; give the focal length or field of view if known"
         )
     if not clip.fps > 0:
-        lines.append("frames per second unknown (--fps)")
+        lines.append("frames per second unknown; give them if known")
     return lines
 
 
