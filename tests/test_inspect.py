@@ -12,7 +12,7 @@ from walking import JOINT, turned, walk
 
 from ites.cli.hints import MISTAKES, OPTIONS, hint, hint_of
 from ites.cli.main import main
-from ites.data.checks import CODES
+from ites.data.findings import CODES
 from ites.data.keypoint_reader import read_keypoints
 from ites.data.lifted import read_clips
 from ites.errors import ItesError
