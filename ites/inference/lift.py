@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ites.data.checks import Density, Finding, check_reader, refuse, summarise
+from ites.data.checks import Density, check_reader
 from ites.data.clips import Clip, Clips, cut, seen_joints
 from ites.data.corrections import Corrections
+from ites.data.findings import Finding, refuse, summarise
 from ites.data.keypoint_reader import KeypointReader
 from ites.data.lifted import ClipsWriter, read_clips, read_settings, write_clips
 from ites.errors import ItesError
@@ -115,7 +116,7 @@ def lift(
         A summary: poses, clips, seconds and poses_per_second (of reading, lifting and writing
         together, joining aside, in this call), model, device, out; notes: what was assumed, found
         or left out, a line each; codes: what each of them is about; and findings: what is
-        implausible, each as `ites.data.checks.Finding.plain` gives it. Empty on all ranks but 0.
+        implausible, each as `ites.data.findings.Finding.plain` gives it. Empty on all ranks but 0.
 
     Raises:
         ItesError: a file is not what it should be, or an argument is out of range.

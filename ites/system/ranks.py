@@ -92,7 +92,8 @@ class Ranks:
                 raise
             raise ItesError(
                 f"rank {self.rank} of {self.count} lost another rank, which died or was stopped; "
-                f"start all of them again with --resume ({str(error).splitlines()[0]})"
+                f"resume all of them ({str(error).splitlines()[0]})",
+                code="lost-rank",
             ) from None
 
     def leave(self) -> None:

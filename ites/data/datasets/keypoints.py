@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ites.data.checks import Finding, check, refuse, summarise
+from ites.data.checks import check
 from ites.data.clips import Clip, seen_joints
 from ites.data.corrections import Corrections
+from ites.data.findings import Finding, refuse, summarise
 from ites.data.readers import read
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.errors import ItesError
@@ -58,7 +59,7 @@ def prepare_keypoints(
 
     Returns:
         `PoseStore.summary` of what was written, `notes`: what was assumed, derived or left out, a
-        line each, and `findings`: what is implausible, as `ites.data.checks.Finding.plain` has it.
+        line each, and `findings`: what is implausible, by `ites.data.findings.Finding.plain`.
 
     Raises:
         ItesError: there is no file, or one cannot be read, holds no pose or none that can be right.
@@ -134,10 +135,10 @@ def _assumptions(clip: Clip, camera: Camera) -> list[str]:
     if camera.assumed:
         lines.append(
             f"camera unknown: focal length {camera.focal_length[0]:.0f} px assumed, "
-            f"{FIELD_OF_VIEW:g} degrees (--focal-length or --field-of-view)"
+            f"{FIELD_OF_VIEW:g} degrees; give the focal length or field of view if known"
         )
     if not clip.fps > 0:
-        lines.append("frames per second unknown (--fps)")
+        lines.append("frames per second unknown; give them if known")
     return lines
 
 
