@@ -26,6 +26,7 @@ from ites.data.corrections import Corrections
 from ites.data.findings import Finding, refuse, summarise
 from ites.data.keypoint_reader import KeypointReader
 from ites.data.lifted import ClipsWriter, read_clips, read_settings, write_clips
+from ites.data.readers.options import check_options
 from ites.errors import ItesError
 from ites.inference.assume import (
     BODY_SIZE,
@@ -44,6 +45,7 @@ from ites.pose.missing import unknown
 from ites.pose.smoothing import SMOOTHERS
 from ites.runs.checkpoint import Model, load_model, load_trust
 from ites.system.arithmetic import arithmetic
+from ites.system.files import keep_source
 from ites.system.lock import lock
 from ites.system.overlap import overlap
 from ites.system.parts import Parts
@@ -51,6 +53,8 @@ from ites.system.ranks import Ranks, pick_device
 
 PORTION = 1 << 16
 """Poses that are read, lifted and written together, but for a clip's end."""
+LARGEST_BODY = 1000.0
+"""Metres from root to head."""
 PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -127,14 +131,13 @@ def lift(
         >>> summary["poses"], summary["out"]
         (12, 'clip3d.npz')
     """
-    for name, value in (
-        ("focal_length", focal_length),
-        ("fps", fps),
-        ("body_size", body_size),
-        ("batch_size", batch_size),
-    ):
+    for name, value in (("body_size", body_size), ("batch_size", batch_size)):
         if value is not None and not 0 < value < float("inf"):
             raise ItesError(f"lift: {name} must be positive and finite, got {value}")
+    if body_size > LARGEST_BODY:
+        raise ItesError(f"lift: body_size must be at most {LARGEST_BODY:g} m, got {body_size}")
+    check_options("lift", image_size, fps, min_confidence, focal_length)
+    keep_source(keypoints, out)
     if precision not in PRECISIONS:
         raise ItesError(
             f"lift: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"

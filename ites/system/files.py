@@ -288,6 +288,19 @@ _KINDS = (
 )
 
 
+def keep_source(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
+    """Refuse to write over what is read, and over a folder.
+
+    Raises:
+        ItesError: `out` is a folder, or `source` itself.
+    """
+    if os.path.isdir(out):
+        raise ItesError(f"{out}: expected a file's name to write to, got a folder's")
+    with suppress(OSError):
+        if os.path.samefile(source, out):
+            raise ItesError(f"{out}: the output would overwrite the input; choose another name")
+
+
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path`; it takes that name when the block ends without an error.

@@ -118,7 +118,7 @@ def pick_device(name: str, ranks: Ranks) -> torch.device:
         name = f"cuda:{ranks.local}"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(0, device=device).cpu()  # "meta" holds no numbers
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ItesError(f"device: cannot use {name!r} here: {reason}") from None

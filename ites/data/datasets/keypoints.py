@@ -16,10 +16,12 @@ from ites.data.clips import Clip, seen_joints
 from ites.data.corrections import Corrections
 from ites.data.findings import Finding, refuse, summarise
 from ites.data.readers import read
+from ites.data.readers.options import check_options
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.errors import ItesError
 from ites.pose.camera import FIELD_OF_VIEW, Camera, focal_length_of
 from ites.pose.skeleton import HUMAN36M, Skeleton
+from ites.system.files import keep_source
 
 
 def prepare_keypoints(
@@ -66,6 +68,9 @@ def prepare_keypoints(
     """
     if field_of_view is not None and not 0 < field_of_view < 180:
         raise ItesError(f"prepare_keypoints: field_of_view must be in 0..180, got {field_of_view}")
+    check_options("prepare_keypoints", image_size, fps, min_confidence, focal_length)
+    for path in sources:
+        keep_source(path, out)
     notes: list[str] = [] if corrections is None else corrections.lines()
     findings: list[Finding] = []
     taken: set[str] = set()
