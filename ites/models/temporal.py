@@ -1,7 +1,7 @@
-"""Clips lifted as wholes: bones keep their lengths, and nothing jerks.
+"""Temporal consistency of lifted clips: constant bone lengths and smooth depths.
 
-A single frame leaves each depth a little open. The frames of a clip show one body: what they say
-of its bones together is more than each says alone.
+A single frame leaves each depth uncertain. The frames of a clip show one body, so together they
+constrain its bone lengths better than each frame alone.
 """
 
 from __future__ import annotations
@@ -43,30 +43,31 @@ def consistent_depths(
     device: torch.device | str = "cpu",
     seen: Tensor | None = None,
 ) -> Tensor:
-    """Depths near those given with which a clip's bones keep their lengths and nothing jerks.
+    """Fit depths near the given ones that keep each clip's bone lengths constant and are smooth.
 
     Minimises over d, by Adam,
     `sum |d - depth| + BONES * sum |l_b / s - m_b| + ACCELERATION * sum |d[t+1] - 2 d[t] + d[t-1]|`,
-    each |x| rounded below `SOFTNESS`. Bone lengths l_b of a pose are divided by its size s, for who
-    walks up to the camera grows; m_b is their median over the clip, averaged over left and right.
+    each |x| smoothed below `SOFTNESS`. A pose's bone lengths l_b are divided by its size s, because
+    a person who approaches the camera appears larger. m_b is their median over the clip, averaged
+    over left and right.
 
-    Bad frames leave the good ones alone: s is the mean ratio of those bones to their m_b that are
-    within `NEAR` of the median ratio. A bone that is `TOO_LONG` times m_b in 2D alone, and a joint
-    with no other bones, take no part in the second and third sum; nor does one that was not seen.
-    A frame with such a bone was lifted wrongly as a whole: few of them in a row start between their
-    neighbours, and the third sum does not tie them to good frames.
+    Bad frames do not affect good ones. s is the mean ratio of bones to their m_b over the ratios
+    within `NEAR` of the median. The second and third sums omit a bone that is `TOO_LONG` times m_b
+    in 2D alone, a joint with no other bones, and a joint that was not seen. A frame with such a
+    bone was lifted wrongly as a whole. Short runs of such frames start from interpolated depths,
+    and the third sum does not couple them to good frames.
 
     Args:
         points: (N, J, 2), the network's input, of clips one after another.
         depth: (N, J, 1), lifted from it, network units, relative to the root.
-        lengths: frames of each clip, N in all.
+        lengths: frames per clip, N in all.
         skeleton: of the poses.
         distance: c.
-        device: where it is done; the tensors may lie elsewhere.
-        seen: (N, J) bool, which joints a detector saw; None: all.
+        device: where the fit runs; the tensors may lie elsewhere.
+        seen: (N, J) bool, the joints that a detector saw; None: all.
 
-    Returns:
-        (N, J, 1), where `depth` is.
+        Returns:
+        (N, J, 1), on the device of `depth`.
 
     Source: the constancy of bones is Yu et al.'s, ICCV 2021, here as a fit to each clip.
     """
@@ -110,7 +111,7 @@ def _fit(
             usual = usual.where(~unseen, segment_median(own, clip, frames))
         return (usual + usual[:, mirror]) / 2
 
-    def telling(bones: Tensor, good: Tensor) -> Tensor:  # [N, B], which bones tell the size
+    def telling(bones: Tensor, good: Tensor) -> Tensor:  # [N, B], bones that determine the size
         ratio = bones / usual[clip]
         median = ratio.where(good, torch.nan).nanmedian(1, keepdim=True).values.nan_to_num(1.0)
         near = good & (ratio < NEAR * median) & (ratio > median / NEAR)
@@ -163,15 +164,15 @@ def _fit(
 
 
 def between(values: Tensor, good: Tensor, clip: Tensor) -> Tensor:
-    """Values that lie, linearly in time, between those of the nearest good frames of the clip.
+    """Interpolate values linearly in time between the nearest good frames of the clip.
 
     Args:
         values: (N, J, D).
         good: (N) bool.
-        clip: (N) int64, ascending: whose frame it is.
+        clip: (N) int64, ascending: the clip of each frame.
 
     Returns:
-        (N, J, D); as given in runs of more than `SHORT` frames that are not good, and at the ends.
+        (N, J, D); unchanged in runs of more than `SHORT` bad frames, and at the ends.
     """
     count = len(values)
     at = torch.arange(count, device=values.device)
@@ -190,14 +191,14 @@ def segment_median(values: Tensor, segment: Tensor, lengths: Tensor) -> Tensor:
 
     Args:
         values: (N, B); nan does not count.
-        segment: (N) int64, ascending: which segment a row belongs to.
-        lengths: (S) int64, rows of each segment.
+        segment: (N) int64, ascending: the segment of each row.
+        lengths: (S) int64, rows per segment.
 
-    Returns:
-        (S, B), nan where a segment has no finite value; of an even number the mean of both middle
-        ones.
+        Returns:
+        (S, B), nan if a segment has no finite value. The median of an even number of values is the
+        mean of the two middle ones.
     """
-    order = values.argsort(dim=0, stable=True)  # nan comes last
+    order = values.argsort(dim=0, stable=True)  # nan sorts last
     by_segment = segment[order].argsort(dim=0, stable=True)
     ranked = values.gather(0, order.gather(0, by_segment))
     zero = torch.zeros(len(lengths), values.shape[1], dtype=torch.long, device=values.device)

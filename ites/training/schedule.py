@@ -85,7 +85,7 @@ class Schedule:
         return step % self.batches == 0 and seconds > 60
 
     def steps_until_host_work(self, step: int, evaluates: bool) -> int:
-        """The number of steps until the next host-side event; they change device state only."""
+        """The number of steps until the next host-side event; they only change device state."""
         settings = self.settings
         every = [settings.log_every, settings.checkpoint_every, self.period]
         every += [RATE_STEPS] if settings.decay == "cosine" else []

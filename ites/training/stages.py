@@ -353,5 +353,5 @@ STAGES: dict[tuple[str, str], type[Stage]] = {
 
 
 def _sample(points: Tensor, count: int) -> Tensor:
-    """Indices of about `count` of N poses, evenly spaced."""
+    """About `count` of N poses, evenly spaced."""
     return points[:: max(1, len(points) // count)]
