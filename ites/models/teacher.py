@@ -309,7 +309,7 @@ class UprightTeacher(Teacher):
             counter, samples: see `ites.ops.TurnDraw`.
             prior: returns the negative log density of the views; see `ites.models.Prior`.
 
-            Source: ElePose, CVPR 2022, section 3; METHOD, "Student", losses.
+        Source: ElePose, CVPR 2022, section 3; METHOD, "Student", losses.
         """
         points = self._centre(points)
         features = self.trunk(points)

@@ -66,7 +66,7 @@ def consistent_depths(
         device: where the fit runs; the tensors may lie elsewhere.
         seen: (N, J) bool, the joints that a detector saw; None: all.
 
-        Returns:
+    Returns:
         (N, J, 1), on the device of `depth`.
 
     Source: the constancy of bones is Yu et al.'s, ICCV 2021, here as a fit to each clip.
@@ -194,7 +194,7 @@ def segment_median(values: Tensor, segment: Tensor, lengths: Tensor) -> Tensor:
         segment: (N) int64, ascending: the segment of each row.
         lengths: (S) int64, rows per segment.
 
-        Returns:
+    Returns:
         (S, B), nan if a segment has no finite value. The median of an even number of values is the
         mean of the two middle ones.
     """

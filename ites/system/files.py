@@ -152,10 +152,10 @@ def load_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     bytes, or `EXPANSION_FREE` if that is more.
 
     Returns:
-    The arrays by name; writable.
+        The arrays by name; writable.
 
     Raises:
-    ItesError: the file is absent, damaged, not an .npz file, or not limited to plain arrays.
+        ItesError: the file is absent, damaged, not an .npz file, or not limited to plain arrays.
     """
     path, expected = require_file(path), "an .npz file of plain arrays"
     with reading(path, expected):

@@ -27,7 +27,7 @@ def lock(path: str | os.PathLike[str], what: str) -> Iterator[None]:
         path: the lock file.
         what: the exclusive work, such as "run: a training".
 
-        Raises:
+    Raises:
         ItesError: another process holds the lock; the message has its process ID.
         OSError: the file cannot be made.
     """
