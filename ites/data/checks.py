@@ -1,9 +1,8 @@
-"""Whether 2D keypoints can be those of a person: geometry that no lifting would notice.
+"""Plausibility checks of 2D keypoints: geometric faults that lifting does not notice.
 
-A detector's file, a wrong unit or an unapplied rotation yields numbers like any others, and a model
-lifts them without complaint. `check` looks at keypoints as they were read and says what cannot be
-right (an error) or is unlikely (a warning), in which frames, and from which figures it concludes.
-It changes nothing; `ites.data.corrections` has what mends the faults.
+A wrong unit or an unapplied rotation yields ordinary numbers, and a model lifts them without
+complaint. `check` reports impossible keypoints (errors) and unlikely ones (warnings), with their
+frames and the underlying figures. It changes nothing; `ites.data.corrections` corrects the faults.
 
 Image axes: x right, y down. Angles are clockwise as seen in the image, 0 is upright. "Body height"
 is 1.7 m times the frame's scale, pixels per metre, that its bones suggest.
@@ -55,15 +54,15 @@ NO_FRAMES: NDArray[np.intp] = np.zeros(0, np.intp)
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """One thing that is unlikely or impossible.
+    """An unlikely or impossible property of a clip.
 
     Attributes:
         code: names the kind of fault; `CODES` lists them.
-        severity: "error": cannot be right; "warning": probably wrong; "note": worth knowing.
-        message: what was found, with counts, in words that need no context.
-        data: the figures that it is concluded from.
+        severity: "error": impossible; "warning": probably wrong; "note": information.
+        message: a self-contained description with counts.
+        data: the underlying figures.
         clip: the clip's name.
-        frames: the frames concerned, ascending; empty where it is all or none.
+        frames: the affected frames, ascending; empty for all frames or none.
     """
 
     code: str
@@ -74,15 +73,15 @@ class Finding:
     frames: NDArray[np.intp] = field(default_factory=lambda: NO_FRAMES)
 
     def plain(self) -> dict[str, Any]:
-        """All of it but the frames, for JSON; `Finding(**plain)` makes it again."""
+        """All fields except the frames, for JSON; `Finding(**plain)` restores the finding."""
         names = ("code", "severity", "message", "data", "clip")
         return {name: getattr(self, name) for name in names}
 
 
 class ImplausibleError(ItesError):
-    """Keypoints that cannot be right.
+    """Impossible keypoints.
 
-    Attributes: `finding`, what is wrong with them.
+    Attributes: `finding`, the fault.
     """
 
     def __init__(self, where: object, finding: Finding) -> None:
@@ -120,18 +119,18 @@ def check(
     raw: Sequence[Floats | None] | None = None,
     layout: str | Sequence[str] | None = None,
 ) -> list[Finding]:
-    """Say what is implausible about keypoints.
+    """Find implausible properties of keypoints.
 
     Args:
         clips: of one skeleton; joints of confidence 0 are missing and do not count.
-        skeleton: of the clips, where `clips` is a sequence.
-        prior: says how likely poses are; None: geometry alone judges.
-        scale: factor from (keypoints - root) / focal length to the network's units, for the prior;
-            None, or a clip without a focal length: each clip's own, a mean root-to-head distance
-            of 1/5.
-        raw: of each clip the array as it was read, (T, J', 2), or (T, J', 3) with the confidence
-            last, before its joints were mapped to the skeleton's; None where there is none.
-        layout: the order that the raw arrays were taken to be in, or each one's; None: the
+        skeleton: of the clips, if `clips` is a sequence.
+        prior: the density of poses; None: geometric checks only.
+        scale: factor from (keypoints - root) / focal length to the network's units, for the
+            prior. None, or a clip without a focal length: a factor per clip that makes the mean
+            root-to-head distance 1/5.
+        raw: each clip's original array, (T, J', 2), or (T, J', 3) with the confidence last,
+            before its joints were mapped to the skeleton's; None if unavailable.
+        layout: the assumed joint order of the raw arrays, or one per array; None: the
             skeleton's.
 
     Returns:
@@ -151,7 +150,7 @@ def check(
 
 
 def check_array(keypoints: Floats, name: str = "") -> list[Finding]:
-    """Say what is wrong with an array as a file holds it, before anything is made of it.
+    """Find faults of a file's array before any conversion.
 
     Args:
         keypoints: (T, J, 2), or (T, J, 3) with the confidence last; may hold nan.
@@ -176,7 +175,7 @@ def check_array(keypoints: Floats, name: str = "") -> list[Finding]:
 
 
 class Reader(Protocol):
-    """What `ites.data.keypoint_reader.KeypointReader` offers here."""
+    """The part of `ites.data.keypoint_reader.KeypointReader` that is used here."""
 
     lengths: list[int]
 
@@ -184,7 +183,7 @@ class Reader(Protocol):
         """The clips of a slice."""
 
     def sources(self, chosen: slice) -> list[tuple[Floats, str]]:
-        """Of each its array before mapping and the layout of that; nothing where unknown."""
+        """Each clip's array before mapping and its layout; empty if unknown."""
 
 
 def check_reader(
@@ -192,7 +191,7 @@ def check_reader(
     chosen: slice = slice(None),
     prior: Density | None = None,  # noqa: B008
 ) -> list[Finding]:
-    """Say what is implausible about some clips of a file; see `check`."""
+    """Find implausible properties of some clips of a file; see `check`."""
     sources = reader.sources(chosen)
     return check(
         reader.read(chosen),
@@ -203,7 +202,7 @@ def check_reader(
 
 
 def check_sample(reader: Reader, frames: int = 50_000) -> list[Finding]:
-    """Say what is implausible about about so many frames of a file, of clips evenly chosen."""
+    """Find implausible properties of a sample of a file: evenly spaced clips."""
     step = max(1, sum(reader.lengths) // frames)
     found = []
     for clip in range(0, len(reader.lengths), step):
@@ -212,15 +211,15 @@ def check_sample(reader: Reader, frames: int = 50_000) -> list[Finding]:
 
 
 def refuse(findings: Sequence[Finding], clips: int, where: object) -> list[Finding]:
-    """Raise if no clip can be right.
+    """Raise if every clip is impossible.
 
     Args:
-        findings: of all of them.
-        clips: how many there are.
+        findings: of all clips.
+        clips: the number of clips.
         where: the file, for the message.
 
     Returns:
-        The findings; clips that cannot be right among others that may be are warned of.
+        The findings; impossible clips among possible ones become warnings.
 
     Raises:
         ImplausibleError: every clip has an error.
@@ -232,7 +231,7 @@ def refuse(findings: Sequence[Finding], clips: int, where: object) -> list[Findi
 
 
 def summarise(findings: Sequence[Finding]) -> list[Finding]:
-    """Join findings of one code and severity: the first one's words, and how many clips more."""
+    """Join findings of one code and severity: the first message and the number of other clips."""
     kinds: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         kinds.setdefault((finding.severity, finding.code), []).append(finding)
@@ -256,7 +255,7 @@ def summarise(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def ranges(frames: NDArray[np.intp], most: int = 6) -> str:
-    """Frames in words: "40-45, 80-82"; at most so many ranges."""
+    """Frames as text: "40-45, 80-82"; the number of ranges is limited."""
     breaks = np.flatnonzero(np.diff(frames) > 1) + 1
     parts = [
         f"{part[0]}-{part[-1]}" if len(part) > 1 else f"{part[0]}"
@@ -266,7 +265,7 @@ def ranges(frames: NDArray[np.intp], most: int = 6) -> str:
     return ", ".join([*parts[:most], *(["..."] if len(parts) > most else [])])
 
 
-# --- the array as it was read
+# --- the original array
 
 
 def _third_column(third: NDArray[np.float64], name: str) -> list[Finding]:
@@ -298,7 +297,7 @@ def _third_column(third: NDArray[np.float64], name: str) -> list[Finding]:
 
 
 def _units(points: Floats, seen: Bools, name: str) -> Iterator[Finding]:
-    """Coordinates that cannot be pixels; points (T, J, 2)."""
+    """Coordinates that are not pixels; points (T, J, 2)."""
     rows = np.flatnonzero(seen.sum(1) > 2)
     rows = rows[:: max(1, len(rows) // 500)]  # a sample tells
     points, placed = points[rows], seen[rows] & (points[rows] != 0).any(-1)
@@ -389,20 +388,20 @@ def _zeros(placeholder: Bools, name: str) -> Iterator[Finding]:
 
 
 def _swap_shares(clips: Sequence[Clip]) -> NDArray[np.float32]:
-    """How much smoother a clip must become by a change of sides: the slower its rate, the more."""
+    """The required gain in smoothness by a change of sides; it grows as the rate falls."""
     rates = np.array([clip.fps if clip.fps > 0 else 25.0 for clip in clips])
     return np.interp(rates, [5, 12, 20], [0.15, 0.3, 0.5]).astype(np.float32)
 
 
 def _length(vectors: Floats) -> Floats:
-    """Of vectors (..., 2); faster than `numpy.linalg.norm`."""
+    """Lengths of vectors (..., 2); faster than `numpy.linalg.norm`."""
     x, y = vectors[..., 0], vectors[..., 1]
     return np.sqrt(x * x + y * y)
 
 
 @dataclass(frozen=True)
 class _Body:
-    """Which joints of a skeleton are which."""
+    """Indices of a skeleton's joints by role."""
 
     root: int
     hips: tuple[int, int]
@@ -413,7 +412,7 @@ class _Body:
 
     @classmethod
     def of(cls, skeleton: Skeleton) -> _Body | None:
-        """None where the skeleton is no whole body with joints of the usual names."""
+        """None unless the skeleton is a whole body with known joint names."""
         index = {name: joint for joint, name in enumerate(skeleton.joints)}
 
         def pairs(*parts: str) -> tuple[tuple[int, int], ...]:
@@ -432,10 +431,10 @@ _TRUNK = 0.50  # hips to shoulders
 
 
 class _Group:
-    """Some clips of one skeleton, one after the other, and what all checks ask of them.
+    """Concatenated clips of one skeleton, with the quantities that the checks share.
 
-    Attributes: `points` (N, J, 2), `seen` (N, J), `rows` (a slice for each clip), `scale` (N,)
-    pixels per metre, nan where too little is seen.
+    Attributes: `points` (N, J, 2), `seen` (N, J), `rows` (one slice per clip), `scale` (N,) pixels
+    per metre, nan if too few joints are seen.
     """
 
     def __init__(
@@ -463,7 +462,7 @@ class _Group:
         self.clip_of = np.repeat(np.arange(len(clips)), [len(clip) for clip in clips])
 
     def findings(self, prior: Density | None, scale: float | None) -> list[Finding]:
-        """All of them, clip by clip."""
+        """All findings, clip by clip."""
         found: list[list[Finding]] = [[] for _ in self.clips]
         for number, (clip, raw) in enumerate(zip(self.clips, self.raw, strict=True)):
             if raw is not None:
@@ -520,7 +519,7 @@ class _Group:
                 self.typical[number] = np.median(own)
 
     def _middle(self, joints: Sequence[int]) -> tuple[Floats, Bools]:
-        """The mean (N, 2) of some joints, and where all are seen (N,)."""
+        """The mean (N, 2) of some joints, and the frames (N,) in which all are seen."""
         chosen = list(joints)
         return self.points[:, chosen].mean(1), np.all(self.seen[:, chosen], axis=1)
 
@@ -565,7 +564,7 @@ class _Group:
             if said not in fits:
                 continue
             best = min(fits, key=lambda name: fits[name])
-            whole = seen.mean() > 0.8  # parts of a body stand closer together
+            whole = seen.mean() > 0.8  # parts of a body are closer together
             data = {"said": said, "misfit": fits, "best": best}
             if fits[said] > ORDER_MARGIN * fits[best] and fits[best] < ORDER_LIMIT:
                 yield self._found(
@@ -613,7 +612,7 @@ class _Group:
             )
 
     def _upright(self, body: _Body) -> Iterator[tuple[int, Finding]]:
-        """The lean of each frame's trunk and legs, and what most frames agree on."""
+        """The lean of each frame's trunk and legs, and their common value over most frames."""
         hips, has_hips = self._middle(body.hips)
         shoulders, has_shoulders = self._middle(body.shoulders)
         lower, has_lower = self._middle([*body.legs[-1]])
@@ -678,7 +677,7 @@ class _Group:
                     )
 
     def _sides(self, body: _Body) -> Iterator[tuple[int, Finding]]:
-        """Frames in which left and right of legs, arms or both change places and back."""
+        """Frames in which left and right of legs, arms or both swap temporarily."""
         swapped = {
             "leg": self._swapped(body.legs),
             "arm": self._swapped(body.arms),
@@ -703,10 +702,10 @@ class _Group:
                     )
 
     def _swapped(self, pairs: Sequence[tuple[int, int]]) -> Bools:
-        """Before which frames (N,) left and right of some joints change places.
+        """The frames (N,) before which left and right of some joints swap.
 
-        Left minus right changes smoothly; where the sides change places it changes its sign. Of
-        four frames around each step the signs are sought that make the second differences least.
+        Left minus right changes smoothly; a swap of sides negates it. For the four frames around
+        each step the search finds the signs with the smallest second differences.
         """
         left, right = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         apart = self.points[:, left] - self.points[:, right]  # [N, P, 2]
@@ -723,13 +722,13 @@ class _Group:
             """The second difference of three frames, summed over the joints."""
             return (_length(p - 2 * q + r) * there).sum(1)
 
-        # The signs of the outer frames are free: only whether the middle two agree is asked.
+        # The signs of the outer frames are free: only the agreement of the middle two matters.
         kept, change = (
             np.minimum(bend(before, here, sign * after), bend(-before, here, sign * after))
             + np.minimum(bend(here, sign * after, last), bend(here, sign * after, -last))
             for sign in (1, -1)
         )
-        # Where the sides change places their middle goes on; at a cut of the clip it does not.
+        # At a swap of sides their midpoint is continuous; at a cut of the clip it is not.
         middle = self.points[:, left] + self.points[:, right]
         steady = (_length(middle[2:-1] - middle[1:-2]) * there).sum(1) / 2
         reach = np.repeat(self.typical, [len(clip) for clip in self.clips])[:-3]
@@ -741,7 +740,7 @@ class _Group:
 
     @staticmethod
     def _minority(event: Bools) -> Bools:
-        """The frames of a clip whose sides are not those of most frames."""
+        """The frames of a clip whose sides differ from those of most frames."""
         state = np.cumsum(event) % 2 == 1
         return ~state if state.sum() > len(state) / 2 else state
 
@@ -757,7 +756,7 @@ class _Group:
                 continue
             face = [names.index(name) for name in ("nose", "left_eye", "right_eye")]
             confidence = np.nan_to_num(raw[..., 2])
-            if len(np.unique(confidence[:, face])) < 10:  # no detector said them
+            if len(np.unique(confidence[:, face])) < 10:  # no detector gave them
                 continue
             seen = (confidence[:, face] > 0.5).all(1) & (
                 confidence[:, face].min(1) > 0.7 * np.median(confidence, axis=1)
@@ -781,7 +780,7 @@ class _Group:
                 )
 
     def _jumps(self, _: _Body) -> Iterator[tuple[int, Finding]]:
-        """Frames to which the whole body moves faster than people do, or changes its size."""
+        """Frames to which the whole body moves impossibly fast, or changes its size."""
         if len(self.points) < 2:
             return
         both = self.seen[1:] & self.seen[:-1]
@@ -889,7 +888,7 @@ class _Group:
 
 
 _FATAL = frozenset({"degenerate", "depth", "normalised"})
-# What another finding of the clip explains: a wrong order has long bones, and so on.
+# Findings that another finding of the clip explains: a wrong order has long bones, and so on.
 _EXPLAINED_BY: dict[str, frozenset[str]] = {
     **{
         code: _FATAL | {"order"}
@@ -905,7 +904,7 @@ _EXPLAINED_BY: dict[str, frozenset[str]] = {
 
 
 def _usual_lengths(skeleton: Skeleton) -> NDArray[np.float32]:
-    """Metres of each of a skeleton's bones, of an adult; 0.3 where the names tell nothing."""
+    """An adult's bone lengths in metres for a skeleton; 0.3 for unknown names."""
     names = tuple("crown" if name == "head" else name for name in skeleton.joints)
     pairs, lengths = bones_of(names)
     known = {tuple(pair): length for pair, length in zip(pairs.tolist(), lengths, strict=True)}

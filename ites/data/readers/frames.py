@@ -1,12 +1,12 @@
-"""Frames in order of time: what their ids tell of videos, missing frames and photographs.
+"""Frames in order of time: videos, missing frames and photographs, derived from frame ids.
 
-An id is a number, or an image's name: "12.jpg", "cam1/frame_000012.png". Names are alike where
-they differ in digits alone. Of names alike the run of digits that varies most counts the frames;
-names that differ elsewhere belong to different videos.
+An id is a number, or an image's name: "12.jpg", "cam1/frame_000012.png". Names match if they differ
+in digits only. In matching names the run of digits that varies most is the frame number. Names that
+differ elsewhere belong to different videos.
 
-Frames are a video where at least one in `GAPS` of its numbers is there, or most follow each other,
-and where people are about where they were in the frame before. Otherwise they are photographs, a
-clip each.
+Frames form a video if at least one in `GAPS` of its numbers exists, or most are consecutive, and
+people are near their positions in the previous frame. Otherwise each frame is a photograph, with a
+clip of its own.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class Video:
 
 
 def videos_of(frames: list[Frame], where: str) -> list[Video]:
-    """Sort frames into videos, and photographs each on its own.
+    """Sort frames into videos and separate photographs.
 
     Args:
         frames: in any order; frames of the same id are joined.
         where: the file, for the message.
 
     Raises:
-        ItesError: the ids tell of far more frames than the file holds.
+        ItesError: the ids imply far more frames than the file contains.
     """
     joined: dict[int | float | str, list[Person]] = {}
     for frame in frames:
@@ -122,7 +122,7 @@ def _stem(name: str) -> str:
 
 
 def _step(numbers: list[int]) -> int | None:
-    """The step of a video's frame numbers; None where they are no video's."""
+    """The step of a video's frame numbers; None if they do not form a video."""
     if len(numbers) == 1:
         return 1
     steps = np.diff(np.array(numbers, object))
@@ -133,7 +133,7 @@ def _step(numbers: list[int]) -> int | None:
 
 
 def _continuous(people: list[list[Person]]) -> bool:
-    """Whether people mostly are about where somebody was in the frame before."""
+    """Whether most people are near a person's position in the previous frame."""
     moves: list[float] = []
     pairs = [t for t in range(len(people) - 1) if people[t] and people[t + 1]]
     for t in pairs[:: len(pairs) // PAIRS + 1]:
