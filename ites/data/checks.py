@@ -29,24 +29,24 @@ Density = Callable[[NDArray[np.float32]], Floats]
 """Log densities (N,), nats, of 2D poses (N, J, 2), network units, root-relative."""
 
 GROUP = 1 << 16
-"""Frames that are looked at together, but for a clip's end."""
+"""Approximate frames per batch of checks; clips stay whole."""
 FEW = 5
-"""Frames below which what is true of all of them is a note: one photograph may be unusual."""
+"""With fewer frames a fault of all frames is only a note: one photograph may be unusual."""
 MOST = 0.85
 """Share of the frames that counts as throughout."""
 ORDER_MARGIN, ORDER_LIMIT = 1.15, 1.0
 """Another order fits when the misfit is this many times its own; no order fits beyond the limit.
 The right order's median over a clip is at most 0.85 in 888 clips of the CMU database."""
 SPEED = 12.0
-"""Metres per second beyond which a person does not move."""
+"""Maximum speed of a person in metres per second."""
 LONG = 2.2
-"""Times its usual length beyond which a bone's end is somewhere else."""
+"""Ratio to its usual length above which a bone's end is misplaced."""
 ROLL = 15.0, 50.0
 """Degrees of a standing person's lean: a camera's roll from the one on, lying beyond the other."""
 DENSITY_FLOOR = -150.0
-"""Nats: the median log density of a clip that resembles nothing a prior has learned."""
+"""Threshold in nats of a clip's median log density; below it the prior does not know the poses."""
 HEIGHT = 1.7
-"""Metres of a body, to speak of distances in the image."""
+"""Body height in metres, the unit of distances in messages."""
 
 
 NO_FRAMES: NDArray[np.intp] = np.zeros(0, np.intp)
@@ -107,7 +107,7 @@ CODES = {
     "guessed": "a joint of low confidence far from the body",
     "density": "the poses resemble none that the model was trained on",
 }
-"""What each code means."""
+"""The meaning of each code."""
 
 
 def check(

@@ -18,7 +18,7 @@ from ites.pose.skeleton import Skeleton
 
 Floats = NDArray[np.floating]
 ASSUMED_FPS = 25.0
-"""Frames per second of a clip whose rate nothing tells."""
+"""Default frames per second of a clip with an unknown rate."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ites.errors import ItesError
 from ites.pose.skeleton import Skeleton
 
 TURNS = (0, 90, 180, 270)
-"""Degrees by which an image can be turned."""
+"""Allowed rotations of an image in degrees."""
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,9 @@ PER_FRAME = (
     "log_density",
     "sign_confidence",
 )
-"""The fields of a clip that hold a row per frame."""
+"""The fields of a clip with one row per frame."""
 DOUBT = 0.8
-"""A pose whose depth's sign is less sure than this is counted, and shown pale."""
+"""A pose with a lower sign confidence is counted as uncertain and shown pale."""
 UNIT = "metre, by an assumed body size; divide by metres_per_unit for network units"
 
 
@@ -254,7 +254,7 @@ def _measured(path: Path) -> Clips:
 
 
 SHAPES = {"keypoints": ("J", 2), "confidence": ("J",), "positions": ("J", 3), "truth": ("J", 3)}
-"""Of the arrays that hold a row per frame, what a row is; a number in those that are not named."""
+"""Row shapes of the arrays with one row per frame; others have one number per row."""
 PER_CLIP = {
     "sequence_name": ("UO", ()),
     "sequence_start": ("iu", ()),
@@ -263,7 +263,7 @@ PER_CLIP = {
     "focal_length": ("fiu", (2,)),
     "image_size": ("iu", (2,)),
 }
-"""Of the arrays that hold a row per clip, the kinds of type and what a row is."""
+"""Dtype kinds and row shapes of the arrays with one row per clip."""
 KNOWN = frozenset((*PER_FRAME, *PER_CLIP))
 BOUNDS = {
     "keypoints": (-FARTHEST["keypoints"], FARTHEST["keypoints"]),
@@ -274,7 +274,7 @@ BOUNDS = {
     "elevation": (-np.pi, np.pi),
     "sign_confidence": (0, 1),
 }
-"""The least and the largest value of an array; any finite one where it is not named."""
+"""The smallest and largest value of an array; other arrays allow any finite value."""
 
 
 def _from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str]) -> Clips:

@@ -38,13 +38,13 @@ CAMERA_SHAPES = {
 }
 MISSING = ("error", "drop", "interpolate")
 FARTHEST = {"keypoints": 1e7, "positions": 1e6, "confidence": np.inf}
-"""A keypoint (pixels) or position (metres) farther from 0 is damage, not a place."""
+"""A keypoint (pixels) or position (metres) farther from 0 is invalid."""
 LARGEST_POSE = 20.0
-"""Metres from end to end; poses that are larger in the median are in another unit."""
+"""Maximum median extent in metres; larger poses are in another unit."""
 SKELETON_TEXT = 50_000
-"""Characters of a skeleton's JSON, at most."""
+"""Maximum characters of a skeleton's JSON."""
 TEXT = 1000
-"""Characters of a name, at most."""
+"""Maximum characters of a name."""
 
 Floats = NDArray[np.float32]
 

@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEAR, GROWTH, FAR = 0.4, 0.1, 1.0
-"""Allowed distance in the next frame, its growth per frame away, and its limit; person sizes."""
+"""Allowed distance in the next frame, its growth per absent frame, and its limit; person sizes."""
 RATIO = 2.0
-"""Allowed ratio of a person's sizes from sight to sight."""
+"""Allowed ratio of a person's sizes between detections."""
 AWAY = 300
-"""Frames after which somebody who comes back is somebody new."""
+"""Frames of absence after which a person starts a new track."""
 CARRIED = 3
-"""Frames for which the last motion is carried on."""
+"""Frames for which the last motion is extrapolated."""
 _FORBIDDEN = 1e6
 
 Person = NDArray[np.floating]

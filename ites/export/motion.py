@@ -13,7 +13,7 @@ from ites.export.frames import Frame
 from ites.pose.skeleton import Skeleton
 
 FPS = 25.0
-"""Frames per second where the clip says none."""
+"""Default frames per second."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ites.system.files import atomic_write
 
 ENDINGS = (".onnx", ".pt2")
 BODY_SIZE = 0.72
-"""Metres from pelvis to crown that a body is taken to have; see `ites.inference.assume`."""
+"""Assumed pelvis-to-crown distance in metres; see `ites.inference.assume`."""
 
 
 class PixelsToPose(nn.Module):

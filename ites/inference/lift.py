@@ -49,7 +49,7 @@ from ites.system.parts import Parts
 from ites.system.ranks import Ranks, pick_device
 
 PORTION = 1 << 16
-"""Poses that are read, lifted and written together, but for a clip's end."""
+"""Approximate poses per portion; clips stay whole."""
 PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
 

@@ -25,10 +25,10 @@ from ites.system.graphs import launch_on, record
 from ites.system.ranks import Ranks, pick_device
 
 REMEMBERED = 10_000
-"""Calls whose latency is kept."""
+"""Number of calls in the latency statistics."""
 
 WINDOW = 1024
-"""Frames whose sizes are averaged."""
+"""Number of frames in the mean size."""
 
 Frame = TypeVar("Frame", NDArray[np.floating], Tensor)
 

@@ -14,7 +14,7 @@ from ites.errors import ItesError
 from ites.pose.skeleton import Skeleton
 
 ROWS = {"cpu": 17 << 9, "cuda": 17 << 16}
-"""Joints that are lifted at a time: on a CPU what stays in its cache, on a GPU what fills it."""
+"""Joints per batch: small enough for a CPU's cache, large enough to fill a GPU."""
 
 Pose = Callable[[Tensor], Tensor]
 """A model's `pose`: points (B, J, 2) float32 to (B, J, 3), network units; or its `clean`."""

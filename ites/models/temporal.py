@@ -14,24 +14,24 @@ from ites.pose import geometry
 from ites.pose.skeleton import Skeleton
 
 BONES = 5.0
-"""Weight of a bone's departure from its length in the clip, of a depth's from its lifted value."""
+"""Weight of a bone's deviation from its length in the clip, relative to a depth's deviation."""
 ACCELERATION = 0.5
-"""Weight of a depth's second difference in time; one for all rates from 5 to 40 frames a second."""
+"""Weight of a depth's second difference; valid for rates from 5 to 40 frames per second."""
 SOFTNESS = 0.01
-"""Below it a departure counts by its square, beyond by its length; network units."""
+"""Transition from a quadratic to a linear penalty of a deviation; network units."""
 TOO_LONG = 1.5
-"""A bone that is so many times too long at any depth has a wrong keypoint at its end."""
+"""A bone that is too long by this factor at any depth has a wrong keypoint at its end."""
 NEAR = 1.5
-"""Bones whose ratio to their usual length is within this factor of the frame's tell its size."""
+"""Bones within this factor of the frame's median length ratio determine its size."""
 DRIFT = 1.1
 """The fit moves a bone's usual length by at most this factor from that of the lifted poses."""
 SHORT = 5
-"""Frames with a wrong keypoint that are begun between their neighbours."""
+"""Longest run of frames with a wrong keypoint that starts from interpolated depths."""
 STEPS, RATE = 50, 0.03
 REFRESH = 5
-"""Steps after which medians are taken anew."""
+"""Steps between updates of the medians."""
 TOGETHER = 1 << 14
-"""Poses that are fitted at a time, but for a clip's end."""
+"""Approximate poses per fit; clips stay whole."""
 
 
 def consistent_depths(

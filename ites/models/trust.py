@@ -27,13 +27,13 @@ from ites.pose import geometry
 from ites.pose.metrics import pose_errors
 
 VIEWS = 4
-"""From how many sides a pose is seen; 16 tell no more of its error."""
+"""Number of views around a pose; 16 views give no more information on its error."""
 BATCH = 2048
 """Poses per batch."""
 RIDGE = 1e-9
-"""Added to the curvature of the fit of the odds, so that it can be solved whatever the poses."""
+"""Added to the curvature in the fit of the odds, so that it is never singular."""
 CALIBRATION = 4096, 4
-"""Poses of the training, and views of each, that the odds are fitted to."""
+"""Training poses, and views per pose, for the fit of the odds."""
 
 
 class Judgement(NamedTuple):

@@ -45,7 +45,7 @@ CHECKSUM = "sha256"
 """The metadata's entry that `_checksum` fills; files of older versions lack it."""
 
 Model = Teacher | Student
-"""What lifts."""
+"""The models that lift poses."""
 
 
 @dataclass(frozen=True)

@@ -319,7 +319,7 @@ UPRIGHT: dict[str, dict[str, int | float | str]] = {
         "learning_rate": 4e-3, "width": 64, "blocks": 3,
     },
 }  # fmt: skip
-"""What recipe "upright" sets otherwise than the paper's, where nothing else is said."""
+"""Defaults of recipe "upright" that differ from the paper's."""
 
 
 def stages_of(recipe: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from ites.errors import ItesError
 from ites.pose.skeleton import Skeleton
 
 COLOURS = {"right": "#d55e00", "middle": "#3e4c59", "left": "#0072b2", "truth": "#9aa5b1"}
-"""Okabe and Ito's orange and blue, which the colour-blind tell apart too."""
+"""Okabe and Ito's orange and blue, which are safe for colour blindness."""
 MAX_CLIPS = 8
 MAX_FRAMES = 1500
 

@@ -17,7 +17,7 @@ from ites.show.page import asset, load_plotly
 from ites.show.scene import COLOURS, bones_by_side, box, window
 
 UNKNOWN = -32768
-"""Stands for nan in packed arrays."""
+"""The code for nan in packed arrays."""
 
 
 def viewer(clips: Clips, notes: Sequence[str] = ()) -> str:

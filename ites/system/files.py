@@ -43,15 +43,15 @@ __all__ = [
 JSON_BYTES = 1 << 29
 """The largest JSON file that is read; its objects take up to 30 times as much memory."""
 JSON_DEPTH = 64
-"""Lists and objects within each other in a JSON file, at most."""
+"""Maximum nesting depth of lists and objects in a JSON file."""
 EXPANSION = 200
-"""What a compressed file may declare to hold, over its own size."""
+"""Maximum ratio of a compressed file's declared size to its own size."""
 EXPANSION_FREE = 1 << 24
-"""Bytes that any compressed file may declare to hold, however small it is."""
+"""Declared bytes that any compressed file may have, even a small one."""
 NPY_HEADER = 10_000
-"""Bytes of an .npy header, at most."""
+"""Maximum bytes of an .npy header."""
 NPY_DIMENSIONS = 32
-"""Dimensions of an array, at most: what every version of numpy allows."""
+"""Maximum dimensions of an array: the limit that all numpy versions support."""
 
 
 def require_file(path: str | os.PathLike[str]) -> Path:

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from ites.errors import ItesError
 
 PATIENCE = timedelta(minutes=30)
-"""How long a rank waits for another that is alive but silent; a dead one is noticed at once."""
+"""Timeout for a rank that is alive but silent; a dead one is noticed at once."""
 
 
 @dataclass(frozen=True)

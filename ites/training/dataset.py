@@ -23,11 +23,11 @@ from ites.training.clips import clip_lengths
 from ites.training.feed import device_budget
 
 LEAST_POSES = {"paper": 2, "upright": 30}
-"""Different poses that a recipe needs; "upright" learns a density of them."""
+"""Minimum number of distinct poses per recipe; "upright" learns their density."""
 LEAST_DIRECTIONS = 4
-"""Principal components that a density needs; a pose in which one joint moves alone has two."""
+"""Minimum number of principal components for a density; one moving joint gives two."""
 SAMPLE = 4096
-"""Poses that are looked at, spread over the set."""
+"""Number of checked poses, evenly spaced over the set."""
 FLAT = 1e-3
 """Width over length below which the joints of a pose lie on a line; change of a pose, over its
 size, below which two poses are the same."""

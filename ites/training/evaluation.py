@@ -21,7 +21,7 @@ FIGURES = (
     "n_mpjpe",
     "wrong_sign",
 )
-"""What is measured (see `ites.pose.metrics.pose_errors`): millimetres, and a percentage."""
+"""The metrics (see `ites.pose.metrics.pose_errors`): millimetres, and a percentage."""
 
 
 class Evaluator:

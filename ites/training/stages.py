@@ -349,7 +349,7 @@ STAGES: dict[tuple[str, str], type[Stage]] = {
     ("student", "paper"): StudentStage,
     ("student", "upright"): UprightStudentStage,
 }
-"""What is trained, by the stage and the recipe of its settings."""
+"""The stage class by the stage and the recipe of the settings."""
 
 
 def _sample(points: Tensor, count: int) -> Tensor:

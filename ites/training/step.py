@@ -109,7 +109,7 @@ class Step:
 
 
 Steps = Callable[[StepShape, int], int]
-"""Takes steps of a shape, at most as many as allowed; returns how many."""
+"""Takes steps of one shape, at most as many as allowed; returns their number."""
 
 
 def one_by_one(step: Step) -> Steps:

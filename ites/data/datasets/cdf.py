@@ -14,9 +14,9 @@ from ites.errors import ItesError
 from ites.system.files import EXPANSION, EXPANSION_FREE, reading, require_file
 
 READS = 100_000
-"""Reads of a file, at most; pointers that form a circle have no end."""
+"""Maximum reads of a file; circular pointers would never end."""
 DIMENSIONS = 32
-"""Dimensions of a variable, at most."""
+"""Maximum dimensions of a variable."""
 
 
 class _Bounded(io.BytesIO):

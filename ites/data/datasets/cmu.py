@@ -32,7 +32,7 @@ from ites.system.hdf5 import dataset, opened
 TEST_SUBJECTS = ("S01", "S02", "S03", "S94", "Smartial")
 RIGS = {"train": "S1", "test": "S9"}
 AMC_FPS = 120.0
-"""Frames a second of an .amc file, which does not say; nearly all of CMU's have 120."""
+"""Frame rate of .amc files, which do not state it; nearly all of CMU's have 120 Hz."""
 INCH = 0.0254
 ACKNOWLEDGEMENT = (
     "The data used in this project was obtained from mocap.cs.cmu.edu. "
@@ -282,7 +282,7 @@ LAYOUTS = {
         skipped=4,
     ),
 }
-"""Joint names of .bvh conversions, told apart by the names that are there."""
+"""Joint names of .bvh conversions, distinguished by the names in the file."""
 
 
 def read_amc_clip(path: Path, fps: float = AMC_FPS) -> Clip:
@@ -316,7 +316,7 @@ def read_bvh_clip(path: Path) -> Clip:
 
 
 FRAMES = 4096
-"""Frames of a .bvh file that are placed at a time; all joints of all would need much memory."""
+"""Frames of a .bvh file per batch of forward kinematics; limits the memory."""
 
 
 def _layout_of(path: Path, bvh: Bvh) -> Layout:

@@ -42,7 +42,7 @@ TRAIN_SUBJECTS = ("S1", "S5", "S6", "S7", "S8")
 TEST_SUBJECTS = ("S9", "S11")
 FPS = 50.0
 SPOILT = {("S11", "Directions")}
-"""A take whose video is broken; nobody counts it."""
+"""A take with a damaged video; all protocols exclude it."""
 RENAMED = {"TakingPhoto": "Photo", "WalkingDog": "WalkDog"}
 ACKNOWLEDGEMENT = (
     "Human3.6M: Ionescu, Papava, Olaru, Sminchisescu, PAMI 2014; Ionescu, Li, Sminchisescu, ICCV "

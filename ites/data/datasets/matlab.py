@@ -20,10 +20,10 @@ from ites.errors import ItesError
 from ites.system.files import EXPANSION, EXPANSION_FREE, reading, require_file
 
 HEADER = 128
-"""Bytes before the first element; the last four tell the version and the order of bytes."""
+"""Bytes before the first element; the last four give the version and the byte order."""
 INT8, INT32, UINT32, MATRIX, COMPRESSED = 1, 5, 6, 14, 15
 ITEM_SIZES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}
-"""Bytes of a number, by the type of an element."""
+"""Bytes per number, by the type of an element."""
 CELL, NUMBERS = 1, range(6, 16)
 """Classes of a matrix."""
 DIMENSIONS, DEPTH = 8, 4

@@ -18,7 +18,7 @@ from ites.errors import ItesError
 from ites.system.files import reading, require_file
 
 JOINTS = 1000
-"""Joints of a skeleton, at most."""
+"""Maximum joints of a skeleton."""
 
 Array = NDArray[np.float64]
 Positions = dict[str, Array]

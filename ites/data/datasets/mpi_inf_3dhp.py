@@ -38,12 +38,12 @@ from ites.system.hdf5 import dataset, opened
 
 ANNOTATIONS = ("univ_annot3", "annot3")
 CAMERAS = (0, 1, 2, 4, 5, 6, 7, 8)
-"""The cameras at chest height and near it, by which others train too; six more look down."""
+"""The cameras near chest height, the usual training cameras; six more look down."""
 ACTIVITIES = (
     "Standing and walking", "Exercise", "Sitting", "Crouch and reach", "On the floor", "Sports",
     "Miscellaneous",
 )  # fmt: skip
-"""What 1 to 7 mean in `activity_annotation`. Source: the test set's read-me."""
+"""The activities 1 to 7 of `activity_annotation`. Source: the test set's read-me."""
 UNKNOWN = "Unknown"
 TRAIN_SIZE, OUTDOORS_SIZE = (2048, 2048), (1920, 1080)
 OUTDOORS = ("TS5", "TS6")

@@ -25,13 +25,13 @@ from ites.errors import ItesError
 from ites.system.files import EXPANSION, EXPANSION_FREE, reading, require_file
 
 OPERATIONS = 1_000_000
-"""Operations of a pickle, at most."""
+"""Maximum operations of a pickle."""
 ENTRIES = 100_000
-"""Entries of all containers, at most; one that is shared counts each time."""
+"""Maximum entries of all containers; a shared entry counts at every occurrence."""
 DEPTH = 32
-"""Containers within each other, at most."""
+"""Maximum nesting depth of containers."""
 SHARING = 8
-"""How often over the bytes of arrays may be referred to."""
+"""Maximum ratio of referenced array bytes to stored bytes."""
 
 
 def load_npz(path: Path) -> dict[str, Any]:

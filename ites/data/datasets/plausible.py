@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from ites.errors import ItesError
 
 SIZES = (0.1, 10.0)
-"""Metres between a pose's farthest ends along an axis; a file in another unit lies outside."""
+"""Range of a pose's largest extent along an axis in metres; other units lie outside."""
 FARTHEST = 1000.0
-"""Metres from the median root beyond which a root is no place of the same clip."""
+"""Maximum distance in metres of a root from the clip's median root."""
 PIXELS = 1e6
-"""A keypoint farther from the image's corner is no place in an image."""
+"""Maximum distance of a keypoint from the image's corner."""
 NAMED = 5
 """Frames named in a message."""
 

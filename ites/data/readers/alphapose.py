@@ -15,7 +15,7 @@ from ites.errors import ItesError, shorten
 
 FORMAT = "AlphaPose"
 MIN_CONFIDENCE = 0.1
-"""Of detectors by heatmaps; less is a guess where nothing was found."""
+"""For heatmap detectors; a lower confidence is a guess."""
 _JOINTS = ("joints", "pose_keypoints_2d", "keypoints")
 
 

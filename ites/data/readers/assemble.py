@@ -25,13 +25,13 @@ from ites.pose.missing import impossible
 from ites.pose.skeleton import HUMAN36M, Skeleton
 
 NORMALISED = 2.0
-"""Coordinates that are all smaller are no pixels."""
+"""If all coordinates are smaller, they are not pixels."""
 BRIEF, LONG = 3, 30
-"""In a video of `LONG` frames or more, somebody seen in fewer than `BRIEF` is left out."""
+"""In a video of `LONG` frames or more, a person seen in fewer than `BRIEF` is omitted."""
 FEWEST = 3
-"""Joints of a person that must be seen at all."""
+"""Minimum number of seen joints per person."""
 ROWS = 50
-"""Rows of all clips together per row in which somebody is seen, at most."""
+"""Maximum ratio of all clips' rows to the rows with a visible person."""
 TOLD = 6
 """Names that a note lists."""
 

@@ -23,9 +23,9 @@ from ites.pose.layouts import BY_COUNT, joint_name, joints_of
 
 FORMAT = "COCO"
 MIN_CONFIDENCE = 0.1
-"""Of detectors by heatmaps; less is a guess where nothing was found."""
+"""For heatmap detectors; a lower confidence is a guess."""
 IDS = ("track_id", "idx", "tracking_id", "person_id", "instance_id")
-"""What detectors call a track's id. An annotation's own `id` is none."""
+"""Detectors' names for a track id. An annotation's own `id` is not a track id."""
 
 
 def recognises(content: Any) -> bool:

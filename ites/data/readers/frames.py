@@ -24,13 +24,13 @@ from ites.errors import ItesError
 STRIDE = 120
 """The largest step of frame numbers in a video that keeps only each n-th frame."""
 GAPS = 10
-"""Numbers per frame that is there, up to which frames may be a video's."""
+"""Maximum ratio of frame numbers to existing frames in a video."""
 SPARSE = 100
-"""Frames that a video may have per frame that the file tells of."""
+"""Maximum ratio of a video's frames to the frames in the file."""
 ELSEWHERE = 0.5
-"""Median move from frame to frame, in person sizes, from which frames are photographs."""
+"""Median motion between frames, in person sizes, above which frames are photographs."""
 PAIRS = 500
-"""Pairs of frames that are looked at for that, spread over the video."""
+"""Pairs of frames in that test, evenly spaced over the video."""
 
 
 @dataclass

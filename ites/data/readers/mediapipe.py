@@ -21,7 +21,7 @@ from ites.errors import ItesError, shorten
 FORMAT = "MediaPipe"
 JOINTS = 33
 MIN_CONFIDENCE = 0.1
-"""MediaPipe tells where hidden joints are; only what it holds for invisible is left out."""
+"""MediaPipe estimates hidden joints too; only joints it rates invisible are omitted."""
 _FRAMES = ("frames", "results", "data", "poses", "pose_landmarks", "landmarks", "keypoints")
 _NUMBERS = ("frame", "frame_id", "frame_index", "frame_idx", "frame_number", "index", "image_id")
 _SCORES = ("visibility", "score", "confidence", "presence")

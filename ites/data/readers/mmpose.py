@@ -20,7 +20,7 @@ from ites.pose.layouts import BY_COUNT, joint_name, joints_of
 
 FORMAT = "MMPose"
 MIN_CONFIDENCE = 0.3
-"""MMPose's own `kpt_thr`: what it does not draw."""
+"""MMPose's own drawing threshold, `kpt_thr`."""
 
 
 def is_frame(content: Any) -> bool:

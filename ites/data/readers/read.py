@@ -34,9 +34,9 @@ from ites.pose.skeleton import HUMAN36M, Skeleton
 from ites.system.files import load_json, load_npy, load_npz, reading, require_file
 
 SUFFIXES = (".json", ".npz", ".npy", ".csv", ".h5", ".hdf5")
-"""The files that are read of a folder."""
+"""The endings of files that are read from a folder."""
 LABELS = 1 << 20
-"""Bytes of one image's label file, at most."""
+"""Maximum bytes of one image's label file."""
 EXPECTED = (
     "keypoints: a pose store, .npz, .npy, a CSV table, or JSON of COCO, OpenPose, AlphaPose, "
     "MMPose, MediaPipe or Ultralytics"

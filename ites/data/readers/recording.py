@@ -13,7 +13,7 @@ from ites.errors import ItesError, shorten
 from ites.pose.skeleton import HUMAN36M, Skeleton
 
 LARGEST = 1e9
-"""No coordinate in pixels is as large as this."""
+"""Upper bound of a coordinate in pixels."""
 
 
 class Person(NamedTuple):

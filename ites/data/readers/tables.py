@@ -23,7 +23,7 @@ from ites.errors import ItesError, shorten
 from ites.pose.layouts import BY_COUNT, joint_name, joints_of
 
 BYTES = 1 << 28
-"""The largest CSV file that is read."""
+"""Maximum bytes of a CSV file."""
 MIN_CONFIDENCE = 0.1
 """Of an unknown detector."""
 _FRAME = ("frame", "frame_id", "frame_index", "frame_idx", "frame_number", "image_id", "image",
