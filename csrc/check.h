@@ -1,5 +1,5 @@
 // Checks of an op's arguments, made on the host before a pointer is taken: any call of
-// torch.ops.ites_cpp and torch.ops.ites_cuda is either computed or refused in one line.
+// torch.ops.ites_cpp and torch.ops.ites_cuda is either computed or rejected in one line.
 #pragma once
 
 #include <cfloat>
@@ -13,7 +13,7 @@
 
 namespace ites {
 
-constexpr int64_t ANY = -1;                // a size that may be any
+constexpr int64_t ANY = -1;                // matches any size
 constexpr int64_t MOST_SIZE = 0x7FFFFFFF;  // of a dimension: kernels count by int
 
 // The floating dtypes that a kernel computes in or stores.

@@ -1,4 +1,4 @@
-// The dictionary family's arguments, checked and made ready for the loops of either backend.
+// The dictionary family's arguments, checked and prepared for the loops of both backends.
 #pragma once
 
 #include "check.h"
@@ -32,7 +32,7 @@ inline void check_reprojection(const Call& call, const Tensor& coefficients,
   call.finite("distance", distance);
 }
 
-// Refuses coefficients whose rows are no multiple of the canonical poses (B, J, 3); gives n.
+// Rejects coefficients whose rows are not a multiple of the canonical poses (B, J, 3); returns n.
 inline int check_invariance(const Call& call, const Tensor& coefficients, const Tensor& dictionary,
                             const Tensor& mean, const Tensor& canonical) {
   check_dictionary(call, coefficients, dictionary, mean);

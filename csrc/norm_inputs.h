@@ -1,4 +1,4 @@
-// The norm family's arguments, checked and made ready for the loops of either backend.
+// The norm family's arguments, checked and prepared for the loops of both backends.
 #pragma once
 
 #include "check.h"

@@ -1,4 +1,4 @@
-// The rotation family's arguments, checked and made ready for the loops of either backend.
+// The rotation family's arguments, checked and prepared for the loops of both backends.
 #pragma once
 
 #include "check.h"
@@ -13,7 +13,7 @@ struct RotationSizes {
   int64_t poses, joints, rows;  // B, J, n B
 };
 
-// Refuses counts that are negative, none, or too large: `numbers` are the most of one row.
+// Rejects counts that are negative, zero, or too large; `numbers` is the maximum per row.
 inline int64_t check_rows(const Call& call, int64_t poses, int64_t samples, int64_t numbers) {
   call.require(samples >= 1, "samples must be at least 1, got ", samples);
   call.require(poses >= 0, "poses must not be negative, got ", poses);

@@ -1,12 +1,12 @@
 """Triton kernels, installed as `ites.kernels`; imported only when used.
 
-One module a family, as in `ites.ops`, whose functions take and return the same tensors as the C++
-and CUDA ops of the same names. `philox` and `geometry` hold what the kernels share. Under
-`TRITON_INTERPRET=1` they run on CPU tensors.
+There is one module per family, as in `ites.ops`. Its functions take and return the same tensors as
+the C++ and CUDA ops of the same names. `philox` and `geometry` hold common code of the kernels.
+Under `TRITON_INTERPRET=1` the kernels run on CPU tensors.
 
-Block sizes follow from the sizes of a call by the small rules beside each launch; nothing is
-timed at run time, so a call's result depends on its inputs alone. Every sum over poses is made in
-a fixed order: partial sums a program, then one sum over the programs.
+Simple rules beside each launch derive block sizes from the sizes of a call. Nothing is timed at run
+time, so a call's result depends on its inputs alone. Every sum over poses has a fixed order:
+partial sums per program, then one sum over the programs.
 """
 
 PROGRAMS = 1056

@@ -1,11 +1,11 @@
-"""The pose dictionary: reconstruct, turn, project, compare; and the teacher's cycle.
+"""The pose dictionary: reconstruct, rotate, project, compare; and the teacher's cycle.
 
 A program holds a tile of poses x joints (joints padded to a power of two). The reconstruction
 `a @ D + mean` is a loop over atoms, exact float32: three rows of D serve every pose of the tile.
-Backward passes reconstruct again instead of reading poses, and use `tl.dot` in IEEE float32 for the
-two products that sum: over joints, to the coefficients, and over poses, to the dictionary, with
-the mean as one more atom whose coefficient is 1. Sums over poses stay in a program's registers
-while it loops over tiles; the programs' partial sums are added at the end, in a fixed order.
+Backward passes reconstruct again instead of reading poses. Two products use `tl.dot` in IEEE
+float32: the sum over joints for the coefficients, and the sum over poses for the dictionary. The
+mean is one more atom with coefficient 1. Sums over poses stay in a program's registers while it
+loops over tiles. The programs' partial sums are added at the end, in a fixed order.
 """
 
 import torch
@@ -414,7 +414,7 @@ def invariance_distance_backward(
 def _partials(coefficients: Tensor, poses: int, joints: int) -> tuple[dict[str, int], int, Tensor]:
     """Launch sizes, number of programs, and room for their sums (programs, K + 1, 3 J).
 
-    Eight warps, so that no thread runs out of registers for the sums.
+    Eight warps leave every thread enough registers for the sums.
     """
     atoms = coefficients.shape[1]
     sizes = _sizes(atoms, joints)

@@ -45,7 +45,7 @@ def sin_cos_quarters(turn):
 
 @triton.jit
 def inverse(length):
-    """1 / length, and 0 where length is 0: how the gradient of |v| is 0 at v = 0."""
+    """1 / length, and 0 where length is 0, so the gradient of |v| is 0 at v = 0."""
     return 1.0 / tl.where(length > 0.0, length, float("inf"))
 
 
@@ -83,8 +83,7 @@ def exp_vjp(x, y, z, g00, g01, g02, g10, g11, g12, g20, g21, g22):
 def drawn_quaternion(counter, pose, sample, half_turns, AXES: tl.constexpr):
     """(c, qx, qy, qz) of a draw with angles up to `half_turns` * pi; AXES: x 1, y 2, z 4, added.
 
-    Angles are counted in turns until they are small, so that those of the paper's ranges, pi and
-    2 pi, are exact.
+    Angles are kept in turns until they are small, so the paper's ranges, pi and 2 pi, are exact.
     """
     u0, u1, u2, _ = philox_words(counter, pose, sample)
     turns = half_turns * uniform(u0)
@@ -112,7 +111,7 @@ def drawn_quaternion(counter, pose, sample, half_turns, AXES: tl.constexpr):
 
 @triton.jit
 def logarithm(x):
-    """The natural logarithm of a normal number above 0, to 1e-7 of itself: `tl.log` is not near 1.
+    """The natural logarithm of a positive normal number, to 1e-7 relative; `tl.log` is not near 1.
 
     Cephes' single precision polynomial, of a mantissa in [sqrt(1/2), sqrt(2)).
     """
@@ -133,7 +132,7 @@ def logarithm(x):
 def turn_quaternion(counter, pose, sample, elevation, mean, deviation):
     """(c, qx, qy, qz) of `Rx(e) Ry(a) Rx(-f)`, a drawn uniformly, f from N(mean, deviation).
 
-    Of unit length: the rotations are exact.
+    The quaternion has unit length, so the rotations are exact.
     """
     u0, u1, u2, _ = philox_words(counter, pose, sample)
     _, cosine = sin_cos_quarters(4.0 * uniform(u2))
@@ -160,8 +159,8 @@ def turn(x, y, z, c, qx, qy, qz):
 def store_matrices(pointer, c, qx, qy, qz, count):
     """Store the matrices of the first `count` of N rotations at consecutive addresses.
 
-    Of 16 threads nine write an entry each. `tl.gather` hands them the rotation; left to itself,
-    Triton would compute it anew in every thread.
+    Nine of 16 threads write one entry each. `tl.gather` passes them the rotation; otherwise Triton
+    would recompute it in every thread.
     """
     slot = tl.arange(0, 16 * c.shape[0])
     which, entry = slot // 16, slot % 16
@@ -205,9 +204,9 @@ def load_vectors(pointer, at, mask):
 
 @triton.jit
 def pack_vectors(x, y, z):
-    """[..., N] thrice -> [..., N, 4] flattened: x, y, z and one to leave out.
+    """Three [..., N] -> [..., N, 4] flattened: x, y, z and one unused entry.
 
-    Stored from here, neighbouring threads write neighbouring addresses; three separate stores
-    would each touch every sector of memory.
+    In this layout neighbouring threads store to neighbouring addresses. Three separate stores would
+    each touch every memory sector.
     """
     return tl.join(tl.join(x, z), tl.join(y, z))

@@ -1,16 +1,16 @@
 """Semantic graph convolution and the non-local block, mixed over the joints of a pose.
 
-Edge part. A tile is rows x channels, a row being a joint of one of the tile's poses, densely: row r
-is joint `r % J` of pose `r // J`. A loop over the place of an edge in its row gathers each row's
-next neighbour, so that a skeleton's few edges cost a few coalesced reads from cache and no dense
-J x J product. The softmax over a row's logits is made anew in each program: it is two such loops
-over one number a row. Backward, one small kernel first lists the edges by column, with their
-weights, and the gradient to a joint is gathered in the same way.
+Edge part. A tile is rows x channels. Row r is joint `r % J` of the tile's pose `r // J`. A loop
+over the position of an edge in its row gathers each row's next neighbour. A skeleton's few edges
+thus cost a few coalesced reads from cache and no dense J x J product. Each program recomputes the
+softmax over a row's logits: two such loops over one number per row. In the backward pass a small
+kernel first lists the edges by column with their weights. The gradient to a joint is then gathered
+in the same way.
 
-Non-local part. A program takes a pose, and loops over its pairs of joints.
+Non-local part. Each program takes one pose and loops over its pairs of joints.
 
-Inputs may be half; every sum is float32. Sums over poses are partial sums of programs, added at the
-end in a fixed order.
+Inputs may be half; every sum is float32. Programs make partial sums over poses, which are added at
+the end in a fixed order.
 """
 
 import torch
@@ -169,7 +169,7 @@ def _mix_backward_kernel(
     most = tl.max(degree)
     bias_sums = tl.zeros([BLOCK], tl.float32)
     blocks = tl.cdiv(poses, ROWS // JOINTS)
-    # As a rule one round: it takes a joint of more than eight edges to need another.
+    # Usually one round: only a joint with more than eight edges needs another.
     first_slot = 0
     while first_slot < most:
         edge_sums = tl.zeros([ROWS, _SLOTS], tl.float32)
@@ -356,7 +356,7 @@ def _attend_backward_kernel(
     BLOCK: tl.constexpr,
     TAIL: tl.constexpr,
 ):
-    """Gradients to g, phi, theta and padding, and each program's to (bias of g, kappa, v)."""
+    """Gradients to g, phi, theta, padding, and each program's share for (bias of g, kappa, v)."""
     joint = tl.arange(0, LANES)
     m = tl.arange(0, BLOCK)
     inside = m < ATTENDED
@@ -412,9 +412,9 @@ def _attend_backward_kernel(
 
 
 def _mix_sizes(joints: int, stride: int, channels: int, entries: int) -> dict[str, int]:
-    """A tile of so many entries, at most 32 channels and 256 rows.
+    """A tile with the given number of entries, at most 32 channels and 256 rows.
 
-    With 4096 entries that is seven poses of 17 joints; backward takes 2048, three poses, which
+    4096 entries hold seven poses of 17 joints. The backward pass uses 2048, three poses, which
     leaves registers for the sums.
     """
     block = min(32, triton.next_power_of_2(channels))

@@ -1,8 +1,8 @@
 """Batch normalisation over rows with ReLU and residual at its edges.
 
-Forward: a pass for the statistics, their combination, a pass that applies them. The statistics are
-a mean and a sum of squared deviations a program, combined by Chan's formula, so that a mean far
-from zero costs no digits. Backward: a pass for the two sums over rows, and a pass for the gradient.
+Forward: a pass for the statistics, their combination, a pass that applies them. Each program
+computes a mean and a sum of squared deviations. Chan's formula combines them, so a mean far from
+zero costs no digits. Backward: a pass for the two sums over rows, and a pass for the gradient.
 Each tile is 2048 entries, at most 64 channels wide. Inputs may be half; all arithmetic is float32.
 """
 

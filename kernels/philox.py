@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def philox4x32(c0, c1, c2, c3, k0, k1):
-    """The four words that counter (c0, c1, c2, c3) and key (k0, k1), all uint32, give."""
+    """The four words from counter (c0, c1, c2, c3) and key (k0, k1), all uint32."""
     for i in tl.static_range(10):
         high0, low0 = _multiply(c0, 0xD2511F53)
         high1, low1 = _multiply(c2, 0xCD9E8D57)

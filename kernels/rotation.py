@@ -1,10 +1,10 @@
 """Rotations: the exponential map, draws from a counter, rotate and project, the student's cycle.
 
 A program takes the joints of as many whole poses as fit its block, densely: slot e is joint
-`e % J` of pose `e // J`. The rotations of its poses are drawn once each, a thread a rotation, and
-handed to the joints through shared memory (`tl.gather`), so that neither Philox nor the
-trigonometry is repeated for each joint. Nothing of them is stored: the backward pass draws again.
-Each pose is read once for all its samples.
+`e % J` of pose `e // J`. Each rotation is drawn once, with one thread per rotation, and passed to
+the joints through shared memory (`tl.gather`). Philox and the trigonometry are thus not repeated
+per joint. No rotation is stored: the backward pass draws it again. Each pose is read once for all
+its samples.
 """
 
 import math
@@ -88,7 +88,7 @@ def _philox_kernel(counter, out, poses, rows, BLOCK: tl.constexpr):
 
 @triton.jit
 def _drawn(counter, elevation, spread, pose, sample, mask, half_turns, AXES: tl.constexpr):
-    """(c, qx, qy, qz) of a draw: of a turn where there are elevations."""
+    """(c, qx, qy, qz) of a draw; a turn if elevations are given."""
     if elevation is None:
         return drawn_quaternion(counter, pose, sample, half_turns, AXES)
     else:
@@ -183,7 +183,7 @@ def _store_points(pointer, x, y, count):
 
 @triton.jit
 def _slots(poses, JOINTS: tl.constexpr, BLOCK: tl.constexpr, PADDED: tl.constexpr):
-    """A program's first pose, its number of joints, slots, each one's pose counted from there."""
+    """A program's first pose, its number of joints, the slots, and each slot's relative pose."""
     first_pose = tl.program_id(0).to(tl.int64) * (BLOCK // JOINTS)
     count = tl.minimum(poses - first_pose, BLOCK // JOINTS) * JOINTS
     slot = tl.arange(0, BLOCK)
@@ -515,9 +515,9 @@ def _equivariance_backward_kernel(
 def _launch(kernel, tensors, poses, joints, rotations, samples, axes, max_angle, distance, **extra):
     """Run a kernel over blocks of whole poses.
 
-    A block is 512 joints (30 poses of 17, leaving 2 slots in 512 idle), 256 where that gives too
-    few programs to fill a GPU. Rotations are drawn for up to four samples at a time: at 30 poses
-    that is one for each of 128 threads.
+    A block is 512 joints (30 poses of 17, with 2 idle slots), or 256 if 512 gives too few programs
+    to fill a GPU. Rotations are drawn for up to four samples at once: with 30 poses this is one
+    rotation for each of 128 threads.
     """
     block = 512 if poses * joints >= 1 << 18 else 256
     block = max(block, triton.next_power_of_2(joints))

@@ -1,4 +1,4 @@
-// What the dictionary family's loops and kernels are given. K atoms, J joints, 3 J columns.
+// Arguments of the dictionary family's loops and kernels. K atoms, J joints, 3 J columns.
 #pragma once
 
 #include "common/dictionary.h"

@@ -36,7 +36,7 @@ ITES_FN V pool_pair(V first, V second) {
   return select(second_wins(first, second), second, first);
 }
 
-// Gives each of a pair its part of the pooled value's gradient.
+// Distributes the pooled value's gradient to the pair.
 template <class V>
 ITES_FN void pool_pair_backward(V first, V second, V grad, V& grad_first, V& grad_second) {
   const auto second_won = second_wins(first, second);

@@ -31,7 +31,7 @@ ITES_FN Moments<V> join(Moments<V> a, Moments<V> b, scalar_of<V> share, scalar_o
   return {a.mean + step * V(share), a.deviation + b.deviation + step * step * V(weight)};
 }
 
-// What is done to the normalised value: relu(bn), relu(bn + skip), relu(bn) + skip or bn + skip.
+// The form of the output: relu(bn), relu(bn + skip), relu(bn) + skip or bn + skip.
 struct Form {
   bool relu, skip_before, skip_after;
 };
@@ -47,7 +47,7 @@ ITES_FN V normalised(V x, const Channel<V>& c) {
   return (x - c.mean) * c.scale;
 }
 
-// The value that meets the ReLU; skip is read only in the form with skip_before.
+// The input of the ReLU; skip is read only in the form with skip_before.
 template <class V>
 ITES_FN V before_relu(V x, V skip, const Channel<V>& c, Form form) {
   const V y = normalised(x, c) * c.weight + c.bias;
@@ -61,7 +61,7 @@ ITES_FN V batch_norm_relu(V x, V skip, const Channel<V>& c, Form form) {
   return form.skip_after ? y + skip : y;
 }
 
-// Gradient of the value that meets the ReLU.
+// Gradient of the ReLU's input.
 template <class V>
 ITES_FN V before_relu_backward(V grad, V x, V skip, const Channel<V>& c, Form form) {
   return form.relu ? select(V{} >= before_relu(x, skip, c, form), V{}, grad) : grad;

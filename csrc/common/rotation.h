@@ -117,7 +117,7 @@ ITES_FN Vec3<T> so3_exp_vjp(const Mat3<T>& G, const Vec3<T>& w) {
           s * skew.z + t * both.z + radial * w.z};
 }
 
-// What random rotations to draw: axes is a mask of x = 1, y = 2, z = 4; the angle is uniform in
+// Distribution of random rotations: axes is a mask of x = 1, y = 2, z = 4; the angle is uniform in
 // [0, max_angle), the axis uniform on the sphere, circle or pair of directions that the mask spans.
 template <class S>
 struct Draw {

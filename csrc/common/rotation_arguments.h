@@ -1,4 +1,4 @@
-// What the rotation family's loops and kernels are given. B poses (source.poses), n samples,
+// Arguments of the rotation family's loops and kernels. B poses (source.poses), n samples,
 // rows sample-major: s B + b.
 #pragma once
 

@@ -1,4 +1,4 @@
-// What the per-pose math needs of a number. Float and double here; csrc/cpu/lanes.h adds the same
+// The number operations of the per-pose math, for float and double. csrc/cpu/lanes.h adds the same
 // functions for a group of lanes, so that one formula runs as scalar, SIMD and CUDA code.
 #pragma once
 
@@ -54,7 +54,7 @@ ITES_FN void rotate_quadrant(int quadrant, float& sine, float& cosine) {
   cosine = ((quadrant + 1) & 2) ? -c : c;
 }
 
-// sin and cos together, within 1e-7 of the truth for |angle| <= 8192 and within 1e-6 up to 1e9.
+// sin and cos together, error below 1e-7 for |angle| <= 8192 and below 1e-6 up to 1e9.
 // One code for host and device: CUDA's sincosf would keep a table in local memory.
 ITES_FN void sine_cosine(float angle, float& sine, float& cosine) {
   float r;
@@ -95,7 +95,7 @@ ITES_FN T log_of_parts(T mantissa, T exponent) {
 
 constexpr int32_t HALF_ROOT_BITS = 0x3F3504F3;  // sqrt(1/2) as a float
 
-// The natural logarithm of a normal number above 0, as accurate near 1 as anywhere.
+// The natural logarithm of a positive normal number, accurate near 1 too.
 ITES_FN float logarithm(float x) {
   int32_t bits;
   std::memcpy(&bits, &x, sizeof bits);

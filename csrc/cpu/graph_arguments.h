@@ -1,18 +1,18 @@
-// What the graph family's loops are given.
+// Arguments of the graph family's loops.
 #pragma once
 
 #include <cstdint>
 
 namespace ites {
 
-// An edge as its target joint sees it: weight, and where its source's columns begin in a pose.
+// An edge seen from its target joint: weight, and the offset of its source's columns in a pose.
 template <class T>
 struct Incoming {
   T weight;
   int64_t offset;
 };
 
-// An edge between two joints as its source joint sees it: weight, target joint, place in the table.
+// An edge between two joints, seen from its source: weight, target joint, index in the table.
 template <class T>
 struct Outgoing {
   T weight;

@@ -1,5 +1,5 @@
-// What the norm family's loops are given. Rows are taken in units of `unit`, each of which fills a
-// row of `partial`: two numbers a channel.
+// Arguments of the norm family's loops. Rows are processed in units of `unit`. Each unit fills a
+// row of `partial`: two numbers per channel.
 #pragma once
 
 #include "common/norm.h"

@@ -5,7 +5,7 @@
 
 namespace ites {
 
-// Runs loop(begin, end) over [0, poses) in parallel, at least `least` poses a thread, in ranges
+// Runs loop(begin, end) over [0, poses) in parallel, at least `least` poses per thread, in ranges
 // that start at whole groups of lanes.
 template <class Loop>
 void over_poses(int64_t poses, int64_t least, const Loop& loop) {

@@ -1,4 +1,4 @@
-// What a matrix product's loops are given: out (rows, columns) = a (rows, inner) b (inner,
+// Arguments of a matrix product's loops: out (rows, columns) = a (rows, inner) b (inner,
 // columns).
 #pragma once
 
@@ -6,7 +6,7 @@
 
 namespace ites {
 
-// A matrix that lies somewhere: element (i, j) at data[i * row + j * column].
+// A strided matrix: element (i, j) at data[i * row + j * column].
 template <class T>
 struct Matrix {
   T* data;

@@ -54,7 +54,7 @@ ITES_FN float dot(const Four& a, const Four& b) {
   return a.v[0] * b.v[0] + a.v[1] * b.v[1] + a.v[2] * b.v[2] + a.v[3] * b.v[3];
 }
 
-// What four stored channels travel in, at once.
+// The vector type that moves four stored channels at once.
 template <class T>
 struct BitsOf {
   using type = float2;

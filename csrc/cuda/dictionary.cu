@@ -17,11 +17,11 @@ constexpr int SMALL_BATCH = 4096;
 constexpr int SAMPLES = 4;    // views of a pose compared at a time
 constexpr int ROTATION = 12;  // floats between rotations in shared memory: three float4
 
-// How a launch cuts its work, and where things lie in shared memory, in floats.
+// The partition of a launch's work, and the layout of shared memory in floats.
 struct Tile {
   int poses;         // an even number: the pairs are pose p and p + poses / 2
   int padded_atoms;  // K in whole float4s
-  int pose_floats;   // a tile of poses, three coordinates a joint, in whole float4s
+  int pose_floats;   // a tile of poses, three coordinates per joint, in whole float4s
   int64_t shared_bytes, blocks;
 };
 
@@ -178,7 +178,7 @@ __global__ void __launch_bounds__(THREADS)
   }
 }
 
-// What the block's threads keep of the gradients of dictionary and mean, tile after tile.
+// The block's accumulators for the gradients of dictionary and mean over its tiles.
 // In general: in shared memory, each element by one thread.
 template <int JOINTS, int ATOMS>
 struct DictionaryGradient {
@@ -259,7 +259,7 @@ struct DictionaryGradient<17, 12> {
   }
 };
 
-// grad_coefficients[p, k] = grad_pose[p] . dictionary[k], four atoms of one pose a thread.
+// grad_coefficients[p, k] = grad_pose[p] . dictionary[k], four atoms of one pose per thread.
 template <class S>
 __device__ void store_coefficient_gradient(const float* dictionary, const S& size,
                                            const float* grad_pose, int poses, float* out) {
@@ -465,7 +465,7 @@ __global__ void __launch_bounds__(THREADS, JOINTS ? 3 : 1)
 
 constexpr int SLICES = 16;  // of the blocks' partial sums, added side by side
 
-// Sums the blocks' results, 32 elements a block: first within slices, then over the slices.
+// Sums the blocks' results, 32 elements per block: first within slices, then over the slices.
 __global__ void __launch_bounds__(32 * SLICES)
     sum_partials_kernel(const float* partial, int parts, int count, int columns,
                         float* grad_dictionary, float* grad_mean) {
@@ -508,7 +508,7 @@ Tile tile_for(const OnDevice& device, Kernel kernel, const Dictionary<float>& d,
   return tile;
 }
 
-// What every kernel keeps: the dictionary, the mean, and for each pose of a tile its coefficients.
+// Shared memory of every kernel: the dictionary, the mean, and a tile's coefficients.
 int64_t common_floats(const Dictionary<float>& d, const Tile& tile) {
   const int64_t columns = 3 * static_cast<int64_t>(d.joint_count);
   return (columns * (tile.padded_atoms + 1) + 3) / 4 * 4 + tile.poses * tile.padded_atoms;

@@ -61,7 +61,7 @@ struct Column {
   }
 };
 
-// Which pose a thread serves in a tile, and where in it.
+// The pose of a thread in a tile, and the thread's position in it.
 struct Worker {
   int lanes, lane, group;
 
@@ -99,7 +99,7 @@ __device__ void mix_17(const GraphShape& g, const GraphTables& tables, const Wor
   }
 }
 
-// Non-local block of one pose, as each of its threads knows it: the scores of the pairs, its
+// Non-local block of one pose, as seen by each thread: the scores of the pairs, its
 // channels of pooled g with the bias, and all joints' theta.
 struct Attention {
   float theta[JOINTS_17], score[PAIRS_17];

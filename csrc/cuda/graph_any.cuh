@@ -23,7 +23,7 @@ struct PoseColumns {
   }
 };
 
-// Scores of a pose's pairs, a warp each. A barrier must follow.
+// Scores of a pose's pairs, one warp per pair. A barrier must follow.
 template <class T>
 __device__ void put_scores(const GraphShape& g, const GraphTables& tables,
                            const PoseColumns<T>& pose, float* scores) {

@@ -1,4 +1,4 @@
-// What the kernels of the graph family are given, and the skeleton's tables in shared memory.
+// Arguments of the graph family's kernels, and the skeleton's tables in shared memory.
 #pragma once
 
 #include "common/graph.h"

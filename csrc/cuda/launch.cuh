@@ -1,4 +1,4 @@
-// How a kernel is started: on the tensor's device, on torch's current stream, checked.
+// Kernel launches: on the tensor's device, on torch's current stream, checked.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -21,7 +21,7 @@ class OnDevice {
     stream_ = static_cast<cudaStream_t>(stream);
   }
 
-  // How many blocks of a kernel the device holds at once.
+  // The number of resident blocks of a kernel on the device.
   template <class... Parameters>
   int64_t resident_blocks(void (*kernel)(Parameters...), int threads, size_t shared_bytes) const {
     allow_shared(kernel, shared_bytes);
@@ -32,14 +32,14 @@ class OnDevice {
     return static_cast<int64_t>(processors) * blocks;
   }
 
-  // The most shared memory that a block may have, in bytes.
+  // The maximum shared memory per block, in bytes.
   int64_t most_shared() const {
     int bytes = 0;
     STD_CUDA_CHECK(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, index_));
     return bytes;
   }
 
-  // Starts kernel(arguments...) in `blocks` blocks; does nothing where there are none.
+  // Starts kernel(arguments...) in `blocks` blocks; does nothing for zero blocks.
   template <class... Parameters, class... Arguments>
   void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t shared_bytes,
               const Arguments&... arguments) const {
@@ -67,7 +67,7 @@ class OnDevice {
   cudaStream_t stream_;
 };
 
-// The block copies `count` floats, sixteen bytes a thread where both ends allow it.
+// The block copies `count` floats, sixteen bytes per thread if both alignments allow it.
 __device__ __forceinline__ void block_copy(float* to, const float* from, int count) {
   const bool aligned =
       ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) & 15) == 0;

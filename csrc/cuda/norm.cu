@@ -304,7 +304,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_relu_backward_op(
       constexpr bool W = decltype(whole)::value;
       device.launch(sums_kernel<T, W>, blocks, THREADS, THREADS * sizeof(Sums), r, p, incoming,
                     from, added, behind, mutable_data<float>(partial));
-      // What the sums' kernel has stored has passed the ReLU already.
+      // The gradient that the sums' kernel stored is already masked by the ReLU.
       Parameters rest = p;
       if (form.skip_before) rest.form = {false, false, false};
       device.launch(backward_apply_kernel<T, W>, blocks, THREADS, THREADS * sizeof(Sums), r, rest,

@@ -73,7 +73,7 @@ __device__ Mat3<float> rotation_of(const RotationSource<float>& source, int samp
   return random_rotation<float>(words, source.draw);
 }
 
-// The block puts the rotations of samples [from, from + samples) of its poses into shared memory.
+// The block writes the rotations of samples [from, from + samples) of its poses to shared memory.
 template <bool TURN>
 __device__ void stage_rotations(const RotationSource<float>& source, const Part& part, int from,
                                 int samples, float* shared) {
@@ -299,7 +299,7 @@ __global__ void __launch_bounds__(MOST_THREADS)
   if (TURN) put_elevation_vjp(part, grad, pose, a.grad_elevation);
 }
 
-constexpr int THREADS = 256;  // of the kernels with one rotation a thread
+constexpr int THREADS = 256;  // of the kernels with one rotation per thread
 
 int64_t blocks_for(int64_t count) { return (count + THREADS - 1) / THREADS; }
 

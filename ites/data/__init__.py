@@ -1,4 +1,4 @@
-"""Pose data: the store that everything reads, and one reader for each file format."""
+"""Pose data: the pose store, and one reader per file format."""
 
 from ites.data.store import PoseStore, PoseStoreWriter, Sequence
 

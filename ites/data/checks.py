@@ -1,9 +1,8 @@
-"""Whether 2D keypoints can be those of a person: geometry that no lifting would notice.
+"""Plausibility checks of 2D keypoints: geometric faults that lifting does not notice.
 
-A detector's file, a wrong unit or an unapplied rotation yields numbers like any others, and a model
-lifts them without complaint. `check` looks at keypoints as they were read and says what cannot be
-right (an error) or is unlikely (a warning), in which frames, and from which figures it concludes.
-It changes nothing; `ites.data.corrections` has what mends the faults.
+A wrong unit or an unapplied rotation yields ordinary numbers, and a model lifts them without
+complaint. `check` reports impossible keypoints (errors) and unlikely ones (warnings), with their
+frames and the underlying figures. It changes nothing; `ites.data.corrections` corrects the faults.
 
 Image axes: x right, y down. Angles are clockwise as seen in the image, 0 is upright. "Body height"
 is 1.7 m times the frame's scale, pixels per metre, that its bones suggest.
@@ -28,18 +27,18 @@ Density = Callable[[NDArray[np.float32]], Floats]
 """Log densities (N,), nats, of 2D poses (N, J, 2), network units, root-relative."""
 
 GROUP = 1 << 16
-"""Frames that are looked at together, but for a clip's end."""
+"""Approximate frames per batch of checks; clips stay whole."""
 FEW = 5
-"""Frames below which what is true of all of them is a note: one photograph may be unusual."""
+"""With fewer frames a fault of all frames is only a note: one photograph may be unusual."""
 MOST = 0.85
 """Share of the frames that counts as throughout."""
 ORDER_MARGIN, ORDER_LIMIT = 1.15, 1.0
 """Another order fits when the misfit is this many times its own; no order fits beyond the limit.
 The right order's median over a clip is at most 0.85 in 888 clips of the CMU database."""
 SPEED = 12.0
-"""Metres per second beyond which a person does not move."""
+"""Maximum speed of a person in metres per second."""
 LONG = 2.2
-"""Times its usual length beyond which a bone's end is somewhere else."""
+"""Ratio to its usual length above which a bone's end is misplaced."""
 ROLL = 15.0, 50.0
 """Degrees of a standing person's lean: a camera's roll from the one on, lying beyond the other."""
 DENSITY_FLOOR = -150.0
@@ -55,18 +54,18 @@ def check(
     raw: Sequence[Floats | None] | None = None,
     layout: str | Sequence[str] | None = None,
 ) -> list[Finding]:
-    """Say what is implausible about keypoints.
+    """Find implausible properties of keypoints.
 
     Args:
         clips: of one skeleton; joints of confidence 0 are missing and do not count.
-        skeleton: of the clips, where `clips` is a sequence.
-        prior: says how likely poses are; None: geometry alone judges.
-        scale: factor from (keypoints - root) / focal length to the network's units, for the prior;
-            None, or a clip without a focal length: each clip's own, a mean root-to-head distance
-            of 1/5.
-        raw: of each clip the array as it was read, (T, J', 2), or (T, J', 3) with the confidence
-            last, before its joints were mapped to the skeleton's; None where there is none.
-        layout: the order that the raw arrays were taken to be in, or each one's; None: the
+        skeleton: of the clips, if `clips` is a sequence.
+        prior: the density of poses; None: geometric checks only.
+        scale: factor from (keypoints - root) / focal length to the network's units, for the
+            prior. None, or a clip without a focal length: a factor per clip that makes the mean
+            root-to-head distance 1/5.
+        raw: each clip's original array, (T, J', 2), or (T, J', 3) with the confidence last,
+            before its joints were mapped to the skeleton's; None if unavailable.
+        layout: the assumed joint order of the raw arrays, or one per array; None: the
             skeleton's.
 
     Returns:
@@ -86,7 +85,7 @@ def check(
 
 
 class Reader(Protocol):
-    """What `ites.data.keypoint_reader.KeypointReader` offers here."""
+    """The part of `ites.data.keypoint_reader.KeypointReader` that is used here."""
 
     lengths: list[int]
 
@@ -94,7 +93,7 @@ class Reader(Protocol):
         """The clips of a slice."""
 
     def sources(self, chosen: slice) -> list[tuple[Floats, str]]:
-        """Of each its array before mapping and the layout of that; nothing where unknown."""
+        """Each clip's array before mapping and its layout; empty if unknown."""
 
 
 def check_reader(
@@ -102,7 +101,7 @@ def check_reader(
     chosen: slice = slice(None),
     prior: Density | None = None,  # noqa: B008
 ) -> list[Finding]:
-    """Say what is implausible about some clips of a file; see `check`."""
+    """Find implausible properties of some clips of a file; see `check`."""
     sources = reader.sources(chosen)
     return check(
         reader.read(chosen),
@@ -113,7 +112,7 @@ def check_reader(
 
 
 def check_sample(reader: Reader, frames: int = 50_000) -> list[Finding]:
-    """Say what is implausible about about so many frames of a file, of clips evenly chosen."""
+    """Find implausible properties of a sample of a file: evenly spaced clips."""
     step = max(1, sum(reader.lengths) // frames)
     found = []
     for clip in range(0, len(reader.lengths), step):
@@ -122,14 +121,14 @@ def check_sample(reader: Reader, frames: int = 50_000) -> list[Finding]:
 
 
 def _swap_shares(clips: Sequence[Clip]) -> NDArray[np.float32]:
-    """How much smoother a clip must become by a change of sides: the slower its rate, the more."""
+    """The required gain in smoothness by a change of sides; it grows as the rate falls."""
     rates = np.array([clip.fps if clip.fps > 0 else 25.0 for clip in clips])
     return np.interp(rates, [5, 12, 20], [0.15, 0.3, 0.5]).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class _Body:
-    """Which joints of a skeleton are which."""
+    """Indices of a skeleton's joints by role."""
 
     hips: tuple[int, int]
     shoulders: tuple[int, int]
@@ -138,7 +137,7 @@ class _Body:
 
     @classmethod
     def of(cls, skeleton: Skeleton) -> _Body | None:
-        """None where the skeleton is no whole body with joints of the usual names."""
+        """None unless the skeleton is a whole body with known joint names."""
         index = {name: joint for joint, name in enumerate(skeleton.joints)}
 
         def pairs(*parts: str) -> tuple[tuple[int, int], ...]:
@@ -156,10 +155,10 @@ _TRUNK = 0.50  # hips to shoulders
 
 
 class _Group:
-    """Some clips of one skeleton, one after the other, and what all checks ask of them.
+    """Concatenated clips of one skeleton, with the quantities that the checks share.
 
-    Attributes: `points` (N, J, 2), `seen` (N, J), `rows` (a slice for each clip), `scale` (N,)
-    pixels per metre, nan where too little is seen.
+    Attributes: `points` (N, J, 2), `seen` (N, J), `rows` (one slice per clip), `scale` (N,) pixels
+    per metre, nan if too few joints are seen.
     """
 
     def __init__(
@@ -187,7 +186,7 @@ class _Group:
         self.clip_of = np.repeat(np.arange(len(clips)), [len(clip) for clip in clips])
 
     def findings(self, prior: Density | None, scale: float | None) -> list[Finding]:
-        """All of them, clip by clip."""
+        """All findings, clip by clip."""
         found: list[list[Finding]] = [[] for _ in self.clips]
         for number, (clip, raw) in enumerate(zip(self.clips, self.raw, strict=True)):
             if raw is not None:
@@ -244,7 +243,7 @@ class _Group:
                 self.typical[number] = np.median(own)
 
     def _middle(self, joints: Sequence[int]) -> tuple[Floats, Bools]:
-        """The mean (N, 2) of some joints, and where all are seen (N,)."""
+        """The mean (N, 2) of some joints, and the frames (N,) in which all are seen."""
         chosen = list(joints)
         return self.points[:, chosen].mean(1), np.all(self.seen[:, chosen], axis=1)
 
@@ -289,7 +288,7 @@ class _Group:
             if said not in fits:
                 continue
             best = min(fits, key=lambda name: fits[name])
-            whole = seen.mean() > 0.8  # parts of a body stand closer together
+            whole = seen.mean() > 0.8  # parts of a body are closer together
             data = {"said": said, "misfit": fits, "best": best}
             if fits[said] > ORDER_MARGIN * fits[best] and fits[best] < ORDER_LIMIT:
                 yield self._found(
@@ -337,7 +336,7 @@ class _Group:
             )
 
     def _upright(self, body: _Body) -> Iterator[tuple[int, Finding]]:
-        """The lean of each frame's trunk and legs, and what most frames agree on."""
+        """The lean of each frame's trunk and legs, and their common value over most frames."""
         hips, has_hips = self._middle(body.hips)
         shoulders, has_shoulders = self._middle(body.shoulders)
         lower, has_lower = self._middle([*body.legs[-1]])
@@ -402,7 +401,7 @@ class _Group:
                     )
 
     def _sides(self, body: _Body) -> Iterator[tuple[int, Finding]]:
-        """Frames in which left and right of legs, arms or both change places and back."""
+        """Frames in which left and right of legs, arms or both swap temporarily."""
         swapped = {
             "leg": self._swapped(body.legs),
             "arm": self._swapped(body.arms),
@@ -427,10 +426,10 @@ class _Group:
                     )
 
     def _swapped(self, pairs: Sequence[tuple[int, int]]) -> Bools:
-        """Before which frames (N,) left and right of some joints change places.
+        """The frames (N,) before which left and right of some joints swap.
 
-        Left minus right changes smoothly; where the sides change places it changes its sign. Of
-        four frames around each step the signs are sought that make the second differences least.
+        Left minus right changes smoothly; a swap of sides negates it. For the four frames around
+        each step the search finds the signs with the smallest second differences.
         """
         left, right = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         apart = self.points[:, left] - self.points[:, right]  # [N, P, 2]
@@ -447,13 +446,13 @@ class _Group:
             """The second difference of three frames, summed over the joints."""
             return (norms(p - 2 * q + r) * there).sum(1)
 
-        # The signs of the outer frames are free: only whether the middle two agree is asked.
+        # The signs of the outer frames are free: only the agreement of the middle two matters.
         kept, change = (
             np.minimum(bend(before, here, sign * after), bend(-before, here, sign * after))
             + np.minimum(bend(here, sign * after, last), bend(here, sign * after, -last))
             for sign in (1, -1)
         )
-        # Where the sides change places their middle goes on; at a cut of the clip it does not.
+        # At a swap of sides their midpoint is continuous; at a cut of the clip it is not.
         middle = self.points[:, left] + self.points[:, right]
         steady = (norms(middle[2:-1] - middle[1:-2]) * there).sum(1) / 2
         reach = np.repeat(self.typical, [len(clip) for clip in self.clips])[:-3]
@@ -465,7 +464,7 @@ class _Group:
 
     @staticmethod
     def _minority(event: Bools) -> Bools:
-        """The frames of a clip whose sides are not those of most frames."""
+        """The frames of a clip whose sides differ from those of most frames."""
         state = np.cumsum(event) % 2 == 1
         return ~state if state.sum() > len(state) / 2 else state
 
@@ -481,7 +480,7 @@ class _Group:
                 continue
             face = [names.index(name) for name in ("nose", "left_eye", "right_eye")]
             confidence = np.nan_to_num(raw[..., 2])
-            if len(np.unique(confidence[:, face])) < 10:  # no detector said them
+            if len(np.unique(confidence[:, face])) < 10:  # no detector gave them
                 continue
             seen = (confidence[:, face] > 0.5).all(1) & (
                 confidence[:, face].min(1) > 0.7 * np.median(confidence, axis=1)
@@ -505,7 +504,7 @@ class _Group:
                 )
 
     def _jumps(self, _: _Body) -> Iterator[tuple[int, Finding]]:
-        """Frames to which the whole body moves faster than people do, or changes its size."""
+        """Frames to which the whole body moves impossibly fast, or changes its size."""
         if len(self.points) < 2:
             return
         both = self.seen[1:] & self.seen[:-1]
@@ -612,7 +611,7 @@ class _Group:
 
 
 _FATAL = frozenset({"degenerate", "depth", "normalised"})
-# What another finding of the clip explains: a wrong order has long bones, and so on.
+# Findings that another finding of the clip explains: a wrong order has long bones, and so on.
 _EXPLAINED_BY: dict[str, frozenset[str]] = {
     **{
         code: _FATAL | {"order"}

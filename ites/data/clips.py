@@ -1,6 +1,6 @@
-"""Clips: keypoints of one person over time, with 3D beside them where it is known.
+"""Clips: keypoints of one person over time, with their 3D if known.
 
-`ites.data.keypoint_reader` reads what can be lifted; `ites.data.lifted` writes and reads what was.
+`ites.data.keypoint_reader` reads clips to lift; `ites.data.lifted` writes and reads lifted clips.
 2D in pixels; 3D in metres in the camera's frame (x right, y down, z forward) relative to the root.
 """
 
@@ -18,7 +18,7 @@ from ites.pose.skeleton import Skeleton, root_relative
 
 Floats = NDArray[np.floating]
 ASSUMED_FPS = 25.0
-"""Frames per second of a clip whose rate nothing tells."""
+"""Default frames per second of a clip with an unknown rate."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,15 @@ class Clip:
     """One person seen by one camera over time.
 
     Args:
-        name: what to call it.
+        name: the clip's name.
         keypoints: (T, J, 2) float32, pixels.
-        fps: frames a second; nan where unknown.
-        confidence: (T, J) float32, 0 for a missing joint; None where there is none.
+        fps: frames per second; nan if unknown.
+        confidence: (T, J) float32, 0 for a missing joint; None if absent.
         positions: (T, J, 3) float32, metres, camera frame, root-relative: the lifted pose.
-        truth: the same, measured.
-        focal_length: (fx, fy), pixels, or None where unknown.
-        image_size: (width, height), pixels, or None where unknown.
-        metres_per_unit: (T,) float32, what one network unit was taken to be in each pose.
+        truth: the measured pose in the same form.
+        focal_length: (fx, fy), pixels, or None if unknown.
+        image_size: (width, height), pixels, or None if unknown.
+        metres_per_unit: (T,) float32, the metres per network unit in each pose.
         elevation, log_density, sign_confidence: (T,) float32, see `ites.models.trust.Judgement`.
     """
 
@@ -57,7 +57,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Clips:
-    """Clips of one skeleton, what they are, whom to acknowledge, and how they were lifted."""
+    """Clips of one skeleton with title, acknowledgement, and lifting settings."""
 
     skeleton: Skeleton
     clips: list[Clip]
@@ -70,7 +70,7 @@ class Clips:
 
 
 def cut(lengths: list[int], size: int) -> list[slice]:
-    """Cut clips into portions of whole clips, each the shortest of at least `size` frames."""
+    """Divide clips into portions of whole clips, each the shortest with at least `size` frames."""
     portions, start, frames = [], 0, 0
     for clip, length in enumerate(lengths, 1):
         frames += length
@@ -88,10 +88,10 @@ def seen_joints(clip: Clip) -> NDArray[np.bool_]:
 
 
 def drop_impossible(clip: Clip, skeleton: Skeleton) -> tuple[Clip, list[str]]:
-    """Give keypoints that cannot be right confidence 0; see `ites.pose.missing.impossible`.
+    """Set the confidence of impossible keypoints to 0; see `ites.pose.missing.impossible`.
 
     Returns:
-        The clip, and a line that says how many they are and names the first; none if there is none.
+        The clip, and a line with their number and the first of them; none if there are none.
     """
     seen = seen_joints(clip)
     bad = impossible(clip.keypoints, seen, clip.image_size)
@@ -111,7 +111,7 @@ def fill_missing(clip: Clip, skeleton: Skeleton) -> tuple[Clip, int]:
     """Fill joints of confidence 0; see `ites.pose.missing.fill`.
 
     Returns:
-        The clip, and how many joints were filled.
+        The clip and the number of filled joints.
     """
     seen = seen_joints(clip)
     if seen.all():
@@ -121,7 +121,7 @@ def fill_missing(clip: Clip, skeleton: Skeleton) -> tuple[Clip, int]:
 
 
 def stored_sequences(store: PoseStore, split: str | None) -> list[Sequence]:
-    """A split's sequences of a store; of None those of "test" where there is one, else all."""
+    """A split's sequences of a store; None selects "test" if present, else all."""
     if split is None and "test" in store.splits:
         split = "test"
     return [sequence for sequence in store.sequences if split in (None, sequence.split)]

@@ -1,7 +1,7 @@
-"""What mends keypoints that were written in other axes than the image's: turn, flip, exchange.
+"""Corrections of keypoints in wrong image axes: rotation, vertical flip, exchange of sides.
 
-Each takes a clip and returns another; image axes are x right, y down. Where the image size is not
-known, the edges are 0 and the farthest keypoint that is seen, so that coordinates stay positive.
+Each takes a clip and returns a new one; image axes are x right, y down. If the image size is
+unknown, the edges are 0 and the farthest visible keypoint, so coordinates stay positive.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ites.errors import ItesError
 from ites.pose.skeleton import Skeleton
 
 TURNS = (0, 90, 180, 270)
-"""Degrees by which an image can be turned."""
+"""Allowed rotations of an image in degrees."""
 
 
 @dataclass(frozen=True)
 class Corrections:
-    """What to do to keypoints after reading them, in this order.
+    """Corrections of keypoints after reading, applied in this order.
 
     Attributes:
         flip_y: y pointed up: see `flip_y`.
@@ -48,7 +48,7 @@ class Corrections:
         """The clip, corrected.
 
         Raises:
-            ItesError: the clip has 3D poses, which belong to the keypoints as they are.
+            ItesError: the clip has 3D poses, which match the uncorrected keypoints.
         """
         if self and (clip.positions is not None or clip.truth is not None):
             raise ItesError(f"{clip.name}: keypoints with 3D poses beside them are not turned")
@@ -59,7 +59,7 @@ class Corrections:
         return swap_sides(clip, skeleton) if self.swap_sides else clip
 
     def lines(self) -> list[str]:
-        """What is done, a line each."""
+        """Descriptions of the corrections, one per line."""
         return [
             *(["y flipped: it pointed up"] if self.flip_y else []),
             *([f"image turned by {self.rotate} degrees clockwise"] if self.rotate else []),
@@ -68,10 +68,10 @@ class Corrections:
 
 
 def flip_y(clip: Clip) -> Clip:
-    """A clip whose y pointed up: `y' = height - y`.
+    """Correct a clip whose y pointed up: `y' = height - y`.
 
     Args:
-        clip: keypoints (T, J, 2), pixels; y may be negative throughout, as where it was negated.
+        clip: keypoints (T, J, 2), pixels; y may be negative throughout, for example if negated.
 
     Returns:
         The clip; missing joints stay 0.
@@ -82,9 +82,9 @@ def flip_y(clip: Clip) -> Clip:
 
 
 def rotate(clip: Clip, degrees: int) -> Clip:
-    """A clip whose image is turned clockwise, as one sees it, by 90, 180 or 270 degrees.
+    """Rotate a clip's image clockwise, as displayed, by 90, 180 or 270 degrees.
 
-    By 90: `(x', y') = (height - y, x)`, and width and height, fx and fy change places.
+    By 90: `(x', y') = (height - y, x)`; width and height, and fx and fy, are exchanged.
 
     Args:
         clip: keypoints (T, J, 2), pixels.
@@ -111,7 +111,7 @@ def rotate(clip: Clip, degrees: int) -> Clip:
 
 
 def swap_sides(clip: Clip, skeleton: Skeleton) -> Clip:
-    """A clip whose left joints were called right: `keypoints[:, mirror]`, confidences alike."""
+    """Exchange left and right joints of a clip: `keypoints[:, mirror]`, confidences alike."""
     order = list(skeleton.mirror)
     confidence = None if clip.confidence is None else clip.confidence[:, order]
     return replace(clip, keypoints=clip.keypoints[:, order], confidence=confidence)
@@ -127,7 +127,7 @@ def _seen_max(clip: Clip, axis: int) -> float:
 
 
 def _edges(clip: Clip) -> tuple[float, float]:
-    """Width and height of the image, or as far as keypoints reach."""
+    """Width and height of the image, or else the keypoints' extent."""
     if clip.image_size is not None:
         return float(clip.image_size[0]), float(clip.image_size[1])
     reach = [_seen_max(clip, axis) for axis in (0, 1)]

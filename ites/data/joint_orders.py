@@ -1,7 +1,7 @@
-"""Which order keypoints stand in: how well each known order makes a body of them.
+"""Detection of the joint order of keypoints: how well each known order fits a body.
 
-In the right order neighbours of the body are neighbours in the image. In a wrong one bones leap
-across the body, so that their lengths, as shares of a body's own, add up to several times as much.
+In the right order adjacent joints are close in the image. In a wrong order bones cross the body, so
+their summed relative lengths are several times larger.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ ORDERS: dict[str, tuple[str, ...]] = dict(_orders())
 def bones_of(joints: tuple[str, ...]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """The bones between joints of an order, by name.
 
-    A joint that the order lacks is passed over on the way to the root; where an order has no
-    joint of the trunk, hips and shoulders of a side are joined.
+    A joint that the order lacks is skipped on the way to the root. If an order has no trunk joint,
+    hip and shoulder of each side are joined.
 
     Returns:
         (B, 2) indices (parent, joint), and (B,) usual lengths, metres.
@@ -107,14 +107,14 @@ def bones_of(joints: tuple[str, ...]) -> tuple[NDArray[np.intp], NDArray[np.floa
 
 
 def misfit(keypoints: Floats, seen: NDArray[np.bool_], joints: tuple[str, ...]) -> Floats:
-    """How badly keypoints (T, J, 2) make a body in an order of joints.
+    """How badly keypoints (T, J, 2) in a joint order fit a body.
 
     `mean over bones of |bone| / (usual length + 5 cm)`, over the root mean square distance of the
     frame's keypoints from their mean: free of the image's scale, place and rotation.
 
     Args:
         keypoints: (T, J, 2), any unit.
-        seen: (T, J), which of them count.
+        seen: (T, J), the joints that count.
         joints: names, one of `ORDERS`.
 
     Returns:

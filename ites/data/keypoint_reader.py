@@ -1,4 +1,4 @@
-"""Keypoints to lift, from a pose store or from what a detector wrote, a few clips at a time."""
+"""Keypoints to lift, from a pose store or a detector's output, read in portions of clips."""
 
 from __future__ import annotations
 
@@ -30,35 +30,35 @@ def read_keypoints(
     layout: str | None = None,
     **options: Any,
 ) -> Clips:
-    """Read 2D keypoints from a pose store or from what a detector wrote.
+    """Read 2D keypoints from a pose store or a detector's output.
 
     Args:
         path: a store as `ites prepare` writes it, or a file or folder that
-            `ites.data.readers.read` takes.
-        skeleton: whose joints a plain array holds; a store brings its own.
-        split: of a store, the split to read; None reads "test" where there is one, else all.
+            `ites.data.readers.read` accepts.
+        skeleton: of a plain array; a store has its own.
+        split: the split of a store to read; None reads "test" if present, else all.
         layout: the order of the joints; see `ites.data.readers.read`.
         options: `image_size`, `person` and `min_confidence`; see there.
 
     Raises:
-        ItesError: the file is none of these, or what it holds does not fit together.
+        ItesError: the file is none of these, or its content is inconsistent.
     """
     with KeypointReader(path, skeleton, split, layout, **options) as reader:
         return reader.read()
 
 
 class KeypointReader:
-    """Clips of a file of keypoints, read a few at a time; a context manager.
+    """Clips of a keypoint file, read in portions; a context manager.
 
     Args:
         path, skeleton, split, layout, options: see `read_keypoints`.
-        corrections: what to do to the clips after reading them; None: nothing.
+        corrections: of the clips after reading; None: no corrections.
 
     Raises:
         ItesError: as `read_keypoints`.
 
-    Attributes: `skeleton`; `lengths`, the frames of each clip; `notes`, what was assumed, derived
-        or left out, a line each.
+    Attributes: `skeleton`; `lengths`, the frames per clip; `notes`, lines on assumptions, derived
+    joints and omissions.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class KeypointReader:
             self._store.close()
 
     def read(self, chosen: slice = slice(None)) -> Clips:  # noqa: B008 - immutable
-        """The clips of a slice, all by default; of a store no others are read."""
+        """The clips of a slice, all by default; other clips of a store are not read."""
         if self._store is None:
             clips = replace(self._clips, clips=self._clips.clips[chosen])
         else:
@@ -113,13 +113,13 @@ class KeypointReader:
         return replace(clips, clips=corrected)
 
     def sources(self, chosen: slice = slice(None)) -> list[tuple[Floats, str]]:  # noqa: B008
-        """Of the clips of a slice the detector's own joints (T, K, 3), pixels and confidence, and
-        their layout's name; nothing of a store."""
+        """The detector's own joints (T, K, 3), pixels and confidence, of a slice's clips, and their
+        layout's name; empty for a store."""
         return self._sources[chosen]
 
 
 def _is_store(path: Path) -> bool:
-    """Whether a file is HDF5, but no table of pandas' as DeepLabCut writes it."""
+    """Whether a file is HDF5 but not a pandas table as DeepLabCut writes it."""
     if path.is_dir() or not h5py.is_hdf5(require_file(path)):
         return False
     with opened(path, "a pose store") as file:

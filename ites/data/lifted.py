@@ -36,14 +36,14 @@ PER_FRAME = (
     "log_density",
     "sign_confidence",
 )
-"""The fields of a clip that hold a row per frame."""
+"""The fields of a clip with one row per frame."""
 DOUBT = 0.8
-"""A pose whose depth's sign is less sure than this is counted, and shown pale."""
+"""A pose with a lower sign confidence is counted as uncertain and shown pale."""
 UNIT = "metre, by an assumed body size; divide by metres_per_unit for network units"
 
 
 def write_clips(path: str | os.PathLike[str], clips: Clips) -> None:
-    """Write lifted clips as .npz or .h5, by the name's ending; never half a file.
+    """Write lifted clips as .npz or .h5, by the name's ending; the write is atomic.
 
     Args:
         path: the file to write, replaced if it exists. `docs/lifting.md` lists its keys.
@@ -60,8 +60,8 @@ def write_clips(path: str | os.PathLike[str], clips: Clips) -> None:
 class ClipsWriter(FileWriter):
     """Write lifted clips a few at a time; a context manager.
 
-    The file appears under its name when the block ends without an error, never half written. An
-    .h5 file is written as the clips come, an .npz at the end.
+    The file appears under its name only when the block ends without an error. An .h5 file is
+    written incrementally, an .npz file at the end.
 
     Args:
         path: the .npz or .h5 file to write, replaced if it exists.
@@ -69,7 +69,7 @@ class ClipsWriter(FileWriter):
     Raises:
         ItesError: the ending is neither.
 
-    Attributes: `settings`, what the file shall say of how the clips were lifted.
+    Attributes: `settings`, the lifting's settings to store in the file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -101,7 +101,7 @@ class ClipsWriter(FileWriter):
     def _append(self, arrays: dict[str, NDArray[Any]], frames: int) -> None:
         before = {True: self._frames, False: len(self._file.get("sequence_name", ()))}
         self._frames += frames
-        for key in PER_FRAME:  # what these clips lack and others have is nan
+        for key in PER_FRAME:  # arrays that only other clips have are nan here
             if key in self._file:
                 self._file[key].resize(self._frames, axis=0)
         for key, value in arrays.items():
@@ -174,10 +174,10 @@ def _to_texts(clips: Clips) -> dict[str, str]:
 
 
 def read_clips(path: str | os.PathLike[str]) -> Clips:
-    """Read what `ites lift` wrote; of a pose store, its keypoints and its own 3D as `positions`.
+    """Read the output of `ites lift`, or a pose store's keypoints and own 3D as `positions`.
 
     Raises:
-        ItesError: the file is neither, its arrays do not fit together, or a value cannot be one of
+        ItesError: the file is neither, its arrays are inconsistent, or a value is impossible for
             a pose.
     """
     path = require_file(path)
@@ -196,7 +196,7 @@ def read_clips(path: str | os.PathLike[str]) -> Clips:
 
 
 def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """How a lifted file was lifted; nothing where it is no such file, or a damaged one."""
+    """The settings of a lifted file; empty if the file is of another kind or damaged."""
     try:
         with reading(path, "a lifted file"):
             _, texts = _contents(Path(path))
@@ -206,7 +206,7 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _contents(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """The arrays and the texts of a file; of a pose store, its format alone."""
+    """The arrays and the texts of a file; only the format for a pose store."""
     if h5py.is_hdf5(path):
         with opened(path, "a lifted file") as file:
             texts = {key: value for key, value in file.attrs.items() if isinstance(value, str)}
@@ -240,7 +240,7 @@ def _measured(path: Path) -> Clips:
 
 
 SHAPES = {"keypoints": ("J", 2), "confidence": ("J",), "positions": ("J", 3), "truth": ("J", 3)}
-"""Of the arrays that hold a row per frame, what a row is; a number in those that are not named."""
+"""Row shapes of the arrays with one row per frame; others have one number per row."""
 PER_CLIP = {
     "sequence_name": ("UO", ()),
     "sequence_start": ("iu", ()),
@@ -249,7 +249,7 @@ PER_CLIP = {
     "focal_length": ("fiu", (2,)),
     "image_size": ("iu", (2,)),
 }
-"""Of the arrays that hold a row per clip, the kinds of type and what a row is."""
+"""Dtype kinds and row shapes of the arrays with one row per clip."""
 KNOWN = frozenset((*PER_FRAME, *PER_CLIP))
 BOUNDS = {
     "keypoints": (-FARTHEST["keypoints"], FARTHEST["keypoints"]),
@@ -260,7 +260,7 @@ BOUNDS = {
     "elevation": (-np.pi, np.pi),
     "sign_confidence": (0, 1),
 }
-"""The least and the largest value of an array; any finite one where it is not named."""
+"""The smallest and largest value of an array; other arrays allow any finite value."""
 
 
 def _from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str]) -> Clips:
@@ -280,7 +280,7 @@ def _from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], texts: Mapping[
         width, height = (int(n) for n in arrays["image_size"][i])
         fx, fy = (float(n) for n in arrays["focal_length"][i])
         own = {key: values[rows] for key, values in frames.items()}
-        # Of a clip that nobody is seen in the positions are all nan: it has them all the same.
+        # A clip without visible people has positions too; they are all nan.
         known = {k: v for k, v in own.items() if k == "positions" or not np.isnan(v).all()}
         name = str(arrays["sequence_name"][i])
         _check_values(f"{path}: clip {name[:60]}", known, skeleton)
@@ -310,7 +310,7 @@ def _settings(path: Path, texts: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _check_clips(path: Path, arrays: Mapping[str, NDArray[Any]]) -> int:
-    """Check the arrays that hold a row per clip; the number of frames that they tell."""
+    """Check the arrays with one row per clip; return the number of frames they imply."""
     clips = len(np.atleast_1d(arrays["sequence_length"]))
     for key, (kinds, inner) in PER_CLIP.items():
         value = arrays[key]
@@ -344,21 +344,21 @@ def _check_clips(path: Path, arrays: Mapping[str, NDArray[Any]]) -> int:
 def _check_frames(
     path: Path, key: str, values: NDArray[Any], count: int, joints: int
 ) -> NDArray[np.float32]:
-    """Check the shape and type of an array that holds a row per frame."""
+    """Check the shape and type of an array with one row per frame."""
     shape = (count, *(joints if n == "J" else n for n in SHAPES.get(key, ())))
     if values.shape != shape or values.dtype.kind not in "fiu":
         raise ItesError(
             f"{path}: {key}: expected numbers of shape {shape}, a row per frame, "
             f"got {values.dtype} of shape {values.shape}"
         )
-    with np.errstate(over="ignore"):  # what float32 cannot hold is found to be infinite
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite and are found
         return values.astype(np.float32, copy=False)
 
 
 def _check_values(who: str, values: Mapping[str, NDArray[np.float32]], skeleton: Skeleton) -> None:
     """Check the values of one clip.
 
-    A joint that is not known is nan in all its coordinates.
+    An unknown joint is nan in all its coordinates.
     """
     for key, array in values.items():
         low, high = BOUNDS.get(key, (-np.finfo(np.float32).max, np.finfo(np.float32).max))

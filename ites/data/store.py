@@ -1,4 +1,4 @@
-"""The pose store: one HDF5 file a data set, described in `docs/data.md`.
+"""The pose store: one HDF5 file per data set, described in `docs/data.md`.
 
 Keypoints are pixels, positions are metres in the camera's frame (x right, y down, z forward).
 """
@@ -24,7 +24,7 @@ from ites.system.hdf5 import H5Writer, check_heaps, dataset
 
 FORMAT = "ites-pose-store"
 VERSION = 1
-CHUNK = 4096  # poses a chunk: half a megabyte of 17 keypoints
+CHUNK = 4096  # poses per chunk: half a megabyte of 17 keypoints
 COLUMNS = ("subject", "action", "camera", "split", "start", "length", "fps")
 CAMERA_SHAPES = {
     "focal_length": (2,),
@@ -36,13 +36,13 @@ CAMERA_SHAPES = {
 }
 MISSING = ("error", "drop", "interpolate")
 FARTHEST = {"keypoints": 1e7, "positions": 1e6, "confidence": np.inf}
-"""A keypoint (pixels) or position (metres) farther from 0 is damage, not a place."""
+"""A keypoint (pixels) or position (metres) farther from 0 is invalid."""
 LARGEST_POSE = 20.0
-"""Metres from end to end; poses that are larger in the median are in another unit."""
+"""Maximum median extent in metres; larger poses are in another unit."""
 SKELETON_TEXT = 50_000
-"""Characters of a skeleton's JSON, at most."""
+"""Maximum characters of a skeleton's JSON."""
 TEXT = 1000
-"""Characters of a name, at most."""
+"""Maximum characters of a name."""
 
 Floats = NDArray[np.float32]
 
@@ -53,7 +53,7 @@ class Sequence:
 
     `start` is the clip's first row in the arrays read with the same `split`:
     `store.sequences` goes with `store.keypoints()`, `store.sequences_of("test")` with
-    `store.keypoints("test")`. `length` is in poses, `fps` in poses a second, nan where unknown.
+    `store.keypoints("test")`. `length` is in poses, `fps` in poses per second, nan if unknown.
     """
 
     subject: str
@@ -88,8 +88,8 @@ class PoseStore:
     Attributes: `path`, `title`, `acknowledgement`, `skeleton`, `cameras` (key to Camera),
     `sequences` (all of them, in the order of the rows).
 
-    Arrays are read when asked for, each read a copy of its own. `split` is the name of one, None
-    for all poses, or a list of some of `sequences`, in their order.
+    Arrays are read on request; each read returns a new copy. `split` is a split's name, None for
+    all poses, or an ordered list of some of `sequences`.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -250,7 +250,7 @@ class PoseStore:
             split: a name among `splits`, or None for all poses.
 
         Returns:
-            (N, J, 2) float32, pixels; where the confidence is 0 the values mean nothing.
+            (N, J, 2) float32, pixels; values with confidence 0 are meaningless.
 
         Raises:
             ItesError: there is no such split, or a keypoint with confidence is not finite.
@@ -301,10 +301,10 @@ class PoseStore:
             split: a name among `splits`, or None for all poses.
             scale: the factor; None chooses it so that the mean distance from root to head over
                 the poses returned is 1/5.
-            missing: what to do with a pose that lacks a joint (confidence 0). "error" refuses;
-                "drop" leaves those poses out: the rows are those where `complete(split)` holds;
+            missing: the handling of a pose that lacks a joint (confidence 0). "error" raises;
+                "drop" omits those poses and returns the rows where `complete(split)` holds;
                 "interpolate" fills each joint linearly in time along its sequence, the ends with
-                the nearest value: the rows are all.
+                the nearest value, and returns all rows.
 
         Returns:
             points (N, J, 2) float32, and the scale used.
@@ -337,7 +337,7 @@ class PoseStore:
         return points, scale
 
     def summary(self) -> dict[str, Any]:
-        """What the store holds, to print: path, title, splits, poses, subjects, and so on."""
+        """A summary of the store for printing: path, title, splits, poses, subjects, and so on."""
         splits = {}
         for split in self.splits:
             sequences = self.sequences_of(split)
@@ -419,13 +419,13 @@ class PoseStore:
 class PoseStoreWriter(FileWriter):
     """Write a pose store; a context manager.
 
-    The file appears under its name when the block ends without an error, never half written.
+    The file appears under its name only when the block ends without an error.
 
     Args:
         path: the file to write; replaced if it exists.
         skeleton: the joints' names and order.
-        title: one line that says what the data are.
-        acknowledgement: what the data's terms ask a user to say.
+        title: a one-line description of the data.
+        acknowledgement: the credit that the data's terms require.
 
     Raises:
         ItesError: at the end of the block, when nothing was added.
@@ -493,10 +493,10 @@ class PoseStoreWriter(FileWriter):
         Args:
             keypoints: (T, J, 2) pixels.
             camera: the key of a camera added before.
-            subject: who moves.
-            action: what is done; figures are averaged by it.
+            subject: the person.
+            action: the action's name; metrics are averaged by it.
             split: `"train"`, `"test"` or another name.
-            fps: poses a second; nan where unknown.
+            fps: poses per second; nan if unknown.
             positions: (T, J, 3) metres, camera frame, absolute; for all sequences or for none.
             confidence: (T, J), 0 for a missing joint, whose keypoint may then be NaN; 1 if None.
 
@@ -569,7 +569,7 @@ def skeleton_of(who: str, text: Any) -> Skeleton:
     """The skeleton of a file's JSON.
 
     Raises:
-        ItesError: the text is too long or no skeleton.
+        ItesError: the text is too long or not a skeleton.
     """
     if not isinstance(text, str) or len(text) > SKELETON_TEXT:
         size = f"{len(text):,} characters" if isinstance(text, str) else type(text).__name__
@@ -584,7 +584,7 @@ def plain_text(who: str, text: Any) -> str:
     """A name that a store can hold: text without a NUL, at most `TEXT` characters.
 
     Raises:
-        ItesError: it is none.
+        ItesError: the value is not such a name.
     """
     if not isinstance(text, str):
         raise ItesError(f"{who}: expected a name, got {type(text).__name__}")
@@ -594,12 +594,12 @@ def plain_text(who: str, text: Any) -> str:
 
 
 def _is_broken(text: str) -> bool:
-    """Whether the text holds bytes that were no UTF-8, as a file's name may."""
+    """Whether the text contains invalid UTF-8 bytes, as a file's name may."""
     return any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _is_sound(name: str, value: NDArray[Any]) -> bool:
-    """Whether one of a camera's fields is what a camera can have."""
+    """Whether a value is valid for a camera's field."""
     if name == "assumed":
         return value.dtype.kind == "b"
     if value.dtype.kind not in "fiu" or not (np.abs(value) < 1e9).all():

@@ -1,15 +1,14 @@
-"""Follow people from frame to frame where a detector gives no track ids.
+"""Tracking of people from frame to frame, for detectors without track ids.
 
-Each frame's people are assigned to the people followed so far by
-`scipy.optimize.linear_sum_assignment`, at the least summed cost. The cost of a pair is the median
-distance of the joints that both have, over the person's size, plus half the logarithm of the
-ratio of their sizes. A person's size is 4 times the median distance of the joints from their
-median: about the height of somebody who stands. Where somebody is expected is moved on by the
-last frame's motion for up to `CARRIED` frames.
+`scipy.optimize.linear_sum_assignment` assigns each frame's people to the tracks at the least summed
+cost. The cost of a pair is the median distance of their common joints, divided by the person's
+size, plus half the logarithm of their size ratio. A person's size is 4 times the median distance of
+the joints from their median: about the standing height. The expected position continues the last
+frame's motion for up to `CARRIED` frames.
 
-A pair is allowed up to a distance of `NEAR` sizes in the next frame, `GROWTH` more a frame that
-the person was away, `FAR` at most, and a ratio of sizes of `RATIO`. Somebody who comes back after
-`AWAY` frames, or elsewhere, is somebody new.
+A pair is allowed up to a distance of `NEAR` sizes in the next frame, plus `GROWTH` per frame of
+absence, at most `FAR`, and a size ratio of `RATIO`. A person who reappears after `AWAY` frames, or
+elsewhere, starts a new track.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEAR, GROWTH, FAR = 0.4, 0.1, 1.0
-"""Allowed distance in the next frame, its growth per frame away, and its limit; person sizes."""
+"""Allowed distance in the next frame, its growth per absent frame, and its limit; person sizes."""
 RATIO = 2.0
-"""Allowed ratio of a person's sizes from sight to sight."""
+"""Allowed ratio of a person's sizes between detections."""
 AWAY = 300
-"""Frames after which somebody who comes back is somebody new."""
+"""Frames of absence after which a person starts a new track."""
 CARRIED = 3
-"""Frames for which the last motion is carried on."""
+"""Frames for which the last motion is extrapolated."""
 _FORBIDDEN = 1e6
 
 Person = NDArray[np.floating]
@@ -36,7 +35,7 @@ Person = NDArray[np.floating]
 
 @dataclass
 class _Followed:
-    """A person on the way through a video."""
+    """A person's track through a video."""
 
     person: Person
     frame: int
@@ -45,7 +44,7 @@ class _Followed:
     places: dict[int, int] = field(default_factory=dict)
 
     def expected(self, frame: int) -> Person:
-        """Where the person should be."""
+        """The person's expected position."""
         if frame - self.frame > CARRIED:
             return self.person
         moved = self.person.copy()
@@ -53,7 +52,7 @@ class _Followed:
         return moved
 
     def take(self, person: Person, size: float, frame: int, index: int) -> None:
-        """Go on with what was seen in a frame."""
+        """Extend the track by a detection."""
         steps, here = frame - self.frame, person[:, 2] > 0
         both = here & (self.person[:, 2] > 0)
         if steps <= CARRIED and both.any():
@@ -69,7 +68,7 @@ class _Followed:
 
 
 def person_sizes(people: NDArray[np.floating]) -> NDArray[np.floating]:
-    """4 times the median distance of the seen joints from their median, pixels; 0 where unseen.
+    """4 times the median distance of the seen joints from their median, pixels; 0 if unseen.
 
     Args:
         people: (N, K, 3), pixels and confidence.
@@ -84,14 +83,14 @@ def person_sizes(people: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def distances(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Median distance of the joints that two people both have.
+    """Median distance of the joints that two people have in common.
 
     Args:
         first: (N, K, 3), pixels and confidence.
         second: (M, K, 3).
 
     Returns:
-        (N, M), pixels; between their middles where fewer than 3 joints are in common.
+        (N, M), pixels; between their centres if fewer than 3 joints are in common.
     """
     seen = (first[:, None, :, 2] > 0) & (second[None, :, :, 2] > 0)
     apart = np.hypot(*(first[:, None, :, axis] - second[None, :, :, axis] for axis in range(2)))
@@ -104,7 +103,7 @@ def distances(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDAr
 
 
 def _medians(values: NDArray[np.floating], seen: NDArray[np.bool_]) -> NDArray[np.floating]:
-    """Medians along the last axis of the values that are seen; 0 of none."""
+    """Medians of the seen values along the last axis; 0 without any."""
     if seen.all():  # mostly
         ordered, last = np.sort(values, axis=-1), values.shape[-1] - 1
         return (ordered[..., last // 2] + ordered[..., (last + 1) // 2]) / 2
@@ -121,14 +120,14 @@ def _middles(people: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def track(frames: Sequence[Sequence[Person]]) -> list[dict[int, int]]:
-    """Follow people through the frames of a video.
+    """Track people through the frames of a video.
 
     Args:
         frames: the people in each frame.
 
     Returns:
-        For each person the place in each frame's list, by the frame's index; those come first who
-        came first.
+        For each person the index in each frame's list, by frame index; ordered by first
+        appearance.
     """
     everybody: list[_Followed] = []
     near: list[_Followed] = []
@@ -158,7 +157,7 @@ def track(frames: Sequence[Sequence[Person]]) -> list[dict[int, int]]:
 def _assign(
     near: list[_Followed], now: NDArray[np.floating], sizes: NDArray[np.floating], frame: int
 ) -> dict[int, _Followed]:
-    """Who each of a frame's people is, by their index; nobody for those that are new."""
+    """The track of each person in a frame, by index; new people have none."""
     if not near:
         return {}
     before = np.array([one.size for one in near])[:, None]
@@ -172,7 +171,7 @@ def _assign(
     cost[(apart > limit) | (ratio > RATIO)] = _FORBIDDEN
     if cost.shape == (1, 1):
         return {0: near[0]} if cost[0, 0] < _FORBIDDEN else {}
-    from scipy.optimize import linear_sum_assignment  # slow to import, and only several need it
+    from scipy.optimize import linear_sum_assignment  # slow to import, and rarely needed
 
     rows, columns = linear_sum_assignment(cost)
     return {

@@ -1,7 +1,7 @@
 """Lifted clips and trained models in the formats of other programs.
 
-`write` chooses by the file's ending; `frames` holds axes and units, `rotations` finds the joints'
-rotations; each format has a module of its own name.
+`write` chooses the format by the file's ending. `frames` defines axes and units; `rotations`
+computes joint rotations. Each format has a module of its own name.
 """
 
 from ites.export.frames import PRESETS

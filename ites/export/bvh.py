@@ -20,8 +20,8 @@ def write_bvh(path: Path, motion: Motion, *, exact: bool = True) -> None:
     Args:
         path: the file to write.
         motion: in a right-handed frame.
-        exact: give every joint position channels, so that the file holds the poses to the
-            millimetre; False: the root alone, so that bones keep their median length.
+        exact: give every joint position channels, so the file holds the poses to the millimetre.
+            False: only the root has position channels and bones keep their median length.
     """
     found = find_rotations(motion.complete(), motion.skeleton, motion.frame)
     with path.open("w", encoding="utf-8", newline="\n") as file:

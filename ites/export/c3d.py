@@ -1,4 +1,4 @@
-"""C3D: the binary format of biomechanics, a point per joint."""
+"""C3D: the binary format of biomechanics, one point per joint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LONGEST = 65_535
 
 
 def write_c3d(path: Path, motion: Motion) -> None:
-    """Write a clip as C3D; an unknown joint has the residual -1, as the format marks them.
+    """Write a clip as C3D; an unknown joint has the residual -1, the format's mark.
 
     Args:
         path: the file to write.
@@ -48,7 +48,7 @@ def write_c3d(path: Path, motion: Motion) -> None:
         ("FRAME", motion.frame.words),
     ):
         file.add_parameter("MANUFACTURER", name, [text])
-    written = path.with_name(f"{path.name}.c3d")  # the library insists on this ending
+    written = path.with_name(f"{path.name}.c3d")  # the library requires this ending
     try:
         file.write(str(written))
         written.replace(path)

@@ -1,6 +1,6 @@
 """Axes and units of exported poses, and presets for the programs that read them.
 
-Lifted poses stand in the camera's axes: x right, y down, z forward, metres. A frame is a signed
+Lifted poses use the camera's axes: x right, y down, z forward, metres. A frame is a signed
 permutation of these axes and a factor from metres.
 """
 
@@ -19,7 +19,7 @@ class Frame:
     """Axes and a unit.
 
     Args:
-        axes: what each axis is, in words.
+        axes: the direction of each axis, in words.
         matrix: (3, 3); a point X of camera axes becomes `matrix @ X`.
         unit: "m", "cm" or "mm".
     """
@@ -40,11 +40,11 @@ class Frame:
 
     @property
     def words(self) -> str:
-        """The frame in one line, as files state it."""
+        """A one-line description of the frame, for files."""
         return f"{self.axes}; unit {self.unit}"
 
     def convert(self, positions: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Points (..., 3) of camera axes, metres, in this frame."""
+        """Convert points (..., 3) from camera axes, metres, to this frame."""
         return positions.astype(np.float64) @ (self.factor * np.array(self.matrix, np.float64)).T
 
 
@@ -69,8 +69,8 @@ class Preset:
     """The frames that a program expects.
 
     Args:
-        interchange: of BVH, TRC and C3D files, which its importer turns into its own axes.
-        native: its own axes, for tables, whose points are used as they are.
+        interchange: of BVH, TRC and C3D files, which its importer converts to its own axes.
+        native: its own axes, for tables, whose points are used unchanged.
     """
 
     interchange: Frame
@@ -90,7 +90,7 @@ def find_preset(name: str | None) -> Preset:
     """The preset of this name; None: y up for interchange formats, camera axes for tables.
 
     Raises:
-        ItesError: there is no such preset.
+        ItesError: the preset is unknown.
     """
     if name is None:
         return Preset(Y_UP, CAMERA)

@@ -1,4 +1,4 @@
-"""glTF: animated skeletons with a simple skin, which any 3D program and browser shows."""
+"""glTF: animated skeletons with a simple skin, for 3D programs and browsers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ WIDTH = 0.12
 def write_gltf(path: Path, motions: Sequence[Motion]) -> None:
     """Write clips as binary glTF 2.0: an armature, a skin and an animation for each.
 
-    Nodes are joints; their translations and rotations are key-framed, so that the poses are exact
-    and the rotations usable. A bone is drawn as a bipyramid that follows its upper joint.
+    Nodes are joints. Their translations and rotations are key-framed, so the poses are exact and
+    the rotations usable. A bone is drawn as a bipyramid that follows its upper joint.
 
     Args:
         path: the file to write, .glb.
-        motions: y up, metres, as glTF demands.
+        motions: y up, metres, as glTF requires.
 
     Raises:
         ItesError: the package is missing.
@@ -144,7 +144,7 @@ def _bones(
     """A bipyramid for each bone of a rest pose (J, 3).
 
     Returns:
-        Vertices (V, 3) float32, faces (F, 3) uint32, and the joint that each vertex follows (V,).
+        Vertices (V, 3) float32, faces (F, 3) uint32, and the joint of each vertex (V,).
     """
     vertices: list[np.ndarray] = []
     faces: list[tuple[int, ...]] = []
@@ -179,7 +179,7 @@ class _Data:
     def add(
         self, values: np.ndarray, kind: str, *, limits: bool = False, target: int | None = None
     ) -> int:
-        """Append an array, a row per element; the index of its accessor."""
+        """Append an array with one row per element; return the index of its accessor."""
         gltf, document = self.gltf, self.document
         types = {"f4": gltf.FLOAT, "u2": gltf.UNSIGNED_SHORT, "u4": gltf.UNSIGNED_INT}
         self.bytes += bytes(-len(self.bytes) % 4)

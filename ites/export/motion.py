@@ -1,4 +1,4 @@
-"""A clip as the formats take it: positions in a frame, what is missing, names, rate."""
+"""A clip in the form for export: positions in a frame, missing joints, names, rate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ites.pose.missing import interpolate
 from ites.pose.skeleton import Skeleton
 
 FPS = 25.0
-"""Frames per second where the clip says none."""
+"""Default frames per second."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class Motion:
 
     @property
     def seconds(self) -> NDArray[np.float64]:
-        """(T,) the time of each frame, from 0."""
+        """(T,) the time of each frame in seconds, from 0."""
         return np.arange(len(self)) / self.fps
 
     def complete(self) -> NDArray[np.float64]:
-        """The positions (T, J, 3) with none missing, for formats that cannot leave one out.
+        """The positions (T, J, 3) without gaps, for formats that need every joint.
 
-        A gap is filled linearly in time, the ends with the nearest; a joint that is never known
-        stands at its parent's place.
+        Gaps are filled linearly in time, the ends with the nearest value. A joint that is never
+        known takes its parent's position.
         """
         known: NDArray[np.bool_] = np.all(np.isfinite(self.positions), axis=-1)
         positions = np.asarray(interpolate(self.positions, known), np.float64)
@@ -63,16 +63,16 @@ class Motion:
 
 
 def to_motion(clip: Clip, skeleton: Skeleton, frame: Frame, *, floor: bool = False) -> Motion:
-    """A lifted clip in a frame.
+    """Convert a lifted clip to a frame.
 
     Args:
         clip: with `positions`, metres, camera axes.
         skeleton: of the clip.
-        frame: what to convert to.
+        frame: the target frame.
         floor: shift the clip along the frame's up axis so that its lowest joint stands at 0.
 
     Raises:
-        ItesError: the clip holds no 3D positions, or none that is finite.
+        ItesError: the clip has no 3D positions, or none of them is finite.
     """
     if clip.positions is None or not np.isfinite(clip.positions).any():
         raise ItesError(f"{clip.name}: expected 3D positions to export, got none; lift it first")

@@ -1,7 +1,7 @@
-"""Trained models for other run times: ONNX, and PyTorch's own export format.
+"""Trained models for other runtimes: ONNX, and PyTorch's own export format.
 
-Both hold the whole way from pixels to a pose, so that a program that loads one needs nothing of
-this package.
+Both contain the complete computation from pixels to a pose, so a program that loads one does not
+need this package.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from ites.system.files import atomic_write
 
 ENDINGS = (".onnx", ".pt2")
 BODY_SIZE = 0.72
-"""Metres from pelvis to crown that a body is taken to have; see `ites.inference.assume`."""
+"""Assumed pelvis-to-crown distance in metres; see `ites.inference.assume`."""
 
 
 class PixelsToPose(nn.Module):
     """Keypoints in pixels to poses in metres.
 
-    `points = scale * (keypoints - root keypoint) / focal_length`, lifted, root-relative, in metres:
-    a batch counts as frames of one person, whose poses are given the same summed length of bones
-    and a mean root-to-head distance of `BODY_SIZE`.
+    `points = scale * (keypoints - root keypoint) / focal_length`, lifted, root-relative, in metres.
+    A batch counts as frames of one person: all poses get the same summed bone length and a mean
+    root-to-head distance of `BODY_SIZE`.
 
     Args:
         model: a trained teacher or student.
-        metadata: its scale.
+        metadata: of the model; supplies the scale.
     """
 
     scale: Tensor
@@ -60,7 +60,7 @@ class PixelsToPose(nn.Module):
 
         Returns:
             `positions` (B, J, 3), metres, camera axes, relative to the root joint; and
-            `metres_per_unit` (B,): positions divided by it are network units.
+            `metres_per_unit` (B,): dividing positions by it gives network units.
         """
         points = root_relative(keypoints, self.root)
         pose = self.network.pose(points * (self.scale / focal_length))
@@ -83,14 +83,14 @@ def export_model(
     Args:
         run: a run folder or a checkpoint.
         out: the file to write; its ending chooses the format.
-        stage: "teacher" or "student"; None: what the checkpoint is, of a folder its student, or
-            else its teacher.
+        stage: "teacher" or "student"; None: the checkpoint's own kind; from a folder the student,
+            or else the teacher.
 
     Returns:
-        `files`, the path written, and `notes`, a line each.
+        `files`, the path written, and `notes`, one per line.
 
     Raises:
-        ItesError: the ending is neither, the run holds no such model, or a package is missing.
+        ItesError: the ending is unknown, the run lacks the model, or a package is missing.
     """
     path = Path(out)
     if path.suffix.lower() not in ENDINGS:
@@ -120,7 +120,7 @@ def export_model(
 
 def _write_onnx(path: Path, program: torch.export.ExportedProgram, notes: list[str]) -> None:
     try:
-        import onnxscript  # noqa: F401 - what PyTorch's exporter is made of
+        import onnxscript  # noqa: F401 - required by PyTorch's exporter
     except ImportError:
         raise ItesError(
             "ONNX needs the packages onnx and onnxscript: pip install 'ites[export]'"

@@ -1,14 +1,14 @@
 """Joint rotations of poses, for formats that hold rotations instead of positions.
 
-The rest pose is a T-pose where all joints have the usual names of a person's, else the clip's first
-complete frame; its bones have their median lengths over the clip. In it no joint is rotated.
+The rest pose is a T-pose if all joints have known human names, else the clip's first complete
+frame. Its bones have their median lengths over the clip, and all its rotations are the identity.
 
-A joint's rotation is found from the root down:
+Joint rotations are computed from the root down:
 
-- several children: the rotation that takes their rest directions nearest to the present ones
+- several children: the rotation that best aligns their rest directions with the present ones
   (Kabsch);
-- one child: the parent's rotation, then the shortest turn that takes the bone to its direction, so
-  that a bone never twists about itself relative to its parent;
+- one child: the parent's rotation, then the smallest rotation that takes the bone to its
+  direction, so that a bone never twists about itself relative to its parent;
 - no child: the parent's rotation.
 
 Vectors are columns here, as in these formats: `x = R @ rest`.
@@ -49,7 +49,7 @@ class Rotations:
     Attributes:
         rest: (J, 3) offsets of the rest pose from each joint's parent; zero for the root.
         local: (T, J, 3, 3) each joint's rotation relative to its parent's.
-        offsets: (T, J, 3) each joint's present place in its parent's axes; of the root its place.
+        offsets: (T, J, 3) each joint's position in its parent's axes; the root's position.
     """
 
     rest: Array
@@ -60,12 +60,12 @@ class Rotations:
 def find_rotations(positions: Array, skeleton: Skeleton, frame: Frame) -> Rotations:
     """Joint rotations of a clip's poses.
 
-    With `rotations.offsets` in place of the rest offsets forward kinematics gives back the
-    positions exactly; with the rest offsets alone, the poses of a body of constant bones.
+    Forward kinematics with `rotations.offsets` instead of the rest offsets reproduces the positions
+    exactly. With the rest offsets alone it gives the poses of a body with constant bones.
 
     Args:
         positions: (T, J, 3), finite.
-        skeleton: its parents make the hierarchy.
+        skeleton: its parents define the hierarchy.
         frame: axes of the positions. The T-pose faces the camera in them.
     """
     rest = _rest_offsets(positions, skeleton, frame)
@@ -117,7 +117,7 @@ def euler_zxy(rotation: Array) -> Array:
     """
     m = rotation
     x = np.arcsin(np.clip(m[..., 2, 1], -1, 1))
-    locked = np.abs(m[..., 2, 1]) > 1 - 1e-9  # z and y turn about one axis: y is taken as 0
+    locked = np.abs(m[..., 2, 1]) > 1 - 1e-9  # gimbal lock, z and y share one axis: y is set to 0
     y = np.where(locked, 0.0, np.arctan2(-m[..., 2, 0], m[..., 2, 2]))
     z = np.where(
         locked, np.arctan2(m[..., 1, 0], m[..., 0, 0]), np.arctan2(-m[..., 0, 1], m[..., 1, 1])
@@ -126,14 +126,14 @@ def euler_zxy(rotation: Array) -> Array:
 
 
 def quaternions(rotation: Array) -> Array:
-    """Unit quaternions (T, J, 4) in the order x, y, z, w, of one sign along time.
+    """Unit quaternions (T, J, 4) in the order x, y, z, w, with consistent signs over time.
 
     Args:
         rotation: (T, J, 3, 3).
     """
     m = rotation
     trace = m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2]
-    # Four ways to the quaternion, each scaled by another of its components; the largest is stable.
+    # Four forms of the quaternion, each scaled by one of its components; the largest is stable.
     ways = np.stack(
         [
             np.stack(
@@ -224,7 +224,7 @@ def _unit(vectors: Array) -> Array:
 
 
 def _kabsch(then: Array, now: Array) -> Array:
-    """The rotations (T, 3, 3) that take vectors (C, 3) nearest to vectors (T, C, 3)."""
+    """The rotations (T, 3, 3) that best align vectors (C, 3) with vectors (T, C, 3)."""
     u, _, vt = np.linalg.svd(np.einsum("tci,cj->tij", now, then))
     sign = np.ones((len(now), 3))
     sign[:, 2] = np.sign(np.linalg.det(u) * np.linalg.det(vt))
@@ -232,10 +232,10 @@ def _kabsch(then: Array, now: Array) -> Array:
 
 
 def _shortest_turn(start: Array, end: Array) -> Array:
-    """The rotations (T, 3, 3) by the least angle that take unit vectors to others (T, 3)."""
+    """The smallest rotations (T, 3, 3) that take unit vectors to other unit vectors (T, 3)."""
     axis = np.cross(start, end)
     cosine = np.sum(start * end, axis=-1)
-    # Opposite vectors: half a turn about any axis across them.
+    # Opposite vectors: half a turn about any perpendicular axis.
     across = np.cross(start, np.eye(3)[np.argmin(np.abs(start), axis=-1)])
     opposite = cosine < -1 + 1e-9
     half = 2 * np.einsum("ti,tj->tij", _unit(across), _unit(across)) - np.eye(3)

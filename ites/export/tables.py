@@ -19,10 +19,10 @@ DOUBTS = ("sign_confidence", "elevation", "log_density")
 
 
 def write_csv(path: Path, motions: Sequence[Motion], clips: Sequence[Clip]) -> None:
-    """Write clips as CSV, a row per frame; an unknown joint's cells are empty.
+    """Write clips as CSV, one row per frame; an unknown joint's cells are empty.
 
-    Lines that begin with `#` state the frame, the rates and the version; columns are `clip`,
-    `frame`, `time` (seconds), `<joint>_x`, `_y`, `_z`, and what is known of the trust in a pose.
+    Lines that begin with `#` state the frame, the rates and the version. Columns are `clip`,
+    `frame`, `time` (seconds), `<joint>_x`, `_y`, `_z`, and the known confidence measures of a pose.
     """
     joints = motions[0].skeleton.joints
     extra = [name for name in DOUBTS if any(getattr(c, name) is not None for c in clips)]
@@ -44,7 +44,7 @@ def write_csv(path: Path, motions: Sequence[Motion], clips: Sequence[Clip]) -> N
 def write_json(path: Path, motions: Sequence[Motion], clips: Sequence[Clip]) -> None:
     """Write clips as JSON: skeleton, frame, and per clip its rate and positions [T][J][3].
 
-    An unknown number is null.
+    Unknown numbers are null.
     """
     skeleton = motions[0].skeleton
     content = {

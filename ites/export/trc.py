@@ -1,4 +1,4 @@
-"""TRC: OpenSim's table of markers, a row per frame."""
+"""TRC: OpenSim's table of markers, one row per frame."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ites.export.motion import Motion
 
 
 def write_trc(path: Path, motion: Motion, name: str) -> None:
-    """Write a clip as TRC, a marker per joint; an unknown joint's cells are `nan`.
+    """Write a clip as TRC, one marker per joint; an unknown joint's cells are `nan`.
 
     Args:
         path: the file to write.

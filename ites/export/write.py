@@ -1,4 +1,4 @@
-"""Export lifted clips, in the format that the output's ending names."""
+"""Export of lifted clips in the format that the output's ending selects."""
 
 from __future__ import annotations
 
@@ -37,34 +37,34 @@ def export(
     bones: str = "exact",
     floor: bool = False,
 ) -> dict[str, Any]:
-    """Write lifted clips in the format that the ending of `out` names.
+    """Write lifted clips in the format that the ending of `out` selects.
 
-    | ending | holds | frame without a preset |
+    | ending | content | frame without a preset |
     |---|---|---|
-    | `.npz`, `.h5` | all that `ites lift` writes | camera axes, metres |
-    | `.csv`, `.json` | positions, a table | camera axes, metres |
-    | `.bvh` | joint rotations, a person per file | y up, metres |
-    | `.trc`, `.c3d` | a marker per joint, a person per file | y up, metres |
-    | `.glb` | animated skeletons | y up, metres, whatever the preset |
+    | `.npz`, `.h5` | the complete output of `ites lift` | camera axes, metres |
+    | `.csv`, `.json` | a table of positions | camera axes, metres |
+    | `.bvh` | joint rotations, one person per file | y up, metres |
+    | `.trc`, `.c3d` | one marker per joint, one person per file | y up, metres |
+    | `.glb` | animated skeletons | y up, metres, with any preset |
 
-    Formats of one person make a file per clip, `out` with the clip's name before the ending, where
-    there are several clips.
+    Several clips in a format for one person give one file per clip: `out` with the clip's name
+    before the ending.
 
     Args:
-        source: a file that `ites lift` wrote, a pose store with 3D, or clips in memory.
+        source: a file written by `ites lift`, a pose store with 3D, or clips in memory.
         out: the file to write.
-        clip: only clips whose names hold this.
+        clip: only clips whose names contain this text.
         preset: axes and units of a program: "blender", "unity", "unreal" or "opensim".
-        bones: of BVH: "exact" gives every joint position channels; "constant" keeps the lengths of
-            bones, as animation tools like it, and moves joints a little.
+        bones: of BVH: "exact" gives every joint position channels; "constant" keeps bone lengths
+            constant, as animation tools expect, and moves joints slightly.
         floor: shift each clip so that its lowest joint stands at height 0.
 
     Returns:
-        `files`, the paths written, and `notes`, a line each.
+        `files`, the paths written, and `notes`, one per line.
 
     Raises:
         ItesError: the ending or an option is unknown, no clip has that name, a clip has no 3D, or
-            a package that the format needs is missing.
+            a required package is missing.
 
     Example:
         >>> ites.export.export("clip3d.npz", "clip.bvh", preset="blender")  # doctest: +SKIP
@@ -126,7 +126,7 @@ def export(
 
 
 def _targets(path: Path, motions: Sequence[Motion]) -> list[Path]:
-    """A file per clip: `path` itself for one, else with each clip's name, all different."""
+    """One path per clip: `path` itself for one clip, else unique paths with the clips' names."""
     if len(motions) == 1:
         return [path]
     targets: list[Path] = []
@@ -153,7 +153,7 @@ def _notes(
 
 
 def _displacement(motions: Sequence[Motion]) -> str:
-    """How far constant bones move the joints, in words."""
+    """A note on the joint displacement by constant bones."""
     distances = []
     for motion in motions:
         positions = motion.complete()

@@ -1,1 +1,1 @@
-"""Lifting 2D keypoints to 3D: files and streams of frames."""
+"""Lifting of 2D keypoints to 3D: files and streams of frames."""

@@ -1,7 +1,7 @@
-"""What 2D keypoints leave open when they are lifted, and what is assumed instead.
+"""Assumptions in lifting: the quantities that 2D keypoints leave undetermined.
 
-The camera, where no file or option gives it; the person's size in the image, which must be that of
-training; metres, which 2D cannot tell; joints that a detector missed. All that is assumed is told.
+These are the camera, if no file or option gives it; the person's size in the image, which must
+match the training; the metric scale; and missing joints. Every assumption is reported.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ SCALES = ("auto", "checkpoint", "clip")
 
 
 class Note(NamedTuple):
-    """One thing that was assumed, found or left out.
+    """An assumption, a finding or an omission.
 
     Attributes:
-        code: names what it is about, so that a program can say which of its options changes it.
+        code: the subject, from which a program can derive the option that changes it.
         text: one line.
     """
 
@@ -39,7 +39,7 @@ class Note(NamedTuple):
 
 @dataclass
 class Assumed:
-    """What was assumed of some clips.
+    """The assumptions about some clips.
 
     Attributes:
         notes: see `Note`.
@@ -54,14 +54,14 @@ class Assumed:
     findings: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, other: Assumed) -> None:
-        """Take in what was assumed of other clips."""
+        """Add the assumptions about other clips."""
         self.notes += other.notes
         self.sizes += other.sizes
         self.filled += other.filled
         self.findings += other.findings
 
     def all_notes(self) -> list[Note]:
-        """All of it in words, each line once."""
+        """All notes, each line once."""
         notes = list(dict.fromkeys(self.notes))
         if self.filled:
             words = f"{self.filled} missing joints filled in, linearly in time"
@@ -82,9 +82,9 @@ def assume_camera(
     image_size: tuple[int, int] | None = None,
     fps: float | None = None,
 ) -> tuple[Clips, list[Note]]:
-    """Put the caller's camera in place of the file's.
+    """Replace the file's camera by the caller's.
 
-    `focal_length = width / (2 tan(field_of_view / 2))`; a width that nobody gave is taken to reach
+    `focal_length = width / (2 tan(field_of_view / 2))`. An unknown width is assumed to extend
     from 0 to the rightmost keypoint.
 
     Args:
@@ -92,13 +92,13 @@ def assume_camera(
         focal_length: pixels; None keeps the clip's own.
         field_of_view: horizontal, degrees; in place of `focal_length`.
         image_size: (width, height) in pixels; None keeps the clip's own.
-        fps: frames a second; None keeps the clip's own, or else 25.
+        fps: frames per second; None keeps the clip's own, or else 25.
 
     Returns:
-        The clips, and what was assumed.
+        The clips and the assumptions.
 
     Raises:
-        ItesError: both a focal length and a field of view, or one out of range.
+        ItesError: both a focal length and a field of view are given, or one is out of range.
     """
     if focal_length is not None and field_of_view is not None:
         raise ItesError("lift: give a focal length or a field of view, not both")
@@ -128,9 +128,9 @@ def from_field_of_view(
     keypoints: NDArray[np.floating],
     seen: NDArray[np.bool_] | None = None,
 ) -> tuple[tuple[float, float], str]:
-    """(fx, fy) in pixels, and in words the width that it was taken from.
+    """(fx, fy) in pixels, and a description of the width used.
 
-    Without an image size the width reaches from 0 to the rightmost of the keypoints (T, J, 2) that
+    Without an image size the width extends from 0 to the rightmost of the keypoints (T, J, 2) that
     are `seen` (T, J) and possible.
     """
     if image_size is not None:
@@ -148,22 +148,21 @@ def network_input(
 ) -> tuple[Clips, NDArray[np.float32], Assumed]:
     """Make the network's input of clips.
 
-    `points = scale * (keypoints - root keypoint) / focal_length`. Keypoints that cannot be right
-    (`ites.pose.missing.impossible`) become missing, and what is missing is filled before.
+    `points = scale * (keypoints - root keypoint) / focal_length`. Impossible keypoints
+    (`ites.pose.missing.impossible`) become missing; missing keypoints are filled first.
 
     Args:
-        clips: each with `focal_length` where it is known.
+        clips: each with `focal_length` if it is known.
         training_scale: the factor stored in the checkpoint.
         scale: see `ites.inference.lift.lift`.
-        mend: give limbs that jump to the other side and back their own side again; otherwise they
-            are only told.
+        mend: exchange limbs that swap sides and back; False only reports them.
 
     Returns:
-        The clips with `keypoints` filled, `confidence` 0 where they were not seen, and
-        `focal_length`; the points (N, J, 2) of all of them, network units; and what was assumed.
+        The clips with `keypoints` filled, `confidence` 0 for unseen joints, and `focal_length`; the
+        points (N, J, 2) of all clips, network units; and the assumptions.
 
     Raises:
-        ItesError: `scale` is none of `SCALES`.
+        ItesError: `scale` is not one of `SCALES`.
     """
     if scale not in SCALES:
         raise ItesError(f"lift: scale must be one of {', '.join(SCALES)}, got {scale!r}")
@@ -205,7 +204,7 @@ def network_input(
 def _own_sides(
     clip: Clip, seen: NDArray[np.bool_], skeleton: Skeleton, mend: bool
 ) -> tuple[Clip, list[Note]]:
-    """The clip with swapped limbs exchanged, if they are to be, and a line on them."""
+    """The clip with swapped limbs exchanged, if enabled, and a line about them."""
     found = swapped(clip.keypoints, skeleton, clip.fps, seen)
     if not found:
         return clip, []
@@ -248,7 +247,7 @@ def _tell_unknown(
 
 
 def _unit(points: NDArray[np.float32], seen: NDArray[np.bool_], skeleton: Skeleton) -> float:
-    """The clip's own scale, by a robust mean over the frames that show root and head; 0: none.
+    """The clip's own scale, a robust mean over the frames with root and head; 0 without any.
 
     Args:
         points: (T, J, 2), normalised with scale 1.
@@ -266,14 +265,14 @@ def metres_per_unit(
 ) -> NDArray[np.float32]:
     """The factor per pose from network units to metres.
 
-    2D cannot tell a small person near by from a tall one far off, and the networks put everyone at
-    the same distance: who walks up to the camera grows. So the factors give all poses of a clip the
-    same summed length of bones, and the clip a mean root-to-head distance of `body_size`. The mean
-    is a robust one, so a few wrong poses do not change the others.
+    2D cannot distinguish a small person nearby from a tall one far away. The networks place
+    everyone at the same distance, so a person who approaches the camera appears larger. The factors
+    give all poses of a clip the same summed bone length, and the clip a mean root-to-head distance
+    of `body_size`. The mean is robust, so a few wrong poses do not affect the others.
 
     Args:
         positions: (T, J, 3), network units, root-relative, one clip.
-        skeleton: whose bones they are.
+        skeleton: of the positions.
         body_size: metres.
 
     Returns:

@@ -1,8 +1,8 @@
 """Lift 2D keypoints to 3D with a trained model. Files, frames and units: `docs/lifting.md`.
 
-`lift` cuts the clips into portions of whole clips. While one portion is lifted the next is read and
-the one before is written, so that memory does not grow with their number. A portion's result is a
-part, a file of its own, until all are there: see `ites.system.parts`.
+`lift` divides the input into portions of whole clips. While one portion is lifted, the next is read
+and the previous one is written, so memory does not grow with their number. Each portion's result is
+stored in a separate file until all are complete: see `ites.system.parts`.
 """
 
 from __future__ import annotations
@@ -85,36 +85,36 @@ def lift(
 ) -> dict[str, Any]:
     """Lift the keypoints of a file and write the 3D poses.
 
-    Processes that `torchrun` started share the work; rank 0 joins what they wrote.
+    Processes started by `torchrun` share the work; rank 0 joins their output.
 
     Args:
         run: a run folder or a checkpoint.
-        keypoints: a pose store, or what `ites.data.readers.read` takes.
+        keypoints: a pose store, or any input of `ites.data.readers.read`.
         out: the .npz or .h5 file to write; `docs/lifting.md` lists its keys.
-        stage: "teacher" or "student"; None: what the checkpoint is, of a folder its student, or
-            else its teacher.
-        split: of a store, the split to lift; None: "test" where there is one, else all.
+        stage: "teacher" or "student"; None: the checkpoint's own kind; from a folder the student,
+            or else the teacher.
+        split: the split of a store to lift; None: "test" if present, else all.
         layout, person, min_confidence: see `ites.data.readers.read`.
-        corrections: what to do to the keypoints after reading them; None: nothing.
+        corrections: of the keypoints after reading; None: no corrections.
         focal_length: pixels, x and y alike; overrides the file's.
         field_of_view: horizontal, degrees, in place of the focal length.
         image_size: (width, height) in pixels, before corrections; overrides the file's.
-        fps: frames a second; overrides the file's.
-        scale: what brings keypoints to the network's size. "checkpoint": the training split's
-            factor, right for the cameras trained on; "clip": each clip's own, such that its mean
-            root-to-head distance is 1/5, which needs no camera; "auto": "checkpoint" where the
-            camera is known, else "clip".
-        body_size: mean distance from root to head that a lifted clip is given, metres.
-        temporal: take each clip as a whole: its bones keep their lengths, and nothing jerks; see
+        fps: frames per second; overrides the file's.
+        scale: the factor from keypoints to the network's input. "checkpoint": the training split's
+            factor, right for the training cameras. "clip": a factor per clip that makes its mean
+            root-to-head distance 1/5, without a camera. "auto": "checkpoint" if the camera is
+            known, else "clip".
+        body_size: assumed mean pelvis-to-head distance in metres; sets the output's scale.
+        temporal: fit each clip as a whole with constant bone lengths and smooth depths; see
             `ites.models.temporal`.
-        smooth: filter each joint's way in time: "savitzky-golay", which looks ahead and back, or
-            "one-euro", which looks back only; see `ites.pose.smoothing`. None: not at all.
-        trust: write beside each pose how far to trust it, where the run can tell: a folder of
-            recipe "upright"; see `ites.models.trust`.
-        batch_size: poses lifted at a time; None: what suits the device.
-        device: "cpu", "cuda", ...; None or "auto": a GPU where there is one.
+        smooth: filter each joint's trajectory: "savitzky-golay" uses past and future frames,
+            "one-euro" past frames only; see `ites.pose.smoothing`. None: no filter.
+        trust: write the confidence in each pose; this needs a run folder of recipe "upright"; see
+            `ites.models.trust`.
+        batch_size: poses per batch; None: chosen by device.
+        device: "cpu", "cuda", ...; None or "auto": a GPU if available.
         precision: of matrix products: "float32", "tf32" (on a GPU) or "bf16".
-        resume: keep what an interrupted lifting of the same kind has written, and do the rest.
+        resume: keep the output of an interrupted call with the same request and do the rest.
 
     Returns:
         A summary: poses, clips, seconds and poses_per_second (of reading, lifting and writing
@@ -123,7 +123,7 @@ def lift(
         implausible, each as `ites.data.findings.Finding.plain` gives it. Empty on all ranks but 0.
 
     Raises:
-        ItesError: a file is not what it should be, or an argument is out of range.
+        ItesError: a file is invalid, or an argument is out of range.
 
     Example:
         >>> import ites
@@ -144,7 +144,7 @@ def lift(
         )
     if smooth is not None and smooth not in SMOOTHERS:
         raise ItesError(f"lift: smooth must be one of {', '.join(SMOOTHERS)}, got {smooth!r}")
-    ClipsWriter(out)  # refuses a name that it could not write
+    ClipsWriter(out)  # rejects a name that cannot be written
     turned = corrections is not None and corrections.rotate % 180 == 90
     camera = {
         "focal_length": focal_length,
@@ -234,7 +234,7 @@ def lift(
 
 @dataclass(frozen=True)
 class _Portion:
-    """Clips on their way through, with the network's input, then with its output."""
+    """Clips in the pipeline, with the network's input, then with its output."""
 
     index: int
     clips: Clips
@@ -244,7 +244,7 @@ class _Portion:
 
 @dataclass(frozen=True)
 class _Lifting:
-    """What one call of `lift` works with; see there."""
+    """The state of one call of `lift`; see there."""
 
     path: Path
     reader: KeypointReader
@@ -264,16 +264,16 @@ class _Lifting:
     device: torch.device
 
     def run(self, ranks: Ranks, resume: bool) -> tuple[int, float]:
-        """Write the parts that are missing, this rank its share.
+        """Write this rank's share of the missing parts.
 
         Returns:
-            How many poses all ranks lifted, in how many seconds.
+            The number of poses that all ranks lifted, and the seconds taken.
         """
         if ranks.is_main:
             self.parts.begin(resume)
         ranks.barrier(self.device)
         todo = self.parts.missing()
-        ranks.barrier(self.device)  # none writes before all have looked
+        ranks.barrier(self.device)  # no rank writes before all have listed the parts
         start = time.perf_counter()
         try:
             overlap(map(self.read, todo[ranks.share(len(todo))]), self.compute, self.write)
@@ -286,7 +286,7 @@ class _Lifting:
         return poses, time.perf_counter() - start
 
     def read(self, index: int) -> _Portion:
-        """A portion with the network's input."""
+        """Read a portion and make the network's input."""
         chosen = self.portions[index]
         prior = None if self.judge is None else _density(self.judge, self.device)
         clips, notes = assume_camera(self.reader.read(chosen), **self.camera)
@@ -300,7 +300,7 @@ class _Lifting:
         return _Portion(index, clips, assumed, points)
 
     def compute(self, portion: _Portion) -> tuple[_Portion, NDArray[np.float32], Judgement | None]:
-        """The portion and its poses, network units, and what is thought of them."""
+        """Lift the portion: its poses, network units, and their confidence measures."""
         points, skeleton = portion.points, self.reader.skeleton
         lifted = lift_points(self.pose, points, skeleton, self.batch_size, self.device)
         if self.temporal:
@@ -319,7 +319,7 @@ class _Lifting:
         write_clips(self.parts.path(portion.index), replace(clips, settings=settings))
 
     def join(self, out: str | os.PathLike[str], summary: dict[str, Any]) -> dict[str, Any]:
-        """Write the output from the parts; the summary with its notes."""
+        """Write the output from the parts; return the summary with its notes."""
         assumed, doubtful = Assumed(), 0
         with ClipsWriter(out) as writer:
             for index in range(self.parts.count):
@@ -346,7 +346,7 @@ class _Lifting:
 
 
 def _density(judge: Trust, device: torch.device) -> Density:
-    """What the run's prior says of 2D poses."""
+    """The density of 2D poses by the run's prior."""
 
     @torch.inference_mode()
     def density(points: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -356,7 +356,7 @@ def _density(judge: Trust, device: torch.device) -> Density:
 
 
 def _is_told(finding: Finding, notes: list[Note]) -> bool:
-    """Whether a note of the lifting already says so: it exchanges sides itself, or could."""
+    """Whether a note of the lifting already covers the finding: it may exchange sides itself."""
     told = ("swapped", "swapped-left-so")
     return finding.code == "swapped-sides" and any(
         note.code in told and note.text.startswith(f"{finding.clip}:") for note in notes
@@ -364,13 +364,13 @@ def _is_told(finding: Finding, notes: list[Note]) -> bool:
 
 
 def _only_writer(out: str | os.PathLike[str]) -> AbstractContextManager[None]:
-    """Keeps a second lifting from the parts of the same output."""
+    """Excludes a second lifting from the parts of the same output."""
     out = Path(out)
     return lock(out.with_name(f".{out.name}.lock"), f"{out}: another lifting into this file")
 
 
 def _digest(model: Model) -> str:
-    """Names the weights."""
+    """An identifier of the weights."""
     digest = hashlib.sha256()
     for tensor in model.state_dict().values():
         digest.update(tensor.cpu().numpy().tobytes())
@@ -378,14 +378,14 @@ def _digest(model: Model) -> str:
 
 
 def _is_done(out: str | os.PathLike[str], parts: Parts) -> bool:
-    """Whether the output is there, of the same request."""
+    """Whether the output exists and belongs to the same request."""
     if not Path(out).is_file() or parts.folder.is_dir():
         return False
     return read_settings(out).get("request") == parts.request
 
 
 def _judged(judge: Trust | None, model: Model, run: str | os.PathLike[str]) -> list[Note]:
-    """Whether the output tells how far to trust a pose, and why not."""
+    """Whether the output contains confidence measures, and a reason if not."""
     told = "elevation, log_density, sign_confidence"
     if judge is not None:
         return [Note("trust", f"how far to trust each pose: {told}")]
@@ -406,13 +406,13 @@ def make_consistent(
     lifted: NDArray[np.float32],
     device: torch.device | str = "cpu",
 ) -> NDArray[np.float32]:
-    """Lifted poses (N, J, 3), network units, at depths that are consistent over each clip.
+    """Lifted poses (N, J, 3), network units, with depths that are consistent over each clip.
 
     Args:
-        clips: which rows are frames of one, and which joints were seen in them.
-        points: (N, J, 2), what was lifted.
+        clips: their lengths and confidences define the clips' rows and the seen joints.
+        points: (N, J, 2), the lifted points.
         lifted: (N, J, 3), root-relative.
-        device: where it is done; see `ites.models.temporal.consistent_depths`.
+        device: where the fit runs; see `ites.models.temporal.consistent_depths`.
     """
     flat, depth = torch.from_numpy(points), torch.from_numpy(lifted[..., 2:])
     lengths = [len(clip) for clip in clips.clips]
@@ -429,8 +429,8 @@ def to_clips(
 ) -> Clips:
     """The clips with their rows of `lifted` (N, J, 3), network units, as `positions` in metres.
 
-    And with their rows of the judgement, if there is one. What nothing is known of is nan: a joint
-    that is never seen in the clip, and all of a frame without any joint.
+    Rows of the judgement are added if there is one. Unknown values are nan: a joint that is never
+    seen in the clip, and all joints of a frame without any seen joint.
     """
     done, start = [], 0
     for clip in clips.clips:

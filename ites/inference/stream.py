@@ -1,4 +1,4 @@
-"""Lift frames as they come: one at a time, with little delay."""
+"""Low-latency lifting of a stream of frames."""
 
 from __future__ import annotations
 
@@ -26,41 +26,41 @@ from ites.system.graphs import launch_on, record
 from ites.system.ranks import Ranks, pick_device
 
 REMEMBERED = 10_000
-"""Calls whose latency is kept."""
+"""Number of calls in the latency statistics."""
 
 WINDOW = 1024
-"""Frames whose sizes are averaged."""
+"""Number of frames in the mean size."""
 
 Frame = TypeVar("Frame", NDArray[np.floating], Tensor)
 
 
 class Lifter:
-    """Lifts frames as they come, with a trained model.
+    """Lifts a stream of frames with a trained model.
 
         lifter = Lifter("runs/cmu", focal_length=1145)
         for keypoints in camera:                  # (17, 2), pixels
             positions = lifter.lift(keypoints)    # (17, 3), metres
         print(lifter.latency())
 
-    What `ites.inference.lift.lift` takes from a whole clip, the size of the person in the
-    image (only where there is no focal length) and the factor to metres, is here the robust mean
-    over the last `WINDOW` frames: the first frames of a clip may differ a little from a file's, the
-    last of a clip of at most so many frames does not.
+    `ites.inference.lift.lift` computes two values over a whole clip: the factor to metres and,
+    without a focal length, the size of the person in the image. Here both are robust means over the
+    last `WINDOW` frames. The first frames of a clip may therefore differ slightly from a lifted
+    file; the last frame of a clip of at most `WINDOW` frames does not.
 
-    On CUDA the work on a frame is one captured graph, replayed from fixed buffers.
+    On CUDA the computation per frame is one captured graph, replayed from fixed buffers.
 
     Args:
         run: a run folder or a checkpoint.
-        stage: "teacher" or "student"; None: what the checkpoint is, of a folder its student, or
-            else its teacher.
-        focal_length: (fx, fy) or one number, pixels. None: people are brought to the size of
-            training by their mean root-to-head distance, so no camera need be known.
+        stage: "teacher" or "student"; None: the checkpoint's own kind; from a folder the student,
+            or else the teacher.
+        focal_length: (fx, fy) or one number, pixels. None: people are scaled to the training size
+            by their mean root-to-head distance, so the camera may be unknown.
         body_size: mean distance from root to head, metres.
-        device: "cpu", "cuda", ...; None: a GPU where there is one.
+        device: "cpu", "cuda", ...; None: a GPU if available.
         precision: of matrix products: "float32", "tf32" (on a GPU) or "bf16".
 
     Raises:
-        ItesError: the checkpoint is not what it should be, or an argument is out of range.
+        ItesError: the checkpoint is invalid, or an argument is out of range.
 
     Attributes: `skeleton`, whose joints a frame holds; `device`.
     """
@@ -94,24 +94,24 @@ class Lifter:
             self._factor = torch.tensor(factors, dtype=torch.float32, device=self.device)
         parents, joints = zip(*self.skeleton.bones, strict=True)
         self._bones = torch.tensor([joints, parents], device=self.device)
-        self._sizes = torch.full((2, WINDOW), torch.nan, device=self.device)  # the newest last
+        self._sizes = torch.full((2, WINDOW), torch.nan, device=self.device)  # newest last
         self._steps: dict[int, tuple[Tensor, Callable[[], Tensor]]] = {}
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
 
     @torch.inference_mode()
     def lift(self, frame: Frame) -> Frame:
-        """Lift one frame, or a few.
+        """Lift one frame or a batch of frames.
 
         Args:
             frame: (J, 2) or (B, J, 2), numpy or tensor on any device; pixels, x right, y down, in
-                the skeleton's order. A frame with a joint that is not finite comes out as nan.
+                the skeleton's order. A frame with a non-finite joint results in nan.
 
         Returns:
             (J, 3) or (B, J, 3) float32, of the same kind and on the same device: metres, camera
             axes (x right, y down, z forward), relative to the root joint.
 
         Raises:
-            ValueError: the shape is another.
+            ValueError: the shape is wrong.
         """
         given = frame if isinstance(frame, Tensor) else torch.from_numpy(np.array(frame, "f4"))
         joints = self.skeleton.num_joints
@@ -125,7 +125,7 @@ class Lifter:
         start = time.perf_counter()
         keypoints.copy_(batch)
         result = run()
-        with torch.inference_mode(False):  # the copy is an ordinary tensor, the caller's own
+        with torch.inference_mode(False):  # a copy that the caller owns
             lifted = result.to(given.device, copy=True).reshape(*given.shape[:-1], 3)
         if lifted.is_cuda:
             torch.cuda.synchronize(lifted.device)
@@ -133,11 +133,11 @@ class Lifter:
         return lifted if isinstance(frame, Tensor) else lifted.numpy()
 
     def latency(self) -> dict[str, float]:
-        """Milliseconds from a frame to its pose, of the last calls.
+        """The latency from a frame to its pose over the last calls, milliseconds.
 
         Returns:
-            `calls`, how many these are, and `p50`, `p90`, `p99`, `max`; nan before the first. The
-            first call with another number of frames prepares; that is not counted.
+            `calls`, their number, and `p50`, `p90`, `p99`, `max`; nan before the first call. The
+            setup in the first call with a new number of frames is excluded.
         """
         spent = 1e3 * np.array(self._seconds or [np.nan])
         p50, p90, p99 = (float(p) for p in np.percentile(spent, (50, 90, 99)))
@@ -150,11 +150,11 @@ class Lifter:
         }
 
     def reset(self) -> None:
-        """Forget the frames so far: another clip begins."""
+        """Discard the past frames before a new clip."""
         self._sizes.fill_(torch.nan)
 
     def _step(self, keypoints: Tensor) -> Tensor:
-        """(B, J, 2) pixels to (B, J, 3) metres, on the device, without waiting for it."""
+        """(B, J, 2) pixels to (B, J, 3) metres, on the device, without synchronisation."""
         root, head = self.skeleton.root, self.skeleton.head
         keypoints = keypoints.where(~_impossible(keypoints)[..., None], torch.nan)
         points = root_relative(keypoints, root)
@@ -168,13 +168,13 @@ class Lifter:
         return pose * (self.body_size / mean.clamp(min=1e-6) / bones)[:, None, None]
 
     def _mean(self, which: int, values: Tensor) -> Tensor:
-        """The robust mean of the last values, these included, as `ites.pose.missing.robust_mean`.
+        """The robust mean of the last values and these; see `ites.pose.missing.robust_mean`.
 
-        Those that are not finite do not count.
+        Values that are not finite do not count.
         """
         values = values[-WINDOW:].where(values[-WINDOW:].isfinite(), torch.nan)
         finite = values.isfinite()
-        # The new ones that count go to the end, by a sort that keeps the order: nothing waits.
+        # A stable sort moves the finite new values to the end without synchronisation.
         both = torch.cat([self._sizes[which], values])
         kept = torch.cat([torch.ones_like(self._sizes[which], dtype=torch.bool), finite])
         both = both[kept.to(torch.int8).argsort(stable=True)][-WINDOW:]
@@ -185,7 +185,7 @@ class Lifter:
         return both.where(off <= limit, torch.nan).nanmean()
 
     def _prepare(self, size: int) -> tuple[Tensor, Callable[[], Tensor]]:
-        """A buffer for so many frames, and what lifts its content; warmed up, captured on CUDA."""
+        """A buffer for a number of frames and the function that lifts it; captured on CUDA."""
         keypoints = torch.zeros(size, self.skeleton.num_joints, 2, device=self.device)
         sizes = self._sizes.clone()
 
@@ -204,7 +204,7 @@ class Lifter:
 
 
 def _nanmedian(values: Tensor) -> Tensor:
-    """The median of the values (N) that are not nan, of an even number the mean of both middle."""
+    """The median of the values (N) that are not nan; the mean of the middle two if even."""
     ranked, count = values.sort().values, (~values.isnan()).sum()  # nan comes last
     last = len(values) - 1
     middle = torch.stack([(count - 1).clamp(min=0) // 2, (count // 2).clamp(max=last)])
@@ -212,14 +212,14 @@ def _nanmedian(values: Tensor) -> Tensor:
 
 
 def _impossible(keypoints: Tensor) -> Tensor:
-    """Which of (B, J, 2) are far from the body, frame by frame: `ites.pose.missing.impossible`."""
+    """Which of (B, J, 2) are far from the body, per frame; see `ites.pose.missing.impossible`."""
     away = (keypoints - keypoints.nanmedian(1, keepdim=True).values).norm(dim=-1)
     size = away.nanmedian(1, keepdim=True).values
     return (away > FAR * size) & (size > 0)
 
 
 def _captured(function: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:
-    """The function as a CUDA graph, whose result is the same tensor at every call."""
+    """Capture the function as a CUDA graph; every call returns the same tensor."""
     with torch.cuda.device(device):
         stream = torch.cuda.Stream()
         for _ in range(3):

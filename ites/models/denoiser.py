@@ -1,4 +1,4 @@
-"""The denoiser: removes keypoint noise from 2D poses, learned from 2D poses alone."""
+"""The denoiser: removes keypoint noise from 2D poses; it is fitted to 2D poses alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ites.models.components import principal_components
 from ites.pose.skeleton import HUMAN36M, Skeleton, root_relative
 
-_FLOOR = 1e-3  # spread of a component, of the largest, below which joints are made of one another
+_FLOOR = 1e-3  # relative spread of a component below which joints are linearly dependent
 
 
 class Denoiser(nn.Module):
@@ -17,8 +17,8 @@ class Denoiser(nn.Module):
     Independent noise of equal size in all coordinates adds the same variance s to every component.
     The filter estimates s as the smallest variance. A component of variance v keeps the share
     (v - s) / v of its deviation from the mean. Poses are centred on the mean of their joints,
-    because all joints would share the noise of the root. Exact keypoints have s near 0 and stay as
-    they are. Before `fit` the filter changes nothing.
+    because all joints would share the noise of the root. Exact keypoints have s near 0 and do not
+    change. Before `fit` the filter is the identity.
 
     Args:
         skeleton: joints J and their root.
@@ -38,7 +38,7 @@ class Denoiser(nn.Module):
 
     @torch.no_grad()
     def fit(self, points: Tensor) -> None:
-        """Learn the noise from 2D poses (N, J, 2), network units; too few poses change nothing."""
+        """Fit the filter to 2D poses (N, J, 2), network units; too few poses leave it unchanged."""
         rows = (points - points.mean(1, keepdim=True)).flatten(1).double()
         if len(rows) <= rows.shape[1]:
             return
@@ -52,7 +52,7 @@ class Denoiser(nn.Module):
         self.offset.copy_(self._rooted((mean - mean @ kept)[None])[0])
 
     def forward(self, points: Tensor) -> Tensor:
-        """2D poses (B, J, 2) without their noise, root-relative."""
+        """Denoised 2D poses (B, J, 2), root-relative."""
         return (points.flatten(1) @ self.matrix + self.offset).view_as(points)
 
     def _rooted(self, rows: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Folding: every BatchNorm of a trained network becomes part of the weights before it.
+"""Folding: every BatchNorm of a trained network is merged into the preceding weights.
 
-In evaluation BatchNorm is an affine map, `y * scale + shift`, so it belongs to the linear map
-before it. A folded network is of the same class as before; only its layers were exchanged.
+In evaluation BatchNorm is an affine map, `y * scale + shift`, so the preceding linear map can
+absorb it. A folded network keeps its class; only its layers are replaced.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Network = TypeVar("Network", bound=Teacher | Student)
 def fold_norms(model: Network, dtype: torch.dtype = torch.float32) -> Network:
     """A copy of a network for evaluation alone, with every BatchNorm folded into the weights.
 
-    Its `depth` and `pose` equal the model's up to rounding. It takes points of `dtype`, float32
-    where that is a half type. It has no parameters, and later changes of `model` do not reach it.
+    Its `depth` and `pose` equal the model's up to rounding. It takes points of `dtype`, or float32
+    if `dtype` is a half type. It has no parameters and is independent of later changes to `model`.
 
     Args:
         model: a teacher or student, on any device.
-        dtype: of the residual blocks: float32; float64; or, with coarser products, bfloat16 or
-            float16. The layers before and after the blocks are at least float32.
+        dtype: of the residual blocks: float32, float64, or, with less precise products, bfloat16
+            or float16. The layers before and after the blocks are at least float32.
 
     Returns:
         A network of the model's class, on its device.
@@ -75,7 +75,7 @@ def _fold_student(model: Any, dtype: torch.dtype, wide: torch.dtype) -> None:
 
 
 def _fold_linear(layer: nn.Linear, norm: BatchNormReLU, dtype: torch.dtype) -> _Activation:
-    """Scale and shift a layer as the norm after it does; what remains of the norm."""
+    """Apply the scale and shift of the following norm to a layer; return the rest of the norm."""
     scale, shift = _affine(norm)
     layer.weight.mul_(scale[:, None])
     layer.bias.mul_(scale).add_(shift)
@@ -89,7 +89,7 @@ def _affine(norm: BatchNormReLU) -> tuple[Tensor, Tensor]:
 
 
 class _Activation(nn.Module):
-    """What remains of a `BatchNormReLU`: the residual and ReLU, both done in place.
+    """The rest of a folded `BatchNormReLU`: the residual and ReLU, both in place.
 
     Args:
         dtype: of the result.
@@ -108,7 +108,7 @@ class _Activation(nn.Module):
 
 
 class _OnSkeleton(nn.Module):
-    """Holds the tables of a skeleton, so that they move with the weights."""
+    """Holds the tables of a skeleton, which move with the weights."""
 
     row_start: Tensor
     columns: Tensor
@@ -145,12 +145,12 @@ class _GraphConv(_OnSkeleton):
 class _GraphLayer(_OnSkeleton):
     """`GraphLayer` with both its norms folded.
 
-    The layer's scale s goes to the columns of the graph convolution, to the residual and to the
-    product that closes the non-local branch, which takes that branch's own norm as well.
+    The layer's scale s is applied to the columns of the graph convolution, to the residual and to
+    the last product of the non-local branch. That product also absorbs the branch's own norm.
 
     Args:
         layer: in float64.
-        wide: of the mixing's weights, at least float32.
+        wide: dtype of the mixing's weights, at least float32.
         dtype: of the result.
     """
 

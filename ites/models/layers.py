@@ -1,4 +1,4 @@
-"""The layers that the two networks are made of."""
+"""The layers of both networks."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ MOMENTUM = 0.1  # of BatchNorm's running statistics
 
 
 def expect_poses(model: nn.Module, points: Tensor, skeleton: Skeleton) -> None:
-    """Check that a model's input are 2D poses (B, J, 2) of its skeleton.
+    """Check that a model's input consists of 2D poses (B, J, 2) of its skeleton.
 
     Raises:
-        ValueError: the shape differs; the message says what was expected and given.
+        ValueError: the shape differs; the message states both shapes.
     """
     expect(type(model).__name__, "points", points, "B", skeleton.num_joints, 2)
 
 
 class BatchStatistics(NamedTuple):
-    """Batch statistics of a pass, kept for the running ones: (C,) each, constants.
+    """Batch statistics of a pass for the running statistics: (C,) each, without gradient.
 
-    `mean + shift` is the mean, where there is a shift; `var * correction` is the unbiased variance.
+    The mean is `mean + shift` if a shift is given. The unbiased variance is `var * correction`.
     """
 
     mean: Tensor
@@ -50,7 +50,7 @@ class Linear(nn.Linear):
         self.backend = backend
 
     def forward(self, x: Tensor, biased: bool = True) -> Tensor:
-        """(..., inputs) to (..., outputs), without the bias where it is not wanted."""
+        """(..., inputs) to (..., outputs), optionally without the bias."""
         return ops.linear(x, self.weight, self.bias if biased else None, self.backend)
 
 
@@ -69,8 +69,8 @@ class _Cancelled(torch.autograd.Function):
 class BatchNormReLU(nn.Module):
     """Batch normalisation over rows, with its residual and ReLU.
 
-    In training it uses the batch's statistics and keeps them for `update_running`, which its model
-    calls at the end of a pass; in evaluation it uses the running ones. eps is 1e-5.
+    In training it uses the batch's statistics and keeps them for `update_running`, which the model
+    calls at the end of a pass. In evaluation it uses the running statistics. eps is 1e-5.
 
     Args:
         channels: C.
@@ -79,8 +79,8 @@ class BatchNormReLU(nn.Module):
         backend: of `ites.ops.batch_norm_relu`.
 
     Attributes:
-        synchronised: whether the statistics are those of the rows of all ranks of
-            `torch.distributed`, not of this one's.
+        synchronised: whether the statistics cover the rows of all `torch.distributed` ranks
+            instead of this rank's only.
     """
 
     eps = 1e-5
@@ -104,7 +104,7 @@ class BatchNormReLU(nn.Module):
         self.batch: BatchStatistics | None = None
 
     def after(self, layer: Linear, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        """`self(layer(x), skip)`; in training without the layer's bias, which changes nothing.
+        """`self(layer(x), skip)`; in training without the layer's bias, which has no effect.
 
         Subtracting the batch mean cancels the bias: the result does not depend on it, and its
         gradient is exactly zero. Only the running mean includes it.
@@ -114,7 +114,7 @@ class BatchNormReLU(nn.Module):
         return self(layer(x, biased=False), skip, layer.bias)
 
     def forward(self, x: Tensor, skip: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        """x and skip: (..., C), all leading dimensions are rows; shift (C,): see `after`."""
+        """x and skip: (..., C) with all leading dimensions as rows; shift (C,): see `after`."""
         if not self.training:
             return self._normalise(x, skip, self.running_mean, self.running_var)
         rows = x.flatten(0, -2)
@@ -160,8 +160,8 @@ class BatchNormReLU(nn.Module):
 def update_running(norms: Iterable[BatchNormReLU], momentum: float = MOMENTUM) -> None:
     """Move the running statistics of all layers towards those of the pass, in few launches.
 
-    `running = (1 - momentum) * running + momentum * statistic`, the variance's unbiased; with a
-    momentum of 0 the pass is forgotten.
+    `running = (1 - momentum) * running + momentum * statistic`, with the unbiased variance. A
+    momentum of 0 discards the pass.
     """
     norms = [norm for norm in norms if norm.batch]
     if not norms:  # a pass over no rows
@@ -185,7 +185,7 @@ def _move(norms: list[BatchNormReLU], momentum: float) -> None:
 def _statistics_of_all_ranks(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, biased variance (C,) and number of the rows (N, C) of all ranks together."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    rows = max(len(x), 1)  # a rank without rows takes part with a weight of 0
+    rows = max(len(x), 1)  # a rank without rows contributes with weight 0
     mean = x.sum(0) / rows
     var = (x - mean).square().sum(0) / rows
     own = torch.cat([mean, var, mean.new_full((1,), len(x))])
@@ -198,7 +198,7 @@ def _statistics_of_all_ranks(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _Gather(torch.autograd.Function):
-    """Every rank's tensor in a row of one; the gradients of all ranks add."""
+    """Stack every rank's tensor, one per row; the gradients of all ranks add up."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:
@@ -277,7 +277,7 @@ class NonLocal(nn.Module):
 
 
 class GraphWeights(NamedTuple):
-    """The weights of a `GraphLayer`, joined for its one matrix product.
+    """The weights of a `GraphLayer`, joined for a single matrix product.
 
     projection (C, S): [W0 | W1 | g | phi | theta' u | 0], S rounded up to a multiple of 8;
     bias (C + M + 1,): [b | b_g | u . b_theta + v . b_phi]; phi_weight (M,): v.
@@ -289,11 +289,11 @@ class GraphWeights(NamedTuple):
 
 
 class GraphLayer(nn.Module):
-    """`ReLU(BatchNorm(SemGraphConv(x) + NonLocal(x)))`, plus a residual where one is given.
+    """`ReLU(BatchNorm(SemGraphConv(x) + NonLocal(x)))`, plus an optional residual.
 
-    One matrix product makes the columns of both branches. `ites.ops.graph_project_mix` mixes them
-    over the joints. A second product closes the non-local branch. theta enters only as u . theta,
-    so its convolution becomes one column.
+    One matrix product computes the columns of both branches. `ites.ops.graph_project_mix` mixes
+    them over the joints. A second product completes the non-local branch. theta enters only as
+    u . theta, so its convolution becomes one column.
 
     Args:
         skeleton: see `SemGraphConv`.
@@ -317,7 +317,7 @@ class GraphLayer(nn.Module):
     def forward(
         self, x: Tensor, skip: Tensor | None = None, weights: GraphWeights | None = None
     ) -> Tensor:
-        """(B, J, C) of x, skip and the result; `weights`: of `join`, if at hand."""
+        """x, skip and the result: (B, J, C); `weights`: the result of `join`, if available."""
         channels, non_local = x.shape[-1], self.non_local
         weights = weights or self.join()
         y, t = ops.graph_project_mix(
@@ -335,7 +335,7 @@ class GraphLayer(nn.Module):
         return self.norm(non_local.norm.after(non_local.out, t, skip=y), skip=skip)
 
     def join(self) -> GraphWeights:
-        """Join the weights; several passes of a step can share them."""
+        """Join the weights; the passes of a step can share them."""
         conv, block = self.conv, self.non_local
         u, v = block.affinity.unbind()
         columns = [conv.weight.transpose(0, 1).flatten(1), block.g.weight.T, block.phi.weight.T]

@@ -1,4 +1,4 @@
-"""Mirror images of poses: both must be lifted alike, because both show a person."""
+"""Mirror images of poses. Both must be lifted alike, because both show a person."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from ites.pose.skeleton import Skeleton
 
 
 def mirror_image(points: Tensor, skeleton: Skeleton) -> Tensor:
-    """2D poses (B, J, 2) in a mirror: x changes its sign, left joints become right ones."""
+    """Mirror 2D poses (B, J, 2): negate x and exchange left and right joints."""
     image = other_sides(points, skeleton)
     image[..., 0].neg_()
     return image
 
 
 def other_sides(joints: Tensor, skeleton: Skeleton) -> Tensor:
-    """Values of joints, (B, J, ...), with left and right joints exchanged.
+    """Exchange left and right joints of values (B, J, ...).
 
-    No list of indices is copied to the device, so that a CUDA graph can hold it.
+    No index list is copied to the device, so a CUDA graph can capture it.
     """
     of_joint = joints.unbind(1)
     return torch.stack([of_joint[other] for other in skeleton.mirror], dim=1)
 
 
 def mean_depth(lift: Callable[[Tensor], Tensor], points: Tensor, skeleton: Skeleton) -> Tensor:
-    """Depths (B, J, 1) of 2D poses (B, J, 2): the mean of a pose's and of its mirror image's.
+    """Depths (B, J, 1) of 2D poses (B, J, 2), averaged over each pose and its mirror image.
 
     Args:
-        lift: gives the depths (2B, J, 1) of 2D poses.
+        lift: returns the depths (2B, J, 1) of 2D poses.
         points: to be lifted.
         skeleton: of the points.
     """

@@ -1,4 +1,4 @@
-"""Running a model over many poses, in batches that suit the device."""
+"""Batched inference over many poses."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ites.errors import ItesError
 from ites.pose.skeleton import Skeleton, root_relative
 
 ROWS = {"cpu": 17 << 9, "cuda": 17 << 16}
-"""Joints that are lifted at a time: on a CPU what stays in its cache, on a GPU what fills it."""
+"""Joints per batch: small enough for a CPU's cache, large enough to fill a GPU."""
 
 Pose = Callable[[Tensor], Tensor]
 """A model's `pose`: points (B, J, 2) float32 to (B, J, 3), network units; or its `clean`."""
 
 
 def batch_size_for(device: torch.device | str, skeleton: Skeleton) -> int:
-    """Poses to lift at a time on a device."""
+    """The batch size in poses for a device."""
     return max(1, ROWS.get(torch.device(device).type, ROWS["cuda"]) // skeleton.num_joints)
 
 
@@ -37,8 +37,8 @@ def lift_points(
     Args:
         pose: see `Pose`.
         points: (N, J, 2) float32, network units, root at the origin.
-        skeleton: its root is what the result is relative to.
-        batch_size: poses at a time; None: what suits the device.
+        skeleton: its root is the origin of the result.
+        batch_size: poses per batch; None: chosen by device.
         device: where `pose` runs.
 
     Returns:
@@ -63,5 +63,5 @@ def lift_points(
 def cleaned(
     clean: Pose, points: NDArray[np.float32], device: torch.device | str
 ) -> NDArray[np.float32]:
-    """Normalised 2D poses (N, J, 2) as a model lifts them; see `ites.models.Teacher.clean`."""
+    """Clean normalised 2D poses (N, J, 2); see `ites.models.Teacher.clean`."""
     return clean(torch.from_numpy(points).to(device)).cpu().numpy()

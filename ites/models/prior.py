@@ -1,4 +1,4 @@
-"""The prior: how likely a 2D pose is, learned from 2D poses alone."""
+"""The prior: the density of 2D poses, learned from 2D poses alone."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from ites.models.components import principal_components
 from ites.models.layers import Linear, expect_poses
 from ites.pose.skeleton import HUMAN36M, Skeleton, root_relative
 
-_LIMIT = 2.0  # of a layer's log scale
-_FLOOR = 1e-4  # least spread of a component, of the largest
+_LIMIT = 2.0  # bound of a layer's log scale
+_FLOOR = 1e-4  # minimum spread of a component, relative to the largest
 DENSITY_LIMIT = 100.0  # nats
 
 
 def soft_clamp(density: Tensor) -> Tensor:
-    """`DENSITY_LIMIT * tanh(density / DENSITY_LIMIT)`: no negative log density outweighs the rest.
+    """`DENSITY_LIMIT * tanh(density / DENSITY_LIMIT)`: limits the weight of unlikely poses.
 
-    The gradient never becomes exactly zero, as that of a hard clamp does.
+    Unlike with a hard clamp, the gradient never becomes exactly zero.
     """
     return DENSITY_LIMIT * torch.tanh(density / DENSITY_LIMIT)
 
@@ -53,7 +53,7 @@ class Prior(nn.Module):
         skeleton: joints J and their root.
         width: features of a coupling's network.
         blocks: coupling layers.
-        components: K, whitened principal components that are modelled; the rest is noise.
+        components: K, the modelled whitened principal components; the rest is noise.
 
     Source: ElePose, CVPR 2022, section 3.2; RealNVP, ICLR 2017.
     """
@@ -82,7 +82,7 @@ class Prior(nn.Module):
         self.register_buffer("order", torch.stack(orders) if orders else torch.zeros(0, 0).long())
 
     def sizes(self) -> dict[str, int | float]:
-        """The arguments that rebuild this model, beside the skeleton."""
+        """The constructor arguments of this model, without the skeleton."""
         return {
             "width": self.width,
             "blocks": len(self.couplings),
@@ -103,7 +103,7 @@ class Prior(nn.Module):
         variance, axes = variance.flip(0)[: self.components], axes.flip(1)[:, : self.components]
         if not variance[0] > 0:
             raise ValueError("Prior.fit: all poses are the same")
-        # An axis has no sign of its own: its largest entry is positive.
+        # The sign of an axis is arbitrary: its largest entry is made positive.
         largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
         spread = variance.clamp(min=variance[0] * _FLOOR**2).sqrt()
         self.centre.copy_(centre)

@@ -25,14 +25,14 @@ from ites.pose.skeleton import HUMAN36M, Skeleton, root_relative
 
 
 class StudentLosses(NamedTuple):
-    """The losses of one step, scalars; `prior` in recipe "upright" where it is asked for."""
+    """The losses of one step, scalars; `prior` only in recipe "upright" and if enabled."""
 
     distillation: Tensor
     equivariance: Tensor
     prior: Tensor | None = None
 
     def total(self, distillation_weight: float = 5.0, prior_weight: float = 0.0) -> Tensor:
-        """What is minimised.
+        """The objective.
 
         `distillation_weight * distillation + equivariance + prior_weight * prior`.
         """
@@ -62,7 +62,7 @@ class Block(nn.Module):
 
 
 class Student(nn.Module):
-    """Lifts 2D poses by the depth of every joint.
+    """Lifts 2D poses by predicting the depth of every joint.
 
     Args:
         skeleton: joints, edges and pooling pairs.
@@ -75,7 +75,7 @@ class Student(nn.Module):
     """
 
     kind, recipe, upright = "student", "paper", False
-    view_momentum = MOMENTUM  # of BatchNorm's running statistics in the pass of the views
+    view_momentum = MOMENTUM  # of BatchNorm's running statistics in the pass over the views
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Student(nn.Module):
         self.norms = [module for module in self.modules() if isinstance(module, BatchNormReLU)]
 
     def sizes(self) -> dict[str, int | float]:
-        """The arguments that rebuild this model, beside the skeleton."""
+        """The constructor arguments of this model, without the skeleton."""
         return {
             "width": self.input.bias.numel(),
             "blocks": len(self.blocks),
@@ -114,8 +114,8 @@ class Student(nn.Module):
     ) -> Tensor:
         """Depths (B, J, 1) of root-relative 2D poses (B, J, 2), network units.
 
-        In training this is a pass: it has its own batch statistics and moves the running ones
-        towards them by `momentum`. `weights` are those of `join`, where they are at hand.
+        In training this is a pass: it uses its own batch statistics and moves the running
+        statistics towards them by `momentum`. `weights` are the result of `join`, if available.
         """
         expect_poses(self, points, self.skeleton)
         x = self.input_norm(self.input(points))
@@ -126,12 +126,12 @@ class Student(nn.Module):
         return self.output(x)
 
     def clean(self, points: Tensor) -> Tensor:
-        """2D poses (B, J, 2) as they are lifted."""
+        """Clean 2D poses (B, J, 2); here the identity."""
         expect_poses(self, points, self.skeleton)
         return points
 
     def depth(self, points: Tensor) -> Tensor:
-        """Depths (B, J, 1) of root-relative 2D poses (B, J, 2), which are cleaned here."""
+        """Clean root-relative 2D poses (B, J, 2) and return their depths (B, J, 1)."""
         return self._depth_of(self.clean(points))
 
     def pose(self, points: Tensor) -> Tensor:
@@ -158,8 +158,8 @@ class Student(nn.Module):
         Args:
             points: (B, J, 2), a batch of root-relative 2D poses.
             teacher_depth: (B, J, 1), the teacher's depths of the same poses.
-            rotations: n rotations a pose; see `ites.ops.rotate_project`.
-            prior: gives the negative log density of the rotated views; see `ites.models.Prior`.
+            rotations: n rotations per pose; see `ites.ops.rotate_project`.
+            prior: returns the negative log density of the rotated views; see `ites.models.Prior`.
         """
         weights = self.join()
         depth = self(points, weights)
@@ -177,8 +177,8 @@ class Student(nn.Module):
 class UprightStudent(Student):
     """The student of recipe "upright".
 
-    Depths are relative to the root. Turned views leave BatchNorm's running statistics as they are.
-    Input is denoised before it is lifted.
+    Depths are relative to the root. Turned views do not change BatchNorm's running statistics.
+    The input is denoised before lifting.
 
     Args: see `Student`.
     """
@@ -207,7 +207,7 @@ class UprightStudent(Student):
         return root_relative(super().forward(points, weights, momentum), self.skeleton.root)
 
     def clean(self, points: Tensor) -> Tensor:
-        """2D poses (B, J, 2) as they are lifted: denoised."""
+        """Denoise 2D poses (B, J, 2)."""
         expect_poses(self, points, self.skeleton)
         return self.denoiser(points)
 

@@ -37,7 +37,7 @@ class TeacherLosses(NamedTuple):
     cycle: Tensor
 
     def total(self, reprojection_weight: float = 5.0) -> Tensor:
-        """What is minimised: `reprojection_weight * reprojection + cycle`."""
+        """The objective: `reprojection_weight * reprojection + cycle`."""
         return reprojection_weight * self.reprojection + self.cycle
 
 
@@ -52,7 +52,7 @@ class TurnLosses(NamedTuple):
 
 
 class Block(nn.Module):
-    """W -> W/4 -> W/4 -> W, linear and batch-normalised; ReLU closes the sum with the input."""
+    """W -> W/4 -> W/4 -> W, linear and batch-normalised; ReLU follows the sum with the input."""
 
     def __init__(self, width: int, backend: str | None = None) -> None:
         super().__init__()
@@ -71,17 +71,17 @@ class Block(nn.Module):
         return self.norm3.after(self.linear3, y, skip=x)
 
 
-ELEVATION_LIMIT = 1.0  # radians that an elevation may differ from the start's
+ELEVATION_LIMIT = 1.0  # largest difference in radians between an elevation and the start elevation
 
 
 def spread_of(elevation: Tensor) -> Tensor:
-    """Mean and standard deviation (2,) of elevations (B,), constants."""
+    """Mean and standard deviation (2,) of elevations (B,), without gradient."""
     elevation = elevation.detach()
     return torch.stack([elevation.mean(), elevation.std(correction=0)])
 
 
 def bones_of(skeleton: Skeleton) -> list[list[int]]:
-    """Of each bone its two joints, and its place in the list of the bone on the other side."""
+    """The two joints of each bone, and the index of its mirrored bone."""
     bones = [(child, parent) for child, parent in enumerate(skeleton.parents) if parent >= 0]
     place = {child: index for index, (child, _) in enumerate(bones)}
     children, parents = zip(*bones, strict=True)
@@ -91,14 +91,14 @@ def bones_of(skeleton: Skeleton) -> list[list[int]]:
 def bone_spread(pose: Tensor, bones: Tensor) -> Tensor:
     """Mean deviation of the proportions of 3D poses (B, J, 3) from the batch's mean body.
 
-    `mean |s - m|`: s are the lengths of a pose's bones over their mean, m is the mean of s over the
-    batch and over left and right. The gradient goes through m too.
+    `mean |s - m|`: s are a pose's bone lengths divided by their mean. m is the mean of s over the
+    batch and over left and right. The gradient also flows through m.
 
     Args:
         pose: (B, J, 3), any unit.
         bones: see `bones_of`.
 
-    Source: ElePose, CVPR 2022, relative bone lengths; here learned, not known.
+    Source: ElePose, CVPR 2022, relative bone lengths; here learned, not given.
     """
     children, parents, others = bones
     lengths = torch.linalg.vector_norm(pose[:, children] - pose[:, parents], dim=-1)
@@ -147,7 +147,7 @@ class Teacher(nn.Module):
         self.reset_parameters()
 
     def add_modules(self, width: int) -> None:
-        """Make what a recipe needs beside the paper's modules; called before weights are drawn."""
+        """Create a recipe's additional modules; called before the weights are drawn."""
 
     def reset_parameters(self) -> None:
         """Draw the initial values of METHOD, "Teacher"."""
@@ -162,7 +162,7 @@ class Teacher(nn.Module):
         nn.init.zeros_(self.mean_pose)
 
     def sizes(self) -> dict[str, int | float]:
-        """The arguments that rebuild this model, beside the skeleton."""
+        """The constructor arguments of this model, without the skeleton."""
         return {
             "width": self.input.out_features,
             "blocks": len(self.blocks),
@@ -174,8 +174,8 @@ class Teacher(nn.Module):
     def trunk(self, points: Tensor, momentum: float = MOMENTUM) -> Tensor:
         """Features (B, W) of 2D poses (B, J, 2).
 
-        In training this is a pass: it has its own batch statistics and moves the running ones
-        towards them by `momentum`.
+        In training this is a pass: it uses its own batch statistics and moves the running
+        statistics towards them by `momentum`.
         """
         expect_poses(self, points, self.skeleton)
         x = self.input_norm.after(self.input, points.flatten(1))
@@ -186,7 +186,7 @@ class Teacher(nn.Module):
         return x
 
     def forward(self, points: Tensor) -> TeacherOutput:
-        """Lift 2D poses (B, J, 2), network units; they are cleaned here."""
+        """Clean and lift 2D poses (B, J, 2), network units."""
         return self._lift(self.clean(points))[0]
 
     def depth(self, points: Tensor) -> Tensor:
@@ -194,14 +194,14 @@ class Teacher(nn.Module):
         return self._depth_of(self.clean(points))
 
     def clean(self, points: Tensor) -> Tensor:
-        """2D poses (B, J, 2) as they are lifted: relative to the root."""
+        """Clean 2D poses (B, J, 2): make them relative to the root."""
         expect_poses(self, points, self.skeleton)
         return self._centre(points)
 
     def pose(self, points: Tensor) -> Tensor:
-        """3D poses (B, J, 3) as they are evaluated: the cleaned points at the teacher's depths.
+        """3D poses (B, J, 3) for evaluation: the cleaned points at the teacher's depths.
 
-        `concat(points * (distance + d), d)`, the factor not clamped. Source: METHOD, "Evaluation".
+        `concat(points * (distance + d), d)` with an unclamped factor. Source: METHOD, "Evaluation".
         """
         points = self.clean(points)
         depth = self._depth_of(points)
@@ -216,9 +216,9 @@ class Teacher(nn.Module):
 
         Args:
             points: (B, J, 2), a batch of 2D poses.
-            rotations: n rotations a pose; see `ites.ops.rotate_project`.
-            centre_cycle: whether the cycle's canonical pose is centred on the root; it is in the
-                first 15 epochs.
+            rotations: n rotations per pose; see `ites.ops.rotate_project`.
+            centre_cycle: whether the cycle's canonical pose is centred on the root, as in the first
+                15 epochs.
         """
         output, error = self._lift(self._centre(points))
         start = output.canonical
@@ -257,8 +257,8 @@ class Teacher(nn.Module):
 class UprightTeacher(Teacher):
     """The teacher of recipe "upright", which also estimates the elevation of the camera.
 
-    Elevations are counted from `start_elevation` (), radians. Depths are relative to the root.
-    Input is denoised before it is lifted.
+    Elevations are relative to `start_elevation` (), radians. Depths are relative to the root.
+    The input is denoised before lifting.
 
     Args: see `Teacher`.
     """
@@ -268,7 +268,7 @@ class UprightTeacher(Teacher):
     start_elevation: Tensor
 
     def add_modules(self, width: int) -> None:
-        """Make the elevation's head, its start, the denoiser and the table of bones."""
+        """Create the elevation head, its start value, the denoiser and the bone table."""
         self.elevation_angle = Linear(width, 1, self.backend)
         self.register_buffer("start_elevation", torch.zeros(()))
         self.denoiser = Denoiser(self.skeleton)
@@ -276,7 +276,7 @@ class UprightTeacher(Teacher):
         self.register_buffer("bones", bones, persistent=False)
 
     def elevation(self, points: Tensor) -> Tensor:
-        """How far the camera of each 2D pose (B, J, 2) looks down: (B,), radians.
+        """The camera's elevation per 2D pose (B, J, 2): (B,), radians, positive looking down.
 
         The estimates from the pose and from its mirror image are averaged.
         """
@@ -285,7 +285,7 @@ class UprightTeacher(Teacher):
         return self._elevation(self.trunk(both)).view(2, -1).mean(0)
 
     def clean(self, points: Tensor) -> Tensor:
-        """2D poses (B, J, 2) as they are lifted: denoised and relative to the root."""
+        """Clean 2D poses (B, J, 2): denoise them and make them relative to the root."""
         expect_poses(self, points, self.skeleton)
         return self.denoiser(points)
 
@@ -300,12 +300,12 @@ class UprightTeacher(Teacher):
 
         Each lifted pose is turned about the true vertical and projected into a camera whose
         elevation is drawn from the batch's distribution. The view is lifted again. The losses
-        compare this lift with the turned pose, and ask for views that are likely by the prior.
+        compare this lift with the turned pose and penalise views that are unlikely by the prior.
 
         Args:
             points: (B, J, 2), a batch of 2D poses, denoised.
             counter, samples: see `ites.ops.TurnDraw`.
-            prior: gives the negative log density of the views; see `ites.models.Prior`.
+            prior: returns the negative log density of the views; see `ites.models.Prior`.
 
         Source: ElePose, CVPR 2022, section 3; METHOD, "Student", losses.
         """
@@ -330,11 +330,11 @@ class UprightTeacher(Teacher):
         """Negate all depths and elevations that the teacher predicts, exactly.
 
         Args:
-            momenta: gives the optimiser's buffers of a parameter that have the gradient's sign.
+            momenta: returns a parameter's optimiser buffers that have the gradient's sign.
         """
         self.start_elevation.neg_()
         depths = slice(2, None, 3)
-        turned = slice(0, 2)  # a rotation vector is mirrored as an axis of turning
+        turned = slice(0, 2)  # a rotation vector is an axial vector under reflection
         for parameter, place in (
             (self.dictionary, (slice(None), depths)),
             (self.mean_pose, depths),
@@ -348,14 +348,14 @@ class UprightTeacher(Teacher):
 
     @torch.no_grad()
     def flip_helps(self, points: Tensor, prior: nn.Module) -> bool:
-        """Whether turned views of the lifted poses are likelier with all depths negated.
+        """Whether turned views of the lifted poses are more likely with all depths negated.
 
         Turned about the vertical, a pose and its depth-flipped twin show nearly the same views if
-        the camera looks up instead of down. For all poses together only perspective tells the two
-        apart: near limbs look larger.
+        the camera looks up instead of down. Only perspective distinguishes the two over all poses:
+        near limbs look larger.
 
         Args:
-            points: (B, J, 2), a sample of the training's poses, denoised.
+            points: (B, J, 2), a sample of the training poses, denoised.
             prior: see `turn_losses`.
         """
         training = self.training

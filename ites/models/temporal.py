@@ -1,7 +1,7 @@
-"""Clips lifted as wholes: bones keep their lengths, and nothing jerks.
+"""Temporal consistency of lifted clips: constant bone lengths and smooth depths.
 
-A single frame leaves each depth a little open. The frames of a clip show one body: what they say
-of its bones together is more than each says alone.
+A single frame leaves each depth uncertain. The frames of a clip show one body, so together they
+constrain its bone lengths better than each frame alone.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from ites.pose import geometry
 from ites.pose.skeleton import Skeleton
 
 BONES = 5.0
-"""Weight of a bone's departure from its length in the clip, of a depth's from its lifted value."""
+"""Weight of a bone's deviation from its length in the clip, relative to a depth's deviation."""
 ACCELERATION = 0.5
-"""Weight of a depth's second difference in time; one for all rates from 5 to 40 frames a second."""
+"""Weight of a depth's second difference; valid for rates from 5 to 40 frames per second."""
 SOFTNESS = 0.01
-"""Below it a departure counts by its square, beyond by its length; network units."""
+"""Transition from a quadratic to a linear penalty of a deviation; network units."""
 TOO_LONG = 1.5
-"""A bone that is so many times too long at any depth has a wrong keypoint at its end."""
+"""A bone that is too long by this factor at any depth has a wrong keypoint at its end."""
 NEAR = 1.5
-"""Bones whose ratio to their usual length is within this factor of the frame's tell its size."""
+"""Bones within this factor of the frame's median length ratio determine its size."""
 DRIFT = 1.1
 """The fit moves a bone's usual length by at most this factor from that of the lifted poses."""
 SHORT = 5
-"""Frames with a wrong keypoint that are begun between their neighbours."""
+"""Longest run of frames with a wrong keypoint that starts from interpolated depths."""
 STEPS, RATE = 50, 0.03
 REFRESH = 5
-"""Steps after which medians are taken anew."""
+"""Steps between updates of the medians."""
 TOGETHER = 1 << 14
-"""Poses that are fitted at a time, but for a clip's end."""
+"""Approximate poses per fit; clips stay whole."""
 
 
 def consistent_depths(
@@ -43,30 +43,31 @@ def consistent_depths(
     device: torch.device | str = "cpu",
     seen: Tensor | None = None,
 ) -> Tensor:
-    """Depths near those given with which a clip's bones keep their lengths and nothing jerks.
+    """Fit depths near the given ones that keep each clip's bone lengths constant and are smooth.
 
     Minimises over d, by Adam,
     `sum |d - depth| + BONES * sum |l_b / s - m_b| + ACCELERATION * sum |d[t+1] - 2 d[t] + d[t-1]|`,
-    each |x| rounded below `SOFTNESS`. Bone lengths l_b of a pose are divided by its size s, for who
-    walks up to the camera grows; m_b is their median over the clip, averaged over left and right.
+    each |x| smoothed below `SOFTNESS`. A pose's bone lengths l_b are divided by its size s, because
+    a person who approaches the camera appears larger. m_b is their median over the clip, averaged
+    over left and right.
 
-    Bad frames leave the good ones alone: s is the mean ratio of those bones to their m_b that are
-    within `NEAR` of the median ratio. A bone that is `TOO_LONG` times m_b in 2D alone, and a joint
-    with no other bones, take no part in the second and third sum; nor does one that was not seen.
-    A frame with such a bone was lifted wrongly as a whole: few of them in a row start between their
-    neighbours, and the third sum does not tie them to good frames.
+    Bad frames do not affect good ones. s is the mean ratio of bones to their m_b over the ratios
+    within `NEAR` of the median. The second and third sums omit a bone that is `TOO_LONG` times m_b
+    in 2D alone, a joint with no other bones, and a joint that was not seen. A frame with such a
+    bone was lifted wrongly as a whole. Short runs of such frames start from interpolated depths,
+    and the third sum does not couple them to good frames.
 
     Args:
         points: (N, J, 2), the network's input, of clips one after another.
         depth: (N, J, 1), lifted from it, network units, relative to the root.
-        lengths: frames of each clip, N in all.
+        lengths: frames per clip, N in all.
         skeleton: of the poses.
         distance: c.
-        device: where it is done; the tensors may lie elsewhere.
-        seen: (N, J) bool, which joints a detector saw; None: all.
+        device: where the fit runs; the tensors may lie elsewhere.
+        seen: (N, J) bool, the joints that a detector saw; None: all.
 
     Returns:
-        (N, J, 1), where `depth` is.
+        (N, J, 1), on the device of `depth`.
 
     Source: the constancy of bones is Yu et al.'s, ICCV 2021, here as a fit to each clip.
     """
@@ -110,7 +111,7 @@ def _fit(
             usual = usual.where(~unseen, segment_median(own, clip, frames))
         return (usual + usual[:, mirror]) / 2
 
-    def telling(bones: Tensor, good: Tensor) -> Tensor:  # [N, B], which bones tell the size
+    def telling(bones: Tensor, good: Tensor) -> Tensor:  # [N, B], bones that determine the size
         ratio = bones / usual[clip]
         median = ratio.where(good, torch.nan).nanmedian(1, keepdim=True).values.nan_to_num(1.0)
         near = good & (ratio < NEAR * median) & (ratio > median / NEAR)
@@ -163,15 +164,15 @@ def _fit(
 
 
 def between(values: Tensor, good: Tensor, clip: Tensor) -> Tensor:
-    """Values that lie, linearly in time, between those of the nearest good frames of the clip.
+    """Interpolate values linearly in time between the nearest good frames of the clip.
 
     Args:
         values: (N, J, D).
         good: (N) bool.
-        clip: (N) int64, ascending: whose frame it is.
+        clip: (N) int64, ascending: the clip of each frame.
 
     Returns:
-        (N, J, D); as given in runs of more than `SHORT` frames that are not good, and at the ends.
+        (N, J, D); unchanged in runs of more than `SHORT` bad frames, and at the ends.
     """
     count = len(values)
     at = torch.arange(count, device=values.device)
@@ -190,14 +191,14 @@ def segment_median(values: Tensor, segment: Tensor, lengths: Tensor) -> Tensor:
 
     Args:
         values: (N, B); nan does not count.
-        segment: (N) int64, ascending: which segment a row belongs to.
-        lengths: (S) int64, rows of each segment.
+        segment: (N) int64, ascending: the segment of each row.
+        lengths: (S) int64, rows per segment.
 
     Returns:
-        (S, B), nan where a segment has no finite value; of an even number the mean of both middle
-        ones.
+        (S, B), nan if a segment has no finite value. The median of an even number of values is the
+        mean of the two middle ones.
     """
-    order = values.argsort(dim=0, stable=True)  # nan comes last
+    order = values.argsort(dim=0, stable=True)  # nan sorts last
     by_segment = segment[order].argsort(dim=0, stable=True)
     ranked = values.gather(0, order.gather(0, by_segment))
     zero = torch.zeros(len(lengths), values.shape[1], dtype=torch.long, device=values.device)

@@ -1,12 +1,12 @@
-"""How far to trust a lifted pose, for runs of recipe "upright".
+"""The confidence in a lifted pose, for runs of recipe "upright".
 
 A pose with the right depths still looks human when it is turned about the true vertical. A pose
-with wrong depths leans and bends as nobody does. The prior, a density of 2D poses, tells the two
-apart. It thus rates a lifted pose, and the sign of its depth.
+with wrong depths leans and bends unnaturally. The prior, a density of 2D poses, distinguishes the
+two. It thus rates a lifted pose and the sign of its depth.
 
 The odds of the sign are learned from 2D alone. Training poses that the teacher has lifted are
-turned, projected and lifted again. The depths of these views are known, so the fit counts how often
-the sign is right at which density. The student's odds use the teacher's views too.
+turned, projected and lifted again. The depths of these views are known, so the fit relates the
+density to the frequency of right signs. The student's odds use the teacher's views too.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from ites.pose import geometry
 from ites.pose.metrics import pose_errors
 
 VIEWS = 4
-"""From how many sides a pose is seen; 16 tell no more of its error."""
+"""Number of views around a pose; 16 views give no more information on its error."""
 BATCH = 2048
 """Poses per batch."""
 RIDGE = 1e-9
-"""Added to the curvature of the fit of the odds, so that it can be solved whatever the poses."""
+"""Added to the curvature in the fit of the odds, so that it is never singular."""
 CALIBRATION = 4096, 4
-"""Poses of the training, and views of each, that the odds are fitted to."""
+"""Training poses, and views per pose, for the fit of the odds."""
 
 
 class Judgement(NamedTuple):
-    """What is known of N poses; arrays (N,) float32.
+    """The confidence measures of N poses; arrays (N,) float32.
 
-    elevation: how far the camera looks down, radians. log_density: mean over the views of the pose
-    turned about, nats. sign_confidence: the probability that the depth's sign is right.
+    elevation: the camera's downward angle, radians. log_density: mean over the views of the turned
+    pose, nats. sign_confidence: the probability that the depth's sign is right.
     """
 
     elevation: NDArray[np.float32]
@@ -56,11 +56,11 @@ class Odds(NamedTuple):
 
 
 class Trust:
-    """Judges lifted poses.
+    """Rates lifted poses.
 
     Args:
-        teacher: of recipe "upright": says the camera's elevation.
-        prior: says how likely a view is.
+        teacher: of recipe "upright"; it predicts the camera's elevation.
+        prior: the density of views.
         odds: of the sign, by the density.
     """
 
@@ -71,12 +71,12 @@ class Trust:
     def __call__(
         self, points: NDArray[np.float32], poses: NDArray[np.float32], device: torch.device | str
     ) -> Judgement:
-        """Judge poses.
+        """Rate poses.
 
         Args:
             points: (N, J, 2), the network's input, root-relative.
             poses: (N, J, 3), lifted from it, network units, root-relative.
-            device: where the models are.
+            device: the models' device.
         """
         flat, depths = torch.from_numpy(points), torch.from_numpy(poses[..., 2:])
         parts = [
@@ -105,12 +105,12 @@ class Trust:
 
     @torch.inference_mode()
     def fit(self, lift: Callable[[Tensor], Tensor], points: Tensor, samples: int) -> Odds:
-        """Fit the odds to turned views, whose depths are known, by Platt's scaling.
+        """Fit the odds to turned views, whose depths are known, by Platt scaling.
 
         Args:
             lift: a model's `depth`: points (B, J, 2) to (B, J, 1).
             points: (N, J, 2) of the training, on the models' device.
-            samples: views of each.
+            samples: views per pose.
 
         Source: Platt, 1999.
         """
@@ -131,13 +131,13 @@ class Trust:
 
 
 def _platt(density: Tensor, right: Tensor) -> Odds:
-    """The logistic curve through outcomes (N,) at densities (N,), by Newton's method."""
-    # Targets short of 0 and 1, so that there is a curve even where all signs are right.
+    """Fit a logistic curve to outcomes (N,) at densities (N,) by Newton's method."""
+    # Targets strictly between 0 and 1 keep the fit finite even if all signs are right.
     count = right.sum().item()
     target = torch.where(right, (count + 1) / (count + 2), 1 / (len(right) - count + 2)).double()
     bias = torch.logit(target.mean()).item()
     spread = density.double().std(unbiased=False)
-    if not spread > 1e-6 or not len(density):  # one density tells nothing of another
+    if not spread > 1e-6 or not len(density):  # a single density value determines no slope
         return Odds(bias, 0.0)
     shift = density.double().mean()
     scaled = (density.double() - shift) / spread

@@ -1,10 +1,10 @@
-"""Checkpoints: a model's weights with what is needed to use them, and the state of a training.
+"""Checkpoints: a model's weights with their metadata, and the state of a training.
 
-Both are safetensors files, so nothing is unpickled; each carries a checksum of all that it holds,
-which is compared when it is read. `teacher.safetensors` and `student.safetensors`
-hold weights; their metadata hold the kind of model, its sizes, the skeleton, the input's scale, the
-settings and the step. `<stage>.state.safetensors` holds all that a training needs to continue, its
-own copy of the weights included, so that one rename takes it from one step to another.
+Both are safetensors files, so nothing is unpickled. Each file carries a checksum of its whole
+content, which is verified on reading. `teacher.safetensors` and `student.safetensors` hold weights;
+their metadata hold the kind of model, its sizes, the skeleton, the input's scale, the settings and
+the step. `<stage>.state.safetensors` holds the complete state of a training, with its own copy of
+the weights, so one rename advances the state atomically.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ CHECKSUM = "sha256"
 """The metadata's entry that `_checksum` fills; files of older versions lack it."""
 
 Model = Teacher | Student
-"""What lifts."""
+"""The models that lift poses."""
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a checkpoint says of its model.
+    """The metadata of a checkpoint's model.
 
     Attributes:
         kind: "teacher" or "student".
-        skeleton: the joints that it was trained on.
+        skeleton: the joints of the training data.
         scale: factor from (pixels - root's pixel) / focal length to the network's input.
         step: optimiser steps taken.
-        settings: the training's settings by name; empty where it is not known (a converted file).
+        settings: the training's settings by name; empty if unknown (a converted file).
     """
 
     kind: str
@@ -68,7 +68,7 @@ class Metadata:
 
 
 def save_model(path: str | os.PathLike[str], model: nn.Module, metadata: Metadata) -> None:
-    """Write a model's weights and metadata; the file appears wholly or not at all.
+    """Write a model's weights and metadata atomically.
 
     Args:
         path: a safetensors file; replaced if it exists.
@@ -100,14 +100,15 @@ def load_model(
 
     Args:
         path: a checkpoint, or a run folder.
-        stage: "teacher" or "student": what the file must be, or which of the folder's two to
-            read. None takes what the file is; of a folder the student, or else the teacher.
-        device: where the model goes.
+        stage: "teacher" or "student": the required kind of a file, or the model to read from a
+            folder. None accepts either kind of file; from a folder it reads the student, or else
+            the teacher.
+        device: the model's device.
         backend: of the model's ops; None chooses the fastest.
 
     Raises:
-        ItesError: the file is absent, damaged, no ITES checkpoint, of another kind or a newer
-            version; the message names the file, what was expected and what is there.
+        ItesError: the file is absent, damaged, not an ITES checkpoint, of another kind or of a
+            newer version; the message names the file, the expected and the given content.
     """
     model, metadata = _load(path, ("student", "teacher") if stage is None else (stage,), backend)
     assert isinstance(model, Model)
@@ -115,7 +116,7 @@ def load_model(
 
 
 def load_prior(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Prior:
-    """Read a density of 2D poses, in evaluation mode, from a checkpoint or a run folder.
+    """Read a prior, in evaluation mode, from a checkpoint or a run folder.
 
     Raises:
         ItesError: see `load_model`.
@@ -128,11 +129,11 @@ def load_prior(path: str | os.PathLike[str], device: str | torch.device = "cpu")
 def load_trust(
     run: str | os.PathLike[str], stage: str, device: torch.device | str = "cpu"
 ) -> Trust | None:
-    """The judge of a stage's lifted poses that a run folder holds.
+    """Load the judge of a stage's lifted poses from a run folder.
 
     Returns:
-        None where the folder lacks a teacher of recipe "upright", the prior, or the odds that its
-        training fitted.
+        The judge. None if the folder lacks a teacher of recipe "upright", the prior, or the fitted
+        odds.
 
     Raises:
         ItesError: a file of the folder is damaged.
@@ -153,7 +154,7 @@ def load_trust(
 def load_judges(
     run: str | os.PathLike[str], device: torch.device | str
 ) -> tuple[UprightTeacher, Prior] | None:
-    """The teacher of recipe "upright" and the prior of a run folder; None where one is absent."""
+    """The teacher of recipe "upright" and the prior of a run folder; None if one is absent."""
     if not all(RunFolder(run).weights(stage).is_file() for stage in ("prior", "teacher")):
         return None
     teacher, _ = load_model(run, "teacher", device)
@@ -218,20 +219,20 @@ def build_model(
     who: str,
     backend: str | None = None,
 ) -> nn.Module:
-    """A model whose tensors have the shapes of those given, which it does not take yet.
+    """Build a model whose tensors have the shapes of the given ones, without their values.
 
-    No memory is taken before the shapes agree, so that sizes out of a damaged file do no harm.
+    No memory is allocated before the shapes agree, so sizes from a damaged file are harmless.
 
     Args:
         kind: one of `MODELS`.
         skeleton: its joints.
-        sizes: the arguments that `sizes()` of a model gives.
+        sizes: the result of a model's `sizes()`.
         tensors: by name.
         who: names the file in an error.
         backend: of the model's ops.
 
     Raises:
-        ItesError: the sizes are none of such a model, or do not fit the tensors.
+        ItesError: the sizes are invalid for the model, or do not fit the tensors.
     """
     most = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
     for name, value in sizes.items():
@@ -254,7 +255,7 @@ def build_model(
 def _network(
     kind: str, skeleton: Skeleton, sizes: Mapping[str, Any], backend: str | None
 ) -> nn.Module:
-    """A model of the class that the sizes name by "upright"."""
+    """Build a model of the class that "upright" in the sizes selects."""
     upright = kind in UPRIGHT and sizes.get("upright") is True
     own = {name: size for name, size in sizes.items() if name != "upright" or kind == "prior"}
     return (UPRIGHT if upright else MODELS)[kind](skeleton, **own, backend=backend)
@@ -269,7 +270,7 @@ def _check_shapes(who: str, own: Mapping[str, Tensor], tensors: Mapping[str, Ten
 
 
 def step_of(path: str | os.PathLike[str]) -> int | None:
-    """The step of the weights in a file; None where there is no whole checkpoint."""
+    """The step of the weights in a file; None without a complete checkpoint."""
     try:
         _, text = _read(Path(path), MODEL_FORMAT)
         return int(text["step"])
@@ -278,7 +279,7 @@ def step_of(path: str | os.PathLike[str]) -> int | None:
 
 
 def assign(path: str | os.PathLike[str], model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give a model the tensors of a file, in the file's floating dtype, after checking them.
+    """Check a file's tensors and load them into a model, in the file's floating dtype.
 
     Raises:
         ItesError: a tensor is absent, unknown, of another shape or dtype, or not finite.
@@ -307,14 +308,14 @@ def _check_finite(path: str | os.PathLike[str], name: str, tensor: Tensor) -> No
 
 
 def _check_order(path: str | os.PathLike[str], order: Tensor) -> None:
-    """Raise where a row is no permutation, which would read another place of memory."""
+    """Raise if a row is not a permutation: it would cause out-of-bounds reads."""
     if order.numel() and not order.sort(1).values.equal(
         torch.arange(order.shape[1]).expand_as(order)
     ):
         raise ItesError(f"{path}: order: expected permutations in its rows, got others")
 
 
-# What an optimiser keeps of a parameter, and its name in the file.
+# An optimiser's buffers per parameter, and their names in the file.
 _BUFFERS = {
     "momentum_buffer": "momentum",
     "exp_avg": "mean",
@@ -330,13 +331,13 @@ def save_state(
     losses: Tensor,
     counters: Mapping[str, Any],
 ) -> None:
-    """Write all that a training needs to continue; the file appears wholly or not at all.
+    """Write the complete state of a training atomically.
 
     Args:
         path: a safetensors file; replaced if it exists.
         model: the model in training.
         optimiser: its SGD with momentum, or Adam.
-        losses: (steps since the last log, losses) the losses not logged yet.
+        losses: (steps since the last log, losses), the losses not logged yet.
         counters: plain numbers and texts, such as the step.
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
@@ -355,19 +356,19 @@ def load_state(
     optimiser: torch.optim.Optimizer,
     expected: Collection[str] = (),
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Put a training's state back into its model and optimiser, on the model's device.
+    """Restore a training's state into its model and optimiser, on the model's device.
 
     Args:
         path: the file.
         model: of the same kind and sizes.
-        optimiser: of the same kind, of its parameters.
-        expected: counters that must be there.
+        optimiser: of the same kind, for the model's parameters.
+        expected: names of the required counters.
 
     Returns:
-        the losses not logged yet and the counters, as `save_state` got them.
+        the losses not logged yet and the counters, as passed to `save_state`.
 
     Raises:
-        ItesError: the file is absent, damaged, no training state, or of another model.
+        ItesError: the file is absent, damaged, not a training state, or of another model.
     """
     tensors, text = _read(Path(path), STATE_FORMAT)
     with reading(path, "a training's state"):

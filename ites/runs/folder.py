@@ -1,12 +1,12 @@
 """A run folder: the settings, weights, logs and marks of a training, and their paths.
 
-| file | what |
+| file | content |
 |---|---|
 | `settings.toml` | all settings, one table per stage; `--config` reads it |
 | `versions.json` | versions, commit and device of each stage |
 | `<stage>.safetensors` | weights |
 | `<stage>.state.safetensors` | what `--resume` needs |
-| `<stage>.unfinished.json` | only while a stage is trained, or where its training was cut off |
+| `<stage>.unfinished.json` | mark of a running or interrupted training |
 | `<stage>.odds.json` | recipe "upright": how sure a depth's sign is; see `ites.models.trust` |
 | `<stage>.log.csv`, `<stage>.evaluation.csv` | losses and speed; metrics |
 | `tensorboard/<stage>/` | the same for TensorBoard |
@@ -34,7 +34,7 @@ from ites.system.ranks import Ranks
 
 
 def device_name(device: torch.device) -> str:
-    """The device in words, such as "cpu, 2 threads" or "cuda:0, NVIDIA H100"."""
+    """A description of the device, such as "cpu, 2 threads" or "cuda:0, NVIDIA H100"."""
     if device.type == "cuda":
         return f"{device}, {torch.cuda.get_device_name(device)}"
     threads = torch.get_num_threads()
@@ -66,7 +66,7 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """Held while a process trains here."""
+        """The lock of the process that trains in this folder."""
         return self.root / ".training.lock"
 
     def weights(self, stage: str) -> Path:
@@ -74,7 +74,7 @@ class RunFolder:
         return self.root / f"{stage}.safetensors"
 
     def state(self, stage: str) -> Path:
-        """What a stage's training needs to continue."""
+        """The state from which a stage's training continues."""
         return self.root / f"{stage}.state.safetensors"
 
     def odds(self, stage: str) -> Path:
@@ -82,7 +82,7 @@ class RunFolder:
         return self.root / f"{stage}.odds.json"
 
     def unfinished(self, stage: str) -> Path:
-        """The mark of a training that has begun and has not ended; see `Unfinished`."""
+        """The mark of a training that has started but not finished; see `Unfinished`."""
         return self.root / f"{stage}.unfinished.json"
 
     def log(self, stage: str) -> Path:
@@ -98,12 +98,12 @@ class RunFolder:
         return self.root / "tensorboard" / stage
 
     def has_training(self, stage: str) -> bool:
-        """Whether a stage was trained here, in part or to its end."""
+        """Whether a stage was trained here, partly or completely."""
         return self.weights(stage).exists() or self.state(stage).exists()
 
 
 def refuse_to_overwrite(run: str | os.PathLike[str], stage: str) -> None:
-    """Raise ItesError where a run folder holds a training of this stage already."""
+    """Raise ItesError if a run folder already holds a training of this stage."""
     if RunFolder(run).has_training(stage):
         raise ItesError(
             f"{run}: holds a {stage} already; resume it or choose another folder",
@@ -114,10 +114,10 @@ def refuse_to_overwrite(run: str | os.PathLike[str], stage: str) -> None:
 def resumed_settings(
     run: str | os.PathLike[str], stage: str, options: Mapping[str, Any]
 ) -> Settings:
-    """The settings of an earlier run, with those that may change taken from `options`.
+    """The settings of an earlier run, with the changeable ones taken from `options`.
 
     Raises:
-        ItesError: this is no run folder with that stage, or an option may not change.
+        ItesError: this is not a run folder with that stage, or an option must not change.
     """
     if not RunFolder(run).settings.is_file() or not has_table(run, stage):
         raise ItesError(f"{run}: expected the folder of a run with a {stage}; it holds none")
@@ -133,7 +133,7 @@ def has_table(run: str | os.PathLike[str], stage: str) -> bool:
 
 
 def refuse_changes(before: Mapping[str, Any], after: Settings) -> None:
-    """Raise ItesError where a setting differs that a resumed training may not change."""
+    """Raise ItesError if a setting differs that a resumed training must not change."""
     free = {item.name for item in fields(after) if item.metadata["free"]}
     for name, value in after.to_dict().items():
         if name not in free and name in before and before[name] != value:
@@ -144,7 +144,7 @@ def refuse_changes(before: Mapping[str, Any], after: Settings) -> None:
 
 
 def write_settings(run: str | os.PathLike[str], settings: Iterable[Settings]) -> None:
-    """Write settings into a run folder; those of a stage not given stay as they are."""
+    """Write settings into a run folder; stages that are not given keep theirs."""
     tables = {stage.stage: stage for stage in settings}
     if RunFolder(run).settings.is_file():
         for stage in STAGES:
@@ -156,7 +156,7 @@ def write_settings(run: str | os.PathLike[str], settings: Iterable[Settings]) ->
 def write_versions(
     run: str | os.PathLike[str], stage: str, device: torch.device, processes: int
 ) -> None:
-    """Write what a stage runs on into a run folder's `versions.json`."""
+    """Write a stage's versions and device into a run folder's `versions.json`."""
     path = RunFolder(run).versions
     versions = json.loads(path.read_text()) if path.is_file() else {}
     versions[stage] = {
@@ -174,15 +174,15 @@ def write_versions(
 
 
 class Unfinished:
-    """The mark in a run folder that a stage's training has begun and has not ended.
+    """The mark in a run folder that a stage's training has started but not finished.
 
-    A process that is killed cannot say so. The mark outlives it, and the next training that takes
-    up the folder reports it.
+    A killed process cannot report its end. The mark outlives it, and the next training in the
+    folder reports it.
 
     Args:
         run: the run folder.
         stage: "prior", "teacher" or "student".
-        ranks: which process this is; rank 0 sets and removes the mark.
+        ranks: this process's rank; rank 0 sets and removes the mark.
     """
 
     def __init__(self, run: str | os.PathLike[str], stage: str, ranks: Ranks) -> None:
@@ -191,7 +191,7 @@ class Unfinished:
 
     @contextmanager
     def watched(self) -> Iterator[Unfinished]:
-        """Write the message of an ItesError in the block beside the mark, on whatever rank."""
+        """Write the message of an ItesError in the block beside the mark, on any rank."""
         try:
             yield self
         except ItesError as error:
@@ -213,7 +213,7 @@ class Unfinished:
             self.path.unlink(missing_ok=True)
 
     def line(self) -> str | None:
-        """What became of an earlier training that did not end; None where there is none."""
+        """The fate of an earlier unfinished training; None if there is none."""
         if not self.path.is_file():
             return None
         try:
@@ -231,7 +231,7 @@ class Unfinished:
 
 
 def commit() -> str | None:
-    """The commit of the source tree that ites runs from; None for an installed package."""
+    """The commit of the running source tree; None for an installed package."""
     root = Path(ites.__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None

@@ -54,9 +54,9 @@ def _setting(
     Args:
         default: the paper's value; its type is the setting's type.
         help: one line for `--help`.
-        least: the least value allowed.
+        least: the minimum value allowed.
         choices: the values allowed; empty for any.
-        shared: all stages of a run should have one value.
+        shared: all stages of a run should have the same value.
         free: may change when a run is resumed.
     """
     metadata = {"help": help, "least": least, "choices": choices, "shared": shared, "free": free}
@@ -65,7 +65,7 @@ def _setting(
 
 @dataclass(kw_only=True)
 class Settings:
-    """What both stages have in common. Each field's meaning is its help text.
+    """The settings common to all stages. Each field's help text gives its meaning.
 
     Raises:
         ItesError: a value has the wrong type or lies outside its range.
@@ -279,7 +279,7 @@ class StudentSettings(Settings):
 
 @dataclass(kw_only=True)
 class PriorSettings(Settings):
-    """Settings of the training of the density of 2D poses, which recipe "upright" uses."""
+    """Settings of the prior's training: the density of 2D poses for recipe "upright"."""
 
     stage: ClassVar[str] = "prior"
 
@@ -319,7 +319,7 @@ UPRIGHT: dict[str, dict[str, int | float | str]] = {
         "learning_rate": 4e-3, "width": 64, "blocks": 3,
     },
 }  # fmt: skip
-"""What recipe "upright" sets otherwise than the paper's, where nothing else is said."""
+"""Defaults of recipe "upright" that differ from the paper's."""
 
 
 def stages_of(recipe: str) -> tuple[str, ...]:
@@ -332,12 +332,12 @@ def make_settings(
     file: str | os.PathLike[str] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Settings of one stage: defaults, then a file's top, then its table, then options.
+    """Make the settings of one stage: defaults, then a file's top, its table, and options.
 
     Args:
         stage: "teacher" or "student".
         file: a TOML file, or None.
-        options: settings by name that win over the file; None as a value means not given.
+        options: settings by name that override the file; the value None means not given.
 
     Raises:
         ItesError: the file is absent or no TOML, a setting is unknown (the nearest known one is
@@ -359,10 +359,10 @@ def make_settings(
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
-    """A settings file's tables: "" for its top, "teacher" and "student"; names are checked.
+    """Read a settings file's tables, with "" for its top; names are checked.
 
     Raises:
-        ItesError: the file is absent or no TOML, or a name is unknown.
+        ItesError: the file is absent or not TOML, or a name is unknown.
     """
     with reading(path, "settings in TOML"):
         try:
@@ -409,12 +409,12 @@ def _known(name: str, known: Iterable[str], where: str) -> None:
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
-    """The known name that is spelled most like this one."""
+    """The known name with the most similar spelling."""
     return difflib.get_close_matches(name, list(known), n=1, cutoff=0)[0]
 
 
 def _checked(item: Field[Any], value: Any) -> int | float | str:
-    """The value in the setting's type, or an error that says what was expected."""
+    """Convert the value to the setting's type, or raise an error with the expected type."""
     kind: Any = type(item.default)
     expected = {int: "a whole number", float: "a number", str: "a text"}[kind]
     right = isinstance(value, (int, float) if kind is float else kind)
@@ -457,12 +457,12 @@ _CONDITIONS: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
 
 
 def in_recipe(stage: str, name: str, recipe: str) -> bool:
-    """Whether a setting of a stage can change a training by this recipe."""
+    """Whether a stage's setting has an effect with this recipe."""
     return name in STAGES[stage].names() and name not in _WITHOUT_EFFECT.get((stage, recipe), ())
 
 
 def why_without_effect(settings: Settings, name: str) -> str:
-    """Why a setting cannot change the training by these settings; "" where it can."""
+    """Why a setting has no effect beside these settings; "" if it has one."""
     stage, recipe = settings.stage, settings.recipe
     if not in_recipe(stage, name, recipe):
         return f"the {stage} of recipe {recipe} does not use it"
@@ -477,11 +477,11 @@ def why_without_effect(settings: Settings, name: str) -> str:
 
 
 def parse_setting(stage: str, name: str, text: str) -> int | float | str:
-    """The value of a setting from text, in the setting's type.
+    """Parse the text of a setting into the setting's type.
 
     Raises:
-        ItesError: the stage has no such setting (the nearest is named), or the text is no value
-            of its type or outside its range.
+        ItesError: the stage has no such setting (the nearest is named), or the text is not a
+            value of its type or is outside its range.
     """
     _known(name, STAGES[stage].names(), f"[{stage}]")
     item = next(item for item in fields(STAGES[stage]) if item.name == name)
@@ -494,10 +494,10 @@ def parse_setting(stage: str, name: str, text: str) -> int | float | str:
 
 
 def tables_of(settings: Sequence[Settings]) -> dict[str, list[tuple[Field[Any], Any]]]:
-    """The settings that a recipe uses, each with its value, by table of a settings file.
+    """The settings that a recipe uses, with their values, by table of a settings file.
 
     Args:
-        settings: those of each stage that is trained, of one recipe.
+        settings: of each trained stage of one recipe.
 
     Returns:
         the fields and values of the top, "", which hold for all stages, then of each stage.
@@ -525,7 +525,7 @@ def commented_toml(settings: Sequence[Settings]) -> str:
     """A settings file with a comment beside each value, as `make_settings` reads it.
 
     Args:
-        settings: those of each stage that is trained, of one recipe.
+        settings: of each trained stage of one recipe.
     """
     lines = []
     for stage, held in tables_of(settings).items():

@@ -1,1 +1,1 @@
-"""Pages, films and reports that show poses and runs."""
+"""Pages, films and reports of poses and runs."""

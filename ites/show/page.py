@@ -48,15 +48,15 @@ def line_graph(
     *,
     logarithmic: bool = False,
 ) -> str:
-    """The HTML of a graph of curves over training steps, to be put in a `page`.
+    """The HTML of a graph of curves over training steps, for the body of a `page`.
 
     Args:
-        title: over the graph.
+        title: of the graph.
         x: steps.
         curves: values at these steps, by name.
-        unit: of the values, written beside the axis.
+        unit: of the values; the axis label.
         colours: of the curves, in order.
-        logarithmic: whether the values' axis is.
+        logarithmic: whether the value axis is logarithmic.
     """
     graphs = load_plotly().graph_objects
     lines = [
@@ -80,7 +80,7 @@ def line_graph(
 
 
 def plotly_script() -> str:
-    """The JavaScript of the installed Plotly, which draws the figures offline."""
+    """The JavaScript of the installed Plotly, for offline figures."""
     return str(load_plotly().offline.get_plotlyjs())
 
 

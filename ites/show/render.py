@@ -1,4 +1,4 @@
-"""Clips as films and pictures, by Matplotlib: 2D beside 3D, seen a little from the side."""
+"""Films and pictures of clips, by Matplotlib: 2D beside 3D, seen slightly from the side."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Drawing:
         self.bones = bones_by_side(skeleton)
         every = [bone for bones in self.bones.values() for bone in bones]
         self.artists = []  # (line, (T, J, D) values, bones)
-        self.lifted = []  # those of their lines that show the lifted pose
+        self.lifted = []  # the lines of the lifted pose
         for side, bones in self.bones.items():
             style = {"color": COLOURS[side], "solid_capstyle": "round", "marker": "o"}
             (line,) = flat.plot([], [], lw=2, ms=3, **style)
@@ -63,7 +63,7 @@ class Drawing:
             axis.line.set_color(GRID)
 
     def draw(self, frame: int) -> None:
-        """Show a frame; in 3D it is pale where the depth's sign is in doubt."""
+        """Show a frame; the 3D pose is pale if the depth's sign is uncertain."""
         sure = self.clip.sign_confidence
         for line in self.lifted:
             line.set_alpha(0.35 if sure is not None and sure[frame] < DOUBT else 1)
@@ -91,10 +91,10 @@ def film(clip: Clip, skeleton: Skeleton, out: str | os.PathLike[str]) -> list[st
         out: the file; the ending chooses the format.
 
     Returns:
-        What was left out, a line each.
+        Notes on omitted content, one per line.
 
     Raises:
-        ItesError: another ending, or a library is not installed.
+        ItesError: the ending is unknown, or a library is not installed.
     """
     out = Path(out)
     if out.suffix not in (".gif", ".mp4"):
@@ -114,7 +114,7 @@ def film(clip: Clip, skeleton: Skeleton, out: str | os.PathLike[str]) -> list[st
 
 
 def _images(clip: Clip, skeleton: Skeleton, frames: range) -> Iterator[NDArray[np.uint8]]:
-    """(H, W, 3) uint8, a frame each; both sides even, as films need."""
+    """Frames (H, W, 3) uint8, one at a time; both sides even, as films need."""
     with _figure(7.2, 4.0) as figure:
         flat = figure.add_axes((0.02, 0.04, 0.44, 0.84))
         solid = figure.add_axes((0.47, -0.02, 0.54, 0.94), projection="3d")
@@ -132,7 +132,7 @@ def _images(clip: Clip, skeleton: Skeleton, frames: range) -> Iterator[NDArray[n
 def _write_gif(path: Path, images: Iterator[NDArray[np.uint8]], fps: float) -> None:
     from PIL import Image, ImageColor
 
-    # All that is drawn is one of these colours, or on its way to the white around it.
+    # All drawn pixels have one of these colours, or a blend of it with white.
     ink = ImageColor.getrgb
     solid = np.array([ink(c) for c in (*COLOURS.values(), SOFT, GRID, PANE, "black")])
     shades = 255 - np.linspace(0, 1, 24)[:, None, None] * (255 - solid)
@@ -169,7 +169,7 @@ def _write_mp4(path: Path, images: Iterator[NDArray[np.uint8]], fps: float) -> N
 
 
 def strip(clip: Clip, skeleton: Skeleton, out: str | os.PathLike[str]) -> list[str]:
-    """Write frames of a clip, evenly spread, side by side as a .png: 2D above 3D.
+    """Write evenly spaced frames of a clip side by side as a .png: 2D above 3D.
 
     Args, returns and raises as `film`.
     """
@@ -191,7 +191,7 @@ def strip(clip: Clip, skeleton: Skeleton, out: str | os.PathLike[str]) -> list[s
 
 @contextmanager
 def _figure(width: float, height: float) -> Iterator[Any]:
-    """A Matplotlib figure of so many inches, drawn without a screen."""
+    """A Matplotlib figure with a size in inches, drawn without a screen."""
     try:
         import matplotlib
         import PIL  # noqa: F401

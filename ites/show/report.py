@@ -1,4 +1,4 @@
-"""One page about a run: what was done, how the losses fell, how good it is, how it looks."""
+"""A report on a run: its settings, loss curves, evaluations and lifted poses."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def write_report(
     """Write a self-contained HTML page about a training run.
 
     Args:
-        run: the run folder: settings, versions, logs and evaluations are taken from it.
+        run: the run folder with settings, versions, logs and evaluations.
         out: the HTML file.
-        lifted: a file that `ites lift` wrote, to be shown in the page; None: the run folder's
+        lifted: a file written by `ites lift`, shown in the page; None: the run folder's
             `lifted.npz`, if it has one.
-        times: seconds by the name of what took them, beside those of the training.
-        title: None: one with the run folder's name.
+        times: seconds by name of the work, in addition to the training times.
+        title: None: a title with the run folder's name.
         summary: lines of text under the title.
 
     Raises:
-        ItesError: the folder holds no run.
+        ItesError: the folder is not a run.
     """
     run = Path(run)
     stages = [stage for stage in STAGES if RunFolder(run).weights(stage).is_file()]
@@ -76,7 +76,7 @@ def write_report(
 
 
 def read_csv(path: Path) -> Table:
-    """The columns of a CSV file of numbers; empty where there is no file."""
+    """The columns of a CSV file of numbers; empty if the file is absent."""
     if not path.is_file():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
@@ -89,7 +89,7 @@ def _section(title: str, content: str) -> str:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]], kind: str = "plain") -> str:
-    """An HTML table; what follows | in a heading is small, a row that starts with "mean" bold."""
+    """An HTML table; text after | in a heading is small, a row that starts with "mean" bold."""
     headings = [html.escape(cell).partition("|") for cell in header]
     head = "".join(f"<th>{large}<small>{small}</small></th>" for large, _, small in headings)
     lines = [f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>']
@@ -124,7 +124,7 @@ def _done(
 
 
 def _evaluation(path: Path) -> str:
-    """The section of one evaluation: means first, actions and shares of joints folded away."""
+    """The section of one evaluation: means first, actions and joint shares collapsed."""
     found = _json(path)
     of, columns = found["settings"], found["columns"]
     lengths = [c for c in columns if c["name"] in (*HEADLINE, "wrong_sign")]
@@ -165,7 +165,7 @@ def _looks(lifted: str | os.PathLike[str] | None) -> str:
 
 
 def _losses(run: Path, logs: Mapping[str, Table]) -> str:
-    """Graphs of each stage's losses, and of its evaluations while it was trained."""
+    """Graphs of each stage's losses, and of its evaluations during training."""
     graphs = []
     for stage, log in logs.items():
         if not log:
@@ -173,7 +173,7 @@ def _losses(run: Path, logs: Mapping[str, Table]) -> str:
         step = max(1, -(-len(log["step"]) // MOST_POINTS))
         skip = ("step", "epoch", "learning_rate", "poses_per_second", "seconds")
         curves = {name: values[::step] for name, values in log.items() if name not in skip}
-        positive = all(min(values) > 0 for values in curves.values())  # no log density need be
+        positive = all(min(values) > 0 for values in curves.values())  # log densities vary in sign
         graphs.append(
             line_graph(stage, log["step"][::step], curves, "loss", LINES, logarithmic=positive)
         )

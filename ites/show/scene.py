@@ -1,4 +1,4 @@
-"""What every picture of clips shares: colours, which clips are shown, windows and sides."""
+"""Common parts of all pictures of clips: colours, choice of clips, windows and sides."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ites.errors import ItesError
 from ites.pose.skeleton import Skeleton
 
 COLOURS = {"right": "#d55e00", "middle": "#3e4c59", "left": "#0072b2", "truth": "#9aa5b1"}
-"""Okabe and Ito's orange and blue, which the colour-blind tell apart too."""
+"""Okabe and Ito's orange and blue, which are safe for colour blindness."""
 MAX_CLIPS = 8
 MAX_FRAMES = 1500
 
@@ -20,10 +20,10 @@ MAX_FRAMES = 1500
 def choose(
     clips: Clips, name: str | None, max_clips: int, max_frames: int
 ) -> tuple[Clips, list[str]]:
-    """Choose the clips to show, aligned to their ground truth; and say what is left out.
+    """Choose the clips to show, aligned to their ground truth; and note omitted content.
 
     Raises:
-        ItesError: no clip's name holds `name`, or a limit is not positive.
+        ItesError: no clip's name contains `name`, or a limit is not positive.
     """
     if max_clips < 1 or max_frames < 1:
         raise ItesError(
@@ -53,10 +53,10 @@ def _cut(clip: Clip, frames: int) -> Clip:
 
 
 def to_truth(clip: Clip) -> Clip:
-    """The clip with each lifted pose scaled to its ground truth, if there is one.
+    """Scale each lifted pose of a clip to its ground truth, if there is one.
 
-    The factor is N-MPJPE's, each pose's least-squares one: `<lifted, truth> / <lifted, lifted>`,
-    over the joints that were lifted.
+    The factor is that of N-MPJPE, least squares per pose over the lifted joints:
+    `<lifted, truth> / <lifted, lifted>`.
     """
     if clip.positions is None or clip.truth is None:
         return clip
@@ -77,7 +77,7 @@ def bones_by_side(skeleton: Skeleton) -> dict[str, list[tuple[int, int]]]:
 
 
 def window(clip: Clip) -> tuple[float, float, float, float]:
-    """The square part of the image that holds the person: left, right, top, bottom, pixels."""
+    """The square part of the image around the person: left, right, top, bottom, pixels."""
     points = clip.keypoints.reshape(-1, 2).astype(float)
     points = points[np.isfinite(points).all(1)]
     if not len(points):
@@ -89,7 +89,7 @@ def window(clip: Clip) -> tuple[float, float, float, float]:
 
 
 def box(clip: Clip) -> tuple[float, float, float]:
-    """The upright box around the root's axis that holds the clip: half width, bottom, top (m)."""
+    """The upright box around the root's axis that bounds the clip: half width, bottom, top (m)."""
     arrays = [a.reshape(-1, 3) for a in (clip.positions, clip.truth) if a is not None]
     joints = np.concatenate([*arrays, np.zeros((1, 3))])
     joints = joints[np.isfinite(joints).all(1)]

@@ -27,16 +27,16 @@ def view(
     """Make a page, a film or a picture of lifted clips, or of a pose store.
 
     Args:
-        path: a file that `ites lift` wrote, or a pose store, whose own 3D is then shown.
-        out: the HTML file; None: `path` with the ending .html, unless another output is asked for.
-        gif, mp4: films of the first clip chosen.
+        path: a file written by `ites lift`, or a pose store, whose own 3D is then shown.
+        out: the HTML file; None: `path` with the ending .html, unless another output is given.
+        gif, mp4: films of the first chosen clip.
         png: a strip of that clip's frames, 2D above 3D.
-        clip: show the clips whose names hold this text; None: clips spread evenly over the file.
-        max_clips: the most clips on the page.
-        max_frames: the most frames of a clip; the rest is left out.
+        clip: show the clips whose names contain this text; None: clips spread evenly over the file.
+        max_clips: the maximum number of clips on the page.
+        max_frames: the maximum number of frames per clip; later frames are omitted.
 
     Returns:
-        A summary: files (those written), clips (shown), and notes: what was left out, a line each.
+        A summary: files (written), clips (shown), and notes on omitted content, one per line.
 
     Raises:
         ItesError: the file cannot be shown, no clip has that name, or a library is not installed.

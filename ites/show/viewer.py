@@ -17,15 +17,15 @@ from ites.show.page import asset, load_plotly
 from ites.show.scene import COLOURS, bones_by_side, box, window
 
 UNKNOWN = -32768
-"""Stands for nan in packed arrays."""
+"""The code for nan in packed arrays."""
 
 
 def viewer(clips: Clips, notes: Sequence[str] = ()) -> str:
-    """The HTML of a viewer, to be put in a `page` with `plotly_script()`.
+    """The HTML of a viewer, for a `page` with `plotly_script()`.
 
     Args:
-        clips: those to show, as `choose` returns them.
-        notes: lines to put under it.
+        clips: the clips to show, as `choose` returns them.
+        notes: lines of text below the viewer.
     """
     flat, solid = _figures()
     data = {
@@ -64,7 +64,7 @@ def viewer(clips: Clips, notes: Sequence[str] = ()) -> str:
 
 
 def _figures() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Empty figures of both panels, as plotly.js takes them: a trace a side, then the truth."""
+    """Empty figures of both panels for plotly.js: one trace per side, then the truth."""
     graphs = load_plotly().graph_objects
     sides = ("right", "middle", "left")
     flat = graphs.Figure(
@@ -170,9 +170,9 @@ def _pack_clip(clip: Clip) -> dict[str, Any]:
 
 
 def pack(values: NDArray[np.floating] | None) -> dict[str, Any] | None:
-    """An array as 16-bit whole numbers times a step, in base64; exact to 1/65,000 of its range.
+    """An array as 16-bit integers times a step, in base64; exact to 1/65,000 of its range.
 
-    What is not finite becomes `UNKNOWN`.
+    Values that are not finite become `UNKNOWN`.
     """
     if values is None:
         return None

@@ -1,1 +1,1 @@
-"""What a process needs: whole files, ranks, parts of an output, overlapping work, memory."""
+"""Process support: atomic files, ranks, parts of an output, overlapping work, memory."""

@@ -1,4 +1,4 @@
-"""The arithmetic of matrix products."""
+"""The precision of matrix products."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person reads of a command: lines, and numbers in words."""
+"""Console output: lines, and durations in words."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from rich.console import Console
 
 
 class _SteadyConsole(Console):
-    """A console that falls silent where the reader of its output has gone, as `| head` does."""
+    """A console that becomes silent when its output pipe closes, as with `| head`."""
 
     def on_broken_pipe(self) -> None:
-        """Send what follows nowhere, at the process's exit too."""
+        """Discard all further output, including that at the process's exit."""
         self.quiet = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.file.fileno())
@@ -19,12 +19,12 @@ class _SteadyConsole(Console):
 
 
 def command_console() -> Console:
-    """Standard output; the work goes on in silence where its reader has gone."""
+    """Standard output; the work continues silently after the pipe closes."""
     return _SteadyConsole()
 
 
 def say(console: Console, line: str) -> None:
-    """Print a line as it is: not wrapped, not coloured."""
+    """Print a line without wrapping or colour."""
     console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 

@@ -1,4 +1,4 @@
-"""Read what is a file, whatever its bytes are; write a file wholly or not at all."""
+"""Robust reading of files with any content; atomic writing of files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ites.errors import ItesError, shorten
 
-if TYPE_CHECKING:  # the help of the command line needs no numpy
+if TYPE_CHECKING:  # the command line's help works without numpy
     import numpy as np
     from numpy.typing import NDArray
 
@@ -46,22 +46,22 @@ __all__ = [
 JSON_BYTES = 1 << 29
 """The largest JSON file that is read; its objects take up to 30 times as much memory."""
 JSON_DEPTH = 64
-"""Lists and objects within each other in a JSON file, at most."""
+"""Maximum nesting depth of lists and objects in a JSON file."""
 EXPANSION = 200
-"""What a compressed file may declare to hold, over its own size."""
+"""Maximum ratio of a compressed file's declared size to its own size."""
 EXPANSION_FREE = 1 << 24
-"""Bytes that any compressed file may declare to hold, however small it is."""
+"""Declared bytes that any compressed file may have, even a small one."""
 NPY_HEADER = 10_000
-"""Bytes of an .npy header, at most."""
+"""Maximum bytes of an .npy header."""
 NPY_DIMENSIONS = 32
-"""Dimensions of an array, at most: what every version of numpy allows."""
+"""Maximum dimensions of an array: the limit that all numpy versions support."""
 
 
 def require_file(path: str | os.PathLike[str]) -> Path:
-    """The path of a file that is there.
+    """The path of an existing file.
 
     Raises:
-        ItesError: nothing is there, or a folder.
+        ItesError: the path does not exist or is a folder.
     """
     path = Path(path)
     if not path.is_file():
@@ -71,15 +71,15 @@ def require_file(path: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def reading(path: str | os.PathLike[str], expected: str) -> Iterator[None]:
-    """Turn whatever a parser raises in the block into one line that names the file.
+    """Turn any exception of a parser in the block into one line that names the file.
 
     Args:
         path: the file that is read in the block.
-        expected: what it should be, such as "a BVH file".
+        expected: its expected kind, such as "a BVH file".
 
     Raises:
-        ItesError: the block raised an error of any kind; one that is an ItesError already passes,
-            after the path where it does not name the file.
+        ItesError: the block raised any exception. An ItesError passes through; the path is put
+            in front of it if it does not name the file.
     """
     try:
         yield
@@ -89,7 +89,7 @@ def reading(path: str | os.PathLike[str], expected: str) -> Iterator[None]:
         if os.fspath(path) in str(error) or Path(path).name in str(error):
             raise
         raise type(error)(f"{path}: {error}") from None
-    except BaseException as error:  # a panic of a parser in Rust is no Exception
+    except BaseException as error:  # a panic of a Rust parser is not an Exception
         raise ItesError(f"{path}: {_reason(error, expected)}") from None
 
 
@@ -133,7 +133,7 @@ def load_json(path: str | os.PathLike[str]) -> Any:
 
 
 def _json_depth(data: bytes) -> int:
-    """How deep lists and objects are within each other, without building one."""
+    """The nesting depth of lists and objects, found without building them."""
     outside = data.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2]
     brackets = b"".join(part.translate(None, _NO_BRACKET) for part in outside)
     if not brackets:
@@ -151,14 +151,14 @@ _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 def load_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     """Read the arrays of an .npz file; nothing is unpickled.
 
-    What the file declares is held against its size before memory is taken: at most `EXPANSION`
-    times the file's bytes, or `EXPANSION_FREE` where that is more.
+    The declared size is checked before memory is allocated: at most `EXPANSION` times the file's
+    bytes, or `EXPANSION_FREE` if that is more.
 
     Returns:
-        Each array by its name; writable.
+        The arrays by name; writable.
 
     Raises:
-        ItesError: the file is absent, damaged, no .npz file, or holds other than plain arrays.
+        ItesError: the file is absent, damaged, not an .npz file, or not limited to plain arrays.
     """
     path, expected = require_file(path), "an .npz file of plain arrays"
     with reading(path, expected):
@@ -175,7 +175,7 @@ def load_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
                 name = info.filename.removesuffix(".npy")
                 with archive.open(info) as member:
                     arrays[name] = _read_npy(member, info.file_size, f"{path}: {shorten(name, 60)}")
-                    member.read(1)  # the end, where the checksum is compared
+                    member.read(1)  # read to the end, where the checksum is verified
             return arrays
 
 
@@ -183,7 +183,7 @@ def load_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
     """Read the array of an .npy file, writable; nothing is unpickled.
 
     Raises:
-        ItesError: the file is absent, damaged, no .npy file, or holds other than a plain array.
+        ItesError: the file is absent, damaged, not an .npy file, or not a plain array.
     """
     path = require_file(path)
     with reading(path, "an .npy file of a plain array"), path.open("rb") as file:
@@ -191,10 +191,10 @@ def load_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
 
 
 def check_expansion(path: Path, declared: int) -> None:
-    """Hold the bytes that a file declares against its own size.
+    """Check the bytes that a file declares against its own size.
 
     Raises:
-        ItesError: they are more than `EXPANSION` times the file's, and than `EXPANSION_FREE`.
+        ItesError: they exceed both `EXPANSION` times the file's size and `EXPANSION_FREE`.
     """
     allowed = max(EXPANSION * path.stat().st_size, EXPANSION_FREE)
     if declared > allowed:
@@ -205,7 +205,7 @@ def check_expansion(path: Path, declared: int) -> None:
 
 
 def _read_npy(file: IO[bytes], size: int, who: str) -> NDArray[Any]:
-    """An array of `size` bytes, header included."""
+    """Read an array of `size` bytes, header included."""
     import numpy as np
 
     start = file.read(12)
@@ -239,7 +239,7 @@ def _read_npy(file: IO[bytes], size: int, who: str) -> NDArray[Any]:
 
 
 def _npy_header(text: str, who: str) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
-    """The dtype, whether columns come first, and the shape that an .npy header tells."""
+    """The dtype, the Fortran order flag and the shape in an .npy header."""
     import numpy as np
 
     try:
@@ -263,13 +263,13 @@ def _npy_header(text: str, who: str) -> tuple[np.dtype[Any], bool, tuple[int, ..
 
 
 def kind_of(path: str | os.PathLike[str]) -> str:
-    """What a file is by its first bytes, in words, such as "a text file"."""
+    """The kind of a file by its first bytes, in words, such as "a text file"."""
     with Path(path).open("rb") as file:
         return _kind(file.read(256))
 
 
 def _kind(start: bytes) -> str:
-    """What a file that begins with these bytes is, in words."""
+    """The kind of a file that begins with these bytes, in words."""
     if not start:
         return "an empty file"
     for mark, kind in _KINDS:
@@ -303,11 +303,11 @@ def keep_source(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside `path`; it takes that name when the block ends without an error.
+    """Yield a temporary path beside `path`; it is renamed to `path` if the block succeeds.
 
-    Missing folders are made. The data and then the name reach the disk, so that after a crash
-    `path` holds either the old file or the new one. Files that killed processes left half written
-    in that folder are removed.
+    Missing folders are made. The data reach the disk before the name, so after a crash `path` holds
+    either the old file or the new one. Incomplete files of killed processes in that folder are
+    removed.
 
     Raises:
         OSError: the file cannot be written; it names `path`.
@@ -371,11 +371,11 @@ class FileWriter(ABC):
 
 
 def remove_orphans(folder: Path) -> None:
-    """Remove files `.NAME.PID.tmp` whose process has died; looks once into each folder.
+    """Remove files `.NAME.PID.tmp` whose process has died; scans each folder once.
 
-    The writer of such a file holds a lock on it, also seen from other machines. Without the lock a
-    file stays while its process lives, unless that process began after the file was written: then
-    the number is another process's.
+    The writer of such a file holds a lock on it, which other machines see too. Without locks a file
+    stays while its process lives. A process that began after the file was written has reused the
+    ID, so the file is removed.
     """
     if fcntl is None or folder in _looked_into:
         return
@@ -394,12 +394,12 @@ _TEMPORARY = re.compile(r"\..+\.(\d{1,9})\.tmp")
 
 
 def _is_alive(process: int, since: float) -> bool:
-    """Whether a process of this number lives that began before a time, seconds since 1970."""
+    """Whether a process with this ID lives and began before a time, seconds since 1970."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # another user's
+    except OSError:  # another user's process
         pass
     try:
         numbers = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
@@ -412,7 +412,7 @@ def _is_alive(process: int, since: float) -> bool:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Make a file and hold a lock on it, where there are locks."""
+    """Make a file and hold a lock on it if the system supports locks."""
     with path.open("ab") as file:
         if fcntl is not None:
             with suppress(OSError):  # a file system without locks
@@ -421,10 +421,10 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the names in a folder reach the disk, where the system can."""
+    """Flush the names in a folder to disk if the system supports it."""
     if os.name != "posix":
         return
-    with suppress(PermissionError):  # a folder that may be written but not read
+    with suppress(PermissionError):  # a folder that is writable but not readable
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)

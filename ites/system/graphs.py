@@ -1,4 +1,4 @@
-"""Recording work as CUDA graphs."""
+"""Recording of work as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Result = TypeVar("Result")
 
 
 def launch_on(stream: Any, device: torch.device, function: Callable[[], Result]) -> Result:
-    """Run a function on another stream, between what came before it and what comes after it.
+    """Run a function on a side stream, ordered between the previous and the following work.
 
-    Work that will be recorded runs so before: libraries load and buffers are made.
+    Work must run this way before it is recorded: libraries load and buffers are allocated.
     """
     current = torch.cuda.current_stream(device)
     stream.wait_stream(current)
@@ -26,15 +26,15 @@ def launch_on(stream: Any, device: torch.device, function: Callable[[], Result])
 def record(
     function: Callable[[], Result], *, pool: Any = None, stream: Any = None
 ) -> tuple[torch.cuda.CUDAGraph, Result]:
-    """A CUDA graph of a function, which is recorded and not run; and what it returned.
+    """Record a function as a CUDA graph without running it; return the graph and its result.
 
     Args:
-        function: its tensors stay at their places; a replay fills the returned ones anew.
-        pool: of memory, shared by several graphs.
-        stream: to record on.
+        function: its tensors keep their addresses; a replay refills the returned tensors.
+        pool: memory pool, shared by several graphs.
+        stream: the stream to record on.
     """
     graph = torch.cuda.CUDAGraph()
-    # Other threads may go on, such as one that waits for a copy.
+    # Other threads may continue, such as one that waits for a copy.
     with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
         result = function()
     return graph, result

@@ -1,6 +1,7 @@
-"""Read and write HDF5 files: whatever their bytes are, and on a full disk.
+"""Robust reading and writing of HDF5 files: damaged content and full disks.
 
-What a file declares is held against its size. A full disk is an error, not the end of the process.
+The declared sizes are checked against the file's size. A full disk raises an error and does not
+crash the process.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ HEAP = b"GCOL\x01\0\0\0"
 
 @contextmanager
 def opened(path: str | os.PathLike[str], expected: str) -> Iterator[h5py.File]:
-    """Open an HDF5 file to read; whatever is raised in the block names the file.
+    """Open an HDF5 file for reading; errors of the block name the file.
 
     Args:
         path: the file.
-        expected: what it should be, such as "a pose store".
+        expected: its expected kind, such as "a pose store".
 
     Raises:
-        ItesError: the file is absent or is no HDF5 file, or the block raised an error of any kind.
+        ItesError: the file is absent or is not an HDF5 file, or the block raised any error.
     """
     path = require_file(path)
     with reading(path, expected):
@@ -70,17 +71,17 @@ def _check_heap(path: Path, data: mmap.mmap, start: int, stop: int) -> None:
 
 
 def dataset(group: h5py.Group, name: str, who: str, kinds: str = "fiu") -> h5py.Dataset:
-    """A dataset that can be read: its declared size is believable and its data lie in the file.
+    """A readable dataset: its declared size is plausible and its data lie in the file.
 
     Args:
-        group: where to look; a file is a group.
-        name: the dataset's path in it.
-        who: the file, and where in it, for messages.
-        kinds: the letters of numpy's kinds of type that are expected; "O" is text.
+        group: the group that contains it; a file is a group.
+        name: the dataset's path in the group.
+        who: the file and the location in it, for messages.
+        kinds: the expected letters of numpy's dtype kinds; "O" is text.
 
     Raises:
-        ItesError: there is no such dataset, it has another type, its data lie in another file, or
-            it declares more than `EXPANSION` times the file's bytes.
+        ItesError: the dataset is absent, has another type, keeps its data in another file, or
+            declares more than `EXPANSION` times the file's bytes.
     """
     found = group.get(name)
     if not isinstance(found, h5py.Dataset):
@@ -108,17 +109,17 @@ def dataset(group: h5py.Group, name: str, who: str, kinds: str = "fiu") -> h5py.
 
 
 class H5Writer(h5py.File):
-    """A new HDF5 file, to be written; a context manager.
+    """A new HDF5 file for writing; a context manager.
 
-    HDF5 cannot close a file after a write that failed: the process crashes at its end. So HDF5
-    never sees a failure here. What cannot be written is kept in memory, and the error is raised by
-    `check` and by the end of the block.
+    HDF5 cannot close a file after a failed write: the process crashes at exit. This class
+    therefore hides failures from HDF5. Unwritten data stay in memory; `check` and the end of the
+    block raise the error.
 
     Args:
         path: the file; replaced if it exists.
 
     Raises:
-        OSError: the file cannot be made, or at the end of the block, it could not be written.
+        OSError: the file cannot be made, or, at the end of the block, could not be written.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -138,7 +139,7 @@ class H5Writer(h5py.File):
 
 
 class _Disk(io.RawIOBase):
-    """A file, and in memory what it could not take; the methods are those that h5py calls."""
+    """A file, with unwritten data kept in memory; the methods are those that h5py calls."""
 
     def __init__(self, path: Path) -> None:
         self.error: BaseException | None = None
@@ -159,7 +160,7 @@ class _Disk(io.RawIOBase):
         try:
             if self.error is None:
                 _write_all(self._file.fileno(), view, self._place)
-        except BaseException as error:  # an interrupt too must not come between HDF5's steps
+        except BaseException as error:  # an interrupt must not split HDF5's steps either
             self.error = error
         if self.error is not None:
             self._kept.append((self._place, bytes(view)))

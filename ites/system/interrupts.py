@@ -1,4 +1,4 @@
-"""Stopping at a good moment when a user or a scheduler asks for it."""
+"""A clean stop after an interrupt from a user or a scheduler."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 @contextmanager
 def caught_interrupts() -> Iterator[list[int]]:
-    """Give a list that the first SIGINT or SIGTERM of the block fills; the second acts as usual."""
+    """Yield a list that the first SIGINT or SIGTERM fills; the second one acts as usual."""
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield caught

@@ -1,4 +1,4 @@
-"""Keep a second process from the same work; a process that dies leaves no lock behind."""
+"""Exclude a second process from the same work; a process that dies leaves no lock behind."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ except ImportError:  # Windows
 
 @contextmanager
 def lock(path: str | os.PathLike[str], what: str) -> Iterator[None]:
-    """Hold a lock during the block, by a file that holds this process's number.
+    """Hold a lock during the block through a file that contains this process's ID.
 
-    The system frees the lock when the process ends, however it ends. The file is removed at the
-    end of the block, and so are folders that were made for it and stayed empty. Where the system
-    or the file system has no locks, nothing is held.
+    The system frees the lock when the process ends, even by a crash. The end of the block removes
+    the file, and empty folders that were made for it. Without locks in the system or the file
+    system, nothing is held.
 
     Args:
         path: the lock file.
-        what: what only one process may do, such as "run: a training".
+        what: the exclusive work, such as "run: a training".
 
     Raises:
-        ItesError: another process holds the lock; the message has its number.
+        ItesError: another process holds the lock; the message has its process ID.
         OSError: the file cannot be made.
     """
     path = Path(path)
@@ -42,7 +42,7 @@ def lock(path: str | os.PathLike[str], what: str) -> Iterator[None]:
             yield
         finally:
             with suppress(OSError):
-                path.unlink(missing_ok=True)  # still locked: nobody else has it
+                path.unlink(missing_ok=True)  # still locked: no other process has it
             os.close(handle)
     finally:
         for folder in made:
@@ -51,7 +51,7 @@ def lock(path: str | os.PathLike[str], what: str) -> Iterator[None]:
 
 
 def _acquire(path: Path, what: str) -> int:
-    """A handle of the lock file, locked."""
+    """Open and lock the lock file; return its handle."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -66,7 +66,7 @@ def _acquire(path: Path, what: str) -> int:
         except BaseException:
             os.close(handle)
             raise
-        os.close(handle)  # its holder removed it between the two calls: again
+        os.close(handle)  # the holder removed it between the two calls: retry
 
 
 def _flock(handle: int) -> None:

@@ -1,20 +1,20 @@
-"""What main memory does with what a step frees."""
+"""Retention of freed main memory between steps."""
 
 from __future__ import annotations
 
 import ctypes
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-_KEPT = 1 << 30  # most bytes of free memory that are kept
-_LARGE = 32 << 20  # the largest that glibc allows: what is larger is mapped each time
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
+_KEPT = 1 << 30  # maximum bytes of free memory to keep
+_LARGE = 32 << 20  # the largest that glibc allows: larger blocks are mapped each time
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep freed memory for the next step, which takes as much again.
+    """Make glibc keep freed memory for the next step, which allocates the same amount.
 
-    Otherwise it gives pages back to the system at the end of a step and gets them again, cleared
-    one by one, in the next: a tenth of a student's step on a CPU. It holds for the whole process;
-    where malloc is not glibc's, nothing is done.
+    Otherwise glibc returns pages to the system after each step and faults them in again in the
+    next. This costs a tenth of a student's step on a CPU. The setting affects the whole process;
+    with another malloc it has no effect.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,4 +1,4 @@
-"""Reading, computing and writing at the same time."""
+"""Concurrent reading, computing and writing."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def overlap(
     sink: Callable[[Result], Any],
     ahead: int = 2,
 ) -> None:
-    """Do what `for item in source: sink(work(item))` does, with `source` and `sink` in threads.
+    """Run `for item in source: sink(work(item))` with `source` and `sink` in threads.
 
-    `work` runs in the caller's thread. All see the items in their order. At most `2 * ahead + 3`
-    items are held at a time, however many there are.
+    `work` runs in the caller's thread. All three process the items in order. At most
+    `2 * ahead + 3` items are in memory at once.
 
     Args:
-        source: gives the items; advanced by one thread.
-        work: makes a result of an item.
-        sink: takes the results, in another thread.
-        ahead: items that wait between two of the three.
+        source: yields the items; advanced by one thread.
+        work: computes the result of an item.
+        sink: receives the results, in another thread.
+        ahead: the queue length between two of the three.
 
     Raises:
-        Whatever one of the three raises; no item is begun after that but those that waited.
+        Whatever one of the three raises; after that only queued items are still started.
     """
     items, end = iter(source), object()
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:

@@ -1,7 +1,7 @@
-"""A long piece of work in parts, each a file of its own until they are joined.
+"""Long work in parts, each stored in a separate file until they are joined.
 
-Each part appears wholly or not at all. So work that was cut off continues with the parts that are
-missing, and several processes share it without another word.
+Each part is written atomically. Interrupted work therefore continues with the missing parts, and
+several processes can share the work without communication.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Parts:
 
     Args:
         out: the output.
-        request: what is being done, in plain JSON: parts of other work are not taken for these.
-        count: how many parts there are.
+        request: description of the work in plain JSON; it identifies the parts of this work.
+        count: the number of parts.
 
     Attributes: `count`, `folder`.
     """
@@ -34,13 +34,13 @@ class Parts:
         self.request, self.count = request, count
 
     def begin(self, resume: bool) -> None:
-        """Make the folder, by one process before the others look into it.
+        """Make the folder; one process calls this before the others read the folder.
 
         Args:
-            resume: keep the parts that are there; otherwise they are removed.
+            resume: keep the existing parts; otherwise they are removed.
 
         Raises:
-            ItesError: the folder holds parts of other work, or no parts at all but other files.
+            ItesError: the folder holds parts of other work, or only unrelated files.
         """
         note = self.folder / REQUEST
         if self.folder.is_dir():
@@ -66,15 +66,15 @@ class Parts:
                 )
 
     def path(self, index: int) -> Path:
-        """Where a part is written."""
+        """The path of a part."""
         return self.folder / f"{index:06d}.h5"
 
     def missing(self) -> list[int]:
-        """The parts that are not there."""
+        """The missing parts."""
         return [index for index in range(self.count) if not self.path(index).exists()]
 
     def remove(self) -> None:
-        """Remove the parts, what a killed process left half written, and the folder."""
+        """Remove the parts, incomplete files of killed processes, and the folder."""
         for pattern in ("*.h5", ".*.tmp", REQUEST):
             for path in self.folder.glob(pattern):
                 path.unlink()

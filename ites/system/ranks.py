@@ -1,7 +1,7 @@
-"""Processes that work together, as `torchrun` starts them.
+"""Distributed processes, as `torchrun` starts them.
 
-`torchrun --nproc-per-node 2 -m ites train ...` starts two processes, which are rank 0 and
-rank 1 of 2; without it there is one, rank 0 of 1. Only rank 0 writes files and prints.
+`torchrun --nproc-per-node 2 -m ites train ...` starts two processes, rank 0 and rank 1 of 2.
+Without it there is one process, rank 0 of 1. Only rank 0 writes files and prints.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import torch.distributed as dist
 from ites.errors import ItesError
 
 PATIENCE = timedelta(minutes=30)
-"""How long a rank waits for another that is alive but silent; a dead one is noticed at once."""
+"""Timeout for a rank that is alive but silent; a dead one is noticed at once."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """A process among those that work together.
+    """One process of a distributed job.
 
     Args:
-        rank: this one, from 0.
-        count: of all processes.
-        local: this one among those of its machine, which is its GPU's number.
+        rank: the index of this process, from 0.
+        count: the number of processes.
+        local: the index of this process on its machine; also its GPU index.
     """
 
     rank: int = 0
@@ -37,7 +37,7 @@ class Ranks:
 
     @classmethod
     def here(cls) -> Ranks:
-        """This process, as `torchrun` describes it in the environment."""
+        """This process, from `torchrun`'s environment variables."""
         rank, count, local = (
             int(os.environ.get(name, default))
             for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
@@ -55,11 +55,11 @@ class Ranks:
         return self.count > 1
 
     def share(self, size: int) -> slice:
-        """This rank's part of `size` things; the parts are in order and differ by one at most."""
+        """This rank's share of `size` items; shares are contiguous and differ by at most one."""
         return slice(self.rank * size // self.count, (self.rank + 1) * size // self.count)
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether the flag is up on any rank; waits for them all."""
+        """Whether the flag is set on any rank; waits for all ranks."""
         if not self.distributed:
             return flag
         flags = torch.tensor([flag], dtype=torch.int32, device=device)
@@ -72,7 +72,7 @@ class Ranks:
 
     @contextmanager
     def joined(self, device: torch.device) -> Iterator[None]:
-        """Meet the other ranks, by NCCL on GPUs, gloo on CPUs; they stay together after the block.
+        """Join the process group, with NCCL on GPUs and gloo on CPUs; it persists after the block.
 
         Raises:
             ItesError: another rank died or was stopped within the block.
@@ -107,10 +107,10 @@ class Ranks:
 
 
 def pick_device(name: str, ranks: Ranks) -> torch.device:
-    """The device of a setting: "auto" is a GPU where there is one; each rank has its own.
+    """The device of a setting: "auto" is a GPU if available; each rank has its own GPU.
 
     Raises:
-        ItesError: there is no such device here.
+        ItesError: the device is not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

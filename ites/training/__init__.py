@@ -1,5 +1,5 @@
-"""Training: `engine` trains a stage, `loop` is the loop, `stages` says what is learned.
+"""Training: `engine` trains a stage, `loop` is the loop, `stages` defines the objectives.
 
-`dataset` reads the poses, `feed` and `step` bring them to the optimiser, `schedule` says what is
-due, `watch` checks the numbers, `log` shows them.
+`dataset` reads the poses. `feed` gathers the batches and `step` runs the optimiser. `schedule`
+decides the events, `watch` checks the numbers and `log` shows them.
 """

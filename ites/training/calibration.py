@@ -1,4 +1,4 @@
-"""Calibration: the odds that the sign of a lifted depth is right, after a training."""
+"""Calibration after a training: the odds that the sign of a lifted depth is right."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def calibrate(
     """Fit the odds of a stage's signs to training poses (N, J, 2) and write them into its run.
 
     Returns:
-        The odds. None, and nothing is written, where the run folder lacks a prior or a teacher of
+        The odds. None, without writing a file, if the run folder lacks a prior or a teacher of
         recipe "upright".
     """
     judges = load_judges(run, device)

@@ -1,4 +1,4 @@
-"""The clips of a training split: which of its rows are frames of one."""
+"""The clips of a training split: the number of frames per clip."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ites.data.store import PoseStore
 
 
 def clip_lengths(store: PoseStore, split: str, missing: str) -> list[int]:
-    """Frames of each clip among the rows that `store.points(split, missing=missing)` gives."""
+    """Frames per clip among the rows that `store.points(split, missing=missing)` returns."""
     clips = store.sequences_of(split)
     if missing != "drop":
         return [clip.length for clip in clips]

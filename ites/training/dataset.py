@@ -1,4 +1,4 @@
-"""The training set: the poses of a split, what they must be, and what each stage learns from."""
+"""The training set: the poses of a split, their checks, and the tensors of each stage."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from ites.training.clips import clip_lengths
 from ites.training.feed import device_budget
 
 LEAST_POSES = {"paper": 2, "upright": 30}
-"""Different poses that a recipe needs; "upright" learns a density of them."""
+"""Minimum number of distinct poses per recipe; "upright" learns their density."""
 LEAST_DIRECTIONS = 4
-"""Principal components that a density needs; a pose in which one joint moves alone has two."""
+"""Minimum number of principal components for a density; one moving joint gives two."""
 SAMPLE = 4096
-"""Poses that are looked at, spread over the set."""
+"""Number of checked poses, evenly spaced over the set."""
 FLAT = 1e-3
 """Width over length below which the joints of a pose lie on a line; change of a pose, over its
 size, below which two poses are the same."""
@@ -36,11 +36,11 @@ WILD = 1e3
 
 
 class TrainingSet(NamedTuple):
-    """The poses of a split, ready to be learned from.
+    """The poses of a split, ready for training.
 
-    array: (N, J, 2) float32, the networks' input, root-relative. points: the same in the training's
-    dtype, on its device, or in main memory where they do not fit. scale: see
-    `ites.runs.checkpoint.Metadata`. clips: frames of each clip, N in all. stream: whether the data
+    array: (N, J, 2) float32, the networks' input, root-relative. points: the same in the dtype and
+    on the device of the training; in main memory if they do not fit. scale: see
+    `ites.runs.checkpoint.Metadata`. clips: frames per clip, N in all. stream: whether the data
     come in chunks from main memory.
     """
 
@@ -53,10 +53,10 @@ class TrainingSet(NamedTuple):
 
 
 def read_training_set(store: PoseStore, settings: Settings, device: torch.device) -> TrainingSet:
-    """The split that the settings name.
+    """Read the split that the settings name.
 
     Raises:
-        ItesError: there is no such split, or nothing can be learned from it; see `check_poses`.
+        ItesError: the split is absent or unusable for training; see `check_poses`.
     """
     array, scale = store.points(settings.split, missing=settings.missing)
     check_poses(array, settings)
@@ -71,7 +71,7 @@ def read_training_set(store: PoseStore, settings: Settings, device: torch.device
 
 
 def check_poses(points: NDArray[np.float32], settings: Settings) -> None:
-    """Refuse a training set that nothing can be learned from.
+    """Reject a training set that is unusable.
 
     Args:
         points: (N, J, 2), the networks' input, root-relative.
@@ -132,7 +132,7 @@ def _too_few(name: str, least: int, got: int, recipe: str, of: int = 0) -> str:
 
 
 def _different(rows: NDArray[np.float64], distance: float, enough: int) -> int:
-    """How many rows (N, C) are farther than `distance` from each other, up to `enough`."""
+    """Count rows (N, C) that are farther than `distance` from each other, up to `enough`."""
     found = 0
     while len(rows) and found < enough:
         found += 1
@@ -141,22 +141,22 @@ def _different(rows: NDArray[np.float64], distance: float, enough: int) -> int:
 
 
 def with_mirror_images(points: Tensor, skeleton: Skeleton) -> Tensor:
-    """2D poses (N, J, 2), then the mirror image of each: (2N, J, 2)."""
+    """2D poses (N, J, 2) followed by their mirror images: (2N, J, 2)."""
     return torch.cat([points, mirror_image(points, skeleton)])
 
 
 def denoised(points: Tensor, denoiser: Denoiser) -> Tensor:
-    """2D poses (B, J, 2) without the noise that a denoiser, fitted here, finds in them."""
+    """Fit a denoiser to 2D poses (B, J, 2) and return the denoised poses."""
     denoiser.to(points)
     denoiser.fit(points)
     return torch.cat([denoiser(part) for part in points.split(8192)])
 
 
 def load_teacher(settings: StudentSettings, skeleton: Skeleton, device: torch.device) -> Teacher:
-    """The trained teacher that a student learns from, in evaluation mode.
+    """Load the trained teacher of a student, in evaluation mode.
 
     Raises:
-        ItesError: there is none, or it is of another skeleton or recipe.
+        ItesError: the teacher is absent, or its skeleton or recipe differs.
     """
     path = Path(settings.teacher or RunFolder(settings.out).weights("teacher"))
     if not path.exists():
@@ -172,10 +172,10 @@ def load_teacher(settings: StudentSettings, skeleton: Skeleton, device: torch.de
 
 
 def load_own_prior(settings: TeacherSettings | StudentSettings, skeleton: Skeleton) -> Prior:
-    """The trained prior that recipe "upright" needs, constant.
+    """Load the trained prior of recipe "upright", with its weights frozen.
 
     Raises:
-        ItesError: there is none, or it is of another skeleton.
+        ItesError: the prior is absent, or its skeleton differs.
     """
     path = Path(settings.prior or RunFolder(settings.out).weights("prior"))
     if not path.exists():
@@ -199,9 +199,9 @@ def _expect_skeleton(
 def teacher_labels(
     settings: StudentSettings, skeleton: Skeleton, points: Tensor, device: torch.device
 ) -> tuple[Tensor, ...]:
-    """The trained teacher's labels of poses (N, J, 2), beside `points`: depths (N, J, 1).
+    """The trained teacher's labels of poses (N, J, 2): depths (N, J, 1), where `points` are.
 
-    They are computed on `device`, in evaluation mode.
+    The labels are computed on `device`, in evaluation mode.
     """
     teacher = load_teacher(settings, skeleton, device).to(points.dtype)
     return (_in_parts(teacher.depth, points, device),)

@@ -1,4 +1,4 @@
-"""Training one stage: the data, the loop, and what comes before and after it."""
+"""Training of one stage: the data, the loop, and the steps before and after it."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def train(
 
     Args:
         settings: of the prior, the teacher or the student.
-        resume: continue the training that the folder holds, to the same numbers, bit for bit on
-            a CPU, that an uninterrupted one gives.
+        resume: continue the training in the folder. The result equals that of an uninterrupted
+            training, on a CPU bit for bit.
         console: where progress is shown; None: standard output.
-        planned: settings of all stages to be trained into the folder, which a training that is cut
-            off needs to go on with the next stage.
+        planned: settings of all stages to be trained into the folder; after an interruption they
+            let the next stages start.
 
     Raises:
         ItesError: the data, the teacher or the folder cannot be used, a resumed run's data or

@@ -1,4 +1,4 @@
-"""Measuring a model while it trains, without touching the training."""
+"""Evaluation of a model during training; it does not change the training."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ FIGURES = (
     "n_mpjpe",
     "wrong_sign",
 )
-"""What is measured (see `ites.pose.metrics.pose_errors`): millimetres, and a percentage."""
+"""The metrics (see `ites.pose.metrics.pose_errors`): millimetres, and a percentage."""
 
 
 class Evaluator:
-    """Errors of a model on one split, averaged over its poses.
+    """Computes the errors of a model on one split, averaged over its poses.
 
     Args:
         points: (N, J, 2) the networks' input.
@@ -48,10 +48,10 @@ class Evaluator:
     def of(
         cls, store: PoseStore, settings: Settings, scale: float, device: torch.device
     ) -> Evaluator | None:
-        """What the settings ask for; None where they ask for nothing.
+        """The evaluator that the settings select; None if they select none.
 
         Args:
-            store: with 3D.
+            store: a pose store with 3D.
             settings: `evaluate_every`, `evaluate_split`, `evaluate_scale`, `missing`.
             scale: the training split's.
             device: where the model is.
@@ -69,7 +69,7 @@ class Evaluator:
 
     @torch.no_grad()
     def __call__(self, model: Model) -> dict[str, float]:
-        """Measure: millimetres and percent by name."""
+        """Compute the metrics by name, in millimetres and percent."""
         dtype = next(model.parameters()).dtype
 
         def lift(points: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The training set, batch after batch, at a fixed place on the device."""
+"""The training set in batches, at a fixed address on the device."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ites.ops import philox
 from ites.system.ranks import Ranks
 
 ORDER = 1 << 62  # offset of the draws that shuffle, beyond any step's
-CHUNK = 64 << 20  # most bytes of a chunk
+CHUNK = 64 << 20  # maximum bytes per chunk
 
 
 def device_budget(megabytes: float, device: torch.device) -> float:
     """Bytes of a device that a training set may take.
 
     Args:
-        megabytes: the user's choice; 0: half of what is free on a GPU, all of main memory.
+        megabytes: the user's choice; 0: half of the free memory of a GPU, all of main memory.
         device: the training's.
     """
     if megabytes:
@@ -30,19 +30,19 @@ def device_budget(megabytes: float, device: torch.device) -> float:
 class Feed:
     """The batches of a training in the order of its epochs.
 
-    A chunk of batches lies on the device, gathered in the epoch's order from data that lie there
-    too. Where they do not fit, they are in main memory, and a thread gathers the chunk after this
-    one into pinned memory while this one is used. Order and numbers are the same.
+    A chunk of batches lies on the device, gathered in the epoch's order from data on the device.
+    Data that do not fit stay in main memory; a thread then gathers the next chunk into pinned
+    memory while the present one is used. Both ways give the same order and numbers.
 
     Args:
         data: tensors (N, ...), on the training's device, or in main memory.
         batch_index: int64 (1,) on the training's device: the next batch's number in the chunk.
         seed: of the order.
-        batch: poses of a batch, all ranks' together.
-        batches: of an epoch; the last one may be short.
+        batch: poses per batch over all ranks.
+        batches: batches per epoch; the last one may be short.
         ranks: each takes its share of every batch.
         stream: whether the chunks come from main memory.
-        limit: most bytes of a chunk, which holds one batch at least.
+        limit: maximum bytes per chunk; a chunk holds at least one batch.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class Feed:
     ) -> None:
         self.data, self.batch_index, self.seed, self.ranks = data, batch_index, seed, ranks
         self.poses, self.size, self.batches = len(data[0]), batch, batches
-        self.whole = min(self.poses // batch, batches)  # batches that are not short
-        self.width = -(-batch // ranks.count)  # most poses of a share
+        self.whole = min(self.poses // batch, batches)  # full batches
+        self.width = -(-batch // ranks.count)  # maximum poses per share
         pose_bytes = sum(tensor[0].numel() * tensor.element_size() for tensor in data)
         self.slots = max(1, min(int(limit) // (self.width * pose_bytes), batches))
         shapes = [(self.slots, self.width, *tensor.shape[1:]) for tensor in data]
@@ -82,7 +82,7 @@ class Feed:
             self._coming: tuple[tuple[int, int], Future[None]] | None = None
 
     def seek(self, epoch: int, index: int) -> None:
-        """Bring batch `index` of an epoch to where the next step takes it."""
+        """Make batch `index` of an epoch available to the next step."""
         number, place = divmod(index, self.slots)
         if (epoch, number) == self._loaded:
             return
@@ -94,16 +94,16 @@ class Feed:
         self.batch_index.fill_(place)
 
     def ahead(self, index: int) -> int:
-        """Batches from `index` on that the chunk holds and that are of one size."""
+        """The number of equal-sized batches from `index` on in the chunk."""
         end = (index // self.slots + 1) * self.slots
         return min(end, self.whole) - index if index < self.whole else 1
 
     def batch(self, poses: int) -> tuple[Tensor, ...]:
-        """The batch at `batch_index`: (poses, ...) of each tensor; reads the device alone."""
+        """The batch at `batch_index`: (poses, ...) per tensor; reads device memory only."""
         return tuple(chunk.index_select(0, self.batch_index)[0, :poses] for chunk in self.chunk)
 
     def _receive(self, thread: ThreadPoolExecutor, epoch: int, number: int) -> None:
-        """Copy the chunk that the thread gathered to the device; have it gather the next one."""
+        """Copy the gathered chunk to the device and start gathering the next one."""
         if self._coming is None or self._coming[0] != (epoch, number):
             self._coming = ((epoch, number), thread.submit(self._gather, epoch, number))
         self._coming[1].result()
@@ -124,7 +124,7 @@ class Feed:
             torch.index_select(tensor, 0, rows, out=gathered.flatten(0, 1)[: len(rows)])
 
     def _rows(self, epoch: int, number: int) -> Tensor:
-        """Which poses fill a chunk's slots; those beyond a share's end are never looked at."""
+        """Indices of the poses in a chunk's slots; slots beyond a share's end are never read."""
         device = self.data[0].device
         if epoch != self._shuffled:
             self._order = epoch_order(self.seed, epoch, self.poses, device)
@@ -138,14 +138,14 @@ class Feed:
 
 
 def epoch_order(seed: int, epoch: int, poses: int, device: torch.device) -> Tensor:
-    """The order of the poses in an epoch: a permutation, a function of seed and epoch alone.
+    """The order of the poses in an epoch: a permutation that depends on seed and epoch only.
 
-    It sorts 63 bits drawn for each pose, so that it is the same on every device.
+    It sorts 63 random bits per pose, so it is the same on every device.
 
     Returns:
         (poses,) int64.
     """
     counter = torch.zeros(3, dtype=torch.int64, device=device)
-    counter[0], counter[1] = seed, ORDER + epoch  # without waiting for the device
+    counter[0], counter[1] = seed, ORDER + epoch  # no synchronisation with the device
     words = philox(counter, poses, 1)
     return torch.argsort((words[:, 0] << 31) | (words[:, 1] >> 1), stable=True)

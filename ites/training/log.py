@@ -1,4 +1,4 @@
-"""What a training tells: a CSV file, TensorBoard, a progress bar or plain lines."""
+"""The output of a training: a CSV file, TensorBoard, a progress bar or plain lines."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Table:
     """A CSV file that grows row by row.
 
     Args:
-        path: the file; rows of it with `step` up to `keep` stay, the others go.
-        columns: the header; `step` among them.
-        keep: the last step to keep; 0 starts anew.
+        path: the file; rows with `step` up to `keep` stay, later rows are removed.
+        columns: the header; it contains `step`.
+        keep: the last step to keep; 0 starts a new file.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], keep: int = 0) -> None:
@@ -52,7 +52,7 @@ class Table:
         self._writer = csv.DictWriter(self._file, columns, lineterminator="\n")
 
     def add(self, row: Row) -> None:
-        """Append a row; it is on the disk when this returns."""
+        """Append a row and flush it to disk."""
         self._writer.writerow(row)
         self._file.flush()
 
@@ -62,7 +62,7 @@ class Table:
 
 
 def _is_kept(row: Mapping[str, str | None], keep: int) -> bool:
-    """Whether a row is whole, not cut off as it was written, and of a step up to `keep`."""
+    """Whether a row is complete and its step is at most `keep`."""
     return None not in row.values() and int(row["step"] or keep + 1) <= keep
 
 
@@ -77,7 +77,7 @@ class Log:
         settings: of the stage.
         losses: names of the columns that hold them.
         steps: of the whole training.
-        step: done so far; later rows of an earlier part of this training are dropped.
+        step: steps done so far; later rows of an earlier part of this training are dropped.
         console: where lines are printed.
     """
 
@@ -131,14 +131,14 @@ class Log:
             self._board.close()
 
     def advance(self, step: int) -> None:
-        """Show how far the training is; costs nothing most of the time."""
+        """Show the progress of the training; most calls return at once."""
         self._step = step
         if time.monotonic() - self._shown > 0.2:
             self._shown = time.monotonic()
             self._progress.update(self._task, completed=step)
 
     def row(self, row: Row, losses: Sequence[str]) -> None:
-        """Record a row of the table, in which `losses` name the columns to show."""
+        """Record a row of the table; `losses` names the columns to show."""
         self._table.add(row)
         self._scalars("loss", {name: row[name] for name in losses}, int(row["step"]))
         rates = ("learning_rate", "poses_per_second")
@@ -177,7 +177,7 @@ def quiet_console() -> Console:
 
 @cache
 def _has_tensorboard(console: Console) -> bool:
-    """Whether TensorBoard is installed; says so, once, where it is not."""
+    """Whether TensorBoard is installed; prints one line if it is not."""
     if importlib.util.find_spec("tensorboard") is not None:
         return True
     say(console, "no TensorBoard events: it is not installed (pip install 'ites[log]')")

@@ -36,13 +36,13 @@ class Training:
         stage: model on `device`, data there or, to be streamed, in main memory, and losses.
         scale: of the data, for the checkpoint.
         device: where the steps are taken.
-        evaluator: measures errors on the way, or None.
+        evaluator: measures errors during training, or None.
         console: where progress is shown.
-        ranks: which process this is of those that train together; None: the only one.
+        ranks: this process's rank in distributed training; None: a single process.
         stream: whether the data come in chunks from main memory.
 
     Raises:
-        ItesError: there are too few poses, or steps that must be captured cannot be.
+        ItesError: there are too few poses, or capture is required but not possible.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Training:
         self.step = 0
         self.stopwatch = Stopwatch()
         self.clock = Clock(settings.seed, device)
-        self.recent = self._rate.new_zeros(settings.log_every, len(stage.names))  # since the log
+        self.recent = self._rate.new_zeros(settings.log_every, len(stage.names))  # since last log
 
         self.seconds = 0.0  # as of the last checkpoint
         self._saved = time.perf_counter()  # when it was written
@@ -96,7 +96,7 @@ class Training:
         """Train to the end of the schedule, or until interrupted."""
         schedule, settings, every = self.schedule, self.settings, self.settings.log_every
         self.watch.begin(self.step)
-        if self.ranks.is_main:  # those of earlier weights
+        if self.ranks.is_main:  # it belongs to earlier weights
             self.folder.odds(settings.stage).unlink(missing_ok=True)
         with self.stopwatch.running(), self._log() as log, caught_interrupts() as interrupted:
             stop = False
@@ -115,7 +115,7 @@ class Training:
             if self.step % every:
                 self._write_row(log)
             self.checkpoint()
-        self.ranks.barrier(self.device)  # the files are there for all
+        self.ranks.barrier(self.device)  # all ranks see the complete files
 
     def advance(self) -> None:
         """Take the next steps of the schedule: one, or those of a CUDA graph."""
@@ -135,10 +135,10 @@ class Training:
             self._rate.fill_(rate)
 
     def restore(self) -> None:
-        """Take up the training that the run folder holds.
+        """Resume the training of the run folder.
 
         Raises:
-            ItesError: there is none, or its settings or data are others.
+            ItesError: there is no training to resume, or its settings or data differ.
         """
         stage, poses = self.settings.stage, self.schedule.poses
         path = self.folder.state(stage)
@@ -156,10 +156,10 @@ class Training:
         self.clock.step.fill_(self.step)
         self.recent[: len(recent)] = recent.to(self.device)
         if self.ranks.is_main and step_of(self.folder.weights(stage)) != self.step:
-            self._save_weights()  # the process died after it wrote the state
+            self._save_weights()  # the process died between writing the state and the weights
 
     def checkpoint(self) -> None:
-        """Write the state, then the weights, each file as a whole.
+        """Write the state, then the weights; each file is replaced atomically.
 
         Raises:
             ItesError: a loss or a weight is not finite; the files stay as they were.
@@ -182,7 +182,7 @@ class Training:
         save_model(self.folder.weights(kind), model, metadata)
 
     def result(self) -> Result:
-        """What was done so far, as of the last checkpoint."""
+        """The progress as of the last checkpoint."""
         schedule = self.schedule
         return Result(
             stage=self.settings.stage,
@@ -199,7 +199,7 @@ class Training:
         )
 
     def say(self, line: str) -> None:
-        """Print a line, once for all ranks."""
+        """Print a line on rank 0."""
         if self.ranks.is_main:
             say(self.console, line)
 
@@ -217,7 +217,7 @@ class Training:
             log.row(row, self.stage.names)
 
     def _evaluate(self, log: Log) -> None:
-        """Measure and log; the time it takes is not the training's."""
+        """Evaluate and log; the training's stopwatch excludes this time."""
         if self.evaluator is None:
             return
         self.watch.check(self.step, self.stage.model)

@@ -11,9 +11,9 @@ from ites.runs.settings import Settings
 def make_optimiser(
     model: nn.Module, settings: Settings, device: torch.device
 ) -> tuple[torch.optim.Optimizer, Tensor]:
-    """SGD with momentum or Adam, and its learning rate: a scalar tensor on the device.
+    """Build SGD with momentum or Adam, and its learning rate: a scalar tensor on the device.
 
-    A captured step reads the rate there. It has the type that the fused kernels take.
+    A captured step reads the rate there. Its dtype is the one that the fused kernels require.
     """
     wide = torch.float32 if device.type == "cuda" else torch.float64
     rate = torch.tensor(settings.learning_rate, dtype=wide, device=device)

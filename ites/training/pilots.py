@@ -1,4 +1,4 @@
-"""Pilots: short trainings that find the elevation at which recipe "upright" starts."""
+"""Pilots: short trainings that find the start elevation of recipe "upright"."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from ites.runs.settings import TeacherSettings
 
 ELEVATIONS = (0, -30, 30)  # degrees at which pilots hold the camera
-POSES = 100_000  # that a pilot learns from, about
+POSES = 100_000  # approximate poses per pilot
 
 
 class Pilot(Protocol):
-    """A training, as far as pilots use it."""
+    """The part of a training that pilots use."""
 
     stage: Any
     step: int
@@ -29,19 +29,19 @@ class Pilot(Protocol):
 def pilot_losses(
     settings: TeacherSettings, steps: int, begin: Callable[[TeacherSettings], Pilot]
 ) -> dict[float, float]:
-    """Losses of short teacher trainings, each with the camera held at one elevation.
+    """Run short teacher trainings, each with the camera held at one elevation.
 
-    A camera held far from the truth, or at the opposite elevation, finds no poses that look likely
-    from all sides. A camera that is free from the start can run away.
+    With a wrong or negated elevation, training finds no poses that look likely from all sides.
+    A camera that is free from the start can diverge.
 
     Args:
         settings: of the training that follows.
-        steps: of it.
-        begin: makes a training by settings.
+        steps: of that training.
+        begin: makes a training from settings.
 
     Returns:
-        The mean loss over the later half of a pilot's steps, by its elevation in degrees. Empty
-        where the settings, or too few steps, leave no room for pilots.
+        The mean loss over the second half of each pilot's steps, by elevation in degrees. Empty
+        if the settings or too few steps rule out pilots.
     """
     steps = min(settings.pilot_steps, steps // 10)
     if not steps:
@@ -59,7 +59,7 @@ def pilot_losses(
 
 
 def best_elevation(losses: Mapping[float, float]) -> tuple[float, str]:
-    """The elevation of the pilot with the smallest loss, degrees, and a line about it."""
+    """The elevation in degrees of the pilot with the smallest loss, and a message."""
     best = min(losses, key=losses.__getitem__)
     steep = f"{'down' if best > 0 else 'up'} by about {abs(best)} degrees"
     listed = ", ".join(f"{loss:.2f} at {elevation}°" for elevation, loss in losses.items())

@@ -1,4 +1,4 @@
-"""What a training did."""
+"""The result of a training."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Result:
-    """What a training did.
+    """The result of training one stage.
 
     Attributes:
         stage: "prior", "teacher" or "student".
         run: the run folder.
-        step: optimiser steps taken, earlier parts of a resumed run included.
-        steps: steps of the whole schedule; more than `step` where it was interrupted.
-        epochs: passes over the data, a fraction of one included.
+        step: optimiser steps taken, including earlier parts of a resumed run.
+        steps: steps of the whole schedule; more than `step` if the training was interrupted.
+        epochs: epochs so far, as a fraction.
         poses: in the training split.
         losses: the last logged means by name.
-        seconds: time spent training, earlier parts included.
+        seconds: time spent training, including earlier parts.
         poses_per_second: poses seen per second of that time.
-        device: in words.
+        device: name of the device.
         backend: of the ops.
     """
 

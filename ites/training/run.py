@@ -41,14 +41,14 @@ def train(
             the sign of depth from 2D alone and trains a prior first. None: "upright" where the
             store holds no 3D, else "paper".
         only: the one stage to train: "prior", "teacher" or "student"; None: all of the recipe.
-        config: a TOML file of settings, which the arguments win over.
-        resume: continue the training that `out` holds.
+        config: a TOML file of settings; the arguments override it.
+        resume: continue the training in `out`.
         console: where progress is shown; None: standard output.
         **settings: settings of `ites.runs.settings` by name, for each stage that has them; or for
             one stage, a dictionary by the stage's name.
 
     Returns:
-        What each stage did; fewer than the stages where one was interrupted.
+        The result of each stage; fewer than the stages if one was interrupted.
 
     Raises:
         ItesError: a setting is unknown or out of range, the folder holds a training already, the
@@ -77,7 +77,7 @@ def train(
 
 
 def settings_of(stage: str, stages: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of one stage among those of all; its own win over the common ones.
+    """Select the settings of one stage; its own override the common ones.
 
     Raises:
         ItesError: a name belongs to none of the stages.

@@ -1,4 +1,4 @@
-"""The schedule of a training: how many steps, at which learning rate, and what is due when."""
+"""The schedule of a training: the steps, the learning rate, and the events between steps."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import NamedTuple
 from ites.errors import ItesError
 from ites.runs.settings import Settings
 
-RATE_STEPS = 20  # between changes of a learning rate that falls by a cosine
+RATE_STEPS = 20  # steps between updates of a cosine learning rate
 
 
 class StepShape(NamedTuple):
     """The host-side inputs of a step. Steps with equal inputs can replay one CUDA graph."""
 
-    size: int  # poses of the batch, all ranks' together
+    size: int  # poses of the batch over all ranks
     early: bool  # see `Stage.early_steps`
 
 
 class Schedule:
-    """When a training does what.
+    """The steps of a training and the events between them.
 
     Args:
         settings: of the training.
-        poses: in its data.
-        least_batch: poses that the last, short batch of an epoch needs at least.
+        poses: number of poses in its data.
+        least_batch: the minimum number of poses of the last, short batch of an epoch.
         period: steps between calls of the stage's `before_step`; 0: never.
 
     Attributes:
@@ -48,7 +48,7 @@ class Schedule:
         self.early_steps = 0
 
     def place(self, step: int) -> tuple[int, int]:
-        """The epoch of a step, and the batch's number in it."""
+        """The epoch of a step and the batch index within it."""
         return divmod(step, self.batches)
 
     def shape(self, step: int) -> StepShape:
@@ -67,25 +67,25 @@ class Schedule:
         return settings.learning_rate * 0.5**halvings
 
     def poses_seen(self, step: int) -> int:
-        """Poses in the first `step` steps."""
+        """The number of poses in the first `step` steps."""
         epochs, batches = self.place(step)
         whole = min(self.poses, self.batches * self.settings.batch)
         return epochs * whole + batches * self.settings.batch
 
     def is_due(self, every: int, step: int) -> bool:
-        """Whether something that happens every so many steps, 0 for never, happens at a step."""
+        """Whether an event with a period in steps is due at a step; period 0: never."""
         return every > 0 and step % every == 0
 
     def checkpoint_is_due(self, step: int, seconds: float) -> bool:
-        """Whether to write a checkpoint, the last one written so many seconds ago."""
-        if step >= self.steps:  # the training writes the last one itself
+        """Whether a checkpoint is due, given the seconds since the last one."""
+        if step >= self.steps:  # the training loop writes the final one
             return False
         if self.settings.checkpoint_every:
             return self.is_due(self.settings.checkpoint_every, step)
         return step % self.batches == 0 and seconds > 60
 
     def steps_until_host_work(self, step: int, evaluates: bool) -> int:
-        """Steps before the host has something to do; between them only device state changes."""
+        """The number of steps until the next host-side event; they only change device state."""
         settings = self.settings
         every = [settings.log_every, settings.checkpoint_every, self.period]
         every += [RATE_STEPS] if settings.decay == "cosine" else []

@@ -1,4 +1,4 @@
-"""The stages: each has tensors, a model, an objective, and what it does beside the steps."""
+"""The stages: each has tensors, a model, an objective, and hooks around the steps."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from ites.training.pilots import POSES, Pilot, best_elevation, pilot_losses
 
 Losses = tuple[Tensor, ...]
 
-SETTLES = 10  # times that the global sign is looked at while the camera is held level
-SAMPLE = 1024  # poses that decide it
-STATISTICS = 4096  # poses that BatchNorm's statistics are taken of
+SETTLES = 10  # checks of the global sign while the camera is held level
+SAMPLE = 1024  # poses per check
+STATISTICS = 4096  # poses for BatchNorm's statistics
 
 
 class Stage(nn.Module):
-    """What is learned: the tensors `data`, a `model`, and the losses of a batch.
+    """One stage: the tensors `data`, a `model`, and the losses of a batch.
 
     Args:
         settings: of the stage.
@@ -42,7 +42,7 @@ class Stage(nn.Module):
 
     Attributes:
         names: of the losses; the first is minimised.
-        least_batch: poses that a batch needs at least.
+        least_batch: the minimum number of poses per batch.
         lifts: whether the model lifts poses, so that it can be evaluated.
         period: steps between calls of `before_step`; 0: never.
     """
@@ -62,39 +62,39 @@ class Stage(nn.Module):
         """The losses of one batch, the one to minimise first.
 
         Args:
-            batch: (B, ...) of each tensor of `data`.
-            rotations: to draw.
+            batch: the rows (B, ...) of each tensor of `data`.
+            rotations: the rotations to draw.
             early: whether this is one of the `early_steps`.
         """
         raise NotImplementedError
 
     def early_steps(self, batches: int) -> int:
-        """Steps at the start whose losses differ, with so many steps per epoch."""
+        """The number of initial steps with different losses, given the steps per epoch."""
         return 0
 
     def before_training(
         self, steps: int, begin: Callable[[Settings, int], Pilot], say: Callable[[str], None]
     ) -> None:
-        """Do what a new training of so many steps needs first.
+        """Prepare a new training; called once before the first step.
 
         Args:
             steps: of the training.
-            begin: makes another training by settings, on about so many of the poses.
+            begin: makes another training from settings, on about the given number of poses.
             say: prints a line.
         """
 
     def before_step(self, step: int, optimiser: torch.optim.Optimizer) -> None:
-        """Do what is due before a step of `period`."""
+        """Called before every `period`-th step."""
 
     def take_statistics(self, device: torch.device) -> None:
-        """Make the model ready to be saved or evaluated."""
+        """Prepare the model for saving or evaluation."""
 
     def after_training(self, points: Tensor, device: torch.device) -> None:
-        """Do what a finished training needs last; points (N, J, 2) are those of the split."""
+        """Complete a finished training; points (N, J, 2) are those of the split."""
 
 
 class PriorStage(Stage):
-    """Learn how likely a 2D pose is, for recipe "upright": the mean negative log density."""
+    """Learn the density of 2D poses for recipe "upright": the mean negative log density."""
 
     names = ("total",)
     lifts = False
@@ -110,7 +110,7 @@ class PriorStage(Stage):
 
 
 class TeacherStage(Stage):
-    """Learn a dictionary of poses from 2D alone, by the published method.
+    """Learn a pose dictionary from 2D alone, by the published method.
 
     `reprojection_weight * reprojection + cycle`; METHOD, "Teacher".
     """
@@ -122,7 +122,7 @@ class TeacherStage(Stage):
         super().__init__(settings, make_teacher(Teacher, settings, skeleton), (points,))
 
     def early_steps(self, batches: int) -> int:
-        """Steps at the start in which the cycle is centred."""
+        """The number of initial steps in which the cycle is centred."""
         return self.settings.centre_steps or self.settings.centre_epochs * batches
 
     def forward(self, batch: tuple[Tensor, ...], rotations: RotationDraw, early: bool) -> Losses:
@@ -134,8 +134,8 @@ class UprightTeacherStage(TeacherStage):
     """Learn a dictionary of poses and the camera's elevation, by recipe "upright".
 
     `reprojection_weight * reprojection + turn_weight * turn + prior_weight * prior +
-    bone_weight * bones`, and at first `level_weight * level`, which holds the camera at the model's
-    `start_elevation` until the poses stand.
+    bone_weight * bones`. The first steps add `level_weight * level`, which holds the camera at the
+    model's `start_elevation`.
     """
 
     names = ("total", "reprojection", "turn", "prior", "bones", "level")
@@ -172,18 +172,18 @@ class UprightTeacherStage(TeacherStage):
             say(line)
 
     def fix_elevation(self, degrees: float) -> None:
-        """Hold the camera at an elevation at first."""
+        """Set the elevation at which the camera is held initially."""
         self.model.start_elevation.fill_(math.radians(degrees))
 
     def before_step(self, step: int, optimiser: torch.optim.Optimizer) -> None:
-        """Let perspective decide the sign of all depths at once; see `resolve_global_sign`."""
+        """Decide the common sign of all depths by perspective; see `resolve_global_sign`."""
         if 0 < step <= self.settings.level_steps:
             self.resolve_global_sign(optimiser)
 
     def resolve_global_sign(self, optimiser: torch.optim.Optimizer) -> None:
-        """Negate all depths where their turned views are likelier so.
+        """Negate all depths if that makes their turned views more likely.
 
-        Only a camera that starts level needs it: another start's pilot has decided the sign.
+        Only a camera that starts level needs it; otherwise the pilot has decided the sign.
         """
         if self.model.start_elevation != 0:
             return
@@ -202,7 +202,7 @@ class UprightTeacherStage(TeacherStage):
 
 
 class StudentStage(Stage):
-    """Learn depth joint by joint from the teacher's, and from rotations about the vertical.
+    """Learn the depth per joint from the teacher's and from rotations about the vertical.
 
     `distillation_weight * distillation + equivariance`; METHOD, "Student".
     """
@@ -232,15 +232,14 @@ class StudentStage(Stage):
         return total, *(part for part in losses if part is not None)
 
     def turns(self, batch: tuple[Tensor, ...], rotations: RotationDraw) -> Rotations:
-        """The rotations of a batch."""
+        """Draw the rotations of a batch."""
         return rotations
 
 
 class UprightStudentStage(StudentStage):
-    """Learn depth joint by joint, by recipe "upright".
+    """Learn the depth per joint, by recipe "upright".
 
-    The vertical is the true one, by the teacher's elevations, and `prior_weight * prior` can be
-    added.
+    The teacher's elevations give the true vertical. `prior_weight * prior` is optional.
     """
 
     def __init__(
@@ -264,7 +263,7 @@ class UprightStudentStage(StudentStage):
             self.names = (*StudentStage.names, "prior")
 
     def turns(self, batch: tuple[Tensor, ...], rotations: RotationDraw) -> Rotations:
-        """Turns about the true vertical, or rotations about the camera's."""
+        """Draw rotations about the true vertical, or about the camera's vertical axis."""
         if self.settings.vertical != "true":
             return rotations
         elevation = batch[2]
@@ -273,7 +272,8 @@ class UprightStudentStage(StudentStage):
     def take_statistics(self, device: torch.device) -> None:
         """Make BatchNorm's running statistics those of the present weights.
 
-        A student's weights move too fast for the mean over the last steps. Training reads none.
+        A student's weights change too fast for a running mean over the last steps. Training itself
+        does not read the running statistics.
         """
         self.model.take_statistics(_sample(self.data[0], STATISTICS).to(device))
 
@@ -282,11 +282,11 @@ class UprightStudentStage(StudentStage):
         calibrate(self.settings.out, self.settings.stage, points, device)
 
 
-_SIGNED = ("exp_avg", "momentum_buffer")  # what optimisers keep that has the gradient's sign
+_SIGNED = ("exp_avg", "momentum_buffer")  # optimiser buffers that have the gradient's sign
 
 
 def make_teacher(network: type[Teacher], settings: TeacherSettings, skeleton: Skeleton) -> Any:
-    """A teacher of the settings' sizes."""
+    """Build a teacher with the settings' sizes."""
     return network(
         skeleton,
         width=settings.width,
@@ -298,7 +298,7 @@ def make_teacher(network: type[Teacher], settings: TeacherSettings, skeleton: Sk
 
 
 def make_student(network: type[Student], settings: StudentSettings, skeleton: Skeleton) -> Any:
-    """A student of the settings' sizes."""
+    """Build a student with the settings' sizes."""
     return network(
         skeleton,
         width=settings.width,
@@ -309,7 +309,7 @@ def make_student(network: type[Student], settings: StudentSettings, skeleton: Sk
 
 
 def stage_class(settings: Settings) -> type[Stage]:
-    """The stage that settings ask for."""
+    """The stage that the settings select."""
     kind = STAGES.get((settings.stage, settings.recipe))
     if kind is None:
         raise TypeError(f"expected the settings of a stage, got {settings!r}")
@@ -323,7 +323,7 @@ def make_stage(
     device: torch.device | None = None,
     clips: list[int] | None = None,
 ) -> Stage:
-    """A stage with its data where `points` are and weights drawn from the seed.
+    """Build a stage; its data lie where `points` are, its weights are drawn from the seed.
 
     Args:
         settings: of a stage.
@@ -349,9 +349,9 @@ STAGES: dict[tuple[str, str], type[Stage]] = {
     ("student", "paper"): StudentStage,
     ("student", "upright"): UprightStudentStage,
 }
-"""What is trained, by the stage and the recipe of its settings."""
+"""The stage class by the stage and the recipe of the settings."""
 
 
 def _sample(points: Tensor, count: int) -> Tensor:
-    """About so many of N poses, spread over all."""
+    """About `count` of N poses, evenly spaced."""
     return points[:: max(1, len(points) // count)]

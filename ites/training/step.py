@@ -30,7 +30,7 @@ _SYNC_BUFFERS = (
 
 
 class Clock:
-    """The position of a training, on its device, where a step reads and advances it.
+    """The position of a training; it lies on the device, where each step reads and advances it.
 
     Attributes:
         counter: int64 (3,) of the rotations: seed, step, this rank's first pose in the batch.
@@ -44,7 +44,7 @@ class Clock:
         self.step, self.first_pose = self._hands[1:2], self._hands[2:3]
 
     def advance(self) -> None:
-        """A step later."""
+        """Advance by one step."""
         self._hands.add_(self._tick)
 
 
@@ -56,7 +56,7 @@ class Step:
         feed: of batches, at the clock's batch index.
         optimiser: of the model.
         clock: of the training.
-        recent: (steps, losses): row `step % steps` is given the mean losses of the global batch.
+        recent: (steps, losses): row `step % steps` receives the mean losses of the global batch.
         ranks: each takes its share of the batch; the gradient is that of the global batch.
     """
 
@@ -109,11 +109,11 @@ class Step:
 
 
 Steps = Callable[[StepShape, int], int]
-"""Takes steps of a shape, at most as many as allowed; returns how many."""
+"""Takes steps of one shape, at most as many as allowed; returns their number."""
 
 
 def one_by_one(step: Step) -> Steps:
-    """Steps that the host launches."""
+    """Takes steps one by one, launched by the host."""
 
     def take(shape: StepShape, most: int) -> int:
         step(shape)
@@ -123,15 +123,15 @@ def one_by_one(step: Step) -> Steps:
 
 
 def steps_for(step: Step, settings: Settings, say: Callable[[str], None]) -> Steps:
-    """How steps are taken: as CUDA graphs where that is wanted and possible, else one by one.
+    """Choose how steps run: as CUDA graphs if enabled and possible, else one by one.
 
     Args:
-        step: to take.
+        step: the step to run.
         settings: `capture` and `capture_steps`.
         say: prints why steps are not captured.
 
     Raises:
-        ItesError: they must be captured and cannot be.
+        ItesError: capture is required but not possible.
     """
     wanted, ranks = settings.capture, step.ranks
     possible = step.device.type == "cuda" and not ranks.distributed
@@ -147,19 +147,19 @@ def steps_for(step: Step, settings: Settings, say: Callable[[str], None]) -> Ste
 
 
 class Captured:
-    """Steps as CUDA graphs: the first of each shape are launched as they are, the others replayed.
+    """Steps as CUDA graphs: the first steps of each shape run directly, the others are replayed.
 
     Args:
-        step: what to record.
-        block: steps of a graph, where that many are allowed.
-        tell: prints why steps are launched one by one, where they cannot be recorded; None: raise
-            an error instead.
+        step: the step to record.
+        block: steps per graph, if that many are allowed.
+        tell: prints the reason if steps cannot be recorded and run one by one; None: raise an
+            error instead.
 
     Raises:
         ItesError: steps cannot be recorded.
     """
 
-    WARM_UP = 3  # steps of a shape before it is recorded: libraries load, buffers are made
+    WARM_UP = 3  # steps per shape before recording: libraries load, buffers are allocated
 
     def __init__(self, step: Step, block: int, tell: Callable[[str], None] | None = None) -> None:
         self.step, self.block, self.tell = step, block, tell
@@ -170,7 +170,7 @@ class Captured:
         self._side = torch.cuda.Stream(step.device)
 
     def __call__(self, shape: StepShape, most: int) -> int:
-        """Take one step, or a block of them where `most` allows it; returns how many."""
+        """Take one step, or a block of steps if `most` allows it; return the number taken."""
         if self._refused or self._launched[shape] < self.WARM_UP:
             self._launched[shape] += 1
             self._launch(shape)
@@ -186,7 +186,7 @@ class Captured:
         return count
 
     def _launch(self, shape: StepShape) -> None:
-        """A step on a stream other than the default one, as what is recorded after it will be."""
+        """Run a step on a side stream, as the later recording does."""
         launch_on(self._side, self.step.device, lambda: self.step(shape))
 
     def _refuse(self, reason: str) -> None:
@@ -197,7 +197,7 @@ class Captured:
         self.tell(f"steps are launched one by one: no CUDA graph could be recorded ({reason})")
 
     def _record(self, shape: StepShape, count: int) -> torch.cuda.CUDAGraph:
-        """A graph of some steps; recording takes none. What it allocates, the graphs share."""
+        """Record a graph of steps without running them. All graphs share one memory pool."""
         groups = self.step.optimiser.param_groups
 
         def steps() -> None:
@@ -205,10 +205,10 @@ class Captured:
                 self.step(shape)
 
         for group in groups:
-            group["capturable"] = True  # Adam wants to be told; its fused kernel always is
+            group["capturable"] = True  # Adam needs the flag; its fused kernel is always capturable
         try:
             graph, _ = record(steps, pool=self._pool, stream=self._side)
         finally:
             for group in groups:
-                group["capturable"] = False  # or it warns of every step that is launched
+                group["capturable"] = False  # otherwise Adam warns at every uncaptured step
         return graph

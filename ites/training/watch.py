@@ -1,4 +1,4 @@
-"""Watching a training: its time, finite checks, and the rows of its log."""
+"""Monitoring of a training: its time, finite checks, and the rows of its log."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ites.training.schedule import Schedule
 
 
 class Stopwatch:
-    """Counts the seconds of the blocks in which it runs.
+    """Accumulates the seconds of the blocks in which it runs.
 
     Attributes:
-        seconds: so far, those of the block that goes on included; may be set.
+        seconds: the total so far, the current block included; may be set.
     """
 
     def __init__(self) -> None:
-        self._counted, self._since = 0.0, math.nan  # nan: it stands
+        self._counted, self._since = 0.0, math.nan  # nan: stopped
 
     @property
     def seconds(self) -> float:
@@ -37,7 +37,7 @@ class Stopwatch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count the block."""
+        """Count the time of the block."""
         self._since = time.perf_counter()
         try:
             yield
@@ -46,7 +46,7 @@ class Stopwatch:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Do not count the block, which is within one that is counted."""
+        """Exclude the block, which lies within a counted one."""
         self._counted, self._since = self.seconds, math.nan
         try:
             yield
@@ -83,7 +83,7 @@ class Watch:
         self.recent, self.schedule, self.stopwatch = recent, schedule, stopwatch
         self.means = dict.fromkeys(names, math.nan)
         self.last_checkpoint_step = 0
-        self._logged = (0.0, 0)  # seconds and step of the last row
+        self._logged = (0.0, 0)  # time and step of the last row
 
     def begin(self, step: int) -> None:
         """Measure the speed from this step on."""
@@ -94,17 +94,17 @@ class Watch:
         return self.recent[: step % len(self.recent)]
 
     def check(self, step: int, model: nn.Module) -> None:
-        """Raise ItesError where a loss not logged yet, or a weight, is not finite."""
+        """Raise ItesError if an unlogged loss or a weight is not finite."""
         self._check_losses(step, self.unlogged(step).cpu())
         for name, tensor in model.state_dict().items():
             if not tensor.isfinite().all():
                 raise self._diverged(f"{name} is not finite after step {step}")
 
     def row(self, step: int, learning_rate: float) -> dict[str, int | float]:
-        """Average the losses since the last log: the only place that waits for the device.
+        """Average the losses since the last log; only this call synchronises with the device.
 
         Raises:
-            ItesError: one of them is not finite.
+            ItesError: a loss is not finite.
         """
         every = len(self.recent)
         recent = self.recent[: step % every or every].cpu().double()
@@ -123,7 +123,7 @@ class Watch:
         }
 
     def _check_losses(self, step: int, recent: Tensor) -> None:
-        """Raise where a loss of the last steps, (steps, losses), is not finite."""
+        """Raise if a loss of the last steps, (steps, losses), is not finite."""
         bad = (~recent.isfinite()).nonzero().tolist()
         if bad:
             row, column = bad[0]

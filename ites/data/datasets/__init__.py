@@ -1,1 +1,1 @@
-"""Published data sets and motion capture, each made into a pose store."""
+"""Conversion of published data sets and motion capture to pose stores."""

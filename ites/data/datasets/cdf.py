@@ -1,4 +1,4 @@
-"""Read a variable of a CDF file by cdflib, which believes every size that a file declares."""
+"""Read a variable of a CDF file by cdflib, which trusts every size that a file declares."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ites.errors import ItesError
 from ites.system.files import EXPANSION, EXPANSION_FREE, reading, require_file
 
 READS = 100_000
-"""Reads of a file, at most; pointers that form a circle have no end."""
+"""Maximum reads of a file; circular pointers would never end."""
 DIMENSIONS = 32
 """Dimensions of a variable, at most."""
 Z_VARIABLE = 8
@@ -22,7 +22,7 @@ Z_VARIABLE = 8
 
 
 class _Bounded(io.BytesIO):
-    """The bytes of a file; reading more than there are, or without end, is an error."""
+    """The bytes of a file; reading past the end, or endlessly, is an error."""
 
     reads = 0
 
@@ -37,7 +37,7 @@ def read_variable(path: Path, name: str) -> NDArray[np.float64]:
     """A variable of a CDF file.
 
     Raises:
-        ItesError: cdflib is not installed, the file is no CDF file, or it has no such variable.
+        ItesError: cdflib is not installed, the file is not a CDF file, or lacks the variable.
     """
     try:
         import cdflib
@@ -45,7 +45,7 @@ def read_variable(path: Path, name: str) -> NDArray[np.float64]:
         raise ItesError("CDF files need the package cdflib: pip install 'ites[data]'") from None
 
     class Cdf(cdflib.CDF):
-        """A CDF file whose sizes are held against its bytes."""
+        """A CDF file whose sizes are checked against its bytes."""
 
         def _file_or_url_or_s3_handler(self, filename: str, *_: Any) -> _Bounded:
             return _Bounded(Path(filename).read_bytes())

@@ -1,8 +1,8 @@
 """The CMU motion capture database, seen by Human3.6M's cameras.
 
-Protocol: each clip is thinned to a frame rate, centred on the mean place of its pelvis, kept where
-the pelvis is within a radius of it, and seen by the four cameras as they stood for S1 (training
-subjects) or S9 (test subjects). Two kinds of source:
+Protocol: each clip is subsampled to a frame rate and centred on its mean pelvis position. Frames
+within a radius of it are kept and projected by the four cameras of S1 (training subjects) or S9
+(test subjects). Two kinds of source:
 
 - one HDF5 file of `/<subject>/<clip>/positions` (T, 17, 3), metres, z up, Human3.6M's joints, with
   the clip's attributes `fps` and `action`;
@@ -32,7 +32,7 @@ from ites.system.hdf5 import dataset, opened
 TEST_SUBJECTS = ("S01", "S02", "S03", "S94", "Smartial")
 RIGS = {"train": "S1", "test": "S9"}
 AMC_FPS = 120.0
-"""Frames a second of an .amc file, which does not say; nearly all of CMU's have 120."""
+"""Frame rate of .amc files, which do not state it; nearly all of CMU's have 120 Hz."""
 INCH = 0.0254
 ACKNOWLEDGEMENT = (
     "The data used in this project was obtained from mocap.cs.cmu.edu. "
@@ -44,7 +44,7 @@ ACKNOWLEDGEMENT = (
 class Clip:
     """World positions (T, 17, 3) of one clip, metres, z up.
 
-    `where` is the file, and where in it; `first` the number that the file gives its first frame.
+    `where` is the file and the location in it; `first` is the file's number of the first frame.
     """
 
     subject: str
@@ -68,18 +68,18 @@ def prepare_cmu(
 ) -> dict[str, Any]:
     """Write a pose store of CMU motion, splits "train" and "test".
 
-    Frames that are not finite or are no place of a person are left out, and `say` names them.
+    Frames with non-finite or implausible values are dropped, and `say` reports them.
 
     Args:
         source: the HDF5 file, or a folder that is searched for .amc and .bvh files.
         out: the store to write.
-        train_rate: frames a second of the training split: of every s frames the first that is
-            sound is taken, `s = max(1, round(fps / rate))`.
+        train_rate: frames per second of the training split: the first sound frame of every s
+            frames is taken, `s = max(1, round(fps / rate))`.
         test_rate: the same for the test split.
-        radius: metres; a frame whose pelvis is this far from the clip's mean pelvis, or farther,
-            horizontally, is dropped.
+        radius: metres; a frame is dropped if its pelvis is at least this far, horizontally, from
+            the clip's mean pelvis.
         test_subjects: subjects of the test split; all others train.
-        fps: frames a second of .amc files.
+        fps: frames per second of .amc files.
         say: prints a line.
 
     Returns:
@@ -124,7 +124,7 @@ def prepare_cmu(
 
 
 def thinned(sound: NDArray[np.bool_], step: int) -> NDArray[np.intp]:
-    """Every step-th frame: of each `step` frames the first that is sound."""
+    """Subsample: the first sound frame of each `step` frames."""
     frames = np.flatnonzero(sound)
     _, first = np.unique(frames // step, return_index=True)
     return frames[first]
@@ -143,7 +143,7 @@ def clips_of(source: Path, fps: float = AMC_FPS) -> Iterator[Clip]:
     """The clips of an HDF5 file or of a folder; `fps` is that of .amc files.
 
     Raises:
-        ItesError: there are none, or one cannot be read.
+        ItesError: there are no clips, or one cannot be read.
     """
     return _read_folder(source, fps) if source.is_dir() else _read_file(source)
 
@@ -192,12 +192,12 @@ Recipe = dict[str, float]
 
 @dataclass(frozen=True)
 class Layout:
-    """How a family of files names the joints.
+    """The joint names of a family of files.
 
     `joints` gives each of Human3.6M's 17 joints as a weighted sum of the file's. Before the joints
-    are placed, `added` puts further ones (name: parent, offset) into the hierarchy, and the
-    children of `short` that sit on it get its own offset: these files leave out the thorax bone.
-    The first `skipped` frames lead from a rest pose into the motion.
+    are placed, `added` inserts further ones (name: parent, offset) into the hierarchy. Children of
+    `short` with a zero offset get its own offset, because these files omit the thorax bone. The
+    first `skipped` frames lead from a rest pose into the motion.
     """
 
     joints: tuple[Recipe, ...]
@@ -282,7 +282,7 @@ LAYOUTS = {
         skipped=4,
     ),
 }
-"""Joint names of .bvh conversions, told apart by the names that are there."""
+"""Joint names of .bvh conversions, distinguished by the names in the file."""
 
 
 def read_amc_clip(path: Path, fps: float = AMC_FPS) -> Clip:
@@ -302,7 +302,7 @@ def read_bvh_clip(path: Path) -> Clip:
     bvh = read_bvh(path)
     layout = _layout_of(path, bvh)
     parts = []
-    with np.errstate(all="ignore"):  # a frame that is not finite is found later
+    with np.errstate(all="ignore"):  # later checks find non-finite frames
         for start in range(layout.skipped, len(bvh.values), FRAMES):
             part = Bvh(bvh.joints, bvh.values[start : start + FRAMES], bvh.fps)
             parts.append(_to_human36m(path, part.positions(), layout, layout.unit))
@@ -316,11 +316,11 @@ def read_bvh_clip(path: Path) -> Clip:
 
 
 FRAMES = 4096
-"""Frames of a .bvh file that are placed at a time; all joints of all would need much memory."""
+"""Frames of a .bvh file per batch of forward kinematics; limits the memory."""
 
 
 def _layout_of(path: Path, bvh: Bvh) -> Layout:
-    """The layout of a file, whose hierarchy is completed by it."""
+    """The layout of a file; it completes the file's hierarchy."""
     index = {joint.name: i for i, joint in enumerate(bvh.joints)}
     for layout in LAYOUTS.values():
         needed = {name for recipe in layout.joints for name in recipe}

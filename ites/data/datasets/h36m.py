@@ -1,4 +1,4 @@
-"""Human3.6M from the three sources in use, whichever the user has.
+"""Human3.6M from any of the three common sources.
 
 - the original CDF files: `<subject>/MyPoseFeatures/D3_Positions_mono/<action>.<camera>.cdf`
   (millimetres, camera frame) and, where they are there, `D2_Positions/<action>.<camera>.cdf`
@@ -9,8 +9,8 @@
   or alone its 2D files, `positions_2d[subject][action]`, four arrays (T, 17, 2), pixels, in the
   order of the cameras.
 
-2D that is not given is projected by each camera with its distortion. Actions lose the number of the
-take ("Walking 1" is "Walking"), as figures are averaged by action.
+Missing 2D is projected by each camera with its distortion. Action names omit the take's number
+("Walking 1" is "Walking"), because metrics are averaged by action.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TRAIN_SUBJECTS = ("S1", "S5", "S6", "S7", "S8")
 TEST_SUBJECTS = ("S9", "S11")
 FPS = 50.0
 SPOILT = {("S11", "Directions")}
-"""A take whose video is broken; nobody counts it."""
+"""A take with a damaged video; all protocols exclude it."""
 RENAMED = {"TakingPhoto": "Photo", "WalkingDog": "WalkDog"}
 ACKNOWLEDGEMENT = (
     "Human3.6M: Ionescu, Papava, Olaru, Sminchisescu, PAMI 2014; Ionescu, Li, Sminchisescu, ICCV "
@@ -57,7 +57,7 @@ class Take:
     """One take as one camera sees it.
 
     `camera` is 0 to 3; keypoints (T, 17, 2), pixels; positions (T, 17, 3), metres, in its frame, or
-    None where the source has none; `where` is the file, and where in it.
+    None if the source has none; `where` is the file and the location in it.
     """
 
     subject: str
@@ -80,23 +80,23 @@ def prepare_h36m(
 ) -> dict[str, Any]:
     """Write a pose store of Human3.6M, splits "train" and "test".
 
-    Frames that are not finite or are no place of a person are left out, and `say` names them.
+    Frames with non-finite or implausible values are dropped, and `say` reports them.
 
     Args:
         source: a folder of CDF or HDF5 files, h36m.zip, or one of VideoPose3D's .npz files.
         out: the store to write.
-        keypoints: VideoPose3D's .npz of 2D ground truth or detections, to use in place of
-            projections of `source`'s 3D; frames that the 3D lacks are cut off at the end.
-        every: take every n-th frame of 50 a second.
+        keypoints: VideoPose3D's .npz of 2D ground truth or detections, used instead of
+            projections of `source`'s 3D; surplus frames at the end are dropped.
+        every: take every n-th frame of 50 per second.
         train_subjects: subjects of the training split.
-        test_subjects: subjects of the test split; others than these are left out.
+        test_subjects: subjects of the test split; all other subjects are omitted.
         say: prints a line.
 
     Returns:
         `PoseStore.summary` of what was written.
 
     Raises:
-        ItesError: `source` is none of these, or the arrays do not fit each other.
+        ItesError: `source` is none of these, or the arrays are inconsistent.
     """
     source, subjects = Path(source), (*train_subjects, *test_subjects)
     if every < 1:
@@ -139,7 +139,7 @@ def prepare_h36m(
 def takes_of(
     source: Path, subjects: Sequence[str] = (*TRAIN_SUBJECTS, *TEST_SUBJECTS)
 ) -> Iterator[Take]:
-    """The takes of a source, whichever of the three it is; actions by their usual names.
+    """The takes of any of the three sources; actions have their usual names.
 
     Raises:
         ItesError: it is none of these, or one cannot be read.
@@ -222,7 +222,7 @@ def _read_archive(source: Path, subjects: Sequence[str]) -> Iterator[Take]:
 
 
 def _members(source: Path) -> Iterator[tuple[str, Any]]:
-    """The .h5 files of a folder or a .zip file: name, and what h5py can open."""
+    """The .h5 files of a folder or a .zip file: the name and an input for h5py."""
     if source.is_dir():
         for path in sorted(source.rglob("*.h5")):
             yield path.as_posix(), path
@@ -312,7 +312,7 @@ def _seventeen(where: str, joints: Array, last: int) -> Array:
 def _seen(subject: str, action: str, world: Array, where: str = "") -> Iterator[Take]:
     """World positions (T, 17, 3), metres, as the four cameras see them."""
     for index, camera in enumerate(human36m_cameras(subject)):
-        with np.errstate(all="ignore"):  # a frame that is not finite is found later
+        with np.errstate(all="ignore"):  # later checks find non-finite frames
             positions = camera.world_to_camera(world)
             points = camera.project(positions)
         yield Take(subject, action, index, points, positions, where)

@@ -1,6 +1,6 @@
-"""A user's own 2D keypoints as a pose store: train or fine-tune on one's own videos, without 3D.
+"""A pose store of the user's own 2D keypoints, for training or fine-tuning without 3D.
 
-Whatever `ites.data.readers` reads: a clip per person and video.
+The input is any format that `ites.data.readers` reads, with one clip per person and video.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ def prepare_keypoints(
     """Write a pose store of 2D keypoints.
 
     Args:
-        sources: files or folders that `ites.data.readers.read` takes.
+        sources: files or folders that `ites.data.readers.read` accepts.
         out: the store to write.
-        layout: the joints' order, one of `ites.pose.layouts.LAYOUTS`; None: as `read` tells it.
-        skeleton: whose joints the store has; for another than Human3.6M's, files must hold these.
-        split: the split that they become.
-        fps: frames per second; None takes the file's, where it has one.
+        layout: the joint order, one of `ites.pose.layouts.LAYOUTS`; None: as `read` derives it.
+        skeleton: of the store; if it is not Human3.6M's, the files must contain its joints.
+        split: the split of the clips.
+        fps: frames per second; None takes the file's, if it has one.
         focal_length: pixels; None takes the file's, or else `field_of_view`.
         field_of_view: horizontal, degrees: `focal_length = width / (2 tan(field_of_view / 2))`;
-            None assumes 55, and the store says of its camera that it is assumed.
+            None assumes 55, and the store marks its camera as assumed.
         image_size: (width, height), pixels; None takes the file's, or else the keypoints' extent.
         min_confidence: a joint with less confidence than this counts as missing; None: the
             detector's default.
@@ -124,7 +124,7 @@ def prepare_keypoints(
 
 
 def _unused(name: str, path: Path, taken: set[str]) -> str:
-    """A clip's name, with its folder's in front or a number behind where another has it."""
+    """A unique clip name: a prefix from the folder or a numeric suffix resolves duplicates."""
     if name in taken:
         name = f"{path.absolute().parent.name}/{name}"
     start, count = name, 2
@@ -135,7 +135,7 @@ def _unused(name: str, path: Path, taken: set[str]) -> str:
 
 
 def _assumptions(clip: Clip, camera: Camera) -> list[str]:
-    """What a store of this clip lacks, a line each."""
+    """The shortcomings of a store with this clip, one per line."""
     lines = []
     if camera.assumed:
         lines.append(
@@ -148,7 +148,7 @@ def _assumptions(clip: Clip, camera: Camera) -> list[str]:
 
 
 def _camera(clip: Clip, field_of_view: float | None) -> Camera:
-    """The clip's camera, the optical axis in the middle of the image; says what is assumed."""
+    """The clip's camera with the optical axis in the image centre; reports assumptions."""
     seen = seen_joints(clip)[..., None]
     edges = clip.keypoints.max((0, 1), where=seen, initial=1)
     extent = (math.ceil(edges[0]), math.ceil(edges[1]))

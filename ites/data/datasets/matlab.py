@@ -1,8 +1,8 @@
-"""Read variables of a MATLAB 5 file by SciPy, after their structure was checked.
+"""Read variables of a MATLAB 5 file by SciPy, after a check of their structure.
 
-SciPy believes the types and sizes that a file declares: a wrong type makes it read memory that is
-not its own, and a large cell array takes memory before its cells are looked for. So the variables
-are walked first, and admitted where they are arrays of numbers or cells of these, whose sizes fit.
+SciPy trusts the types and sizes that a file declares. A wrong type causes out-of-bounds reads, and
+a large cell array allocates memory before its cells are read. The variables are therefore checked
+first: only arrays of numbers, or cells of these, with consistent sizes are accepted.
 Source of the format: MathWorks, MAT-File Format, version 5.
 """
 
@@ -20,10 +20,10 @@ from ites.errors import ItesError
 from ites.system.files import EXPANSION, EXPANSION_FREE, reading, require_file
 
 HEADER = 128
-"""Bytes before the first element; the last four tell the version and the order of bytes."""
+"""Bytes before the first element; the last four give the version and the byte order."""
 INT8, INT32, UINT32, MATRIX, COMPRESSED = 1, 5, 6, 14, 15
 ITEM_SIZES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}
-"""Bytes of a number, by the type of an element."""
+"""Bytes per number, by the type of an element."""
 CELL, NUMBERS = 1, range(6, 16)
 """Classes of a matrix."""
 DIMENSIONS, DEPTH = 8, 4
@@ -33,13 +33,13 @@ Element = tuple[int, memoryview]
 
 
 def read_variables(path: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Some variables of a MATLAB 5 file, arrays of numbers or cells of these.
+    """Read variables of a MATLAB 5 file, arrays of numbers or cells of these.
 
     Raises:
-        ItesError: the file is no MATLAB 5 file, it declares more than it holds, or it lacks one of
-            the variables or holds another kind of it.
+        ItesError: the file is not a MATLAB 5 file, it declares more than it contains, or a
+            variable is absent or of another kind.
     """
-    from scipy.io import loadmat  # here, as it takes long to import
+    from scipy.io import loadmat  # imported here because the import is slow
 
     path, expected = require_file(path), f"a MATLAB 5 file of {' and '.join(names)}"
     with reading(path, expected):
@@ -67,9 +67,9 @@ def read_variables(path: Path, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _elements(data: memoryview, order: str) -> Iterator[Element]:
-    """The elements that lie one after another: 8 bytes of type and size, then the data.
+    """The consecutive elements: 8 bytes of type and size, then the data.
 
-    Where the upper half of the type is not 0, it is the size, and the data are the last 4 bytes.
+    A non-zero upper half of the type is the size; the data are then the last 4 bytes.
     """
     at = 0
     while at < len(data):
@@ -89,7 +89,7 @@ def _elements(data: memoryview, order: str) -> Iterator[Element]:
 def _check_matrix(data: memoryview, order: str, names: Sequence[str], depth: int = 0) -> None:
     """Check a matrix: flags, shape, name, then its numbers or cells.
 
-    Of a variable that is not among `names` the first three alone, as it is not read.
+    A variable outside `names` is not read, so only its first three parts are checked.
     """
     if depth and not len(data):  # an empty cell
         return

@@ -1,7 +1,7 @@
 """Motion capture files: Acclaim's .asf/.amc and Biovision's .bvh, as joint positions.
 
-No maintained package reads both, and those for .bvh build an object for each joint and frame; here
-one pass over the joints handles all frames at once. Columns are vectors: `x' = R x`.
+No maintained package reads both, and those for .bvh build one object per joint and frame. Here one
+pass over the joints handles all frames at once. Columns are vectors: `x' = R x`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ites.errors import ItesError
 from ites.system.files import reading, require_file
 
 JOINTS = 1000
-"""Joints of a skeleton, at most."""
+"""Maximum joints of a skeleton."""
 
 Array = NDArray[np.float64]
 Positions = dict[str, Array]
@@ -60,16 +60,16 @@ class BvhJoint:
 
 @dataclass
 class Bvh:
-    """A .bvh file: joints, parents first; `values` (T, channels of all joints); frames a second."""
+    """A .bvh file: joints, parents first; `values` (T, channels of all joints); frame rate."""
 
     joints: list[BvhJoint]
     values: Array
     fps: float
 
     def positions(self) -> Positions:
-        """Each joint's place, (T, 3), in the file's unit; an end site is its parent's "<name>_end".
+        """Each joint's position (T, 3), file's unit; an end site is its parent's "<name>_end".
 
-        `place = parent's place + R(parent) offset`, `R = R(parent) euler(rotation channels)`.
+        `position = parent's position + R(parent) offset`, `R = R(parent) euler(rotation channels)`.
         """
         places: list[Array] = []
         turns: list[Array] = []
@@ -95,7 +95,7 @@ class Bvh:
 def read_bvh(path: Path) -> Bvh:
     """Read a .bvh file.
 
-    A value that is not finite stays so: it is for the caller to leave its frame out.
+    Non-finite values are kept; the caller must drop their frames.
 
     Raises:
         ItesError: the file is not a complete .bvh file.
@@ -120,12 +120,12 @@ def read_bvh(path: Path) -> Bvh:
 
 
 def _numbers(text: str) -> Array:
-    """Numbers between white space; what Windows writes for a nan is one."""
+    """Numbers separated by white space; Windows' spelling of nan is accepted."""
     for mark in ("#IND", "#QNAN", "#INF"):
         if mark in text:
             text = " ".join("nan" if "#" in word else word for word in text.split())
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # numpy only warns of what is no number
+        warnings.simplefilter("error")  # numpy only warns about invalid numbers
         try:
             return np.fromstring(text, np.float64, sep=" ")
         except DeprecationWarning:
@@ -180,8 +180,8 @@ def _vector(words: list[str]) -> Array:
 class Bone:
     """A bone of an .asf skeleton.
 
-    `vector` (3,) leads from its near to its far end in the rest pose, `axis` (3, 3) is its frame
-    there, both in the world's axes; `dof` names what an .amc line holds, as "rx" or "TX".
+    `vector` (3,) leads from its near to its far end in the rest pose, and `axis` (3, 3) is its
+    frame there, both in world axes. `dof` names the values of an .amc line, such as "rx" or "TX".
     """
 
     name: str
@@ -195,8 +195,8 @@ def read_asf(path: Path) -> tuple[list[Bone], float]:
     """Read an Acclaim skeleton.
 
     Returns:
-        Its bones, parents first, the root in front; and the `length` of its units section, by
-        which the file's lengths are to be divided.
+        Its bones, parents first, starting with the root; and the `length` of its units section,
+        the divisor of the file's lengths.
 
     Raises:
         ItesError: the file is not an .asf skeleton with angles in degrees.
@@ -313,7 +313,7 @@ def _amc_positions(path: Path, bones: list[Bone]) -> Positions:
 
 
 def _amc_values(path: Path, bones: list[Bone]) -> dict[str, array[float]]:
-    """The numbers of each bone, frame after frame."""
+    """The numbers per bone, frame by frame."""
     frames = {bone.name: array("d") for bone in bones}
     widths = {bone.name: len(bone.dof) for bone in bones}
     with path.open(encoding="utf-8", errors="replace") as file:

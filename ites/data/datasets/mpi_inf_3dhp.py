@@ -1,4 +1,4 @@
-"""MPI-INF-3DHP from its own files, or from the arrays that other programs make of them.
+"""MPI-INF-3DHP from its own files, or from arrays that other programs derive from them.
 
 - training: `S*/Seq*/annot.mat` (MATLAB 5) with cells `annot2` (T, 56), pixels, and `annot3`,
   `univ_annot3` (T, 84), millimetres in the camera's frame, one per camera; `camera.calibration`
@@ -38,12 +38,12 @@ from ites.system.hdf5 import dataset, opened
 
 ANNOTATIONS = ("univ_annot3", "annot3")
 CAMERAS = (0, 1, 2, 4, 5, 6, 7, 8)
-"""The cameras at chest height and near it, by which others train too; six more look down."""
+"""The cameras near chest height, the usual training cameras; six more look down."""
 ACTIVITIES = (
     "Standing and walking", "Exercise", "Sitting", "Crouch and reach", "On the floor", "Sports",
     "Miscellaneous",
 )  # fmt: skip
-"""What 1 to 7 mean in `activity_annotation`. Source: the test set's read-me."""
+"""The activities 1 to 7 of `activity_annotation`. Source: the test set's read-me."""
 UNKNOWN = "Unknown"
 TRAIN_SIZE, OUTDOORS_SIZE = (2048, 2048), (1920, 1080)
 OUTDOORS = ("TS5", "TS6")
@@ -64,7 +64,7 @@ class Take:
     """One sequence as one camera sees it.
 
     keypoints (T, J, 2), pixels; positions (T, J, 3), metres, camera frame, both in the order of
-    `layout`; `valid` (T,) bool; `actions` (T,), what is done; `where` names the file.
+    `layout`; `valid` (T,) bool; `actions` (T,), their names; `where` names the file.
     """
 
     subject: str
@@ -90,9 +90,9 @@ def prepare_3dhp(
 ) -> dict[str, Any]:
     """Write a pose store of MPI-INF-3DHP in Human3.6M's joints, splits "train" and "test".
 
-    In the test split the subject is the test sequence, TS1 to TS6, and the action the activity, by
-    which `ites evaluate` averages. Frames that are not valid there are left out; so are frames that
-    are not finite or are no place of a person, and `say` names them.
+    In the test split the subject is the test sequence, TS1 to TS6. The action is the activity, by
+    which `ites evaluate` averages. Invalid test frames are dropped. Frames with non-finite or
+    implausible values are dropped too, and `say` reports them.
 
     Args:
         source: a folder of the data set's files or of the .npz files, or one of these .npz files.
@@ -127,10 +127,10 @@ def prepare_3dhp(
 def takes_of(
     source: Path, annotation: str = "univ_annot3", cameras: Sequence[int] = CAMERAS
 ) -> Iterator[Take]:
-    """The takes of a source, whichever of the forms it has.
+    """The takes of a source in any of the forms.
 
     Raises:
-        ItesError: it has none of them, or a file is not as described.
+        ItesError: the source has none of the forms, or a file is not as described.
     """
     if not source.exists():
         raise ItesError(f"{source}: no such file or folder")
@@ -159,12 +159,12 @@ def _number(path: Path) -> list[tuple[str, int]]:
 
 
 def _add(writer: PoseStoreWriter, take: Take, every: int, say: Say) -> None:
-    """Write the valid frames of a take, a sequence per stretch of one action."""
+    """Write the valid frames of a take, one sequence per run of one action."""
     if not take.valid.any():
         say(f"{take.where}: left out: no frame is valid")
         return
     points, _ = to_human36m(take.keypoints, take.layout)
-    with np.errstate(all="ignore"):  # a frame that is not finite is found below
+    with np.errstate(all="ignore"):  # the check below finds non-finite frames
         positions, _ = to_human36m(take.positions, take.layout)
     valid = np.flatnonzero(take.valid)
     sound = np.zeros(len(points), bool)
@@ -227,7 +227,7 @@ def _read_train(path: Path, annotation: str, cameras: Sequence[int]) -> Iterator
 
 
 def _cell(where: str, cells: dict[str, Any], name: str, index: int, last: int) -> Array:
-    """(T, 28, last) of one camera; metres where they are millimetres."""
+    """(T, 28, last) of one camera; millimetres become metres."""
     column = np.asarray(cells[name])
     if column.dtype != object or index >= column.size:
         raise ItesError(f"{where}: {name}: expected a cell per camera, got {column.shape}")
@@ -283,7 +283,7 @@ def _intrinsics(
 
 
 def _check_projection(where: str, camera: Camera, points: Array, positions: Array) -> None:
-    """Refuse 2D and 3D that the camera does not join: another camera's, frame or unit."""
+    """Reject 2D and 3D that the camera does not relate: another camera, frame or unit."""
     with np.errstate(all="ignore"):
         off = np.linalg.norm(camera.project(positions) - points, axis=-1)
     known = off[np.isfinite(off)]
@@ -338,7 +338,7 @@ def _size_of(subject: str) -> tuple[int, int]:
 def _fitted(
     where: str, name: str, size: tuple[int, int], points: Array, positions: Array
 ) -> Camera:
-    """The camera without distortion that joins 2D and 3D best.
+    """The distortion-free camera that best projects the 3D to the 2D.
 
     `u z = f x + c z`, least squares for each axis of the image.
     """

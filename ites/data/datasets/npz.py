@@ -1,9 +1,9 @@
-"""Read .npz files that hold pickles, admitting nothing but arrays and plain containers.
+"""Safe reading of .npz files with pickles; only arrays and plain containers are accepted.
 
-`numpy.load(allow_pickle=True)` runs whatever the file tells it to. Here no unpickler runs: the
-standard library's `pickletools` takes the pickle apart, and the loop below carries out the few
-operations that numbers, text, containers and arrays need. A pickle may name only the functions by
-which numpy 1 and 2 write arrays, and each of them stands for a function of this module.
+`numpy.load(allow_pickle=True)` executes arbitrary code from the file. No unpickler runs here: the
+standard library's `pickletools` parses the pickle, and the loop below executes the few operations
+for numbers, text, containers and arrays. A pickle may name only the functions by which numpy 1 and
+2 write arrays; each is replaced by a function of this module.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from ites.errors import ItesError
 from ites.system.files import EXPANSION, EXPANSION_FREE, reading, require_file
 
 OPERATIONS = 1_000_000
-"""Operations of a pickle, at most."""
+"""Maximum operations of a pickle."""
 ENTRIES = 100_000
-"""Entries of all containers, at most; one that is shared counts each time."""
+"""Maximum entries of all containers; a shared entry counts at every occurrence."""
 DEPTH = 32
-"""Containers within each other, at most."""
+"""Maximum nesting depth of containers."""
 SHARING = 8
-"""How often over the bytes of arrays may be referred to."""
+"""Maximum ratio of referenced array bytes to stored bytes."""
 
 
 def load_npz(path: Path) -> dict[str, Any]:
@@ -46,8 +46,8 @@ def load_npz(path: Path) -> dict[str, Any]:
         object.
 
     Raises:
-        ItesError: the file is no .npz file, holds anything else, or declares or shares more than
-            its size allows.
+        ItesError: the file is not an .npz file, has other content, or declares or shares more
+            than its size allows.
     """
     path = require_file(path)
     with reading(path, "an .npz file of arrays and dicts"), zipfile.ZipFile(path) as archive:
@@ -59,9 +59,9 @@ def load_npz(path: Path) -> dict[str, Any]:
 
 
 def check_expansion(path: Path, declared: int, size: int) -> None:
-    """Raise ItesError where compressed data declare more than `size` bytes can be believed to hold.
+    """Raise ItesError if compressed data declare more than `size` bytes can plausibly contain.
 
-    The bound is `EXPANSION` times the size, or `EXPANSION_FREE` where that is more.
+    The bound is `EXPANSION` times the size, or `EXPANSION_FREE` if that is more.
     """
     allowed = max(EXPANSION * size, EXPANSION_FREE)
     if declared > allowed:
@@ -75,7 +75,7 @@ def loads(data: bytes) -> Any:
     """Unpickle bytes by the rules of `load_npz`.
 
     Raises:
-        pickle.UnpicklingError, ValueError: the bytes are damaged or hold what is not admitted.
+        pickle.UnpicklingError, ValueError: the bytes are damaged or have forbidden content.
     """
     try:
         return _Plain(len(data)).of(_unpickle(data))
@@ -95,7 +95,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
     return value[()] if isinstance(value, np.ndarray) and value.shape == () else value
 
 
-# The operations of a pickle. Each value below the topmost mark waits for the mark to be closed.
+# The operations of a pickle. Values below the topmost mark wait until the mark is closed.
 
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
@@ -116,7 +116,7 @@ _KEYS = (str, bytes, int, float, bool, type(None), np.generic)
 
 
 def _unpickle(data: bytes) -> Any:
-    """Carry out a pickle's operations; arrays stay stand-ins, as their state comes after them."""
+    """Execute a pickle's operations; arrays stay placeholders, because their state comes later."""
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
@@ -197,7 +197,7 @@ def _typed(value: Any, *types: type) -> Any:
 
 
 def _keys(items: list[Any]) -> list[Any]:
-    """Keys are scalars: the hash of tuples within tuples would go as deep as they do."""
+    """Keys must be scalars: hashing nested tuples would recurse to their depth."""
     for item in items:
         _typed(item, *_KEYS)
     return items
@@ -209,7 +209,7 @@ def _extended(table: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
 
 
 class _Named:
-    """What a pickle may name: a function of this module."""
+    """A function that a pickle may name, replaced by one of this module."""
 
     __slots__ = ("function",)
 
@@ -238,7 +238,7 @@ class _Dtype:
         self.value = np.dtype(code)
 
     def build(self, state: tuple[Any, ...]) -> None:
-        """Take the byte order; a structure is refused."""
+        """Set the byte order; structured types are rejected."""
         _, order, *structure = state[:5]
         if any(part is not None for part in structure):
             raise pickle.UnpicklingError("a structured array")
@@ -254,7 +254,7 @@ class _Array:
         self.state: tuple[Any, ...] = ()
 
     def build(self, state: tuple[Any, ...]) -> None:
-        """Take the state: version, shape, type, order and data."""
+        """Set the state: version, shape, type, order and data."""
         self.state = state
 
 
@@ -267,14 +267,14 @@ def _from_buffer(data: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str)
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How pickles of protocol 2 hold bytes."""
+    """The encoding of bytes in pickles of protocol 2."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"bytes encoded as {encoding}")
     return _typed(text, str).encode("latin1")
 
 
 def _no_bytes() -> bytes:
-    """How pickles of protocol 2 hold empty bytes."""
+    """The encoding of empty bytes in pickles of protocol 2."""
     return b""
 
 
@@ -292,16 +292,16 @@ _ADMITTED: dict[tuple[str, str], Any] = {
 def _array(
     data: bytes | str, dtype: np.dtype[Any], shape: tuple[int, ...], fortran: bool
 ) -> NDArray[Any]:
-    """The array whose memory `data` is; numpy refuses types that hold references."""
+    """An array with the memory `data`; numpy rejects types that hold references."""
     raw = data.encode("latin1") if isinstance(data, str) else data  # as Python 2 wrote it
     return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
 
 
 class _Plain:
-    """Puts the arrays in place of their stand-ins, within bounds.
+    """Replaces placeholders by arrays, within bounds.
 
-    A list that holds another one twice, which does so too, and so on, is small in a file and
-    without end where it is walked: what is shared is counted each time it is met.
+    Lists that each contain another list twice are small in a file but grow exponentially when
+    expanded. Shared objects are therefore counted at every occurrence.
     """
 
     def __init__(self, size: int) -> None:

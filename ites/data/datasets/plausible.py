@@ -1,4 +1,4 @@
-"""What can be a person's motion: frames that cannot are left out, and each is named."""
+"""Plausibility of a person's motion: implausible frames are dropped and reported."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from ites.errors import ItesError
 
 SIZES = (0.1, 10.0)
-"""Metres between a pose's farthest ends along an axis; a file in another unit lies outside."""
+"""Range of a pose's largest extent along an axis in metres; other units lie outside."""
 FARTHEST = 1000.0
-"""Metres from the median root beyond which a root is no place of the same clip."""
+"""Maximum distance in metres of a root from the clip's median root."""
 PIXELS = 1e6
-"""A keypoint farther from the image's corner is no place in an image."""
+"""Maximum distance of a keypoint from the image's corner."""
 NAMED = 5
 """Frames named in a message."""
 
@@ -29,14 +29,14 @@ def sound_frames(
     say: Say = print,
     first: int = 0,
 ) -> NDArray[np.bool_]:
-    """Which frames of a clip can be a person; a line names those that cannot.
+    """Which frames of a clip are plausible; a line names the others.
 
     A frame is sound when its values are finite, its largest extent lies within `SIZES`, its root
     within `FARTHEST` of the clip's median root, and its keypoints within `PIXELS`.
 
     Args:
-        where: the file, and where in it.
-        positions: (T, J, 3), metres, the root in front; or None.
+        where: the file and the location in it.
+        positions: (T, J, 3), metres, the root first; or None.
         keypoints: (T, J, 2), pixels; or None.
         say: prints a line.
         first: the number of the first frame: 0 in arrays, 1 in files that number their frames.

@@ -2,8 +2,8 @@
 
 Source: AlphaPose, docs/output.md: `{"0.jpg": {"version": ..., "bodies": [{"joints": [...]}]}}` and
 `{"0.jpg": {"version": ..., "people": [{"pose_keypoints_2d": [...]}]}}`, of 18 joints in the order
-of OpenPose's COCO model. With --sep-json each image has a file of its own. The list that AlphaPose
-writes by default is COCO's, with `idx` where it tracks.
+of OpenPose's COCO model. With --sep-json each image has a separate file. AlphaPose's default list
+is COCO's, with `idx` if tracking is on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ites.errors import ItesError, shorten
 
 FORMAT = "AlphaPose"
 MIN_CONFIDENCE = 0.1
-"""Of detectors by heatmaps; less is a guess where nothing was found."""
+"""For heatmap detectors; a lower confidence is a guess."""
 _JOINTS = ("joints", "pose_keypoints_2d", "keypoints")
 
 
@@ -40,7 +40,7 @@ def people_of(frame: Any, where: str) -> list[Person]:
     """The people in a frame of either form.
 
     Raises:
-        ItesError: a person is not what it should be.
+        ItesError: a person is malformed.
     """
     entries = frame.get("bodies", frame.get("people")) if isinstance(frame, dict) else None
     if not isinstance(entries, list):
@@ -62,7 +62,7 @@ def people_of(frame: Any, where: str) -> list[Person]:
 
 
 def parse(content: dict[str, Any], where: str) -> Detections:
-    """Detections of JSON content that `recognises`."""
+    """Detections of JSON content that `recognises` accepts."""
     frames = [
         Frame(name, people_of(frame, f"{where}: {shorten(name, 40)}"))
         for name, frame in content.items()

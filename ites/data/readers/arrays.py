@@ -3,10 +3,10 @@
 - `keypoints` (T, K, 2), or (T, K, 3) with the confidence last; or the only array of the file.
 - Ultralytics' `xy`, `data`, `xyn`; `conf` beside them.
 - 33 joints are MediaPipe's: the third column is depth, the fourth visibility.
-- Four dimensions: freemocap's (cameras, T, K, C), a clip per camera; with more entries in the first
-  than in the second axis (T, people, K, C).
-- Beside it, if you like: `confidence` or `scores`, `fps`, `focal_length` (one number or fx, fy),
-  `image_size` (width, height), `layout`.
+- Four dimensions: freemocap's (cameras, T, K, C), one clip per camera; if the first axis is longer
+  than the second, (T, people, K, C).
+- Optional: `confidence` or `scores`, `fps`, `focal_length` (one number or fx, fy), `image_size`
+  (width, height), `layout`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def parse(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Detections:
     """Detections of an .npz file's arrays, or of an .npy file's as `keypoints`.
 
     Raises:
-        ItesError: the arrays are no keypoints, or do not fit together.
+        ItesError: the arrays are not keypoints, or are inconsistent.
     """
     name = next((n for n in NAMES if n in arrays and arrays[n].ndim > 1), None)
     if name is None and len(arrays) == 1:
@@ -156,7 +156,7 @@ def _with_confidence(
 def _numbers(
     path: Path, arrays: Mapping[str, NDArray[Any]], name: str, counts: tuple[int, ...]
 ) -> tuple[float, ...]:
-    """The optional positive numbers of an .npz entry; empty where it is not there."""
+    """The optional positive numbers of an .npz entry; empty if it is absent."""
     if name not in arrays:
         return ()
     value = np.atleast_1d(arrays[name])

@@ -1,8 +1,8 @@
-"""From detections to clips: what is missing, who is who, and Human3.6M's joints.
+"""Conversion of detections to clips: missing joints, identities, and Human3.6M's joints.
 
-A joint is missing where a coordinate is not finite, where both are exactly 0 or -1, where its
-confidence is below `min_confidence` or not above 0, and where it lies impossibly far from the image
-or the body: see `ites.pose.missing.impossible`.
+A joint is missing if a coordinate is not finite, both are exactly 0 or -1, its confidence is below
+`min_confidence` or not above 0, or it lies impossibly far from the image or the body. See
+`ites.pose.missing.impossible`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from ites.pose.missing import impossible
 from ites.pose.skeleton import HUMAN36M, Skeleton
 
 NORMALISED = 2.0
-"""Coordinates that are all smaller are no pixels."""
+"""If all coordinates are smaller, they are not pixels."""
 BRIEF, LONG = 3, 30
-"""In a video of `LONG` frames or more, somebody seen in fewer than `BRIEF` is left out."""
+"""In a video of `LONG` frames or more, a person seen in fewer than `BRIEF` is omitted."""
 FEWEST = 3
-"""Joints of a person that must be seen at all."""
+"""Minimum number of seen joints per person."""
 ROWS = 50
-"""Rows of all clips together per row in which somebody is seen, at most."""
+"""Maximum ratio of all clips' rows to the rows with a visible person."""
 TOLD = 6
 """Names that a note lists."""
 
@@ -50,8 +50,8 @@ def assemble(
     """Make clips of detections; see `ites.data.readers.read.read` for the arguments.
 
     Raises:
-        ItesError: nobody is in it, the number of joints fits no layout, coordinates are no pixels,
-            or there is no such person.
+        ItesError: there are no people, no layout fits the number of joints, coordinates are not
+            pixels, or the requested person is absent.
     """
     notes = list(found.notes)
     least = found.min_confidence if min_confidence is None else min_confidence
@@ -80,7 +80,7 @@ def _follow(
     skeleton: Skeleton,
     notes: list[str],
 ) -> tuple[list[Track], tuple[str, ...], str]:
-    """Everybody over time, the joints' names, and their layout's."""
+    """All people over time, the joint names, and the layout's name."""
     people = [person for frame in found.frames for person in frame.people]
     if not people:
         raise ItesError(f"{path}: expected keypoints of people, but nobody is in it")
@@ -139,7 +139,7 @@ def _follow(
 
 
 def _people(video: Video, notes: list[str]) -> list[tuple[str, dict[int, Person]]]:
-    """Who is seen in which rows of a video, by label; the most prominent first without ids."""
+    """People by label with their rows in a video; without ids the most prominent comes first."""
     ids = [[person.id for person in people] for people in video.people]
     named = [one for people in ids for one in people]
     trusted = all(named) and all(len(set(people)) == len(people) for people in ids)
@@ -176,7 +176,7 @@ def _people(video: Video, notes: list[str]) -> list[tuple[str, dict[int, Person]
 
 
 def _prominence(rows: dict[int, Person]) -> float:
-    """Less for somebody who is larger and seen for longer."""
+    """A sort key: smaller for a person who is larger and visible longer."""
     bodies = np.stack([person.body for person in list(rows.values())[:100]])
     return -len(rows) * float(np.median(person_sizes(bodies)))
 
@@ -190,7 +190,7 @@ def _clean_tracks(
     skeleton: Skeleton,
     notes: list[str],
 ) -> tuple[list[Track], tuple[str, ...], str]:
-    """Everybody with missing joints marked, the joints' names, and their layout's."""
+    """All people with missing joints marked, the joint names, and the layout's name."""
     if not any(len(one.joints) for one in found.tracks):
         raise ItesError(f"{path}: expected keypoints, got no frame")
     tracks = []
@@ -266,7 +266,7 @@ def _clean(
 
 
 def _centred(places: NDArray[np.float32], finite: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Joints that are the origin of coordinates relative to them: always 0, amid the others."""
+    """Joints that are the origin of relative coordinates: always 0, between the other joints."""
     zero = ((places == 0).all(-1) | ~finite).all(0)
     others = places[finite]
     amid = len(places) > 0 and len(others) > 0 and (others.min(0) < 0).all()
@@ -281,7 +281,7 @@ def _pixels(
     signed: bool,
     notes: list[str],
 ) -> NDArray[np.float32]:
-    """Pixels of coordinates that were divided by the image's width and height."""
+    """Convert coordinates normalised by the image's width and height to pixels."""
     low, high = np.percentile(places[seen], (1, 99))
     halves = signed and low < -0.2
     if low < (-1.2 if halves else -0.2) or high > 1.2:
@@ -308,9 +308,9 @@ def _impossible(
     extent: NDArray[np.float32],
     body: list[int],
 ) -> NDArray[np.bool_]:
-    """Keypoints that cannot be right by `ites.pose.missing.impossible`; of the body alone.
+    """Impossible keypoints by `ites.pose.missing.impossible`, judged by body joints alone.
 
-    A face and two hands of many joints would make a body look small.
+    The many joints of face and hands would bias the body's size.
     """
     bad = np.zeros(seen.shape, bool)
     for size in np.unique(extent[:, 0], axis=0):
@@ -322,9 +322,9 @@ def _impossible(
 
 
 def _trimmed(one: Track) -> Track:
-    """Somebody who is seen in fewer than half of the frames, from the first to the last of these.
+    """Trim a person seen in fewer than half of the frames to their first and last frame.
 
-    Others keep all frames, so that row k is the video's frame k.
+    Other people keep all frames, so row k is the video's frame k.
     """
     seen = np.flatnonzero((one.joints[..., 2] > 0).any(1))
     if 2 * len(seen) >= len(one.joints):
@@ -354,7 +354,7 @@ def _joints(
     skeleton: Skeleton,
     notes: list[str],
 ) -> tuple[tuple[str, ...], str]:
-    """The names of the joints (N, K, 3), and their layout's."""
+    """The names of the joints (N, K, 3), and the layout's name."""
     count = sample.shape[1]
     if layout is not None:
         joints = joints_of(layout)
@@ -447,7 +447,7 @@ def _as_skeleton(
     layout: str,
     skeleton: Skeleton,
 ) -> NDArray[np.float32]:
-    """Joints (N, K, 3) as those of a skeleton (N, J, 3): by a map to Human3.6M, or by name."""
+    """Map joints (N, K, 3) to a skeleton (N, J, 3): by a map to Human3.6M, or by name."""
     if skeleton == HUMAN36M:
         places, sure = convert(joints[..., :2], names, joints[..., 2], layout)
         return np.concatenate([places, np.asarray(sure)[..., None]], axis=-1)
@@ -463,7 +463,7 @@ def _as_skeleton(
 def _tell_derived(
     joints: tuple[str, ...], layout: str, sure: NDArray[np.float32], notes: list[str]
 ) -> None:
-    """Name the joints that are made of others because their own are never seen."""
+    """Name the joints that are derived from others because they are never seen."""
     seen = {
         name for name, there in zip(joints, np.asarray((sure > 0).any(0)), strict=True) if there
     }

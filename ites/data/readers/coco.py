@@ -1,9 +1,9 @@
 """COCO: results of detectors, a list of `{"image_id", "keypoints", "score"}`, and annotations.
 
 Source: cocodataset.org, "Results Format" and "Data format". AlphaPose writes the same list, with
-image names as ids and, where it tracks, `idx`; MMPose 0.x, Detectron2 and others do as well, and
-some add `track_id`. A dict with `annotations` may tell sizes and names in `images`, and the joints'
-names in `categories`. An annotation's third number is its visibility: 0 unlabelled, else labelled.
+image names as ids and, with tracking, `idx`. MMPose 0.x, Detectron2 and others write it too, some
+with `track_id`. A dict with `annotations` may give sizes and names in `images`, and joint names in
+`categories`. An annotation's third number is its visibility: 0 unlabelled, else labelled.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from ites.pose.layouts import BY_COUNT, joint_name, joints_of
 
 FORMAT = "COCO"
 MIN_CONFIDENCE = 0.1
-"""Of detectors by heatmaps; less is a guess where nothing was found."""
+"""For heatmap detectors; a lower confidence is a guess."""
 IDS = ("track_id", "idx", "tracking_id", "person_id", "instance_id")
-"""What detectors call a track's id. An annotation's own `id` is none."""
+"""Detectors' names for a track id. An annotation's own `id` is not a track id."""
 
 
 def recognises(content: Any) -> bool:
-    """Whether JSON content is COCO's."""
+    """Whether JSON content is in COCO's format."""
     if isinstance(content, dict):
         return "annotations" in content
     return (
@@ -41,10 +41,10 @@ def recognises(content: Any) -> bool:
 
 
 def parse(content: Any, where: str) -> Detections:
-    """Detections of JSON content that `recognises`.
+    """Detections of JSON content that `recognises` accepts.
 
     Raises:
-        ItesError: an entry is not what it should be.
+        ItesError: an entry is malformed.
     """
     if isinstance(content, dict):
         return _annotations(content, where)
@@ -74,7 +74,7 @@ def image_id(value: Any, where: str) -> int | float | str:
     """An image's id: a number or a name.
 
     Raises:
-        ItesError: it is neither.
+        ItesError: the id is neither.
     """
     whole = isinstance(value, int) or (isinstance(value, float) and abs(value) < 1e18)
     if isinstance(value, bool) or not (whole or isinstance(value, str)):
@@ -124,7 +124,7 @@ def _annotations(content: dict[str, Any], where: str) -> Detections:
 
 
 def _frame_id(image: dict[str, Any], own: int | float | str, where: str) -> int | float | str:
-    """A name that tells video and frame: of these, or the file's name, or the id."""
+    """A name that contains video and frame: one of these, or the file's name, or the id."""
     frame = next((image[key] for key in ("frame_id", "frame_index") if key in image), None)
     if "video_id" in image and frame is not None:
         return f"{image_id(image['video_id'], where)}/{image_id(frame, where)}"
@@ -133,7 +133,7 @@ def _frame_id(image: dict[str, Any], own: int | float | str, where: str) -> int 
 
 
 def _names(categories: Any, count: int) -> tuple[str, ...] | None:
-    """The joints' names in a category of this many keypoints; None where COCO's or unknown."""
+    """The joint names in a category with this many keypoints; None if COCO's or unknown."""
     for category in categories if isinstance(categories, list) else []:
         told = category.get("keypoints") if isinstance(category, dict) else None
         if isinstance(told, list) and len(told) == count and all(isinstance(n, str) for n in told):

@@ -2,8 +2,8 @@
 
 Source: DeepLabCut, docs/convert... of `analyze_videos`: columns of levels scorer, (individuals,)
 bodyparts, coords with coords x, y, likelihood, a row per frame. The HDF5 is pandas': "fixed" with
-one group of axes and blocks, or "table" with the column names pickled in an attribute. It is read
-through h5py, and the pickle by `ites.data.datasets.npz`, which runs nothing.
+one group of axes and blocks, or "table" with the column names pickled in an attribute. h5py reads
+the file; `ites.data.datasets.npz` reads the pickle without executing it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ MIN_CONFIDENCE = 0.1
 """DeepLabCut's own cut-off for pictures, `pcutoff`, is 0.6; a joint that is merely unsure helps."""
 COORDS = ("x", "y", "likelihood")
 COLUMNS = 30_000
-"""Columns of a table, at most."""
+"""Maximum columns of a table."""
 
 
 def recognises(rows: list[list[str]]) -> bool:
-    """Whether a CSV file's first rows are DeepLabCut's."""
+    """Whether a CSV file's first rows are in DeepLabCut's format."""
     heads = [row[0].strip().lower() for row in rows[:4] if row]
     return "bodyparts" in heads and "coords" in heads
 
@@ -153,7 +153,7 @@ def _text(value: Any) -> str:
 
 
 def _read(path: Path, data: Any, text: bool = False) -> Any:
-    """A dataset, if its size can be believed."""
+    """A dataset, if its size is plausible."""
     if not isinstance(data, h5py.Dataset) or data.shape is None:
         raise ItesError(f"{path}: expected a table of DeepLabCut's, got none")
     held = int(np.prod(data.shape, dtype=object)) * data.dtype.itemsize
@@ -163,7 +163,7 @@ def _read(path: Path, data: Any, text: bool = False) -> Any:
 
 
 def _table(path: Path, columns: list[tuple[str, str, str]], values: Any) -> Detections:
-    """A track per individual, joints by name."""
+    """One track per individual, joints by name."""
     values = np.asarray(values)
     if values.dtype.kind not in "fiu" or values.ndim != 2 or not values.size:
         raise ItesError(f"{path}: expected a table of numbers, got {values.dtype} {values.shape}")

@@ -1,13 +1,13 @@
-"""Frames in order of time: what their ids tell of videos, missing frames and photographs.
+"""Frames in order of time: videos, missing frames and photographs, derived from frame ids.
 
 An id is a number, or an image's name: "12.jpg", "cam1/frame_000012.png". Names are alike where
 they differ in digits alone. Of names alike the run of digits that varies most counts the frames, of
 the folders' only where the files' own names do not vary; names that differ elsewhere belong to
 different videos.
 
-Frames are a video where at least one in `GAPS` of its numbers is there, or most follow each other,
-and where people are about where they were in the frame before. Otherwise they are photographs, a
-clip each.
+Frames form a video if at least one in `GAPS` of its numbers exists, or most are consecutive, and
+people are near their positions in the previous frame. Otherwise each frame is a photograph, with a
+clip of its own.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from ites.errors import ItesError
 STRIDE = 120
 """The largest step of frame numbers in a video that keeps only each n-th frame."""
 GAPS = 10
-"""Numbers per frame that is there, up to which frames may be a video's."""
+"""Maximum ratio of frame numbers to existing frames in a video."""
 SPARSE = 100
-"""Frames that a video may have per frame that the file tells of."""
+"""Maximum ratio of a video's frames to the frames in the file."""
 ELSEWHERE = 0.5
 """Median move from frame to frame, in person sizes, from which frames are photographs."""
 FARTHEST = 2**62
 """The largest number of a frame; the number of longer ones, as of times, counts from the first."""
 PAIRS = 500
-"""Pairs of frames that are looked at for that, spread over the video."""
+"""Pairs of frames in that test, evenly spaced over the video."""
 
 
 @dataclass
@@ -48,14 +48,14 @@ class Video:
 
 
 def videos_of(frames: list[Frame], where: str) -> list[Video]:
-    """Sort frames into videos, and photographs each on its own.
+    """Sort frames into videos and separate photographs.
 
     Args:
         frames: in any order; frames of the same id are joined.
         where: the file, for the message.
 
     Raises:
-        ItesError: the ids tell of far more frames than the file holds.
+        ItesError: the ids imply far more frames than the file contains.
     """
     joined: dict[int | float | str, list[Person]] = {}
     for frame in frames:
@@ -130,7 +130,7 @@ def _stem(name: str) -> str:
 
 
 def _step(numbers: list[int]) -> int | None:
-    """The step of a video's frame numbers; None where they are no video's."""
+    """The step of a video's frame numbers; None if they do not form a video."""
     if len(numbers) == 1:
         return 1
     steps = np.diff(np.array(numbers, object))
@@ -141,7 +141,7 @@ def _step(numbers: list[int]) -> int | None:
 
 
 def _continuous(people: list[list[Person]]) -> bool:
-    """Whether people mostly are about where somebody was in the frame before."""
+    """Whether most people are near a person's position in the previous frame."""
     moves: list[float] = []
     pairs = [t for t in range(len(people) - 1) if people[t] and people[t + 1]]
     for t in pairs[:: len(pairs) // PAIRS + 1]:

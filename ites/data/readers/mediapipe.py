@@ -1,9 +1,9 @@
 """MediaPipe: 33 pose landmarks per person, in JSON.
 
-Source: MediaPipe, Pose Landmarker: x and y normalised by the image's width and height, z of the
-depth (no confidence: it is left out), `visibility` and `presence`. Programs write them as lists per
-frame of landmarks, or as dicts with `landmarks`, `pose_landmarks` or `landmark`; whatever list of
-33 landmarks stands in a frame is a person. World landmarks, in metres, are left out.
+Source: MediaPipe, Pose Landmarker: x and y normalised by the image's width and height, the depth z
+(not a confidence, so it is omitted), `visibility` and `presence`. Programs write a list of
+landmarks per frame, or dicts with `landmarks`, `pose_landmarks` or `landmark`. Each list of 33
+landmarks in a frame is a person. World landmarks, in metres, are omitted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ites.errors import ItesError, shorten
 FORMAT = "MediaPipe"
 JOINTS = 33
 MIN_CONFIDENCE = 0.1
-"""MediaPipe tells where hidden joints are; only what it holds for invisible is left out."""
+"""MediaPipe estimates hidden joints too; only joints it rates invisible are omitted."""
 _FRAMES = ("frames", "results", "data", "poses", "pose_landmarks", "landmarks", "keypoints")
 _NUMBERS = ("frame", "frame_id", "frame_index", "frame_idx", "frame_number", "index", "image_id")
 _SCORES = ("visibility", "score", "confidence", "presence")
@@ -43,7 +43,7 @@ def is_person(value: Any) -> bool:
 
 
 def people_in(value: Any, depth: int = 0) -> list[Any]:
-    """All lists of 33 landmarks in a frame but world landmarks, each beside its track id."""
+    """All lists of 33 landmarks in a frame except world landmarks, with their track ids."""
     if is_person(value):
         return [(value, None)]
     if depth > _DEPTH:
@@ -67,10 +67,10 @@ def recognises(content: Any) -> bool:
 
 
 def parse(content: Any, where: str) -> Detections:
-    """Detections of JSON content that `recognises`.
+    """Detections of JSON content that `recognises` accepts.
 
     Raises:
-        ItesError: a landmark is not what it should be.
+        ItesError: a landmark is malformed.
     """
     found = Detections(FORMAT, layout="mediapipe33", min_confidence=MIN_CONFIDENCE)
     for key, frame in _frames(content):
@@ -88,7 +88,7 @@ def parse(content: Any, where: str) -> Detections:
 
 
 def _frames(content: Any) -> list[tuple[Any, Any]]:
-    """Frames with their ids: the items of the outermost list, or of a dict by numbers."""
+    """Frames with their ids: the items of the outermost list, or of a dict with number keys."""
     if is_person(content):
         return [(0, content)]
     if isinstance(content, dict):

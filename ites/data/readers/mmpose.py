@@ -5,8 +5,8 @@ pred_out_dir. `{"meta_info": ..., "instance_info": [{"frame_id", "instances"}]}`
 for a video; a list of instances for an image. An instance has `keypoints` (K pairs),
 `keypoint_scores`, `bbox`, `bbox_score` and, where people are tracked, `track_id`.
 
-RTMLib returns `keypoints` (people, K, 2) and `scores` (people, K) per frame and writes no file;
-lists or dicts of these per frame are read, and both as one list over all frames.
+RTMLib returns `keypoints` (people, K, 2) and `scores` (people, K) per frame and writes no file.
+Accepted are lists or dicts of these per frame, and one list of each over all frames.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ites.pose.layouts import BY_COUNT, joint_name, joints_of
 
 FORMAT = "MMPose"
 MIN_CONFIDENCE = 0.3
-"""MMPose's own `kpt_thr`: what it does not draw."""
+"""MMPose's own drawing threshold, `kpt_thr`."""
 
 
 def is_frame(content: Any) -> bool:
@@ -66,7 +66,7 @@ def parse_rtmlib(content: Any, where: str) -> Detections:
     """Detections of JSON content that `is_rtmlib`.
 
     Raises:
-        ItesError: keypoints and scores do not fit together.
+        ItesError: keypoints and scores are inconsistent.
     """
     found = Detections("RTMLib", min_confidence=MIN_CONFIDENCE)
     items: Any = content.items() if isinstance(content, dict) else enumerate(content)
@@ -93,7 +93,7 @@ def people_of(instances: Any, where: str) -> list[Person]:
     """The people of a list of instances.
 
     Raises:
-        ItesError: an instance is not what it should be.
+        ItesError: an instance is malformed.
     """
     if not isinstance(instances, list):
         raise ItesError(f"{where}: expected a list of instances, got {shorten(instances, 80)}")
@@ -117,7 +117,7 @@ def parse(content: Any, where: str, name: str) -> Detections:
         name: the image's name.
 
     Raises:
-        ItesError: an entry is not what it should be.
+        ItesError: an entry is malformed.
     """
     found = Detections(FORMAT, min_confidence=MIN_CONFIDENCE)
     frames = content
@@ -139,7 +139,7 @@ def parse(content: Any, where: str, name: str) -> Detections:
 
 
 def _meta(meta: Any) -> tuple[tuple[str, ...] | None, str | None]:
-    """The joints' names and the layout, where MMPose's `meta_info` tells them."""
+    """The joint names and the layout, if MMPose's `meta_info` gives them."""
     names = meta.get("keypoint_id2name") if isinstance(meta, dict) else None
     if isinstance(names, dict):
         try:

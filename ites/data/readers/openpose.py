@@ -20,7 +20,7 @@ KEYS = ("pose_keypoints_2d", "pose_keypoints")
 
 
 def recognises(content: Any) -> bool:
-    """Whether JSON content is a frame of OpenPose's."""
+    """Whether JSON content is an OpenPose frame."""
     people = content.get("people") if isinstance(content, dict) else None
     return isinstance(people, list) and all(
         isinstance(person, dict) and any(key in person for key in KEYS) for person in people[:10]
@@ -31,7 +31,7 @@ def people_of(content: dict[str, Any], where: str) -> list[Person]:
     """The people in a frame.
 
     Raises:
-        ItesError: a person is not what it should be.
+        ItesError: a person is malformed.
     """
     found = []
     for index, entry in enumerate(content["people"]):
@@ -54,7 +54,7 @@ def parse(content: Any, where: str, name: str) -> Detections:
     """Detections of one frame's content.
 
     Args:
-        content: what `recognises`.
+        content: JSON content that `recognises` accepts.
         where: the file, for messages.
         name: the frame's name.
     """

@@ -1,4 +1,4 @@
-"""Read 2D keypoints of any detector: recognise a file by its content, never by its name alone."""
+"""Reader of any detector's 2D keypoints; it recognises a file by content, not by name alone."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from ites.system.files import load_json, load_npy, load_npz, reading, require_fi
 from ites.system.hdf5 import opened
 
 SUFFIXES = (".json", ".npz", ".npy", ".csv", ".h5", ".hdf5")
-"""The files that are read of a folder."""
+"""The endings of files that are read from a folder."""
 LABELS = 1 << 20
-"""Bytes of one image's label file, at most."""
+"""Maximum bytes of one image's label file."""
 EXPECTED = (
     "keypoints: a pose store, .npz, .npy, a CSV table, or JSON of COCO, OpenPose, AlphaPose, "
     "MMPose, MediaPipe or Ultralytics"
@@ -58,22 +58,23 @@ def read(
     """Read 2D keypoints of any detector as clips of Human3.6M's joints.
 
     Args:
-        path: a file, or a folder: of one file per frame, which is one recording, or of clips.
-        layout: the order of the joints, one of `ites.pose.layouts.LAYOUTS`; None: as the format or
-            the number of joints tells, and `skeleton`'s order in a plain array of its number.
-        image_size: (width, height), pixels, in place of the file's; needed where coordinates are
-            normalised.
-        fps: frames per second, in place of the file's.
-        person: the track id or number of the only person to read; None: everybody.
+        path: a file or a folder. A folder holds one file per frame, which form one recording, or
+            clips.
+        layout: the order of the joints, one of `ites.pose.layouts.LAYOUTS`; None: derived from the
+            format or the number of joints; a plain array of matching size has `skeleton`'s order.
+        image_size: (width, height), pixels; overrides the file's; required for normalised
+            coordinates.
+        fps: frames per second; overrides the file's.
+        person: the track id or number of the only person to read; None: all people.
         min_confidence: joints with less confidence count as missing; None: the detector's
             `MIN_CONFIDENCE`.
-        skeleton: whose joints the clips have where the file holds these.
+        skeleton: the skeleton of the clips if the file contains its joints.
 
     Returns:
         The recording. A missing joint has coordinates 0 and confidence 0.
 
     Raises:
-        ItesError: the file holds no keypoints, or they do not fit together.
+        ItesError: the file has no keypoints, or they are inconsistent.
     """
     path = Path(path)
     check_options(str(path), image_size, fps, min_confidence)
@@ -96,7 +97,7 @@ def read(
 
 
 def _file(path: Path) -> Detections | Recording:
-    """A file's detections, or what a pose store holds."""
+    """A file's detections, or a pose store's clips."""
     with path.open("rb") as file:
         start = file.read(4096)
     if not start.strip():
@@ -153,7 +154,7 @@ def _json(path: Path) -> Detections:
 
 
 def _content(content: Any, path: Path) -> Detections | None:
-    """Detections of JSON content; None where no format knows it."""
+    """Detections of JSON content; None if no format matches."""
     where = str(path)
     frame = _frame(content, path)
     if frame is not None:
@@ -174,7 +175,7 @@ def _content(content: Any, path: Path) -> Detections | None:
 
 
 def _lists(content: Any, path: Path) -> Detections | None:
-    """Detections of lists of numbers in JSON, as arrays of the same names; None of other JSON."""
+    """Detections of JSON number lists, read as arrays of the same names; None for other JSON."""
     named = content if isinstance(content, dict) else {"keypoints": content}
     known = (*arrays.NAMES, *arrays.SCORES, "fps", "focal_length", "image_size")
     if not any(isinstance(named.get(name), list) and named[name] for name in arrays.NAMES):
@@ -188,7 +189,7 @@ def _lists(content: Any, path: Path) -> Detections | None:
 
 
 def _frame(content: Any, path: Path) -> Detections | None:
-    """Detections of JSON content that is one frame; None where it is not."""
+    """Detections of JSON content that is one frame; None for other content."""
     where = str(path)
     if openpose.recognises(content):
         return openpose.parse(content, where, path.stem)
@@ -203,7 +204,7 @@ def _frame(content: Any, path: Path) -> Detections | None:
 
 
 def _folder(path: Path, options: dict[str, Any]) -> Recording:
-    """One recording of a folder: frames of one file each together, other files as clips."""
+    """One recording from a folder: files of single frames are joined, other files are clips."""
     everything = sorted((p for p in path.iterdir() if p.is_file()), key=lambda p: natural(p.name))
     files = [p for p in everything if p.suffix.lower() in SUFFIXES]
     labels = [p for p in everything if p.suffix.lower() == ".txt" and _labels(p) is not None]
@@ -250,7 +251,7 @@ def _folder(path: Path, options: dict[str, Any]) -> Recording:
 
 
 def _labels(path: Path) -> str | None:
-    """The text of a label file of Ultralytics'; None where it is other text."""
+    """The text of an Ultralytics label file; None for other text."""
     with reading(path, EXPECTED):
         if path.stat().st_size > LABELS:
             return None
@@ -259,7 +260,7 @@ def _labels(path: Path) -> str | None:
 
 
 def _label_folder(path: Path, files: list[Path], options: dict[str, Any]) -> Recording:
-    """The recording of a folder of Ultralytics' label files."""
+    """The recording of a folder of Ultralytics label files."""
     with reading(path, EXPECTED), np.errstate(all="ignore"):
         every = [ultralytics.parse_labels(_labels(p) or "", str(p), p.stem) for p in files]
         frames = [frame for found in every for frame in found.frames]
@@ -267,7 +268,7 @@ def _label_folder(path: Path, files: list[Path], options: dict[str, Any]) -> Rec
 
 
 def _joined(recordings: list[Recording]) -> Recording:
-    """Several files' recordings as one."""
+    """Join the recordings of several files."""
     if len(recordings) == 1:
         return recordings[0]
     first = recordings[0]

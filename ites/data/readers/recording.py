@@ -1,4 +1,4 @@
-"""What a file of keypoints holds: detections as they came, and the clips made of them."""
+"""The content of a keypoint file: raw detections, and the clips made from them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ites.errors import ItesError, shorten
 from ites.pose.skeleton import HUMAN36M, Skeleton
 
 LARGEST = 1e9
-"""No coordinate in pixels is as large as this."""
+"""Upper bound of a coordinate in pixels."""
 
 
 class Person(NamedTuple):
@@ -21,9 +21,9 @@ class Person(NamedTuple):
 
     Attributes:
         joints: (K, 3) float32, x, y, confidence.
-        score: the detector's.
-        id: the track's, where the detector tells.
-        body: (J, 3), what tells people apart by place: the skeleton's joints, once known.
+        score: the detector's score.
+        id: the track id, if the detector gives one.
+        body: (J, 3), the skeleton's joints once known; used to track people by position.
     """
 
     joints: NDArray[np.float32]
@@ -33,7 +33,7 @@ class Person(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """A frame as a file tells of it: its id, a number or an image's name, and its people."""
+    """A frame of a file: its id, which is a number or an image's name, and its people."""
 
     id: int | float | str
     people: list[Person]
@@ -44,9 +44,9 @@ class Track(NamedTuple):
 
     Attributes:
         joints: (T, K, 3) float32, x, y, confidence.
-        video: which video of several, or which camera; empty for the only one.
-        label: the person's track id or number; empty for the only one.
-        numbers: (T,) the frames' numbers; None: from 0.
+        video: the video or camera; empty if there is only one.
+        label: the person's track id or number; empty if there is only one.
+        numbers: (T,) the frame numbers; None: from 0.
     """
 
     joints: NDArray[np.float32]
@@ -60,22 +60,22 @@ class Track(NamedTuple):
 
 @dataclass
 class Detections:
-    """What a format's reader returns.
+    """The result of a format's reader.
 
     Attributes:
         format: the format in words, such as "OpenPose".
-        frames: frames with everybody in them, not yet in order; or
-        tracks: people who are told apart already, in order of time.
-        joints: the K joints' names, where the file tells them.
-        layout: the layout's name, where the format tells it.
+        frames: frames with all their people, not yet in order; or
+        tracks: people that are already tracked, in order of time.
+        joints: the K joint names, if the file gives them.
+        layout: the layout's name, if the format gives it.
         image_size: (width, height), pixels, of all frames.
-        sizes: the same per frame id, where they differ.
-        fps: frames per second, where the file tells.
+        sizes: the same per frame id, if they differ.
+        fps: frames per second, if the file gives them.
         scored: whether there are confidences.
-        min_confidence: what counts as missing by default: below.
+        min_confidence: default threshold; joints below it count as missing.
         signed: whether normalised coordinates may be -1..1 (OpenPose's keypoint_scale 4).
-        plain: whether nothing but the number of joints tells their order.
-        notes: what to tell of the reading.
+        plain: whether only the number of joints determines their order.
+        notes: lines to report about the reading.
     """
 
     format: str
@@ -95,13 +95,13 @@ class Detections:
 
 @dataclass(frozen=True)
 class Source:
-    """A clip's keypoints as the detector gave them.
+    """A clip's original keypoints from the detector.
 
     Attributes:
         keypoints: (T, K, 2) float32, pixels; 0 where missing.
         confidence: (T, K) float32, 0 for a missing joint.
-        joints: the K joints' names.
-        frames: (T,) the frames' numbers, as the file counts them.
+        joints: the K joint names.
+        frames: (T,) the frame numbers of the file.
     """
 
     keypoints: NDArray[np.float32]
@@ -119,14 +119,14 @@ class Recording:
     """The clips of a file of keypoints.
 
     Attributes:
-        format: what the file is, in words.
+        format: the file's format, in words.
         layout: the order of the detector's joints, one of `ites.pose.layouts.LAYOUTS` or the
-            skeleton's name; "named" where the file names its joints.
+            skeleton's name; "named" if the file names its joints.
         clips: one per person and video, `skeleton`'s joints, pixels.
-        source: beside each clip the detector's own joints.
-        notes: what was assumed, derived, left out or is missing, a line each.
-        image_size: (width, height), pixels, where all clips have the same.
-        fps: frames per second; nan where unknown.
+        source: the detector's own joints of each clip.
+        notes: lines on assumptions, derived joints, omissions and missing data.
+        image_size: (width, height), pixels, if all clips have the same.
+        fps: frames per second; nan if unknown.
         skeleton: the clips' skeleton.
     """
 
@@ -143,15 +143,12 @@ class Recording:
 def joints_from(values: Any, where: str, scores: Any = None) -> NDArray[np.float32]:
     """A person's joints (K, 3) from a flat list of x, y, confidence or from pairs and scores.
 
-    JSON knows no nan: where a detector writes one, something went wrong before. null is missing.
+    JSON has no nan; a nan from a detector indicates an earlier error. null is a missing value.
 
     Args:
         values: 3 K numbers; or K pairs, or K triples.
         where: the file and the entry, for the message.
-        scores: K confidences beside pairs; None: 1.
-
-    Raises:
-        ItesError: these are no keypoints.
+        scores: K confidences for pairs; None: 1.
     """
     array = _finite(values, where)
     if array.ndim == 3 and len(array) == 1:
@@ -191,7 +188,7 @@ def numbers(values: Any, where: str) -> NDArray[np.float64]:
     """An array of numbers below `LARGEST`; null is nan.
 
     Raises:
-        ItesError: there is something else.
+        ItesError: another kind of value is present.
     """
     try:
         array = np.asarray(values)
@@ -207,10 +204,10 @@ def numbers(values: Any, where: str) -> NDArray[np.float64]:
 
 
 def number(value: Any, where: str, default: float = 1.0) -> float:
-    """A score: a number, or a list that begins with it; `default` where there is none.
+    """A score: a number, or a list that begins with it; `default` if absent.
 
     Raises:
-        ItesError: it is something else.
+        ItesError: the value is of another kind.
     """
     if value is None:
         return default
@@ -221,7 +218,7 @@ def number(value: Any, where: str, default: float = 1.0) -> float:
 
 
 def track_id(value: Any) -> str | None:
-    """A track id as text; None where there is none, as -1 says."""
+    """A track id as text; None if absent or -1."""
     while isinstance(value, list):
         if len(value) != 1:
             return None

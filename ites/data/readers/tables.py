@@ -1,11 +1,11 @@
 """CSV tables of keypoints, with a header or without.
 
-- Long: a row per joint, with columns such as `frame, landmark, x, y, z, visibility`; beside these,
-  if there are several people, `person`, `track_id` or `id`. The joint is a number or a name.
-- Wide: a row per frame, with columns such as `nose_x, nose_y, nose_visibility` or `x0, y0, v0`.
-- Without a header: a row per frame of x, y or x, y, confidence per joint.
+- Long: one row per joint, with columns such as `frame, landmark, x, y, z, visibility`. Tables of
+  several people also have `person`, `track_id` or `id`. The joint is a number or a name.
+- Wide: one row per frame, with columns such as `nose_x, nose_y, nose_visibility` or `x0, y0, v0`.
+- Without a header: one row per frame, with x, y or x, y, confidence per joint.
 
-33 joints are MediaPipe's; its z is left out. DeepLabCut's tables: `ites.data.readers.deeplabcut`.
+33 joints are MediaPipe's; z is ignored. DeepLabCut's tables: `ites.data.readers.deeplabcut`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ites.errors import ItesError, shorten
 from ites.pose.layouts import BY_COUNT, joint_name, joints_of
 
 BYTES = 1 << 28
-"""The largest CSV file that is read."""
+"""Maximum bytes of a CSV file."""
 MIN_CONFIDENCE = 0.1
 """Of an unknown detector."""
 _FRAME = ("frame", "frame_id", "frame_index", "frame_idx", "frame_number", "image_id", "image",
@@ -55,7 +55,7 @@ def read_rows(path: Path) -> list[list[str]]:
     """The cells of a CSV file, separated by comma, semicolon or tab; without empty lines.
 
     Raises:
-        ItesError: the file is larger than `BYTES`, or no text in UTF-8.
+        ItesError: the file is larger than `BYTES`, or is not UTF-8 text.
     """
     size = path.stat().st_size
     if size > BYTES:
@@ -74,7 +74,7 @@ def parse(path: Path, rows: list[list[str]]) -> Detections:
     """Detections of a table.
 
     Raises:
-        ItesError: its columns are no keypoints.
+        ItesError: its columns are not keypoints.
     """
     if not rows:
         raise ItesError(f"{path}: expected a table of keypoints, got an empty file")
@@ -221,7 +221,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _frame_id(cell: str) -> int | str:
-    """A frame's number or name; seconds become thousandths."""
+    """A frame's number or name; seconds become milliseconds."""
     cell = cell.strip()
     if re.fullmatch(r"\d+\.\d+", cell) and len(cell) < 20:
         value = float(cell)

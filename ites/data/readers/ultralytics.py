@@ -2,10 +2,10 @@
 
 Source: ultralytics/engine/results.py (`Results.summary`, `to_json`): a list per image of
 `{"name", "class", "confidence", "box", "track_id", "keypoints": {"x", "y", "visible"}}`; a list of
-such lists for a video. A joint that it is unsure of is put at (0, 0), whatever its confidence.
-With save_txt a text file per image, `labels/video_1.txt`, has a line per person: class, the box's
-x, y, width, height, 17 times x, y or x, y, confidence, all normalised; and then, where asked for,
-the person's confidence and track id. Images without anybody have no file.
+such lists for a video. Uncertain joints are at (0, 0), with any confidence. With save_txt a text
+file per image, `labels/video_1.txt`, has one line per person: class, the box's x, y, width, height,
+17 times x, y or x, y, confidence, all normalised. The person's confidence and track id may follow.
+Images without people have no file.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def people_of(frame: Any, where: str) -> list[Person]:
     """The people of one image.
 
     Raises:
-        ItesError: an entry is not what it should be.
+        ItesError: an entry is malformed.
     """
     found = []
     for index, entry in enumerate(frame):
@@ -73,7 +73,7 @@ def people_of(frame: Any, where: str) -> list[Person]:
 
 
 def parse(content: Any, where: str, name: str) -> Detections:
-    """Detections of JSON content that `recognises`; `name` is the image's where it is one."""
+    """Detections of JSON content that `recognises` accepts; `name` is that of a single image."""
     if is_frame(content):
         frames = [Frame(name, people_of(content, where))]
     else:
@@ -86,7 +86,7 @@ def parse(content: Any, where: str, name: str) -> Detections:
 
 
 def is_labels(text: str) -> bool:
-    """Whether the first line of a text is a person of a label file."""
+    """Whether the first line of a text is a label file's person."""
     cells = text.split("\n", 1)[0].split()
     return _width(len(cells)) > 0 and all(map(_NUMBER.fullmatch, cells))
 
@@ -95,7 +95,7 @@ _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?")
 
 
 def _width(cells: int) -> int:
-    """Numbers per joint in a line of so many cells; 0 where it is no person's."""
+    """Numbers per joint in a line with the given number of cells; 0 if it is not a person's."""
     return next((per for per in (2, 3) if 0 <= cells - 5 - 17 * per <= 2), 0)
 
 
@@ -103,7 +103,7 @@ def parse_labels(text: str, where: str, name: str) -> Detections:
     """Detections of one image's label file.
 
     Raises:
-        ItesError: a line is no person.
+        ItesError: a line is not a person.
     """
     people = []
     for index, line in enumerate(text.splitlines()):

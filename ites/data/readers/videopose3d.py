@@ -25,7 +25,7 @@ _NAMES = {"coco": "coco17", "h36m": "human36m", "human36m": "human36m", "mpii": 
 
 
 def could_be(names: set[str]) -> bool:
-    """Whether an .npz file with these members may be VideoPose3D's, before any is unpickled."""
+    """Whether an .npz file with these members may be VideoPose3D's; called before unpickling."""
     return "positions_2d" in names or {"keypoints", "boxes"} <= names
 
 
@@ -38,10 +38,10 @@ def recognises(content: dict[str, Any]) -> bool:
 
 
 def parse(path: Path, content: dict[str, Any]) -> Detections:
-    """Detections of an .npz file's entries that `recognises`.
+    """Detections of an .npz file's entries that `recognises` accepts.
 
     Raises:
-        ItesError: an entry is not what it should be.
+        ItesError: an entry is malformed.
     """
     metadata = content.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
@@ -119,7 +119,7 @@ def _detectron(path: Path, content: dict[str, Any], metadata: dict[str, Any]) ->
 
 
 def _last(classes: Any, where: str) -> NDArray[np.float64]:
-    """The last class's entry: people stand behind an empty class."""
+    """The last class's entry: people follow an empty class."""
     if isinstance(classes, (list, tuple, np.ndarray)) and len(classes):
         return numbers(classes[-1], where)
     return np.zeros(0)

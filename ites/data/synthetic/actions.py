@@ -1,9 +1,9 @@
-"""What the synthetic people do: each action draws one person's motion.
+"""The actions of synthetic people: each action draws one person's motion.
 
-An action is a function `(t, rng, body) -> Motion` of times (T,) in seconds, the last of which is
+An action is a function `(t, rng, body) -> Motion`. Its arguments are times (T,) in seconds up to
 the end, a random generator and a body. Axes, units and curves are those of
-`ites.data.synthetic.motion`, angles are degrees. People act about the origin;
-those who stay in place face +x.
+`ites.data.synthetic.motion`; angles are degrees. People act about the origin; stationary people
+face +x.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ DANCING = (
 
 
 def blend(curve: Array, amount: Array, goal: Array | list[float]) -> None:
-    """Move a curve (T, ...) towards a goal in place: not at all where `amount` (T,) is 0."""
+    """Blend a curve (T, ...) towards a goal in place by `amount` (T,); 0 leaves it unchanged."""
     curve += amount.reshape(-1, *[1] * (curve.ndim - 1)) * (goal - curve)
 
 
 def sides(rng: Generator, both: float) -> list[int]:
-    """One side at random, or both with the given chance."""
+    """One side at random, or both with the given probability."""
     return [0, 1] if rng.random() < both else [int(rng.integers(2))]
 
 

@@ -1,13 +1,13 @@
 """Articulated human motion: curves over time, a body, kinematics.
 
-A motion is a set of smooth curves sampled at times `t` in seconds: where the pelvis should be,
-the angles of the joints in degrees, where the ankles are. `joint_positions` turns them into
-Human3.6M's 17 joints for a given `Body`. The upper body follows its joint angles; the legs reach
-for the ankles by two-bone inverse kinematics, so that a planted foot stays where it is.
+A motion is a set of smooth curves sampled at times `t` in seconds: the desired pelvis position, the
+joint angles in degrees, and the ankle positions. `joint_positions` converts them to Human3.6M's 17
+joints for a given `Body`. The upper body follows its joint angles. Two-bone inverse kinematics
+places the legs, so a planted foot does not move.
 
-Axes: x forward, y left, z up, metres, ground at z = 0. Vectors are rows, `X' = X @ R`. What there
-is on both sides stands left first. Curves are functions of time alone: another frame rate shows
-the same motion.
+Axes: x forward, y left, z up, metres, ground at z = 0. Vectors are rows, `X' = X @ R`. In pairs of
+sides the left comes first. Curves are functions of time alone, so the motion is independent of the
+frame rate.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def bump(x: ArrayLike, peak: float = 0.5) -> Array:
 
 
 def plateau(t: Array, start: float, stop: float, rise: float) -> Array:
-    """A smooth stay: 0 before `start`, 1 from `start + rise` to `stop - rise`, 0 after `stop`."""
+    """A plateau: 0 before `start`, 1 from `start + rise` to `stop - rise`, 0 after `stop`."""
     return ease((t - start) / rise) - ease((t - stop + rise) / rise)
 
 
@@ -57,7 +57,7 @@ def follow(t: Array, starts: ArrayLike, durations: ArrayLike, keys: ArrayLike) -
         t: (T,) times, seconds.
         starts: (K,) when each movement begins, seconds.
         durations: (K,) or scalar, seconds.
-        keys: (K + 1, ...) the values to rest at.
+        keys: (K + 1, ...) the rest values.
 
     Returns:
         (T, ...) values.
@@ -74,14 +74,14 @@ def wander(t: Array, rng: np.random.Generator, amplitude: ArrayLike, period: flo
         t: (T,) times, seconds.
         rng: source of periods and phases.
         amplitude: (...) standard deviation of each curve.
-        period: typical period, seconds; a third to three times of it occurs.
+        period: typical period, seconds; periods range from a third to three times this value.
 
     Returns:
         (T, ...) values.
     """
     amplitude = np.asarray(amplitude, float)
     shape = (6, *amplitude.shape)
-    rate = 3.0 ** rng.uniform(-1, 1, shape)  # cycles a period
+    rate = 3.0 ** rng.uniform(-1, 1, shape)  # cycles per period
     weight = 1 / rate
     weight *= np.sqrt(2 / (weight**2).sum(0)) * amplitude
     phase = rng.uniform(0, 2 * np.pi, shape)
@@ -140,11 +140,11 @@ class Body:
 
 
 def draw_body(rng: np.random.Generator) -> Body:
-    """Draw a grown person's proportions.
+    """Draw an adult's proportions.
 
     Stature is normal, 1.71 +- 0.09 m. Segments are fractions of it, near those of Human3.6M's
-    subjects, varied by common factors: long legs go with long arms and a short trunk, broad hips
-    with broad shoulders. Each segment varies by 1.5% of its own, too.
+    subjects. Common factors vary them: long legs go with long arms and a short trunk, broad hips
+    with broad shoulders. Each segment also varies independently by 1.5%.
     """
     stature = 1.71 + 0.09 * np.clip(rng.standard_normal(), -2.2, 2.2)
     legs, breadth, own = rng.normal(0, 0.03), rng.normal(0, 0.05), rng.normal(0, 0.015, 12)
@@ -266,7 +266,7 @@ def bend_knees(
         splay: (T, 2) outward swing of the knees, degrees.
 
     Returns:
-        knees and ankles, both (T, 2, 3). An ankle gives way where the knee can bend no further.
+        knees and ankles, both (T, 2, 3). An ankle moves if the knee cannot bend further.
     """
     shortest = np.sqrt(
         body.thigh**2 + body.shin**2 + 2 * body.thigh * body.shin * np.cos(np.radians(KNEE_LIMIT))

@@ -1,7 +1,7 @@
-"""What actions are made of: posture, gestures of the arms, steps, paths and gaits.
+"""The components of actions: posture, arm gestures, steps, paths and gaits.
 
 Axes, units and curves are those of `ites.data.synthetic.motion`; angles are degrees. `t` holds
-times in seconds, the last of which is the motion's end.
+times in seconds; the last one is the motion's end.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ def gestures(
     Args:
         t: (T,) times, seconds.
         rng: source of the draws.
-        poses: names in `ARMS`; repeat one to make it likelier.
+        poses: names in `ARMS`; repeating a name makes it more likely.
         hold: shortest and longest rest, seconds.
         move: shortest and longest movement, seconds.
-        together: the chance that the right arm does as the left.
+        together: the probability that the right arm mirrors the left.
         spread: standard deviation of each angle about the named pose, degrees.
 
     Returns:
@@ -105,7 +105,7 @@ def footsteps(
     clearance: float = 0.045,
     heel: float = 58.0,
 ) -> tuple[Array, Array]:
-    """Let the feet step after a path.
+    """Make the feet step along a path.
 
     A foot rests where the body will be a little before the middle of its stance, and never slides.
     Before each step the heel rises, turning about the ball of the foot.
@@ -178,7 +178,7 @@ def shuffle(rng: Generator, seconds: float, roam: float) -> Path:
     Args:
         rng: source of the draws.
         seconds: how long.
-        roam: how far at a time; 1 turns by about 60 degrees and moves by about 0.15 m.
+        roam: size of each move; 1 turns by about 60 degrees and moves by about 0.15 m.
     """
     starts, durations = times(rng, seconds, (0.6, 3.5), (1.2, 2.4))
     steps = rng.normal(0, [0.12, 0.12, 60], (len(starts) + 1, 3))
@@ -220,7 +220,7 @@ def loop(rng: Generator, speed: float, size: float, eights: float = 0.35) -> Pat
         rng: source of the draws.
         speed: mean speed, metres per second.
         size: the longer half-axis, metres.
-        eights: the chance of a figure of eight.
+        eights: the probability of a figure of eight.
     """
     u = np.linspace(0, 2 * np.pi, 721)
     wide = size * rng.uniform(0.78, 1.0)
@@ -256,11 +256,11 @@ def gait(
     swing_arms: float,
     **steps: float,
 ) -> Motion:
-    """Walk or run after a path.
+    """Walk or run along a path.
 
-    With the gait's phase q, a whole number in the left foot's mid-stance, pelvis and shoulders turn
-    against each other as sin 2 pi q, the pelvis sways as cos 2 pi q, each arm swings with the other
-    leg.
+    The gait's phase q is an integer in the left foot's mid-stance. Pelvis and shoulders turn
+    against each other as sin 2 pi q, and the pelvis sways as cos 2 pi q. Each arm swings with the
+    opposite leg.
 
     Args:
         t: (T,) times, seconds.

@@ -1,8 +1,8 @@
 """Synthetic motion capture: people of varied build act before calibrated cameras.
 
-Bodies and kinematics are those of `ites.data.synthetic.motion`, what people do stands in
-`ites.data.synthetic.actions`. They are seen by Human3.6M's cameras or by a ring of
-ideal ones, with lens distortion and, if asked for, with noise and missing joints.
+`ites.data.synthetic.motion` defines bodies and kinematics, `ites.data.synthetic.actions` the
+actions. The cameras are Human3.6M's, with lens distortion, or a ring of ideal ones. Noise and
+missing joints are optional.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from ites.pose.skeleton import HUMAN36M
 
 RIGS = ("human36m", "ring")
 HUMAN36M_RIGS = {"train": ("S1", "S5", "S6", "S7", "S8"), "test": ("S9", "S11")}
-PLACE = 0.35  # metres: how far from the rig's middle people act, standard deviation
+PLACE = 0.35  # metres: standard deviation of people's distance from the rig's centre
 
 
 @dataclass(frozen=True)
 class Take:
-    """One performance: the same numbers give the same motion, whatever else is in the store."""
+    """One performance: the same numbers give the same motion, independent of the store's rest."""
 
     person: int
     action: str
@@ -62,20 +62,20 @@ def prepare_synthetic(
 
     Args:
         out: the store to write.
-        poses: how many, each camera's view counted; rounded down to whole frames.
-        seed: of everything that is drawn.
+        poses: their number over all cameras; rounded down to whole frames.
+        seed: of all random draws.
         subjects: people of the training split; they get their share of the poses.
-        test_subjects: people of the test split; 0 leaves it out.
+        test_subjects: people of the test split; 0 omits the split.
         fps: frames per second.
-        seconds: longest duration of a sequence; less where the poses would not reach for every
+        seconds: maximum duration of a sequence; shorter if the poses do not suffice for every
             action.
         rig: "human36m", its four cameras where they stood for S1, S5 to S8 (training) and for S9,
             S11 (test); or "ring", ideal cameras around the scene, those of the test split between
             those of training.
-        cameras: how many make the ring.
+        cameras: number of cameras in the ring.
         elevation: angle at which the ring looks down, degrees.
         noise_px: standard deviation of the error in each keypoint's x and in its y, pixels.
-        drop: the chance that a joint is missing: a NaN with confidence 0.
+        drop: the probability that a joint is missing: a NaN with confidence 0.
 
     Returns:
         `PoseStore.summary` of what was written.
@@ -135,12 +135,12 @@ def schedule(
 ) -> list[tuple[Take, int]]:
     """Share frames out among people and actions.
 
-    Each round has every action once, each by another person than in the round before.
+    Each round has every action once; the person for an action changes every round.
 
     Args:
         first: number of the first person.
-        people: how many people there are.
-        frames: how many frames to fill.
+        people: number of people.
+        frames: number of frames to fill.
         fps: frames per second.
         seconds: longest duration of a take.
 
@@ -164,7 +164,7 @@ def perform(take: Take, seed: int, fps: float, seconds: float) -> NDArray[np.flo
     body = draw_body(np.random.default_rng([seed, take.person]))
     rng = np.random.default_rng([seed, *take.key, 0])
     frames = np.arange(round(fps * seconds))
-    times = np.append(frames / fps, seconds)  # ends alike at any rate, as the draws depend on it
+    times = np.append(frames / fps, seconds)  # an end independent of the rate
     joints = joint_positions(body, ACTIONS[take.action](times, rng, body))[:-1]
     turn = rng.uniform(0, 2 * pi)
     c, s = cos(turn), sin(turn)
@@ -181,7 +181,7 @@ def observe(
         keypoints: (T, J, 2), pixels.
         rng: source of the disturbance.
         noise_px: standard deviation of the error in x and in y, pixels.
-        drop: the chance that a joint is missing.
+        drop: the probability that a joint is missing.
 
     Returns:
         keypoints (T, J, 2), NaN where missing; confidence (T, J), 0 or 1, or None if `drop` is 0.
@@ -201,9 +201,9 @@ def ring_cameras(
     """Place ideal cameras evenly around the origin.
 
     Args:
-        count: how many.
-        elevation: angle at which they look down, degrees; negative looks up.
-        azimuth: of the first, from +x to +y, degrees.
+        count: number of cameras.
+        elevation: downward angle of the cameras, degrees; negative looks up.
+        azimuth: of the first camera, from +x to +y, degrees.
         radius: distance from the point looked at, metres.
         target: height of that point above the ground, metres.
 
