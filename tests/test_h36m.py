@@ -450,3 +450,11 @@ def test_load_npz(tmp_path):
     np.testing.assert_array_equal(entries["f"], np.eye(3))
     with pytest.raises(ItesError, match="no such file"):
         load_npz(tmp_path / "b.npz")
+
+
+def test_a_member_that_takes_the_memory_that_it_asks_for_is_refused(tmp_path):
+    path = tmp_path / "data_3d_h36m.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("positions_3d.npy", b"\x93NUMPY")
+    with pytest.raises(ItesError, match="expected data that are stored or deflated, got .*14"):
+        prepare_h36m(path, tmp_path / "out.h5")
