@@ -203,6 +203,11 @@ def members_of(path: Path, archive: zipfile.ZipFile, ending: str) -> list[zipfil
                 f"{path}: {shorten(info.filename, 60)}: expected data that are stored or deflated, "
                 f"got compression method {info.compress_type}"
             )
+        if info.compress_size > path.stat().st_size:
+            raise ItesError(
+                f"{path}: {shorten(info.filename, 60)}: expected at most the file's own "
+                f"{path.stat().st_size:,} bytes, got {info.compress_size:,} declared"
+            )
     check_expansion(path, sum(info.file_size for info in members))
     return members
 
