@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import platform
 import re
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 
 import ites
 from ites.ops import backends
+from ites.system.files import atomic_write
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -149,6 +151,15 @@ def interleaved(functions: Mapping[str, Counted], rounds: int, calls: int = 1) -
             steps = sum(function() for _ in range(calls))
             times[name].append((clock() - start) / steps)
     return {name: statistics.median(spent) for name, spent in times.items()}
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as a CSV table, wholly or not at all; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 @contextmanager

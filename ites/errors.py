@@ -29,7 +29,10 @@ class ItesError(ValueError):
 
     Args:
         message: shortened to one line of `LIMIT` characters.
+        code: the kind of mistake, for which the command line names the option that mends it; "":
+            there is none.
     """
 
-    def __init__(self, message: object = "") -> None:
+    def __init__(self, message: object = "", *, code: str = "") -> None:
         super().__init__(shorten(message))
+        self.code = code

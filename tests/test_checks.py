@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from walking import JOINT, turned, walk
 
-from ites.data.checks import CODES, check, check_array, ranges, summarise
+from ites.data.array_checks import check_array
+from ites.data.checks import check
 from ites.data.clips import Clip
+from ites.data.findings import CODES, ranges, summarise
 from ites.data.joint_orders import ORDERS, misfit
 from ites.pose.layouts import to_human36m
 from ites.pose.skeleton import HUMAN36M, Skeleton

@@ -140,6 +140,16 @@ def test_amc_by_hand(write):
     np.testing.assert_allclose(ends["lower"][2], [3, 2, 0], atol=1e-12)
 
 
+def read_any(path, write):
+    """Read a file of motion capture by its ending; an .amc with the arm's skeleton."""
+    if path.suffix == ".bvh":
+        read_bvh(path)
+    elif path.suffix == ".asf":
+        read_asf(path)
+    else:
+        read_amc(path, read_asf(write("b.asf", ARM_ASF))[0])
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -163,12 +173,7 @@ def test_amc_by_hand(write):
 def test_broken_files_are_named(write, name, text, message):
     path = write(name, text)
     with pytest.raises(ItesError, match=message) as caught:
-        if path.suffix == ".bvh":
-            read_bvh(path)
-        elif path.suffix == ".asf":
-            read_asf(path)
-        else:
-            read_amc(path, read_asf(write("b.asf", ARM_ASF))[0])
+        read_any(path, write)
     assert str(path) in str(caught.value)
 
 
@@ -436,12 +441,7 @@ def test_the_frame_of_a_text_file_is_told(write, tmp_path, kind):
 def test_what_makes_no_sense_is_named(write, name, text, message):
     path = write(name, text)
     with pytest.raises(ItesError, match=message) as caught:
-        if path.suffix == ".bvh":
-            read_bvh(path)
-        elif path.suffix == ".asf":
-            read_asf(path)
-        else:
-            read_amc(path, read_asf(write("b.asf", ARM_ASF))[0])
+        read_any(path, write)
     assert str(path) in str(caught.value)
     assert len(str(caught.value)) < 300
 

@@ -9,7 +9,7 @@ import pytest
 from walking import JOINT, turned, walk
 
 from ites.data.checks import check
-from ites.data.corrections import Corrections, correct, flip_y, rotate, swap_sides
+from ites.data.corrections import Corrections, flip_y, rotate, swap_sides
 from ites.errors import ItesError
 from ites.pose.skeleton import HUMAN36M
 
@@ -96,7 +96,7 @@ def test_corrections_are_made_in_order_and_told() -> None:
         "image turned by 90 degrees clockwise",
         "left and right exchanged",
     ]
-    (mended,) = correct([clip], HUMAN36M, all_of_them)
+    mended = all_of_them(clip, HUMAN36M)
     expected = swap_sides(rotate(flip_y(clip), 90), HUMAN36M)
     np.testing.assert_array_equal(mended.keypoints, expected.keypoints)
     with pytest.raises(ItesError, match="got 7"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,17 @@ import pytest
 import torch
 from walking import JOINT, turned, walk
 
-from ites.cli.hints import OPTIONS, hint
+from ites.cli.hints import MISTAKES, OPTIONS, hint, hint_of
 from ites.cli.main import main
-from ites.data.checks import CODES
+from ites.data.findings import CODES
 from ites.data.keypoint_reader import read_keypoints
 from ites.data.lifted import read_clips
+from ites.errors import ItesError
 from ites.models import Student
 from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import Metadata, save_model
+
+LIBRARY = Path(__file__).parents[1] / "ites"
 
 
 def ites(*words: object) -> int:
@@ -166,3 +170,11 @@ def test_every_fault_has_an_option() -> None:
     assert hint("order", {"best": "coco17"}) == "--layout coco17"
     assert hint("guessed", {"confidence": 0.04}) == "--min-confidence 0.05"
     assert hint("degenerate") == ""
+
+
+def test_every_kind_of_mistake_has_an_option() -> None:
+    sources = [path.read_text() for path in LIBRARY.rglob("*.py")]
+    codes = {code for text in sources for code in re.findall(r'code="([a-z-]+)"', text)}
+    assert codes == set(MISTAKES)
+    assert hint_of(ItesError("a", code="no-teacher")) == " (--teacher RUN names another)"
+    assert hint_of(ItesError("a")) == ""

@@ -189,6 +189,17 @@ def test_missing_joints_are_filled_in_time():
     np.testing.assert_allclose(clip.keypoints[:, 3], np.float32([1, 1, 2, 3, 4])[:, None] * [1, 10])
 
 
+def test_a_missing_joint_moves_along_with_its_parent():
+    points = np.zeros((5, 17, 2), np.float32)
+    points[:, 2] = np.array([0, 10, 50, 20, 0])[:, None]
+    points[:, 3] = points[:, 2] + np.arange(5)[:, None]
+    seen = np.ones((5, 17), np.float32)
+    seen[1:4, 3] = 0
+    damaged = np.where(seen[..., None] > 0, points, 0)
+    clip, _ = fill_missing(Clip("a", damaged, confidence=seen), HUMAN36M)
+    np.testing.assert_allclose(clip.keypoints, points, atol=1e-4)
+
+
 def test_a_wild_keypoint_counts_as_missing_and_is_told():
     points = keypoints(12)
     points[5, 10] = 1e6, -1e6
@@ -453,6 +464,42 @@ def test_another_skeleton_is_refused(run, tmp_path):
         writer.add(np.ones((2, 3, 2), np.float32), camera="c", subject="a", action="b", fps=1.0)
     with pytest.raises(ItesError, match="lifts human36m .17 joints., got three .3 joints."):
         lift(run, tmp_path / "s.h5", tmp_path / "out.npz")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"image_size": (0, 10)}, "image_size must be width and height in pixels"),
+        ({"image_size": (-5, 10)}, "image_size must be width and height in pixels"),
+        ({"min_confidence": float("nan")}, "min_confidence must lie in 0..1, got nan"),
+        ({"min_confidence": 2.0}, "min_confidence must lie in 0..1, got 2"),
+        ({"focal_length": 1e-5}, "focal_length must be from 1"),
+        ({"focal_length": 1e12}, "focal_length must be from 1"),
+        ({"body_size": 1e9}, "body_size must be at most 1000 m"),
+        ({"device": "meta"}, "cannot use 'meta' here"),
+    ],
+)
+def test_numbers_that_no_camera_has_are_refused_before_the_work(run, tmp_path, wrong, told):
+    np.savez(tmp_path / "in.npz", keypoints=keypoints())
+    with pytest.raises(ItesError, match=told):
+        lift(run, tmp_path / "in.npz", tmp_path / "o.npz", **{"device": "cpu", **wrong})
+    assert [path.name for path in tmp_path.iterdir()] == ["in.npz"]
+
+
+def test_the_input_and_folders_are_never_written_over(run, tmp_path):
+    np.savez(tmp_path / "in.npz", keypoints=keypoints())
+    (tmp_path / "link.npz").symlink_to(tmp_path / "in.npz")
+    (tmp_path / "folder.npz").mkdir()
+    before = (tmp_path / "in.npz").read_bytes()
+    for out in ("in.npz", "link.npz"):
+        with pytest.raises(ItesError, match="the output would overwrite the input"):
+            lift(run, tmp_path / "in.npz", tmp_path / out, device="cpu")
+        with pytest.raises(ItesError, match="the output would overwrite the input"):
+            prepare_keypoints([tmp_path / "in.npz"], tmp_path / out)
+    with pytest.raises(ItesError, match="got a folder's"):
+        lift(run, tmp_path / "in.npz", tmp_path / "folder.npz", device="cpu")
+    assert (tmp_path / "in.npz").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.parametrize("wrong", [{"fps": 0}, {"batch_size": 0}, {"body_size": -1.0}])

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from walking import walk
 
 import ites
 from ites.models import Teacher
@@ -72,8 +73,7 @@ def test_a_lifting_needs_no_home_and_no_place_for_temporary_files(tmp_path: Path
     torch.manual_seed(0)
     model = Teacher(HUMAN36M, width=16, blocks=1, atoms=3)
     save_model(RunFolder(tmp_path).weights("teacher"), model, Metadata("teacher", HUMAN36M, 1.0))
-    generator = np.random.default_rng(0)
-    np.save(tmp_path / "k.npy", generator.normal(500, 50, (10, 17, 2)).astype(np.float32))
+    np.save(tmp_path / "k.npy", walk(10).keypoints)
     nowhere = "/proc/nowhere"  # nobody can make it, not even root
     environment = {name: nowhere for name in ("HOME", "TMPDIR", "TMP", "TEMP", "XDG_CACHE_HOME")}
     environment["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), *sys.path])

@@ -78,7 +78,7 @@ def test_gradients_by_pytorchs_public_functions():
     files = [str(TESTS / f"test_{name}.py") for name in ("rotation", "graph", "norm", "linear")]
     paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
-        [sys.executable, "-c", _PUBLIC, "-q", "-p", "no:cacheprovider", "-k", chosen, *files],
+        [sys.executable, "-c", _PUBLIC, "-p", "no:cacheprovider", "-k", chosen, *files],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         cwd=TESTS.parent,
         capture_output=True,

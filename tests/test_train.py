@@ -386,7 +386,7 @@ def test_both_stages_from_the_command_line(store: Path, tmp_path: Path) -> None:
 
     again = CliRunner().invoke(app, arguments)
     assert isinstance(again.exception, ItesError)
-    assert f"{run}: holds a teacher already; continue it with --resume" in str(again.exception)
+    assert f"{run}: holds a teacher already; resume it or choose another" in str(again.exception)
     longer = CliRunner().invoke(app, ["both", "--resume", str(run), "--student-steps", "3"])
     assert longer.exit_code == 0, longer.output
     assert load_model(run)[1].step == 3 and load_model(run, "teacher")[1].step == 3

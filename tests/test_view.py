@@ -182,7 +182,7 @@ def test_limits_are_told(lifted, tmp_path):
     summary = view(lifted, tmp_path / "page.html", max_clips=1, max_frames=10)
     assert summary["clips"] == ["S1/walk/front"]
     assert summary["notes"] == [
-        "1 of 2 clips shown; --clip NAME chooses others",
+        "1 of 2 clips shown; `clip` chooses others",
         "1 clips cut to their first 10 frames",
     ]
     assert view(lifted, tmp_path / "page.html", clip="side")["clips"] == ["S1/walk/side"]

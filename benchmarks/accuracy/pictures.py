@@ -20,12 +20,12 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402
 
-from ites.data.clips import Clip, root_relative  # noqa: E402
+from ites.data.clips import Clip  # noqa: E402
 from ites.data.store import PoseStore  # noqa: E402
 from ites.models import fold_norms  # noqa: E402
 from ites.models.predict import lift_points  # noqa: E402
 from ites.pose.metrics import p_mpjpe  # noqa: E402
-from ites.pose.skeleton import Skeleton  # noqa: E402
+from ites.pose.skeleton import Skeleton, root_relative  # noqa: E402
 from ites.runs.checkpoint import load_model  # noqa: E402
 from ites.show.render import Drawing  # noqa: E402
 from ites.show.scene import to_truth  # noqa: E402
@@ -39,7 +39,7 @@ def frames_of(data: Path, count: int) -> tuple[Skeleton, Clip, np.ndarray]:
         keypoints, positions = store.keypoints("test"), store.positions("test")
         skeleton = store.skeleton
     rows = np.linspace(0, len(points) - 1, count + 2).round().astype(int)[1:-1]
-    truth = root_relative(positions[rows], skeleton)
+    truth = root_relative(positions[rows], skeleton.root)
     return skeleton, Clip("test", keypoints[rows], truth=truth), points[rows]
 
 

@@ -26,7 +26,6 @@ from benchmarks.accuracy.variants import VARIANTS, write_variant
 from ites.evaluation.evaluate import evaluate
 from ites.runs.folder import RunFolder
 from ites.runs.settings import Settings, make_settings, stages_of
-from ites.system.files import atomic_write
 from ites.training.engine import Result, train
 from ites.training.evaluation import FIGURES
 
@@ -179,10 +178,7 @@ def save(name: str, lines: Iterable[Options]) -> Path:
         with path.open(newline="", encoding="utf-8") as file:
             table = {(line["seed"], line["stage"]): line for line in csv.DictReader(file)}
     table |= {(str(line["seed"]), line["stage"]): line for line in lines}
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(line for _, line in sorted(table.items(), reverse=True))
+    machine.write_table(path, COLUMNS, [line for _, line in sorted(table.items(), reverse=True)])
     return path
 
 

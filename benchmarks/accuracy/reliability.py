@@ -11,7 +11,6 @@ beside their error.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,6 @@ from ites.models import fold_norms  # noqa: E402
 from ites.models.predict import lift_points  # noqa: E402
 from ites.pose.metrics import pose_errors  # noqa: E402
 from ites.runs.checkpoint import load_model, load_trust  # noqa: E402
-from ites.system.files import atomic_write  # noqa: E402
 
 EDGES = (0, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 1)
 COLUMNS = ("by", "from", "to", "poses", "confidence", "right", "p_mpjpe")
@@ -110,11 +108,7 @@ def main(argv: list[str] | None = None) -> int:
     parts = [measure(run, given.data, given.stage) for run in given.runs]
     poses = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     rows = table(poses)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(given.out.with_suffix(".csv")) as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    machine.write_table(given.out.with_suffix(".csv"), COLUMNS, rows)
     count = len(poses["right"])
     gap = sum(abs(float(r["confidence"]) - float(r["right"])) * r["poses"] for r in rows
               if r["by"] == "confidence") / count  # fmt: skip

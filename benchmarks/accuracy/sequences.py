@@ -11,7 +11,6 @@ the test subjects at another rate (`ites prepare cmu --test-rate 40`).
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from ites.models.temporal import consistent_depths
 from ites.pose import geometry
 from ites.pose.metrics import pose_errors
 from ites.runs.checkpoint import load_model
-from ites.system.files import atomic_write
 
 FIGURES = ("p_mpjpe", "n_mpjpe", "wrong_sign", "p_mpjpe_oracle")
 COLUMNS = ("run", "stage", "fps", "clips", "poses", "as", *FIGURES, "sign_changes")
@@ -81,11 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=machine.RESULTS / "cmu" / "sequences.csv")
     given = parser.parse_args(argv)
     rows = [row for run in given.runs for row in measure(run, given.data, given.stage)]
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(given.out) as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    machine.write_table(given.out, COLUMNS, rows)
     for row in rows:
         print("  ".join(f"{key} {row[key]}" for key in COLUMNS))
     return 0

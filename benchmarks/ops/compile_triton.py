@@ -27,6 +27,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
+from benchmarks import machine
 from ites.kernels import dictionary, graph, norm, rotation
 
 TABLE = Path(__file__).parents[1] / "results/triton_resources.csv"
@@ -268,11 +269,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.check:
         problems += differences(rows, TABLE)
     elif tuple(options.sm) == ARCHITECTURES:
-        TABLE.parent.mkdir(parents=True, exist_ok=True)
-        with TABLE.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        machine.write_table(TABLE, COLUMNS, rows)
     for problem in problems:
         print(problem, file=sys.stderr)
     print(f"{len(rows)} compiled, {len(problems)} problems")

@@ -23,6 +23,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks import machine
+
 TABLE = Path(__file__).parents[1] / "results/kernel_resources.csv"
 COLUMNS = ("kernel", "sm", "registers", "local_bytes", "shared_bytes", "nvcc")
 RESERVED_SHARED = 1024  # bytes that the system takes of each block, from sm_90 on: not the kernel's
@@ -153,11 +155,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.check:
         problems += differences(rows, TABLE)
     else:
-        TABLE.parent.mkdir(parents=True, exist_ok=True)
-        with TABLE.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        machine.write_table(TABLE, COLUMNS, rows)
     for problem in problems:
         print(problem, file=sys.stderr)
     print(f"{len(rows)} kernels, {len(problems)} problems")

@@ -15,7 +15,6 @@ Writes `scaling.csv` and `scaling.svg`, and `scaling.json` with the machine.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import multiprocessing
 import re
@@ -241,10 +240,7 @@ def main(argv: list[str] | None = None) -> int:
     rows = measure(device, options.quick)
     about = machine.describe(device)
     out = options.out or machine.results_folder(device)
-    with atomic_write(out / "scaling.csv") as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    machine.write_table(out / "scaling.csv", list(rows[0]), rows)
     with atomic_write(out / "scaling.json") as path:
         path.write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
     draw(rows, about, out / "scaling.svg")

@@ -1,4 +1,4 @@
-"""Which option of the command line mends a finding of `ites.data.checks`."""
+"""Which option of the command line mends a finding of `ites.data.checks`, or an error."""
 
 from __future__ import annotations
 
@@ -24,6 +24,17 @@ OPTIONS = {
     "density": "--layout, --flip-y, --rotate or --image-size may be missing",
 }
 """What mends each kind of fault, by its code."""
+MISTAKES = {
+    "no-data": "--data STORE, from `ites prepare`",
+    "no-teacher": "--teacher RUN names another",
+    "no-prior": "--prior RUN names another",
+    "missing": "--missing",
+    "capture": "leave --capture out",
+    "trained-already": "--resume RUN, or --out FOLDER",
+    "other-parts": "leave --resume out to begin anew",
+    "lost-rank": "--resume",
+}
+"""What mends each kind of mistake, by the code of its `ItesError`."""
 
 
 def hint(code: str, data: Mapping[str, Any] | None = None) -> str:
@@ -44,7 +55,8 @@ def hint(code: str, data: Mapping[str, Any] | None = None) -> str:
 def hint_of(error: Exception) -> str:
     """The option that mends what an error tells, to follow its message; "" for none."""
     finding = getattr(error, "finding", None)
-    option = "" if finding is None else hint(finding.code, finding.data)
+    code = getattr(error, "code", "")
+    option = MISTAKES.get(code, "") if finding is None else hint(finding.code, finding.data)
     return f" ({option})" if option else ""
 
 

@@ -16,8 +16,8 @@ from ites.cli.options import FlipY, Layout, MinConfidence, Person, Rotate, SwapS
 if TYPE_CHECKING:
     import numpy as np
 
-    from ites.data.checks import Finding
     from ites.data.clips import Clip
+    from ites.data.findings import Finding
     from ites.data.readers.recording import Recording, Source
 
 SHOWN = 20
@@ -44,8 +44,9 @@ def inspect(
 
     Example: ites inspect clip.json --layout coco17
     """
-    from ites.data.checks import ImplausibleError, check, summarise
+    from ites.data.checks import check
     from ites.data.corrections import Corrections
+    from ites.data.findings import ImplausibleError, summarise
     from ites.data.readers import read
 
     corrections = Corrections(flip_y=flip_y, rotate=rotate, swap_sides=swap_sides)

@@ -226,7 +226,8 @@ def run_stages(
 
 def _implausible(settings: Settings) -> list[dict[str, Any]]:
     """What is implausible about keypoints to train on; of measured motion nothing is asked."""
-    from ites.data.checks import check_sample, summarise
+    from ites.data.checks import check_sample
+    from ites.data.findings import summarise
     from ites.data.keypoint_reader import KeypointReader
     from ites.data.store import PoseStore
 

@@ -12,20 +12,18 @@ is 1.7 m times the frame's scale, pixels per metre, that its bones suggest.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ites.data.array_checks import Bools, Floats, check_array, norms, placeholders, units, zeros
 from ites.data.clips import Clip, Clips, cut
-from ites.data.joint_orders import ORDERS, bones_of, misfit
-from ites.errors import ItesError
-from ites.pose.skeleton import HUMAN36M, Skeleton
+from ites.data.findings import CODES, NO_FRAMES, Finding, Severity, ranges
+from ites.data.joint_orders import ORDERS, body_names, bones_of, misfit
+from ites.pose.skeleton import HUMAN36M, Skeleton, root_relative
 
-Floats = NDArray[np.floating]
-Bools = NDArray[np.bool_]
-Severity = Literal["note", "warning", "error"]
 Density = Callable[[NDArray[np.float32]], Floats]
 """Log densities (N,), nats, of 2D poses (N, J, 2), network units, root-relative."""
 
@@ -46,69 +44,6 @@ ROLL = 15.0, 50.0
 """Degrees of a standing person's lean: a camera's roll from the one on, lying beyond the other."""
 DENSITY_FLOOR = -150.0
 """Nats: the median log density of a clip that resembles nothing a prior has learned."""
-HEIGHT = 1.7
-"""Metres of a body, to speak of distances in the image."""
-
-
-NO_FRAMES: NDArray[np.intp] = np.zeros(0, np.intp)
-
-
-@dataclass(frozen=True, eq=False)
-class Finding:
-    """One thing that is unlikely or impossible.
-
-    Attributes:
-        code: names the kind of fault; `CODES` lists them.
-        severity: "error": cannot be right; "warning": probably wrong; "note": worth knowing.
-        message: what was found, with counts, in words that need no context.
-        data: the figures that it is concluded from.
-        clip: the clip's name.
-        frames: the frames concerned, ascending; empty where it is all or none.
-    """
-
-    code: str
-    severity: Severity
-    message: str
-    data: Mapping[str, Any] = field(default_factory=dict)
-    clip: str = ""
-    frames: NDArray[np.intp] = field(default_factory=lambda: NO_FRAMES)
-
-    def plain(self) -> dict[str, Any]:
-        """All of it but the frames, for JSON; `Finding(**plain)` makes it again."""
-        names = ("code", "severity", "message", "data", "clip")
-        return {name: getattr(self, name) for name in names}
-
-
-class ImplausibleError(ItesError):
-    """Keypoints that cannot be right.
-
-    Attributes: `finding`, what is wrong with them.
-    """
-
-    def __init__(self, where: object, finding: Finding) -> None:
-        super().__init__(f"{where}: {finding.message}")
-        self.finding = finding
-
-
-CODES = {
-    "degenerate": "all keypoints of a person lie in one point",
-    "depth": "the third column is no confidence",
-    "normalised": "coordinates divided by the image's width and height",
-    "units": "coordinates in metres, millimetres or another unit that is not pixels",
-    "zeros": "joints at exactly (0, 0) or (-1, -1), which stand for joints not found",
-    "order": "the joints stand in another order than said",
-    "image-size": "keypoints outside the image",
-    "upside-down": "the person stands on the head",
-    "sideways": "the person lies on the side",
-    "roll": "the image is tilted",
-    "swapped-sides": "left and right of some joints exchanged in some frames",
-    "mirrored": "left and right exchanged throughout",
-    "jump": "the clip goes from one person or scene to another",
-    "outlier": "a joint far from the body",
-    "guessed": "a joint of low confidence far from the body",
-    "density": "the poses resemble none that the model was trained on",
-}
-"""What each code means."""
 
 
 def check(
@@ -150,31 +85,6 @@ def check(
     return found
 
 
-def check_array(keypoints: Floats, name: str = "") -> list[Finding]:
-    """Say what is wrong with an array as a file holds it, before anything is made of it.
-
-    Args:
-        keypoints: (T, J, 2), or (T, J, 3) with the confidence last; may hold nan.
-        name: of the clip.
-
-    Returns:
-        Findings of the codes "depth", "normalised", "units", "degenerate" and "zeros".
-    """
-    if keypoints.ndim != 3 or keypoints.shape[-1] not in (2, 3) or not keypoints.size:
-        return []
-    points = np.asarray(keypoints[..., :2], np.float64)
-    seen: Bools = np.all(np.isfinite(points), axis=-1)
-    found = []
-    if keypoints.shape[-1] == 3:
-        third = np.asarray(keypoints[..., 2], np.float64)
-        found += _third_column(third, name)
-        if not found:
-            with np.errstate(invalid="ignore"):
-                seen &= third > 0
-    placeholder = seen & _placeholders(points)
-    return found + list(_units(points, seen, name)) + list(_zeros(placeholder, name))
-
-
 class Reader(Protocol):
     """What `ites.data.keypoint_reader.KeypointReader` offers here."""
 
@@ -211,205 +121,20 @@ def check_sample(reader: Reader, frames: int = 50_000) -> list[Finding]:
     return found
 
 
-def refuse(findings: Sequence[Finding], clips: int, where: object) -> list[Finding]:
-    """Raise if no clip can be right.
-
-    Args:
-        findings: of all of them.
-        clips: how many there are.
-        where: the file, for the message.
-
-    Returns:
-        The findings; clips that cannot be right among others that may be are warned of.
-
-    Raises:
-        ImplausibleError: every clip has an error.
-    """
-    wrong = [finding for finding in findings if finding.severity == "error"]
-    if wrong and len({finding.clip for finding in wrong}) >= clips:
-        raise ImplausibleError(where, wrong[0])
-    return [replace(f, severity="warning") if f.severity == "error" else f for f in findings]
-
-
-def summarise(findings: Sequence[Finding]) -> list[Finding]:
-    """Join findings of one code and severity: the first one's words, and how many clips more."""
-    kinds: dict[tuple[str, str], list[Finding]] = {}
-    for finding in findings:
-        kinds.setdefault((finding.severity, finding.code), []).append(finding)
-    order = {"error": 0, "warning": 1, "note": 2}
-    joined = []
-    for (_, _), group in sorted(kinds.items(), key=lambda item: order[item[0][0]]):
-        first, others = group[0], len({finding.clip for finding in group} - {group[0].clip})
-        more = f"; so in {others:,} other clip{'s' * (others > 1)}" if others else ""
-        of = f"{first.clip}: " if first.clip else ""
-        joined.append(
-            Finding(
-                first.code,
-                first.severity,
-                of + first.message + more,
-                first.data,
-                first.clip,
-                first.frames,
-            )
-        )
-    return joined
-
-
-def ranges(frames: NDArray[np.intp], most: int = 6) -> str:
-    """Frames in words: "40-45, 80-82"; at most so many ranges."""
-    breaks = np.flatnonzero(np.diff(frames) > 1) + 1
-    parts = [
-        f"{part[0]}-{part[-1]}" if len(part) > 1 else f"{part[0]}"
-        for part in np.split(frames, breaks)
-        if len(part)
-    ]
-    return ", ".join([*parts[:most], *(["..."] if len(parts) > most else [])])
-
-
-# --- the array as it was read
-
-
-def _third_column(third: NDArray[np.float64], name: str) -> list[Finding]:
-    known = third[np.isfinite(third)]
-    below = (known < 0) & (known != -1)  # -1 marks a joint that was not found
-    if below.any():
-        return [
-            Finding(
-                "depth",
-                "error",
-                f"the third column is below 0 in {below.sum():,} of {known.size:,} joints (down to "
-                f"{known.min():.3g}): a confidence lies in 0..1, a depth does not",
-                {"below": int(below.sum()), "least": float(known.min())},
-                name,
-            )
-        ]
-    if known.size and np.median(known) > 2:
-        return [
-            Finding(
-                "depth",
-                "error",
-                f"the third column has a median of {np.median(known):.3g} and goes up to "
-                f"{known.max():.3g}: a confidence lies in 0..1",
-                {"median": float(np.median(known)), "greatest": float(known.max())},
-                name,
-            )
-        ]
-    return []
-
-
-def _units(points: Floats, seen: Bools, name: str) -> Iterator[Finding]:
-    """Coordinates that cannot be pixels; points (T, J, 2)."""
-    rows = np.flatnonzero(seen.sum(1) > 2)
-    rows = rows[:: max(1, len(rows) // 500)]  # a sample tells
-    points, placed = points[rows], seen[rows] & (points[rows] != 0).any(-1)
-    rows = placed.sum(1) > 2
-    if not rows.any():
-        return
-    all_seen = points[placed]
-    mask, several = placed[rows, :, None], points[rows]
-    extent = np.where(mask, several, -np.inf).max(1) - np.where(mask, several, np.inf).min(1)
-    size = float(np.median(_length(extent)))  # of a body, in a typical frame
-    low, high = np.quantile(all_seen, [0.01, 0.99], axis=0)
-    data = {"size": size, "low": low.tolist(), "high": high.tolist()}
-    if size == 0:
-        yield Finding("degenerate", "error", "all keypoints of a person are the same", data, name)
-    elif size < 10:
-        span = f"x in {low[0]:.2f}..{high[0]:.2f}, y in {low[1]:.2f}..{high[1]:.2f}"
-        if low.min() > -0.1 and high.max() < 1.3 and size < 1.6:
-            yield Finding(
-                "normalised",
-                "error",
-                f"coordinates are divided by the image's width and height ({span}): multiplied "
-                "by them again they are pixels",
-                {**data, "kind": "normalised"},
-                name,
-            )
-        elif low.min() > -1.2 and high.max() < 1.2 and abs(low + high).max() > 0.02:
-            yield Finding(
-                "units",
-                "error",
-                f"coordinates lie in -1..1 ({span}): pixels are expected",
-                {**data, "kind": "screen"},
-                name,
-            )
-        else:
-            yield Finding(
-                "units",
-                "error",
-                f"coordinates are no pixels: a person measures {size:.2g} ({span}); "
-                "this may be metres",
-                {**data, "kind": "metres"},
-                name,
-            )
-    else:
-        negative = np.mean((all_seen < 0).any(-1))
-        centred = np.abs(np.median(all_seen, axis=0)).max() < 0.6 * size
-        if size > 500 and negative > 0.3 and centred:
-            yield Finding(
-                "units",
-                "warning",
-                f"{negative:.0%} of the joints have a coordinate below 0 and a person measures "
-                f"{size:.0f}: millimetres about the root joint rather than pixels",
-                {**data, "kind": "millimetres"},
-                name,
-            )
-        elif negative > 0.3:
-            yield Finding(
-                "image-size",
-                "warning",
-                f"{negative:.0%} of the joints have a coordinate below 0, outside any image",
-                {**data, "kind": "negative"},
-                name,
-            )
-
-
-def _placeholders(points: Floats) -> Bools:
-    """Joints (T, J) at (0, 0) or (-1, -1); a root joint that is (0, 0) throughout is an origin."""
-    found: Bools = np.all(points == 0, axis=-1) | np.all(points == -1, axis=-1)
-    return found & ~np.all(found, axis=0)
-
-
-def _zeros(placeholder: Bools, name: str) -> Iterator[Finding]:
-    if not placeholder.any():
-        return
-    frames = np.flatnonzero(placeholder.any(1))
-    joints = np.flatnonzero(placeholder.any(0))
-    yield Finding(
-        "zeros",
-        "warning",
-        f"{placeholder.sum():,} joints lie at exactly (0, 0) or (-1, -1) in {len(frames):,} of "
-        f"{len(placeholder):,} frames: they stand for joints not found",
-        {"joints": int(placeholder.sum()), "which": joints.tolist()},
-        name,
-        frames,
-    )
-
-
-# --- a body
-
-
 def _swap_shares(clips: Sequence[Clip]) -> NDArray[np.float32]:
     """How much smoother a clip must become by a change of sides: the slower its rate, the more."""
     rates = np.array([clip.fps if clip.fps > 0 else 25.0 for clip in clips])
     return np.interp(rates, [5, 12, 20], [0.15, 0.3, 0.5]).astype(np.float32)
 
 
-def _length(vectors: Floats) -> Floats:
-    """Of vectors (..., 2); faster than `numpy.linalg.norm`."""
-    x, y = vectors[..., 0], vectors[..., 1]
-    return np.sqrt(x * x + y * y)
-
-
 @dataclass(frozen=True)
 class _Body:
     """Which joints of a skeleton are which."""
 
-    root: int
     hips: tuple[int, int]
     shoulders: tuple[int, int]
     legs: tuple[tuple[int, int], ...]
     arms: tuple[tuple[int, int], ...]
-    order: tuple[str, ...]
 
     @classmethod
     def of(cls, skeleton: Skeleton) -> _Body | None:
@@ -423,8 +148,7 @@ class _Body:
             legs, arms = pairs("hip", "knee", "ankle"), pairs("shoulder", "elbow", "wrist")
         except KeyError:
             return None
-        joints = tuple("crown" if name == "head" else name for name in skeleton.joints)
-        return cls(skeleton.root, legs[0], arms[0], legs, arms, joints)
+        return cls(legs[0], arms[0], legs, arms)
 
 
 _LIMBS = (0.44, 0.43, 0.30, 0.27)  # thigh, shank, upper arm, forearm, metres
@@ -457,7 +181,7 @@ class _Group:
         for rows, clip in zip(self.rows, clips, strict=True):
             if clip.confidence is not None:
                 self.seen[rows] &= clip.confidence > 0
-        self.placeholder = self.seen & _placeholders(self.points)
+        self.placeholder = self.seen & placeholders(self.points)
         self.seen &= ~self.placeholder
         self.points = np.where(self.seen[..., None], self.points, 0)
         self.clip_of = np.repeat(np.arange(len(clips)), [len(clip) for clip in clips])
@@ -470,8 +194,8 @@ class _Group:
                 found[number] += check_array(raw, clip.name)
             else:
                 rows = self.rows[number]
-                found[number] += list(_units(self.points[rows], self.seen[rows], clip.name))
-                found[number] += list(_zeros(self.placeholder[rows], clip.name))
+                found[number] += list(units(self.points[rows], self.seen[rows], clip.name))
+                found[number] += list(zeros(self.placeholder[rows], clip.name))
         if self.body is not None:
             self._measure(self.body)
             for search in (
@@ -502,7 +226,7 @@ class _Group:
         bones += [(body.hips[side], body.shoulders[side], _TRUNK) for side in sides]
         a, b = np.array([bone[0] for bone in bones]), np.array([bone[1] for bone in bones])
         both = self.seen[:, a] & self.seen[:, b]
-        ratio = _length(self.points[:, a] - self.points[:, b])
+        ratio = norms(self.points[:, a] - self.points[:, b])
         ratio /= np.array([bone[2] for bone in bones], np.float32)
         ratio[~both] = np.nan
         # Foreshortening makes most bones look short, and a wild joint two of them long: a scale
@@ -721,7 +445,7 @@ class _Group:
 
         def bend(p: Floats, q: Floats, r: Floats) -> Floats:
             """The second difference of three frames, summed over the joints."""
-            return (_length(p - 2 * q + r) * there).sum(1)
+            return (norms(p - 2 * q + r) * there).sum(1)
 
         # The signs of the outer frames are free: only whether the middle two agree is asked.
         kept, change = (
@@ -731,7 +455,7 @@ class _Group:
         )
         # Where the sides change places their middle goes on; at a cut of the clip it does not.
         middle = self.points[:, left] + self.points[:, right]
-        steady = (_length(middle[2:-1] - middle[1:-2]) * there).sum(1) / 2
+        steady = (norms(middle[2:-1] - middle[1:-2]) * there).sum(1) / 2
         reach = np.repeat(self.typical, [len(clip) for clip in self.clips])[:-3]
         share = np.repeat(_swap_shares(self.clips), [len(clip) for clip in self.clips])[:-3]
         with np.errstate(invalid="ignore"):
@@ -786,7 +510,7 @@ class _Group:
             return
         both = self.seen[1:] & self.seen[:-1]
         both &= (self.clip_of[1:] == self.clip_of[:-1])[:, None]
-        moved = _length(self.points[1:] - self.points[:-1])
+        moved = norms(self.points[1:] - self.points[:-1])
         moved[~both] = np.inf
         count = both.sum(1)
         ordered = np.sort(moved, axis=1)
@@ -820,7 +544,7 @@ class _Group:
         parents, joints = np.array(self.skeleton.bones).T
         lengths = _usual_lengths(self.skeleton)
         both = self.seen[:, parents] & self.seen[:, joints]
-        bones = _length(self.points[:, joints] - self.points[:, parents])
+        bones = norms(self.points[:, joints] - self.points[:, parents])
         reach = np.repeat(self.typical, [len(clip) for clip in self.clips])
         far = np.fmax(self.scale, reach)[:, None]
         with np.errstate(invalid="ignore"):
@@ -867,8 +591,7 @@ class _Group:
             if not complete.any():
                 continue
             chosen = np.flatnonzero(complete)[:: max(1, complete.sum() // 256)]
-            points = self.points[rows][chosen]
-            points = points - points[:, self.skeleton.root : self.skeleton.root + 1]
+            points = root_relative(self.points[rows][chosen], self.skeleton.root)
             heads = np.linalg.norm(points[:, self.skeleton.head], axis=-1).mean()
             if not heads > 0:
                 continue
@@ -906,7 +629,6 @@ _EXPLAINED_BY: dict[str, frozenset[str]] = {
 
 def _usual_lengths(skeleton: Skeleton) -> NDArray[np.float32]:
     """Metres of each of a skeleton's bones, of an adult; 0.3 where the names tell nothing."""
-    names = tuple("crown" if name == "head" else name for name in skeleton.joints)
-    pairs, lengths = bones_of(names)
+    pairs, lengths = bones_of(body_names(skeleton))
     known = {tuple(pair): length for pair, length in zip(pairs.tolist(), lengths, strict=True)}
     return np.array([known.get(bone, 0.3) for bone in skeleton.bones], np.float32)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ites.data.store import PoseStore, Sequence
 from ites.pose.missing import fill, impossible
-from ites.pose.skeleton import Skeleton
+from ites.pose.skeleton import Skeleton, root_relative
 
 Floats = NDArray[np.floating]
 ASSUMED_FPS = 25.0
@@ -67,12 +67,6 @@ class Clips:
 
     def __len__(self) -> int:
         return sum(map(len, self.clips))
-
-
-def root_relative(positions: Floats, skeleton: Skeleton) -> Floats:
-    """(..., J, 3) positions minus the root joint's, float32."""
-    root = skeleton.root
-    return (positions - positions[..., root : root + 1, :]).astype(np.float32, copy=False)
 
 
 def cut(lengths: list[int], size: int) -> list[slice]:
@@ -137,7 +131,9 @@ def stored_clips(store: PoseStore, rows: list[Sequence]) -> Clips:
     """The clips of a store's sequences."""
     keypoints, confidence = store.keypoints(rows), store.confidence(rows)
     positions = store.positions(rows)
-    truth = None if positions is None else root_relative(positions, store.skeleton)
+    truth = None
+    if positions is not None:
+        truth = root_relative(positions, store.skeleton.root).astype(np.float32, copy=False)
     clips = []
     for sequence in store.sequences_of(rows):
         camera, own = store.cameras[sequence.camera], sequence.rows

@@ -6,7 +6,6 @@ known, the edges are 0 and the farthest keypoint that is seen, so that coordinat
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -116,11 +115,6 @@ def swap_sides(clip: Clip, skeleton: Skeleton) -> Clip:
     order = list(skeleton.mirror)
     confidence = None if clip.confidence is None else clip.confidence[:, order]
     return replace(clip, keypoints=clip.keypoints[:, order], confidence=confidence)
-
-
-def correct(clips: Iterable[Clip], skeleton: Skeleton, corrections: Corrections) -> list[Clip]:
-    """All of the clips, corrected; see `Corrections`."""
-    return [corrections(clip, skeleton) for clip in clips]
 
 
 def _seen(clip: Clip) -> NDArray[np.bool_]:

@@ -6,14 +6,16 @@ across the body, so that their lengths, as shares of a body's own, add up to sev
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating]
+from ites.pose.layouts import LAYOUT_JOINTS
+from ites.pose.skeleton import HUMAN36M, Skeleton
 
-_SIDES = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle", "eye", "ear", "toe", "heel")
+Floats = NDArray[np.floating]
 
 # Each joint's parent and the distance to it, metres, of an adult of 1.7 m: Winter, "Biomechanics
 # and Motor Control of Human Movement", 2009, figure 4.1, rounded; the face by eye.
@@ -37,47 +39,36 @@ _BODY: dict[str, tuple[str, float]] = {
 }
 
 
-def _order(text: str) -> tuple[str, ...]:
-    return tuple(
-        {"l": "left_", "r": "right_"}[word[0]] + word[2:] if word[1:2] == "." else word
-        for word in text.split()
-    )
-
-
-_COCO = (
-    "nose l.eye r.eye l.ear r.ear l.shoulder r.shoulder l.elbow r.elbow l.wrist r.wrist "
-    "l.hip r.hip l.knee r.knee l.ankle r.ankle"
-)
-_OPENPOSE = "nose thorax r.shoulder r.elbow r.wrist l.shoulder l.elbow l.wrist "
-_BODY25 = (
-    _OPENPOSE + "pelvis r.hip r.knee r.ankle l.hip l.knee l.ankle r.eye l.eye r.ear l.ear "
-    "l.toe l.toe l.heel r.toe r.toe r.heel"
-)
-_MPII = (
-    "r.ankle r.knee r.hip l.hip l.knee l.ankle pelvis thorax neck crown "
-    "r.wrist r.elbow r.shoulder l.shoulder l.elbow l.wrist"
-)
-ORDERS: dict[str, tuple[str, ...]] = {
-    "human36m": _order(
-        "pelvis r.hip r.knee r.ankle l.hip l.knee l.ankle spine thorax neck crown "
-        "l.shoulder l.elbow l.wrist r.shoulder r.elbow r.wrist"
-    ),
-    "coco17": _order(_COCO),
-    "mpi3dhp17": _order(
-        "crown thorax r.shoulder r.elbow r.wrist l.shoulder l.elbow l.wrist r.hip r.knee r.ankle "
-        "l.hip l.knee l.ankle pelvis spine head"
-    ),
-    "body25": _order(_BODY25),
-    "body25, its first 17 joints": _order(_BODY25)[:17],
-    "coco18": _order(
-        _OPENPOSE + "r.hip r.knee r.ankle l.hip l.knee l.ankle r.eye l.eye r.ear l.ear"
-    ),
-    "coco18, its first 17 joints": _order(
-        _OPENPOSE + "r.hip r.knee r.ankle l.hip l.knee l.ankle r.eye l.eye r.ear"
-    ),
-    "mpii16": _order(_MPII),
-    "halpe26": _order(_COCO + " crown thorax pelvis l.toe r.toe l.toe r.toe l.heel r.heel"),
+# What the layouts' joints are called in `_BODY`.
+_NAMES = {
+    "head_top": "crown",
+    "middle_head": "head",
+    "upper_neck": "neck",
+    "neck": "thorax",
+    "mid_hip": "pelvis",
+    "left_big_toe": "left_toe",
+    "left_small_toe": "left_toe",
+    "right_big_toe": "right_toe",
+    "right_small_toe": "right_toe",
 }
+_COMMON = ("coco17", "mpi3dhp17", "body25", "coco18", "mpii16", "halpe26")
+
+
+def body_names(skeleton: Skeleton) -> tuple[str, ...]:
+    """Joints of a skeleton with Human3.6M's names, whose "head" is the crown, as in `ORDERS`."""
+    return tuple("crown" if name == "head" else name for name in skeleton.joints)
+
+
+def _orders() -> Iterator[tuple[str, tuple[str, ...]]]:
+    yield HUMAN36M.name, body_names(HUMAN36M)
+    for layout in _COMMON:
+        joints = tuple(_NAMES.get(name, name) for name in LAYOUT_JOINTS[layout])
+        yield layout, joints
+        if layout in ("body25", "coco18"):  # OpenPose's, often cut to the number of COCO's
+            yield f"{layout}, its first 17 joints", joints[:17]
+
+
+ORDERS: dict[str, tuple[str, ...]] = dict(_orders())
 """Joint orders by name; "left_" and "right_" before what each side has."""
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import h5py
@@ -22,7 +20,7 @@ from ites.data.store import FORMAT as STORE_FORMAT
 from ites.errors import ItesError
 from ites.pose.missing import unknown
 from ites.pose.skeleton import Skeleton
-from ites.system.files import atomic_write, load_npz, reading, require_file
+from ites.system.files import FileWriter, atomic_write, load_npz, reading, require_file
 from ites.system.hdf5 import H5Writer, dataset, opened
 
 FORMAT = "ites-lifted"
@@ -59,7 +57,7 @@ def write_clips(path: str | os.PathLike[str], clips: Clips) -> None:
         writer.settings = clips.settings
 
 
-class ClipsWriter:
+class ClipsWriter(FileWriter):
     """Write lifted clips a few at a time; a context manager.
 
     The file appears under its name when the block ends without an error, never half written. An
@@ -75,31 +73,19 @@ class ClipsWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__()
         self.path = Path(path)
         if self.path.suffix not in (".npz", ".h5"):
             raise ItesError(f"{path}: the output's name must end in .npz or .h5")
         self.settings: dict[str, Any] = {}
         self._clips: Clips | None = None
         self._frames = 0
-        self._stack = ExitStack()
 
     def __enter__(self) -> ClipsWriter:
         self._temporary = self._stack.enter_context(atomic_write(self.path))
         if self.path.suffix == ".h5":
             self._file = self._stack.enter_context(H5Writer(self._temporary))
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            self._stack.__exit__(kind, error, traceback)
-            return
-        with self._stack:
-            self._finish()
 
     def add(self, clips: Clips) -> None:
         """Append clips, at least one, each with `positions`; all of one skeleton."""

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import h5py
@@ -21,7 +19,7 @@ from ites.errors import ItesError
 from ites.pose.camera import Camera, normalise, scale_for
 from ites.pose.missing import interpolate
 from ites.pose.skeleton import Skeleton
-from ites.system.files import atomic_write, reading, require_file
+from ites.system.files import FileWriter, atomic_write, reading, require_file
 from ites.system.hdf5 import H5Writer, check_heaps, dataset
 
 FORMAT = "ites-pose-store"
@@ -323,7 +321,8 @@ class PoseStore:
             if missing == "error":
                 raise ItesError(
                     f"{self.path}: {np.count_nonzero(~complete)} of {len(complete)} poses lack a "
-                    "joint (confidence 0): choose missing = 'drop' or 'interpolate' (--missing)"
+                    "joint (confidence 0): choose missing = 'drop' or 'interpolate'",
+                    code="missing",
                 )
             if missing == "interpolate":
                 self._interpolate(keypoints, split)
@@ -417,7 +416,7 @@ class PoseStore:
         )
 
 
-class PoseStoreWriter:
+class PoseStoreWriter(FileWriter):
     """Write a pose store; a context manager.
 
     The file appears under its name when the block ends without an error, never half written.
@@ -439,12 +438,12 @@ class PoseStoreWriter:
         title: str = "",
         acknowledgement: str = "",
     ) -> None:
+        super().__init__()
         self.path = Path(path)
         self.skeleton = skeleton
         self.cameras: dict[str, Camera] = {}
         self.sequences: list[Sequence] = []
         self._count = 0
-        self._stack = ExitStack()
         temporary = self._stack.enter_context(atomic_write(self.path))
         self._file = self._stack.enter_context(H5Writer(temporary))
         self._file.attrs.update(
@@ -545,19 +544,7 @@ class PoseStoreWriter:
     def __enter__(self) -> PoseStoreWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            self._stack.__exit__(kind, error, traceback)
-            return
-        with self._stack:
-            self._write_sequences()
-
-    def _write_sequences(self) -> None:
+    def _finish(self) -> None:
         if not self.sequences:
             raise ItesError(f"{self.path}: nothing to write: no sequence was added")
         table = self._file.create_group("sequences")

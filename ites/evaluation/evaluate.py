@@ -32,7 +32,7 @@ from ites.models import fold_norms
 from ites.models.predict import lift_points
 from ites.pose.geometry import DISTANCE
 from ites.pose.metrics import pose_errors
-from ites.pose.skeleton import Skeleton
+from ites.pose.skeleton import Skeleton, root_relative
 from ites.runs.checkpoint import load_model
 from ites.system.files import atomic_write
 from ites.system.ranks import Ranks, pick_device
@@ -396,9 +396,8 @@ def depth_zero(points: NDArray[np.float32], skeleton: Skeleton) -> NDArray[np.fl
     In network units but for a factor common to all joints, which the scaled figures do not see;
     MPJPE takes the networks' distance of 5.
     """
-    root = skeleton.root
     flat = np.zeros((*points.shape[:2], 3), np.float32)
-    flat[..., :2] = DISTANCE * (points - points[:, root : root + 1])
+    flat[..., :2] = DISTANCE * root_relative(points, skeleton.root)
     return flat
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ites.data.clips import Clip
 from ites.errors import ItesError
 from ites.export.frames import Frame
+from ites.pose.missing import interpolate
 from ites.pose.skeleton import Skeleton
 
 FPS = 25.0
@@ -48,20 +49,12 @@ class Motion:
         A gap is filled linearly in time, the ends with the nearest; a joint that is never known
         stands at its parent's place.
         """
-        positions, frames = self.positions.copy(), np.arange(len(self))
-        order = sorted(range(self.skeleton.num_joints), key=self._depth)
-        for joint in order:
-            known = np.isfinite(positions[:, joint]).all(-1)
-            if known.all():
-                continue
-            if not known.any():
-                parent = self.skeleton.parents[joint]
-                positions[:, joint] = positions[:, parent] if parent >= 0 else 0.0
-                continue
-            for axis in range(3):
-                positions[~known, joint, axis] = np.interp(
-                    frames[~known], frames[known], positions[known, joint, axis]
-                )
+        known: NDArray[np.bool_] = np.all(np.isfinite(self.positions), axis=-1)
+        positions = np.asarray(interpolate(self.positions, known), np.float64)
+        never = np.flatnonzero(~known.any(0)).tolist()
+        for joint in sorted(never, key=self._depth):  # a parent first
+            parent = self.skeleton.parents[joint]
+            positions[:, joint] = positions[:, parent] if parent >= 0 else 0.0
         return positions
 
     def _depth(self, joint: int) -> int:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ites.errors import ItesError
 from ites.models import fold_norms
 from ites.ops.backends import using
+from ites.pose.skeleton import root_relative
 from ites.runs.checkpoint import Metadata, Model, load_model
 from ites.system.files import atomic_write
 
@@ -61,9 +62,9 @@ class PixelsToPose(nn.Module):
             `positions` (B, J, 3), metres, camera axes, relative to the root joint; and
             `metres_per_unit` (B,): positions divided by it are network units.
         """
-        points = keypoints - keypoints[:, self.root : self.root + 1]
+        points = root_relative(keypoints, self.root)
         pose = self.network.pose(points * (self.scale / focal_length))
-        pose = pose - pose[:, self.root : self.root + 1]
+        pose = root_relative(pose, self.root)
         joints, parents = self.bones
         bones = (pose[:, joints] - pose[:, parents]).norm(dim=-1).sum(1).clamp(min=1e-6)
         head = (pose[:, self.head].norm(dim=-1) / bones).mean().clamp(min=1e-6)

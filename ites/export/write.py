@@ -22,7 +22,7 @@ from ites.export.motion import FPS, Motion, to_motion
 from ites.export.rotations import find_rotations, forward_kinematics
 from ites.export.tables import write_csv, write_json
 from ites.export.trc import write_trc
-from ites.system.files import atomic_write
+from ites.system.files import atomic_write, keep_source
 
 BONES = ("exact", "constant")
 ENDINGS = (".npz", ".h5", ".csv", ".json", ".bvh", ".trc", ".c3d", ".glb")
@@ -82,6 +82,8 @@ def export(
             f"{out}: {ending} keeps camera axes and metres; presets and the floor are for the "
             "other formats"
         )
+    if not isinstance(source, Clips):
+        keep_source(source, path)
     clips = source if isinstance(source, Clips) else read_clips(source)
     if clip is not None:
         wanted = [item for item in clips.clips if clip in item.name]

@@ -45,7 +45,7 @@ class Assumed:
         notes: see `Note`.
         sizes: how many times as large as in training the people of a clip look, where that counts.
         filled: missing joints that were filled.
-        findings: what is implausible, each as `ites.data.checks.Finding.plain` gives it.
+        findings: what is implausible, each as `ites.data.findings.Finding.plain` gives it.
     """
 
     notes: list[Note] = field(default_factory=list)

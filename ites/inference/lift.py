@@ -20,11 +20,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ites.data.checks import Density, Finding, check_reader, refuse, summarise
+from ites.data.checks import Density, check_reader
 from ites.data.clips import Clip, Clips, cut, seen_joints
 from ites.data.corrections import Corrections
+from ites.data.findings import Finding, refuse, summarise
 from ites.data.keypoint_reader import KeypointReader
 from ites.data.lifted import ClipsWriter, read_clips, read_settings, write_clips
+from ites.data.readers.options import check_options
 from ites.errors import ItesError
 from ites.inference.assume import (
     BODY_SIZE,
@@ -43,6 +45,7 @@ from ites.pose.missing import unknown
 from ites.pose.smoothing import SMOOTHERS
 from ites.runs.checkpoint import Model, load_model, load_trust
 from ites.system.arithmetic import arithmetic
+from ites.system.files import keep_source
 from ites.system.lock import lock
 from ites.system.overlap import overlap
 from ites.system.parts import Parts
@@ -50,6 +53,8 @@ from ites.system.ranks import Ranks, pick_device
 
 PORTION = 1 << 16
 """Poses that are read, lifted and written together, but for a clip's end."""
+LARGEST_BODY = 1000.0
+"""Metres from root to head."""
 PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -115,7 +120,7 @@ def lift(
         A summary: poses, clips, seconds and poses_per_second (of reading, lifting and writing
         together, joining aside, in this call), model, device, out; notes: what was assumed, found
         or left out, a line each; codes: what each of them is about; and findings: what is
-        implausible, each as `ites.data.checks.Finding.plain` gives it. Empty on all ranks but 0.
+        implausible, each as `ites.data.findings.Finding.plain` gives it. Empty on all ranks but 0.
 
     Raises:
         ItesError: a file is not what it should be, or an argument is out of range.
@@ -126,14 +131,13 @@ def lift(
         >>> summary["poses"], summary["out"]
         (12, 'clip3d.npz')
     """
-    for name, value in (
-        ("focal_length", focal_length),
-        ("fps", fps),
-        ("body_size", body_size),
-        ("batch_size", batch_size),
-    ):
+    for name, value in (("body_size", body_size), ("batch_size", batch_size)):
         if value is not None and not 0 < value < float("inf"):
             raise ItesError(f"lift: {name} must be positive and finite, got {value}")
+    if body_size > LARGEST_BODY:
+        raise ItesError(f"lift: body_size must be at most {LARGEST_BODY:g} m, got {body_size}")
+    check_options("lift", image_size, fps, min_confidence, focal_length)
+    keep_source(keypoints, out)
     if precision not in PRECISIONS:
         raise ItesError(
             f"lift: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"

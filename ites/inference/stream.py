@@ -19,6 +19,7 @@ from ites.inference.lift import PRECISIONS
 from ites.models import fold_norms
 from ites.pose.camera import HEAD_DISTANCE
 from ites.pose.missing import FAR, SHARE, SPREADS
+from ites.pose.skeleton import root_relative
 from ites.runs.checkpoint import load_model
 from ites.system.arithmetic import arithmetic
 from ites.system.graphs import launch_on, record
@@ -156,12 +157,11 @@ class Lifter:
         """(B, J, 2) pixels to (B, J, 3) metres, on the device, without waiting for it."""
         root, head = self.skeleton.root, self.skeleton.head
         keypoints = keypoints.where(~_impossible(keypoints)[..., None], torch.nan)
-        points = keypoints - keypoints[:, root : root + 1]
+        points = root_relative(keypoints, root)
         factor = self._factor
         if factor is None:
             factor = HEAD_DISTANCE / self._mean(0, points[:, head].norm(dim=-1))
-        pose = self._pose(points * factor)
-        pose = pose - pose[:, root : root + 1]
+        pose = root_relative(self._pose(points * factor), root)
         joints, parents = self._bones
         bones = (pose[:, joints] - pose[:, parents]).norm(dim=-1).sum(1).clamp(min=1e-6)
         mean = self._mean(1, pose[:, head].norm(dim=-1) / bones)

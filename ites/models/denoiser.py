@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ites.models.components import principal_components
-from ites.pose.skeleton import HUMAN36M, Skeleton
+from ites.pose.skeleton import HUMAN36M, Skeleton, root_relative
 
 _FLOOR = 1e-3  # spread of a component, of the largest, below which joints are made of one another
 
@@ -57,5 +57,4 @@ class Denoiser(nn.Module):
 
     def _rooted(self, rows: Tensor) -> Tensor:
         """Rows (N, 2J) of root-relative poses."""
-        joints, root = rows.unflatten(1, (-1, 2)), self.skeleton.root
-        return (joints - joints[:, root : root + 1]).flatten(1)
+        return root_relative(rows.unflatten(1, (-1, 2)), self.skeleton.root).flatten(1)

@@ -9,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ites.data.clips import root_relative
 from ites.errors import ItesError
-from ites.pose.skeleton import Skeleton
+from ites.pose.skeleton import Skeleton, root_relative
 
 ROWS = {"cpu": 17 << 9, "cuda": 17 << 16}
 """Joints that are lifted at a time: on a CPU what stays in its cache, on a GPU what fills it."""
@@ -57,7 +56,7 @@ def lift_points(
         result.copy_(pose(batch.to(device, non_blocking=True)))
     if not lifted.isfinite().all():
         raise ItesError("lift: the model's output is not finite; was its training sound?")
-    return root_relative(lifted.numpy(), skeleton)
+    return root_relative(lifted.numpy(), skeleton.root)
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ites.models.components import principal_components
 from ites.models.layers import Linear, expect_poses
-from ites.pose.skeleton import HUMAN36M, Skeleton
+from ites.pose.skeleton import HUMAN36M, Skeleton, root_relative
 
 _LIMIT = 2.0  # of a layer's log scale
 _FLOOR = 1e-4  # least spread of a component, of the largest
@@ -122,7 +122,7 @@ class Prior(nn.Module):
     def _relative(self, points: Tensor) -> Tensor:
         expect_poses(self, points, self.skeleton)
         root = self.skeleton.root
-        joints = points - points[:, root : root + 1]
+        joints = root_relative(points, root)
         return torch.cat([joints[:, :root], joints[:, root + 1 :]], dim=1).flatten(1)
 
 

@@ -21,7 +21,7 @@ from ites.models.layers import (
 from ites.models.mirror import mean_depth
 from ites.models.prior import soft_clamp
 from ites.pose import geometry
-from ites.pose.skeleton import HUMAN36M, Skeleton
+from ites.pose.skeleton import HUMAN36M, Skeleton, root_relative
 
 
 class StudentLosses(NamedTuple):
@@ -204,9 +204,7 @@ class UprightStudent(Student):
         momentum: float = MOMENTUM,
     ) -> Tensor:
         """Depths (B, J, 1) relative to the root's; see `Student.forward`."""
-        depth = super().forward(points, weights, momentum)
-        root = self.skeleton.root
-        return depth - depth[:, root : root + 1]
+        return root_relative(super().forward(points, weights, momentum), self.skeleton.root)
 
     def clean(self, points: Tensor) -> Tensor:
         """2D poses (B, J, 2) as they are lifted: denoised."""

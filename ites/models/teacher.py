@@ -14,7 +14,7 @@ from ites.models.layers import MOMENTUM, BatchNormReLU, Linear, expect_poses, up
 from ites.models.mirror import mean_depth, mirror_image
 from ites.models.prior import soft_clamp
 from ites.pose import geometry
-from ites.pose.skeleton import HUMAN36M, Skeleton
+from ites.pose.skeleton import HUMAN36M, Skeleton, root_relative
 
 
 class TeacherOutput(NamedTuple):
@@ -223,8 +223,7 @@ class Teacher(nn.Module):
         output, error = self._lift(self._centre(points))
         start = output.canonical
         if centre_cycle:
-            root = self.skeleton.root
-            start = start - start[:, root : root + 1]
+            start = root_relative(start, self.skeleton.root)
         views, _ = ops.rotate_project(start, rotations, self.distance, backend=self.backend)
         again = self.coefficients(self.trunk(views))
         cycle = ops.invariance_distance(
@@ -236,8 +235,7 @@ class Teacher(nn.Module):
         return camera_pose[..., 2:]
 
     def _centre(self, points: Tensor) -> Tensor:
-        root = self.skeleton.root
-        return points - points[:, root : root + 1]
+        return root_relative(points, self.skeleton.root)
 
     def _lift(self, points: Tensor) -> tuple[TeacherOutput, Tensor]:
         return self._pose_of(self.trunk(points), points)
@@ -387,6 +385,4 @@ class UprightTeacher(Teacher):
         return self.start_elevation + away
 
     def _depth(self, camera_pose: Tensor) -> Tensor:
-        depth = camera_pose[..., 2:]
-        root = self.skeleton.root
-        return depth - depth[:, root : root + 1]
+        return root_relative(camera_pose[..., 2:], self.skeleton.root)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ites.errors import ItesError
-from ites.pose.skeleton import HUMAN36M, Skeleton
+from ites.pose.skeleton import HUMAN36M, Skeleton, root_relative
 
 HEAD_DISTANCE = 0.2
 """Mean distance from root to head in the networks' input (METHOD: Data)."""
@@ -118,7 +118,7 @@ def normalise(
     Returns:
         (..., J, 2), network units. Source: METHOD, "Data".
     """
-    return (pixels - pixels[..., root : root + 1, :]) / focal_length * scale
+    return root_relative(pixels, root) / focal_length * scale
 
 
 def scale_for(points: np.ndarray, skeleton: Skeleton = HUMAN36M) -> float:

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ites.pose.skeleton import root_relative
+
 PCK_THRESHOLD = 0.15
 """Error in metres below which MPI-INF-3DHP counts a joint as correct."""
 
@@ -41,7 +43,7 @@ def mpjpe(pred: Tensor, gt: Tensor, root: int = 0) -> Tensor:
         ValueError: if the shapes differ, are not [N, J, 3], or a value is not finite.
     """
     pred, gt = _checked("mpjpe", pred, gt)
-    return _distance(_relative(pred, root), _relative(gt, root)).mean(-1)
+    return _distance(root_relative(pred, root), root_relative(gt, root)).mean(-1)
 
 
 def n_mpjpe(pred: Tensor, gt: Tensor, root: int = 0) -> Tensor:
@@ -50,7 +52,7 @@ def n_mpjpe(pred: Tensor, gt: Tensor, root: int = 0) -> Tensor:
     Arguments, result and errors as in `mpjpe`. From Rhodin et al., CVPR 2018.
     """
     pred, gt = _checked("n_mpjpe", pred, gt)
-    return _n_mpjpe(_relative(pred, root), _relative(gt, root))
+    return _n_mpjpe(root_relative(pred, root), root_relative(gt, root))
 
 
 def p_mpjpe(pred: Tensor, gt: Tensor) -> Tensor:
@@ -218,7 +220,7 @@ def pose_errors(
 def _chunk_errors(
     pred: Tensor, gt: Tensor, unit: float, joints: list[int], root: int
 ) -> dict[str, Tensor]:
-    relative, truth = _relative(pred, root), _relative(gt, root)
+    relative, truth = root_relative(pred, root), root_relative(gt, root)
     signs = _both_signs(pred, gt, root)
     scaled, flipped = signs.distance.mean(-1)
     aligned, aligned_flip = signs.p_distance.mean(-1)
@@ -285,8 +287,8 @@ class _BothSigns(NamedTuple):
 
 def _both_signs(pred: Tensor, gt: Tensor, root: int) -> _BothSigns:
     similarity = _similarity(pred, gt)
-    truth = _relative(gt, root)
-    scaled = similarity.scale()[:, None, None] * _relative(pred, root)
+    truth = root_relative(gt, root)
+    scaled = similarity.scale()[:, None, None] * root_relative(pred, root)
     poses = (scaled, flip_depth(scaled))
     return _BothSigns(
         scaled,
@@ -299,10 +301,6 @@ def _n_mpjpe(pred: Tensor, gt: Tensor) -> Tensor:
     size = pred.square().sum((-2, -1), keepdim=True)
     scale = (pred * gt).sum((-2, -1), keepdim=True) / size.clamp(min=torch.finfo(size.dtype).tiny)
     return _distance(scale * pred, gt).mean(-1)
-
-
-def _relative(pose: Tensor, root: int) -> Tensor:
-    return pose - pose[:, root : root + 1]
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:

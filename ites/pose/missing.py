@@ -159,7 +159,8 @@ def unknown(seen: Mask, fps: float = float("nan")) -> Mask:
 def fill(keypoints: Floats, seen: Mask, skeleton: Skeleton) -> Floats:
     """Fill each missing joint, for a network that needs all of them.
 
-    A joint seen in another frame of the clip: `interpolate`. One that is never seen: where a
+    A joint seen in another frame of the clip: its offset from its parent, linearly in time, the
+    ends with the nearest, so that it moves along with the body. One that is never seen: where a
     standing person has it, from the nearest joint of the skeleton that is seen, at the size of the
     bones that are seen; in another skeleton than Human3.6M's, at that joint.
 
@@ -173,7 +174,7 @@ def fill(keypoints: Floats, seen: Mask, skeleton: Skeleton) -> Floats:
     """
     if seen.all():
         return keypoints
-    filled = interpolate(keypoints, seen)
+    filled = _along(interpolate(keypoints, seen), seen, skeleton)
     known: Mask = np.asarray(seen.any(0))
     if known.all():
         return filled
@@ -194,6 +195,23 @@ def fill(keypoints: Floats, seen: Mask, skeleton: Skeleton) -> Floats:
                 continue
             known[joint] = True
     return filled
+
+
+def _along(keypoints: Floats, seen: Mask, skeleton: Skeleton) -> Floats:
+    """Put filled joints (T, J, 2) where the offset from their parent, linear in time, has them."""
+    moved, frames = keypoints.copy(), np.arange(len(keypoints))
+    order = [skeleton.root]
+    for joint in order:  # each after its parent
+        order += [child for parent, child in skeleton.bones if parent == joint]
+        parent, away = skeleton.parents[joint], ~seen[:, joint]
+        both = seen[:, joint] & seen[:, parent]
+        if parent < 0 or not away.any() or not both.any():
+            continue
+        offset = keypoints[both, joint] - keypoints[both, parent]
+        for axis in range(keypoints.shape[2]):
+            change = np.interp(frames[away], frames[both], offset[:, axis])
+            moved[away, joint, axis] = moved[away, parent, axis] + change
+    return moved
 
 
 def _standing(keypoints: Floats, known: Mask, skeleton: Skeleton) -> Floats:

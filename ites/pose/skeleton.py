@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from operator import index
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ites.errors import ItesError
 
@@ -35,6 +35,13 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+Joints = TypeVar("Joints", "NDArray[np.floating]", "Tensor")
 
 MOST_JOINTS = 256
 """Maximum number of joints: far more than a body has, few enough for tables of joint pairs."""
@@ -373,3 +380,16 @@ class _Reader:
 
 HUMAN36M = load_skeleton("human36m")
 """Human3.6M's 17 joints; "neck" is the point between neck and nose, "head" the crown."""
+
+
+def root_relative(joints: Joints, root: int) -> Joints:
+    """Positions relative to the root joint: `x_j - x_root`.
+
+    Args:
+        joints: (..., J, D), an array or a tensor; any unit.
+        root: the root's index.
+
+    Returns:
+        (..., J, D), the same kind and dtype.
+    """
+    return joints - joints[..., root : root + 1, :]

@@ -106,8 +106,8 @@ def refuse_to_overwrite(run: str | os.PathLike[str], stage: str) -> None:
     """Raise ItesError where a run folder holds a training of this stage already."""
     if RunFolder(run).has_training(stage):
         raise ItesError(
-            f"{run}: holds a {stage} already; continue it with --resume {run}, or choose "
-            "another folder with --out"
+            f"{run}: holds a {stage} already; resume it or choose another folder",
+            code="trained-already",
         )
 
 

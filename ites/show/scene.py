@@ -36,7 +36,7 @@ def choose(
     picks = np.linspace(0, len(found) - 1, min(max_clips, len(found))).round().astype(int)
     notes = []
     if len(picks) < len(found):
-        notes.append(f"{len(picks)} of {len(found)} clips shown; --clip NAME chooses others")
+        notes.append(f"{len(picks)} of {len(found)} clips shown; `clip` chooses others")
     long = sum(len(found[i]) > max_frames for i in picks)
     if long:
         notes.append(f"{long} clips cut to their first {max_frames} frames")

@@ -11,9 +11,11 @@ import re
 import sys
 import time
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
 from ites.errors import ItesError, shorten
@@ -28,6 +30,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "FileWriter",
     "atomic_write",
     "check_expansion",
     "members_of",
@@ -310,6 +313,19 @@ _KINDS = (
 )
 
 
+def keep_source(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
+    """Refuse to write over what is read, and over a folder.
+
+    Raises:
+        ItesError: `out` is a folder, or `source` itself.
+    """
+    if os.path.isdir(out):
+        raise ItesError(f"{out}: expected a file's name to write to, got a folder's")
+    with suppress(OSError):
+        if os.path.samefile(source, out):
+            raise ItesError(f"{out}: the output would overwrite the input; choose another name")
+
+
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path`; it takes that name when the block ends without an error.
@@ -351,6 +367,32 @@ _OF_THE_PLACE = (
     errno.EFBIG,
     errno.ENAMETOOLONG,
 )
+
+
+class FileWriter(ABC):
+    """A context manager that completes its file where the block raises nothing.
+
+    What is entered into `_stack`, such as `atomic_write`, is told of an error and leaves no file.
+    """
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    @abstractmethod
+    def _finish(self) -> None:
+        """Write what is left to write."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._stack.__exit__(kind, error, traceback)
+            return
+        with self._stack:
+            self._finish()
 
 
 def remove_orphans(folder: Path) -> None:

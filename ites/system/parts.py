@@ -61,8 +61,8 @@ class Parts:
             wanted, had = self.request.get(name), given.get(name)
             if wanted != had:
                 raise ItesError(
-                    f"{self.folder}: begun with {name} {had!r}, now {wanted!r}; "
-                    "to begin anew leave --resume out"
+                    f"{self.folder}: begun with {name} {had!r}, now {wanted!r}",
+                    code="other-parts",
                 )
 
     def path(self, index: int) -> Path:

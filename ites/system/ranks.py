@@ -92,7 +92,8 @@ class Ranks:
                 raise
             raise ItesError(
                 f"rank {self.rank} of {self.count} lost another rank, which died or was stopped; "
-                f"start all of them again with --resume ({str(error).splitlines()[0]})"
+                f"resume all of them ({str(error).splitlines()[0]})",
+                code="lost-rank",
             ) from None
 
     def leave(self) -> None:
@@ -117,7 +118,7 @@ def pick_device(name: str, ranks: Ranks) -> torch.device:
         name = f"cuda:{ranks.local}"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(0, device=device).cpu()  # "meta" holds no numbers
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ItesError(f"device: cannot use {name!r} here: {reason}") from None

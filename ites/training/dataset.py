@@ -160,7 +160,7 @@ def load_teacher(settings: StudentSettings, skeleton: Skeleton, device: torch.de
     """
     path = Path(settings.teacher or RunFolder(settings.out).weights("teacher"))
     if not path.exists():
-        raise ItesError(f"{path}: expected a trained teacher; name another by --teacher RUN")
+        raise ItesError(f"{path}: expected a trained teacher", code="no-teacher")
     teacher, metadata = load_model(path, "teacher", device, settings.chosen_backend)
     _expect_skeleton(path, "teacher", metadata.skeleton, skeleton, settings)
     assert isinstance(teacher, Teacher)
@@ -179,7 +179,7 @@ def load_own_prior(settings: TeacherSettings | StudentSettings, skeleton: Skelet
     """
     path = Path(settings.prior or RunFolder(settings.out).weights("prior"))
     if not path.exists():
-        raise ItesError(f"{path}: expected a trained prior; name another by --prior RUN")
+        raise ItesError(f"{path}: expected a trained prior", code="no-prior")
     prior = load_prior(path)
     _expect_skeleton(path, "prior", prior.skeleton, skeleton, settings)
     return prior.requires_grad_(False)

@@ -64,7 +64,7 @@ def _train(
     if not resume:
         refuse_to_overwrite(settings.out, settings.stage)
     if not settings.data:
-        raise ItesError("data: expected a pose store (--data STORE, from `ites prepare`), got none")
+        raise ItesError("data: expected a pose store, got none", code="no-data")
     device = pick_device(settings.device, ranks)
     mark = Unfinished(settings.out, settings.stage, ranks)
     with mark.watched(), arithmetic(settings.precision), ranks.joined(device):

@@ -138,7 +138,8 @@ def steps_for(step: Step, settings: Settings, say: Callable[[str], None]) -> Ste
     if wanted == "on" and not possible:
         raise ItesError(
             "capture: expected a GPU and a single process for steps as CUDA graphs, got "
-            f"{step.device} and {ranks.count}; leave --capture out"
+            f"{step.device} and {ranks.count}",
+            code="capture",
         )
     if not possible or wanted == "off":
         return one_by_one(step)

@@ -138,5 +138,5 @@ class Watch:
         kept = f"the checkpoint of step {last} in {self.folder.root} is good"
         return ItesError(
             f"{self.stage}: {what}; {kept if last else 'there is no checkpoint yet'}"
-            "; a lower --learning-rate may help"
+            "; a lower learning rate may help"
         )

@@ -46,7 +46,7 @@ def demo(
         ItesError: the folder holds something else, or an earlier demo.
     """
     if any(out.glob("*.safetensors")):
-        raise ItesError(f"{out}: holds an earlier demo; remove it or choose another --out")
+        raise ItesError(f"{out}: holds an earlier demo; remove it or choose another folder")
     times: dict[str, float] = {}
     start = time.perf_counter()
 

@@ -75,3 +75,25 @@ def test_timestamps_in_names_are_photographs():
     assert [video.photograph for video in videos] == [True] * 4
     same_place = videos_of([frame(k, p) for k, p in enumerate(points)], "f")
     assert [len(video.people) for video in same_place] == [4]
+
+
+def test_videos_of_few_frames_in_folders_are_not_mixed():
+    points = walk(frames=3)
+    names = [f"vid{v}/{t}.png" for v in range(40) for t in range(3)]
+    videos = videos_of([frame(n, points[int(n[-5])]) for n in names], "f")
+    assert [(video.name, video.numbers) for video in videos] == [
+        (f"vid{v}", [0, 1, 2]) for v in range(40)
+    ]
+    (one,) = videos_of([frame(f"frames/{t}/img.png", p) for t, p in enumerate(points)], "f")
+    assert one.numbers == [0, 1, 2]
+
+
+def test_numbers_of_times_longer_than_64_bits_count_from_the_first():
+    points = walk(frames=4)
+    for digits in (18, 19, 20, 30, 60):
+        names = [f"{10**digits + t}.jpg" for t in (0, 1, 3)]
+        (one,) = videos_of(
+            [frame(n, points[t]) for n, t in zip(names, (0, 1, 3), strict=True)], "f"
+        )
+        assert [len(people) for people in one.people] == [1, 1, 0, 1]
+        assert max(one.numbers) < 2**63

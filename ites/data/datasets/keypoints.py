@@ -11,14 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ites.data.checks import Finding, check, refuse, summarise
+from ites.data.checks import check
 from ites.data.clips import Clip, seen_joints
 from ites.data.corrections import Corrections
+from ites.data.findings import Finding, refuse, summarise
 from ites.data.readers import read
+from ites.data.readers.options import check_options
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.errors import ItesError
 from ites.pose.camera import FIELD_OF_VIEW, Camera, focal_length_of
 from ites.pose.skeleton import HUMAN36M, Skeleton
+from ites.system.files import keep_source
 
 
 def prepare_keypoints(
@@ -58,13 +61,16 @@ def prepare_keypoints(
 
     Returns:
         `PoseStore.summary` of what was written, `notes`: what was assumed, derived or left out, a
-        line each, and `findings`: what is implausible, as `ites.data.checks.Finding.plain` has it.
+        line each, and `findings`: what is implausible, by `ites.data.findings.Finding.plain`.
 
     Raises:
         ItesError: there is no file, or one cannot be read, holds no pose or none that can be right.
     """
     if field_of_view is not None and not 0 < field_of_view < 180:
         raise ItesError(f"prepare_keypoints: field_of_view must be in 0..180, got {field_of_view}")
+    check_options("prepare_keypoints", image_size, fps, min_confidence, focal_length)
+    for path in sources:
+        keep_source(path, out)
     notes: list[str] = [] if corrections is None else corrections.lines()
     findings: list[Finding] = []
     taken: set[str] = set()
@@ -134,10 +140,10 @@ def _assumptions(clip: Clip, camera: Camera) -> list[str]:
     if camera.assumed:
         lines.append(
             f"camera unknown: focal length {camera.focal_length[0]:.0f} px assumed, "
-            f"{FIELD_OF_VIEW:g} degrees (--focal-length or --field-of-view)"
+            f"{FIELD_OF_VIEW:g} degrees; give the focal length or field of view if known"
         )
     if not clip.fps > 0:
-        lines.append("frames per second unknown (--fps)")
+        lines.append("frames per second unknown; give them if known")
     return lines
 
 

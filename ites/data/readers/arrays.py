@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.checks import Finding, ImplausibleError
+from ites.data.findings import Finding, ImplausibleError
 from ites.data.readers.recording import LARGEST, Detections, Frame, Person, Track
 from ites.errors import ItesError
 from ites.pose.layouts import BY_COUNT

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.checks import Finding, ImplausibleError
 from ites.data.clips import Clip
+from ites.data.findings import Finding, ImplausibleError
 from ites.data.readers.frames import Video, natural, videos_of
 from ites.data.readers.recording import Detections, Frame, Person, Recording, Source, Track
 from ites.data.tracking import person_sizes, track

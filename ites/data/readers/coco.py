@@ -76,7 +76,7 @@ def image_id(value: Any, where: str) -> int | float | str:
     Raises:
         ItesError: it is neither.
     """
-    whole = isinstance(value, (int, float)) and value == value and abs(value) < 1e18
+    whole = isinstance(value, int) or (isinstance(value, float) and abs(value) < 1e18)
     if isinstance(value, bool) or not (whole or isinstance(value, str)):
         raise ItesError(
             f"{where}: expected a number or a name as image id, got {shorten(value, 60)!r}"

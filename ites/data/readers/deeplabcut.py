@@ -23,7 +23,6 @@ from ites.pose.layouts import joint_name
 FORMAT = "DeepLabCut"
 MIN_CONFIDENCE = 0.1
 """DeepLabCut's own cut-off for pictures, `pcutoff`, is 0.6; a joint that is merely unsure helps."""
-LEVELS = ("scorer", "individuals", "bodyparts", "coords")
 COORDS = ("x", "y", "likelihood")
 COLUMNS = 30_000
 """Columns of a table, at most."""

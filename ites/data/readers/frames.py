@@ -1,8 +1,9 @@
 """Frames in order of time: what their ids tell of videos, missing frames and photographs.
 
 An id is a number, or an image's name: "12.jpg", "cam1/frame_000012.png". Names are alike where
-they differ in digits alone. Of names alike the run of digits that varies most counts the frames;
-names that differ elsewhere belong to different videos.
+they differ in digits alone. Of names alike the run of digits that varies most counts the frames, of
+the folders' only where the files' own names do not vary; names that differ elsewhere belong to
+different videos.
 
 Frames are a video where at least one in `GAPS` of its numbers is there, or most follow each other,
 and where people are about where they were in the frame before. Otherwise they are photographs, a
@@ -29,6 +30,8 @@ SPARSE = 100
 """Frames that a video may have per frame that the file tells of."""
 ELSEWHERE = 0.5
 """Median move from frame to frame, in person sizes, from which frames are photographs."""
+FARTHEST = 2**62
+"""The largest number of a frame; the number of longer ones, as of times, counts from the first."""
 PAIRS = 500
 """Pairs of frames that are looked at for that, spread over the video."""
 
@@ -103,14 +106,19 @@ def _places(ids: list[int | float | str]) -> dict[int | float | str, tuple[str, 
         if not columns:
             places.update({key: (pattern, 0) for key, _ in members})
             continue
-        varied = [len({int(d[:40]) for d in column}) for column in columns]
-        counter = max(range(len(columns)), key=lambda c: (varied[c], c))
-        for key, digits in members:
+        varied = [len({int(d[-40:]) for d in column}) for column in columns]
+        folders = pattern.rpartition("/")[0].count("0")
+        counter = max(
+            range(len(columns)), key=lambda c: (c >= folders and varied[c] > 1, varied[c], c)
+        )
+        values = [int(d[-40:]) for d in columns[counter]]
+        before = min(values) if max(values) > FARTHEST else 0
+        for (key, digits), value in zip(members, values, strict=True):
             pieces = ["" if c == counter else d for c, d in enumerate(digits)]
             between = pattern.split("0")
             joined = "".join(a + b for a, b in zip(between, [*pieces, ""], strict=True))
             video = joined.strip("/_-. ")
-            places[key] = (video, int(digits[counter][:40]))
+            places[key] = (video, min(value - before, FARTHEST))
     if len(set(places.values())) < len(places):  # "1.jpg" and "01.jpg"
         places = {key: (f"{video}/{key}", number) for key, (video, number) in places.items()}
     return places

@@ -27,6 +27,7 @@ from ites.data.readers import (
 )
 from ites.data.readers.assemble import assemble
 from ites.data.readers.frames import natural
+from ites.data.readers.options import check_options
 from ites.data.readers.recording import Detections, Frame, Recording, Source, numbers
 from ites.data.store import PoseStore
 from ites.errors import ItesError, shorten
@@ -75,6 +76,7 @@ def read(
         ItesError: the file holds no keypoints, or they do not fit together.
     """
     path = Path(path)
+    check_options(str(path), image_size, fps, min_confidence)
     options: dict[str, Any] = {
         "layout": layout,
         "image_size": image_size,

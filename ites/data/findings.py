@@ -1,0 +1,128 @@
+"""What `ites.data.checks` says of keypoints: findings, their codes and their words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ites.errors import ItesError
+
+Severity = Literal["note", "warning", "error"]
+NO_FRAMES: NDArray[np.intp] = np.zeros(0, np.intp)
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """One thing that is unlikely or impossible.
+
+    Attributes:
+        code: names the kind of fault; `CODES` lists them.
+        severity: "error": cannot be right; "warning": probably wrong; "note": worth knowing.
+        message: what was found, with counts, in words that need no context.
+        data: the figures that it is concluded from.
+        clip: the clip's name.
+        frames: the frames concerned, ascending; empty where it is all or none.
+    """
+
+    code: str
+    severity: Severity
+    message: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+    clip: str = ""
+    frames: NDArray[np.intp] = field(default_factory=lambda: NO_FRAMES)
+
+    def plain(self) -> dict[str, Any]:
+        """All of it but the frames, for JSON; `Finding(**plain)` makes it again."""
+        names = ("code", "severity", "message", "data", "clip")
+        return {name: getattr(self, name) for name in names}
+
+
+class ImplausibleError(ItesError):
+    """Keypoints that cannot be right.
+
+    Attributes: `finding`, what is wrong with them.
+    """
+
+    def __init__(self, where: object, finding: Finding) -> None:
+        super().__init__(f"{where}: {finding.message}")
+        self.finding = finding
+
+
+CODES = {
+    "degenerate": "all keypoints of a person lie in one point",
+    "depth": "the third column is no confidence",
+    "normalised": "coordinates divided by the image's width and height",
+    "units": "coordinates in metres, millimetres or another unit that is not pixels",
+    "zeros": "joints at exactly (0, 0) or (-1, -1), which stand for joints not found",
+    "order": "the joints stand in another order than said",
+    "image-size": "keypoints outside the image",
+    "upside-down": "the person stands on the head",
+    "sideways": "the person lies on the side",
+    "roll": "the image is tilted",
+    "swapped-sides": "left and right of some joints exchanged in some frames",
+    "mirrored": "left and right exchanged throughout",
+    "jump": "the clip goes from one person or scene to another",
+    "outlier": "a joint far from the body",
+    "guessed": "a joint of low confidence far from the body",
+    "density": "the poses resemble none that the model was trained on",
+}
+"""What each code means."""
+
+
+def refuse(findings: Sequence[Finding], clips: int, where: object) -> list[Finding]:
+    """Raise if no clip can be right.
+
+    Args:
+        findings: of all of them.
+        clips: how many there are.
+        where: the file, for the message.
+
+    Returns:
+        The findings; clips that cannot be right among others that may be are warned of.
+
+    Raises:
+        ImplausibleError: every clip has an error.
+    """
+    wrong = [finding for finding in findings if finding.severity == "error"]
+    if wrong and len({finding.clip for finding in wrong}) >= clips:
+        raise ImplausibleError(where, wrong[0])
+    return [replace(f, severity="warning") if f.severity == "error" else f for f in findings]
+
+
+def summarise(findings: Sequence[Finding]) -> list[Finding]:
+    """Join findings of one code and severity: the first one's words, and how many clips more."""
+    kinds: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault((finding.severity, finding.code), []).append(finding)
+    order = {"error": 0, "warning": 1, "note": 2}
+    joined = []
+    for (_, _), group in sorted(kinds.items(), key=lambda item: order[item[0][0]]):
+        first, others = group[0], len({finding.clip for finding in group} - {group[0].clip})
+        more = f"; so in {others:,} other clip{'s' * (others > 1)}" if others else ""
+        of = f"{first.clip}: " if first.clip else ""
+        joined.append(
+            Finding(
+                first.code,
+                first.severity,
+                of + first.message + more,
+                first.data,
+                first.clip,
+                first.frames,
+            )
+        )
+    return joined
+
+
+def ranges(frames: NDArray[np.intp], most: int = 6) -> str:
+    """Frames in words: "40-45, 80-82"; at most so many ranges."""
+    breaks = np.flatnonzero(np.diff(frames) > 1) + 1
+    parts = [
+        f"{part[0]}-{part[-1]}" if len(part) > 1 else f"{part[0]}"
+        for part in np.split(frames, breaks)
+        if len(part)
+    ]
+    return ", ".join([*parts[:most], *(["..."] if len(parts) > most else [])])
