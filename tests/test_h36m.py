@@ -450,3 +450,24 @@ def test_load_npz(tmp_path):
     np.testing.assert_array_equal(entries["f"], np.eye(3))
     with pytest.raises(ItesError, match="no such file"):
         load_npz(tmp_path / "b.npz")
+
+
+def test_a_member_that_takes_the_memory_that_it_asks_for_is_refused(tmp_path):
+    path = tmp_path / "data_3d_h36m.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("positions_3d.npy", b"\x93NUMPY")
+    with pytest.raises(ItesError, match="expected data that are stored or deflated, got .*14"):
+        prepare_h36m(path, tmp_path / "out.h5")
+
+
+def test_a_zip_member_larger_than_its_archive_is_refused(archive, tmp_path):
+    path = tmp_path / "h36m.zip"
+    with zipfile.ZipFile(path, "w") as zipped:
+        for file in archive.rglob("*.h5"):
+            zipped.write(file, file.relative_to(tmp_path))
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"PK\x01\x02")  # of the directory; its packed size stands at 20
+    data[entry + 20 : entry + 24] = b"\xf0\xff\xff\xff"
+    path.write_bytes(data)
+    with pytest.raises(ItesError, match="got 4,294,967,280 declared"):
+        prepare_h36m(path, tmp_path / "out.h5")

@@ -33,6 +33,7 @@ __all__ = [
     "FileWriter",
     "atomic_write",
     "check_expansion",
+    "members_of",
     "kind_of",
     "load_json",
     "load_npy",
@@ -166,10 +167,9 @@ def load_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
             if file.read(2) != b"PK":
                 raise ItesError(f"{path}: expected {expected}, got {kind_of(path)}")
         with zipfile.ZipFile(path) as archive:
-            members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+            members = members_of(path, archive, ".npy")
             if not members:
                 raise ItesError(f"{path}: expected {expected}, got a zip archive without any")
-            check_expansion(path, sum(info.file_size for info in members))
             arrays = {}
             for info in members:
                 name = info.filename.removesuffix(".npy")
@@ -188,6 +188,31 @@ def load_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
     path = require_file(path)
     with reading(path, "an .npy file of a plain array"), path.open("rb") as file:
         return _read_npy(file, path.stat().st_size, str(path))
+
+
+def members_of(path: Path, archive: zipfile.ZipFile, ending: str) -> list[zipfile.ZipInfo]:
+    """The members of a zip archive whose names end so, where they can be unpacked safely.
+
+    LZMA takes as much memory as a member declares, up to 4 GiB, whatever its size.
+
+    Raises:
+        ItesError: one is compressed by another method than deflate, or they declare too much; see
+            `check_expansion`.
+    """
+    members = [info for info in archive.infolist() if info.filename.endswith(ending)]
+    for info in members:
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ItesError(
+                f"{path}: {shorten(info.filename, 60)}: expected data that are stored or deflated, "
+                f"got compression method {info.compress_type}"
+            )
+        if info.compress_size > path.stat().st_size:
+            raise ItesError(
+                f"{path}: {shorten(info.filename, 60)}: expected at most the file's own "
+                f"{path.stat().st_size:,} bytes, got {info.compress_size:,} declared"
+            )
+    check_expansion(path, sum(info.file_size for info in members))
+    return members
 
 
 def check_expansion(path: Path, declared: int) -> None:

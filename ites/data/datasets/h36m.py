@@ -27,13 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ites.data.datasets.cdf import read_variable
-from ites.data.datasets.npz import check_expansion, load_npz
+from ites.data.datasets.npz import load_npz
 from ites.data.datasets.plausible import Say, sound_frames
 from ites.data.store import PoseStore, PoseStoreWriter, plain_text
 from ites.errors import ItesError
 from ites.pose.camera import human36m_cameras
 from ites.pose.skeleton import HUMAN36M
-from ites.system.files import reading
+from ites.system.files import members_of, reading
 from ites.system.hdf5 import dataset
 
 JOINTS = (0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27)
@@ -228,10 +228,8 @@ def _members(source: Path) -> Iterator[tuple[str, Any]]:
             yield path.as_posix(), path
     elif zipfile.is_zipfile(source):
         with reading(source, "an archive of HDF5 files"), zipfile.ZipFile(source) as archive:
-            for info in sorted(archive.infolist(), key=lambda info: info.filename):
-                if info.filename.endswith(".h5"):
-                    check_expansion(source, info.file_size, source.stat().st_size)
-                    yield info.filename, io.BytesIO(archive.read(info))
+            for info in sorted(members_of(source, archive, ".h5"), key=lambda i: i.filename):
+                yield info.filename, io.BytesIO(archive.read(info))
 
 
 # VideoPose3D's files

@@ -22,7 +22,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from ites.errors import ItesError
-from ites.system.files import EXPANSION, EXPANSION_FREE, reading, require_file
+from ites.system.files import EXPANSION_FREE, members_of, reading, require_file
 
 OPERATIONS = 1_000_000
 """Maximum operations of a pickle."""
@@ -51,24 +51,10 @@ def load_npz(path: Path) -> dict[str, Any]:
     """
     path = require_file(path)
     with reading(path, "an .npz file of arrays and dicts"), zipfile.ZipFile(path) as archive:
-        members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+        members = members_of(path, archive, ".npy")
         if not members:
             raise ItesError(f"{path}: expected an .npz file of arrays, got a zip archive without")
-        check_expansion(path, sum(info.file_size for info in members), path.stat().st_size)
         return {info.filename[: -len(".npy")]: _read_member(archive, info) for info in members}
-
-
-def check_expansion(path: Path, declared: int, size: int) -> None:
-    """Raise ItesError if compressed data declare more than `size` bytes can plausibly contain.
-
-    The bound is `EXPANSION` times the size, or `EXPANSION_FREE` if that is more.
-    """
-    allowed = max(EXPANSION * size, EXPANSION_FREE)
-    if declared > allowed:
-        raise ItesError(
-            f"{path}: expected at most {allowed:,} bytes in a file of its size, "
-            f"got {declared:,} declared"
-        )
 
 
 def loads(data: bytes) -> Any:
