@@ -185,7 +185,7 @@ def _table(path: Path, columns: list[tuple[str, str, str]], values: Any) -> Dete
         part if name in twice else name for part, name in zip(shared, names, strict=True)
     )
     if twice:
-        found.notes.append(f"several joints mean {', '.join(sorted(twice)[:4])}: left out")
+        found.notes.append(f"several joints map to {', '.join(sorted(twice)[:4])}: left out")
     found.scored = all("likelihood" in own for own in one.values())
     for individual, own in people.items():
         joints = np.full((len(values), len(shared), 3), np.nan, np.float32)
