@@ -102,7 +102,7 @@ def _reason(error: BaseException, expected: str) -> str:
     if isinstance(error, RecursionError):
         return f"expected {expected}, got one that is nested too deeply"
     if isinstance(error, UnicodeDecodeError):
-        return f"expected {expected}, got bytes that are not {error.encoding} text"
+        return f"expected {expected}, got bytes that are no text in {error.encoding}"
     return f"expected {expected}, got a damaged or another one ({type(error).__name__}: {error})"
 
 
