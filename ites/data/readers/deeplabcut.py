@@ -39,7 +39,7 @@ def parse(path: Path, rows: list[list[str]]) -> Detections:
     """Detections of the rows of a CSV file that `recognises`.
 
     Raises:
-        ItesError: the table is not what it should be.
+        ItesError: the table is malformed.
     """
     count = next(i for i, row in enumerate(rows) if row[0].strip().lower() == "coords") + 1
     names = {row[0].strip().lower(): row for row in rows[:count]}
@@ -74,7 +74,7 @@ def parse_hdf5(path: Path) -> Detections:
     """Detections of an HDF5 file.
 
     Raises:
-        ItesError: the table is not what it should be.
+        ItesError: the table is malformed.
     """
     with h5py.File(path, "r") as file:
         groups = [
