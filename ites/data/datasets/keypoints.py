@@ -55,6 +55,13 @@ def prepare_keypoints(
         person: the track id or number of the only person to read; None: all people.
         corrections: of the keypoints after reading; None: no corrections.
         title: a one-line description of the data.
+
+    Returns:
+        `PoseStore.summary` of the written store; `notes`, lines on assumptions, derived joints and
+        omissions; and `findings`, implausible input, each as `ites.data.checks.Finding.plain`.
+
+    Raises:
+        ItesError: there is no file, or one is unreadable, has no pose or no plausible pose.
     """
     if field_of_view is not None and not 0 < field_of_view < 180:
         raise ItesError(f"prepare_keypoints: field_of_view must be in 0..180, got {field_of_view}")
