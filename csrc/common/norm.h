@@ -12,7 +12,7 @@ struct Moments {
   V mean, deviation;
 };
 
-// Moments of R values at hand, in two passes.
+// Moments of R values in registers, in two passes.
 template <int R, class V>
 ITES_FN Moments<V> moments_of(const V (&x)[R]) {
   V sum = x[0];

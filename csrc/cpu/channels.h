@@ -43,7 +43,7 @@ ITES_FN T sum_of(Lanes<T, N> x) {
   }
 }
 
-// A tag that tells `over_channels`' body to take K values of type V.
+// A tag that makes `over_channels`' body process K values of type V.
 template <class V, int K>
 struct Stride {
   using Value = V;

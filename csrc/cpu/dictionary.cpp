@@ -23,7 +23,7 @@ namespace ites {
 namespace {
 
 constexpr Takes TAKES = Takes::float32_or_64;
-constexpr int64_t LEAST_POSES = 256;  // a thread's worth
+constexpr int64_t LEAST_POSES = 256;  // minimum per thread
 constexpr int64_t MOST_PARTS = 64;    // of a gradient that is summed over poses
 
 struct FreeAligned {

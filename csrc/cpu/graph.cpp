@@ -21,7 +21,7 @@ namespace ites {
 namespace {
 
 constexpr Takes TAKES = Takes::float32_or_64;
-constexpr int64_t LEAST_POSES = 32;  // a thread's worth
+constexpr int64_t LEAST_POSES = 32;  // minimum per thread
 
 // The skeleton as the loops want it, and the softmax of its logits.
 template <class T>
@@ -171,7 +171,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> graph_mix_backward_op(
   return {grad_features, grad_logits, grad_bias, grad_v};
 }
 
-// What a unit of poses is, of the arguments of all.
+// Selects one unit of poses from the arguments of all.
 template <class T>
 GraphMix<T> unit_of(const GraphMix<T>& all, int64_t first) {
   GraphMix<T> unit = all;

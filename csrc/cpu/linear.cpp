@@ -13,7 +13,7 @@ ITES_SIMD_DECLARE(template <class T> void multiply(const Product<T>&))
 namespace ites {
 namespace {
 
-constexpr int64_t LEAST_FLOP = 1 << 20;  // a thread's worth
+constexpr int64_t LEAST_FLOP = 1 << 20;  // minimum work per thread
 constexpr int64_t MOST_ROWS = 512;       // of a at once, so that a block of them stays in L2
 constexpr int64_t STEP = 16;
 

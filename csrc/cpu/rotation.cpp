@@ -24,7 +24,7 @@ namespace ites {
 namespace {
 
 constexpr Takes TAKES = Takes::float32_or_64;
-constexpr int64_t LEAST_POSES = 512;       // a thread's worth of poses with their samples
+constexpr int64_t LEAST_POSES = 512;       // minimum per thread: poses, all samples
 constexpr int64_t LEAST_ROTATIONS = 4096;  // of single rotations
 
 Tensor so3_exp_op(const Tensor& w) {

@@ -488,7 +488,7 @@ __global__ void __launch_bounds__(32 * SLICES)
 }
 
 // The largest tile whose shared memory fits, and as many blocks as the device holds of `kernel`,
-// or fewer where there are fewer tiles. floats_for(tile) tells what shared memory one takes.
+// or fewer if there are fewer tiles. floats_for(tile) returns the shared memory of a tile.
 template <class Kernel, class FloatsFor>
 Tile tile_for(const OnDevice& device, Kernel kernel, const Dictionary<float>& d, int64_t poses,
               const FloatsFor& floats_for) {

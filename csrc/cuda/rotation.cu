@@ -1,5 +1,5 @@
 // The rotation family in CUDA. A block takes a tile of poses: their rotations are drawn once into
-// shared memory, a thread then serves one joint of one pose for every sample. Points move as
+// shared memory, then each thread serves one joint of one pose for every sample. Points move as
 // float2, joints through shared memory: all of it coalesced. Skeletons of 17 joints have kernels
 // of their own, where the division of an index by the joints is by a constant; so have turns, whose
 // draw would cost the other rotations registers.

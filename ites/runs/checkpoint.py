@@ -298,7 +298,7 @@ def assign(path: str | os.PathLike[str], model: nn.Module, tensors: Mapping[str,
 
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32)
-"""Of the tensors in a file."""
+"""Allowed dtypes of the tensors in a file."""
 
 
 def _check_finite(path: str | os.PathLike[str], name: str, tensor: Tensor) -> None:

@@ -69,8 +69,8 @@ def _is_kept(row: Mapping[str, str | None], keep: int) -> bool:
 class Log:
     """The log of one stage of a run; a context manager.
 
-    Writes `<stage>.log.csv`, `<stage>.evaluation.csv` where there are evaluations, TensorBoard
-    events where that package is installed; shows a progress bar on a terminal, lines elsewhere.
+    Writes `<stage>.log.csv`, `<stage>.evaluation.csv` if there are evaluations, and TensorBoard
+    events if that package is installed. Shows a progress bar on a terminal, lines elsewhere.
 
     Args:
         folder: of the run.

@@ -83,7 +83,7 @@ def prepare_cmu(
         say: prints a line.
 
     Returns:
-        `PoseStore.summary` of what was written.
+        `PoseStore.summary` of the written store.
 
     Raises:
         ItesError: there are no clips in `source`, or one of them cannot be read.

@@ -93,7 +93,7 @@ def prepare_h36m(
         say: prints a line.
 
     Returns:
-        `PoseStore.summary` of what was written.
+        `PoseStore.summary` of the written store.
 
     Raises:
         ItesError: `source` is none of these, or the arrays are inconsistent.

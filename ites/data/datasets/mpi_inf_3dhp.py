@@ -103,7 +103,7 @@ def prepare_3dhp(
         say: prints a line.
 
     Returns:
-        `PoseStore.summary` of what was written.
+        `PoseStore.summary` of the written store.
 
     Raises:
         ItesError: `source` holds none of these files, or one of them is not as described.

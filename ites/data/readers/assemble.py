@@ -134,7 +134,7 @@ def _follow(
     if empty and len(photographs) < len(videos):
         notes.append(f"nobody is seen in {empty} of {frames_told} frames: missing frames")
     if not tracks:
-        raise ItesError(f"{path}: expected keypoints of people, but nobody is seen for long")
+        raise ItesError(f"{path}: expected keypoints of people, but no person is seen for long")
     return tracks, names, layout
 
 
@@ -158,7 +158,7 @@ def _people(video: Video, notes: list[str]) -> list[tuple[str, dict[int, Person]
     else:
         several = any(len(people) > 1 for people in video.people)
         if any(named) and several and len(set(named)) > 1:
-            notes.append("track ids are not of one person each: people are told apart by place")
+            notes.append("track ids are ambiguous: people are tracked by position instead")
         places = track([[person.body for person in people] for people in video.people])
         everybody = [{row: video.people[row][at] for row, at in one.items()} for one in places]
         everybody.sort(key=_prominence)

@@ -38,7 +38,7 @@ def parse(path: Path, rows: list[list[str]]) -> Detections:
     """Detections of the rows of a CSV file that `recognises`.
 
     Raises:
-        ItesError: the table is not what it should be.
+        ItesError: the table is malformed.
     """
     count = next(i for i, row in enumerate(rows) if row[0].strip().lower() == "coords") + 1
     names = {row[0].strip().lower(): row for row in rows[:count]}
@@ -73,7 +73,7 @@ def parse_hdf5(path: Path) -> Detections:
     """Detections of an HDF5 file.
 
     Raises:
-        ItesError: the table is not what it should be.
+        ItesError: the table is malformed.
     """
     with h5py.File(path, "r") as file:
         groups = [
@@ -184,7 +184,7 @@ def _table(path: Path, columns: list[tuple[str, str, str]], values: Any) -> Dete
         part if name in twice else name for part, name in zip(shared, names, strict=True)
     )
     if twice:
-        found.notes.append(f"several joints mean {', '.join(sorted(twice)[:4])}: left out")
+        found.notes.append(f"several joints map to {', '.join(sorted(twice)[:4])}: left out")
     found.scored = all("likelihood" in own for own in one.values())
     for individual, own in people.items():
         joints = np.full((len(values), len(shared), 3), np.nan, np.float32)

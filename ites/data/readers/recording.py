@@ -149,6 +149,9 @@ def joints_from(values: Any, where: str, scores: Any = None) -> NDArray[np.float
         values: 3 K numbers; or K pairs, or K triples.
         where: the file and the entry, for the message.
         scores: K confidences for pairs; None: 1.
+
+    Raises:
+        ItesError: the values are not keypoints.
     """
     array = _finite(values, where)
     if array.ndim == 3 and len(array) == 1:

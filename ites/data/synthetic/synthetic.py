@@ -78,7 +78,7 @@ def prepare_synthetic(
         drop: the probability that a joint is missing: a NaN with confidence 0.
 
     Returns:
-        `PoseStore.summary` of what was written.
+        `PoseStore.summary` of the written store.
 
     Raises:
         ItesError: an argument is out of range.
