@@ -75,7 +75,7 @@ ops() {
     local where=(--out "$OUT") sanitizer options=()
     if [ "$dry" ]; then
         step build 60 "$PYTHON" -c "import torch, ites._C"
-        step tests 300 "$PYTHON" -m pytest tests/test_backends.py
+        step tests 300 "$PYTHON" -m pytest tests/ops/test_backends.py
         step "ops once" 120 "$PYTHON" -m benchmarks.ops.small --device cpu
         step timings 300 "$PYTHON" -m benchmarks.ops.run --device cpu --quick -k "so3_exp" "${where[@]}"
     else

@@ -27,7 +27,7 @@ from ites.runs.checkpoint import Metadata, load_model, save_model
 from ites.runs.folder import RunFolder
 from ites.system.lock import lock
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
 
 

@@ -13,7 +13,8 @@ import torch
 from ites.errors import ItesError
 from ites.ops import _registry, backends
 
-TESTS = Path(__file__).parent
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 
 NAMES = [
     *(f"so3_exp{part}" for part in ("", "_backward")),
@@ -75,12 +76,12 @@ def test_gradients_by_pytorchs_public_functions():
     pytest.importorskip("ites._C")
     assert _registry.PRIVATE, "this PyTorch has moved the private functions: the fallback is in use"
     chosen = "cpp and 17 or cpp and (gradcheck or second or opcheck or compiles)"
-    files = [str(TESTS / f"test_{name}.py") for name in ("rotation", "graph", "norm", "linear")]
-    paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
+    files = [str(HERE / f"test_{name}.py") for name in ("rotation", "graph", "norm", "linear")]
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [sys.executable, "-c", _PUBLIC, "-p", "no:cacheprovider", "-k", chosen, *files],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        cwd=TESTS.parent,
+        cwd=ROOT,
         capture_output=True,
         text=True,
     )

@@ -1,4 +1,4 @@
-"""The CUDA kernels on a CPU, by tests/emulated_cuda: every test of the ops that names "cuda"."""
+"""The CUDA kernels on a CPU, by `emulated_cuda`: every test of the ops that names "cuda"."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-TESTS = Path(__file__).parent
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 FAMILIES = ("rotation", "dictionary", "graph", "norm")
 
 
@@ -21,7 +22,7 @@ def environment() -> dict[str, str]:
         pytest.skip("this PyTorch has CUDA, for which the emulation stands in")
     if shutil.which("c++") is None or shutil.which("ninja") is None:
         pytest.skip("needs a C++ compiler and ninja")
-    paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
+    paths = [str(ROOT / "tests/helpers"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
 
 
@@ -32,11 +33,11 @@ def test_ops_on_emulated_cuda(environment, order):
         environment = {**environment, "ITES_EMULATE_REVERSE": "1"}
     chosen = "cuda and not 257 and not opcheck and not compiles"  # what takes long and adds little
     command = [sys.executable, "-m", "pytest", "-p", "emulated_cuda.plugin", "-k", chosen]
-    files = [str(TESTS / f"test_{family}.py") for family in FAMILIES]
+    files = [str(HERE / f"test_{family}.py") for family in FAMILIES]
     done = subprocess.run(
         [*command, "-p", "no:cacheprovider", *files],
         env=environment,
-        cwd=TESTS.parent,
+        cwd=ROOT,
         capture_output=True,
         text=True,
     )

@@ -1,4 +1,4 @@
-"""Random arguments for every op; `python tests/fuzz_ops.py --count 10000` does it at length."""
+"""Random arguments for every op; `helpers/fuzz_ops.py --count 10000` does it at length."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_lift import keypoints
+from lifting import keypoints
 
 from ites.data.lifted import read_clips
 from ites.data.store import PoseStoreWriter

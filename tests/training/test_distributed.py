@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from rich.console import Console
 from safetensors.torch import load_file
-from test_train import rows, student_settings, teacher_settings, write_store
+from small_training import rows, student_settings, teacher_settings, write_store
 
 from ites.errors import ItesError
 from ites.models import Teacher

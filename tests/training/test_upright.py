@@ -17,7 +17,7 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
-from test_train import rows
+from small_training import rows
 from torch import nn
 from typer.testing import CliRunner
 

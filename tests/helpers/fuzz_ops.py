@@ -1,7 +1,7 @@
 """Random arguments for every op: a call is computed rightly or refused cleanly, and none crashes.
 
-    python tests/fuzz_ops.py --count 10000 [--op NAME] [--seed 0]     a table, one row per op
-    python tests/fuzz_ops.py --op NAME --case N                       shows one case and runs it
+    python tests/helpers/fuzz_ops.py --count 10000 [--op NAME] [--seed 0] a table, one row per op
+    python tests/helpers/fuzz_ops.py --op NAME --case N                   shows one case and runs it
 
 `ites.ops.NAME` is called on the C++ backend and on the reference, which must agree: in what they
 answer, and in what they refuse. `torch.ops.ites.NAME`, below it, is called as any program may call
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from op_contract import FORK
 from torch import Tensor
 
 from ites import ops
@@ -32,7 +33,6 @@ from ites.ops import Graph, RotationDraw, TurnDraw
 from ites.pose.skeleton import HUMAN36M, Skeleton
 
 REFUSALS = (ValueError, TypeError, RuntimeError)
-FORK = Skeleton("fork", tuple("abcde"), (-1, 0, 1, 1, 3), left=(2,), right=(3,), head=4)
 DTYPES = (
     torch.float32,
     torch.float64,

@@ -4,15 +4,13 @@ import re
 
 import pytest
 import torch
+from op_contract import FORK
 from torch.nn import functional
 
 from ites.models import Prior, Student, Teacher, UprightStudent, UprightTeacher, fold_norms
 from ites.models.layers import update_running
 from ites.ops import RotationDraw
 from ites.pose import geometry
-from ites.pose.skeleton import Skeleton
-
-FORK = Skeleton("fork", tuple("abcde"), (-1, 0, 1, 1, 3), left=(2,), right=(3,), head=4)
 
 
 def points(batch, joints=17):

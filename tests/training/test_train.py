@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
@@ -17,6 +16,16 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from small_training import (
+    POSES,
+    SMALL,
+    numbers,
+    rows,
+    same,
+    student_settings,
+    teacher_settings,
+    write_store,
+)
 from typer.testing import CliRunner
 
 from ites.cli.train import app
@@ -27,7 +36,6 @@ from ites.ops import RotationDraw
 from ites.pose.camera import human36m_cameras
 from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import load_model
-from ites.runs.folder import RunFolder
 from ites.runs.settings import Settings, StudentSettings, TeacherSettings, make_settings
 from ites.system.console import command_console, duration
 from ites.training import engine, loop
@@ -37,29 +45,6 @@ from ites.training.feed import epoch_order
 from ites.training.log import Log, Table, quiet_console
 from ites.training.loop import Training
 from ites.training.stages import make_stage
-
-POSES = 71  # with batches of 16: five steps an epoch, the last of seven poses
-SMALL = {"batch": 16, "width": 16, "blocks": 1, "log_every": 4, "device": "cpu"}
-
-
-def write_store(path: Path, poses: int = POSES, positions: bool = True) -> Path:
-    rng = np.random.default_rng(0)
-    camera = human36m_cameras("S1")[0]
-    body = rng.normal(size=(17, 3)) * 0.3
-    with PoseStoreWriter(path, HUMAN36M) as writer:
-        writer.add_camera("camera", camera)
-        for split in ("train", "test"):
-            joints = body + rng.normal(size=(poses, 17, 3)) * 0.1 + [0, 0, 5]
-            writer.add(
-                camera.project(joints),
-                camera="camera",
-                subject=split,
-                action="walk",
-                split=split,
-                fps=10,
-                positions=joints if positions else None,
-            )
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -72,36 +57,6 @@ def teacher_run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run")
     train(teacher_settings(store, run, steps=4), console=quiet_console())
     return run
-
-
-def teacher_settings(store: Path, run: Path, **given: Any) -> Settings:
-    chosen = {"data": str(store), "out": str(run), "epochs": 3, "atoms": 4, **SMALL, **given}
-    return make_settings("teacher", None, chosen)
-
-
-def student_settings(store: Path, run: Path, teacher: Path | str, **given: Any) -> Settings:
-    chosen = {"data": str(store), "out": str(run), "epochs": 3, **SMALL, **given}
-    return make_settings("student", None, {**chosen, "teacher": str(teacher)})
-
-
-def rows(path: Path, skip: tuple[str, ...] = ("poses_per_second", "seconds")) -> list[Any]:
-    with path.open(newline="") as file:
-        return [{k: v for k, v in row.items() if k not in skip} for row in csv.DictReader(file)]
-
-
-def numbers(run: Path, stage: str) -> tuple[dict[str, torch.Tensor], list[Any]]:
-    """All tensors that a training leaves, and its log without the clock's columns."""
-    from safetensors.torch import load_file
-
-    tensors = load_file(RunFolder(run).state(stage)) | load_file(RunFolder(run).weights(stage))
-    return tensors, rows(run / f"{stage}.log.csv")
-
-
-def same(left: tuple[dict[str, torch.Tensor], list[Any]], right: Any) -> None:
-    assert left[0].keys() == right[0].keys()
-    for name, tensor in left[0].items():
-        assert torch.equal(tensor, right[0][name]), name
-    assert left[1] == right[1]
 
 
 @pytest.mark.parametrize("stage", ["teacher", "student"])

@@ -28,7 +28,7 @@ import triton.language as tl  # noqa: E402
 
 from ites.kernels.philox import philox4x32  # noqa: E402
 
-TESTS = Path(__file__).parent
+HERE = Path(__file__).parent
 RUNS = INTERPRETED or torch.cuda.is_available()
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 runs = pytest.mark.skipif(not RUNS, reason="run by test_under_the_interpreter: no GPU here")
@@ -47,7 +47,7 @@ def test_under_the_interpreter() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider"]
         + [*families, "-k", QUICK],
-        cwd=TESTS,
+        cwd=HERE,
         env=os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,

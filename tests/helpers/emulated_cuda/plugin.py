@@ -1,6 +1,6 @@
 """A pytest plugin that makes the backend "cuda" run on CPU tensors: the CUDA kernels, emulated.
 
-    pytest -p emulated_cuda.plugin tests/test_rotation.py -k cuda      (with tests/ on PYTHONPATH)
+    PYTHONPATH=tests/helpers pytest -p emulated_cuda.plugin tests/ops/test_rotation.py -k cuda
 
 Each file of csrc/cuda is compiled as C++ against the cuda_runtime.h beside this file. What that
 shows is that the kernels index, synchronise and compute rightly; not that nvcc agrees, nor speed.
@@ -16,12 +16,12 @@ from torch.utils import cpp_extension
 from ites.ops import backends
 
 HERE = Path(__file__).parent
-CSRC = HERE.parents[1] / "csrc"
+CSRC = HERE.parents[2] / "csrc"
 
 
 def load() -> None:
     """Compile what changed, and register torch.ops.ites_cuda for CPU tensors."""
-    folder = HERE.parents[1] / "build/emulated_cuda"
+    folder = HERE.parents[2] / "build/emulated_cuda"
     folder.mkdir(parents=True, exist_ok=True)
     sources = [HERE / "runtime.cpp"]
     for kernels in sorted(CSRC.glob("cuda/*.cu")):

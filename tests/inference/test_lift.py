@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from lifting import BODY, clips_of, keypoints, lift_clips, motion
 
 import ites
 from ites.data.clips import Clip, Clips, fill_missing, seen_joints
@@ -20,71 +21,27 @@ from ites.data.lifted import read_clips, write_clips
 from ites.data.store import PoseStoreWriter
 from ites.errors import ItesError
 from ites.inference.assume import (
-    BODY_SIZE,
     assume_camera,
     from_field_of_view,
     metres_per_unit,
     network_input,
 )
-from ites.inference.lift import cut, lift, make_consistent, to_clips
-from ites.models import Student, Teacher, fold_norms
+from ites.inference.lift import cut, lift
+from ites.models import fold_norms
 from ites.models.predict import batch_size_for, lift_points
 from ites.pose.camera import human36m_cameras
 from ites.pose.missing import impossible, robust_mean
 from ites.pose.skeleton import HUMAN36M, Skeleton
 from ites.pose.smoothing import SMOOTHERS
 from ites.pose.swaps import swapped
-from ites.runs.checkpoint import Metadata, load_model, save_model
+from ites.runs.checkpoint import load_model, save_model
 
 RNG = np.random.default_rng(3)
-BODY = RNG.normal(0, 0.3, (17, 3)).astype(np.float32)
-BODY[0], BODY[10] = 0, (0, -0.7, 0)
-
-
-def motion(frames, seed=0):
-    """(T, 17, 3) metres, camera frame, 5 m away: a rigid body that turns about the vertical."""
-    angle = np.linspace(0, 2, frames) + seed
-    c, s, zero, one = np.cos(angle), np.sin(angle), 0 * angle, 0 * angle + 1
-    turn = np.stack([c, zero, -s, zero, one, zero, s, zero, c], -1).reshape(-1, 3, 3)
-    return (BODY @ turn + [0.2, 0, 5]).astype(np.float32)
-
-
-def keypoints(frames=12, seed=0, focal=1000.0, centre=500.0):
-    joints = motion(frames, seed)
-    return (joints[..., :2] / joints[..., 2:] * focal + centre).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run folder with a small teacher and student; their scale is 1.5."""
-    folder = tmp_path_factory.mktemp("run")
-    torch.manual_seed(0)
-    for name, model in (
-        ("teacher", Teacher(width=32, blocks=1, atoms=4)),
-        ("student", Student(width=16, blocks=1)),
-    ):
-        metadata = Metadata(kind=name, skeleton=HUMAN36M, scale=1.5)
-        save_model(folder / f"{name}.safetensors", model, metadata)
-    return folder
 
 
 def flat(points):
     """A lifter: everything at the root's depth, 5 units away."""
     return torch.cat([5 * points, torch.zeros_like(points[..., :1])], -1)
-
-
-def lift_clips(pose, clips, training_scale, *, scale="auto", temporal=False, batch_size=None):
-    """Clips lifted in memory by a `pose`, and the notes."""
-    clips, points, assumed = network_input(clips, training_scale, scale, temporal)
-    lifted = lift_points(pose, points, clips.skeleton, batch_size)
-    if temporal:
-        lifted = make_consistent(clips, points, lifted)
-    notes = [note.text for note in assumed.all_notes()]
-    return to_clips(clips, lifted, BODY_SIZE), notes
-
-
-def clips_of(array, **more):
-    return Clips(HUMAN36M, [Clip("a", array, fps=25.0, **more)])
 
 
 # Reading

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_train import numbers, rows, same, teacher_settings, write_store
+from small_training import numbers, rows, same, teacher_settings, write_store
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ites.data.store import PoseStore

@@ -5,25 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_lift import clips_of, keypoints, lift_clips
+from lifting import clips_of, keypoints, lift_clips
 
 from ites.errors import ItesError
 from ites.inference.stream import Lifter
-from ites.models import Student, Teacher
-from ites.pose.skeleton import HUMAN36M
-from ites.runs.checkpoint import Metadata, load_model, save_model
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    torch.manual_seed(0)
-    for name, model in (
-        ("teacher", Teacher(width=32, blocks=1, atoms=4)),
-        ("student", Student(width=16, blocks=1)),
-    ):
-        save_model(folder / f"{name}.safetensors", model, Metadata(name, HUMAN36M, 1.5))
-    return folder
+from ites.runs.checkpoint import load_model
 
 
 @pytest.mark.parametrize("stage", ["teacher", "student"])

@@ -109,7 +109,7 @@ def test_points_match_the_golden_normalisation(path, shared):
 
 
 def test_the_documented_example_writes_a_store(tmp_path, monkeypatch):
-    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
     (example,) = re.findall(r"```python\n(import h5py\n.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(example, {"keypoints": clip(5)})

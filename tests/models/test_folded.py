@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from op_contract import FORK
 from torch import nn
 
 from ites.models import Student, Teacher, fold_norms
@@ -9,7 +10,6 @@ from ites.models.layers import BatchNormReLU
 from ites.ops.backends import MISSING
 from ites.pose.skeleton import HUMAN36M, Skeleton
 
-FORK = Skeleton("fork", tuple("abcde"), (-1, 0, 1, 1, 3), left=(2,), right=(3,), head=4)
 ROOT_LAST = Skeleton("root last", ("a", "b", "c"), (1, 2, -1), head=0)
 SKELETONS = (HUMAN36M, FORK, ROOT_LAST)
 BACKENDS = [

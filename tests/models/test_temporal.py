@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_lift import lift_clips
+from lifting import lift_clips
 
 from ites.data.clips import Clip, Clips
 from ites.data.store import PoseStore, PoseStoreWriter

@@ -25,7 +25,7 @@ from ites.system.files import atomic_write, load_json, load_npy, load_npz, readi
 from ites.system.hdf5 import H5Writer
 from ites.system.parts import Parts
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def refused(path: Path, read: Any) -> str:
@@ -301,7 +301,7 @@ def test_hdf5_is_written_as_hdf5_itself_does(tmp_path: Path) -> None:
 # A process of its own: HDF5 would crash at the end of it.
 FULL = """
 import errno, os, sys
-from tests.test_files import fill
+from tests.system.test_files import fill
 from ites.system import hdf5
 from ites.system.files import atomic_write
 left, write = int(sys.argv[2]), os.write
