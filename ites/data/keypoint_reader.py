@@ -78,6 +78,7 @@ class KeypointReader:
         if _is_store(path):
             with reading(path, "a pose store"):
                 self._open_store(path, split)
+            self._of_store(path, layout, options)
             return
         if split is not None:
             raise ItesError(f"{path}: only a pose store has splits, got split {split!r}")
@@ -93,6 +94,28 @@ class KeypointReader:
         self.skeleton = self._store.skeleton
         self._rows = stored_sequences(self._store, split)
         self.lengths = [sequence.length for sequence in self._rows]
+        if not self._rows:
+            there = ", ".join(self._store.splits) or "some poses"
+            self._store.close()
+            raise ItesError(f"{path}: expected a split of {there}, got {split!r}")
+
+    def _of_store(self, path: Path, layout: str | None, options: dict[str, Any]) -> None:
+        """Tell or refuse options that a store's own numbers leave without an effect.
+
+        Raises:
+            ItesError: one would choose what is read.
+        """
+        for name in ("person", "min_confidence"):
+            if options.get(name) is not None:
+                self.__exit__()
+                raise ItesError(
+                    f"{path}: {name} chooses among a detector's results; a pose store has none, "
+                    f"got {options[name]!r}"
+                )
+        if layout is not None and layout != self.skeleton.name:
+            self.notes.append(f"a pose store keeps its order of joints: not {layout}")
+        if self._corrections:
+            self.notes += self._corrections.lines()
 
     def __enter__(self) -> KeypointReader:
         return self

@@ -10,7 +10,7 @@ from ites.data.lifted import read_clips
 from ites.show.page import page, plotly_script
 from ites.show.scene import MAX_CLIPS, MAX_FRAMES, choose
 from ites.show.viewer import viewer
-from ites.system.files import atomic_write
+from ites.system.files import atomic_write, keep_source
 
 
 def view(
@@ -46,6 +46,9 @@ def view(
         >>> ites.view("clip3d.npz", "clip.html")["files"]
         ['clip.html']
     """
+    for target in (out, gif, mp4, png):
+        if target is not None:
+            keep_source(path, target)
     clips = read_clips(path)
     chosen, notes = choose(clips, clip, max_clips, max_frames)
     files = []

@@ -15,6 +15,7 @@ from lifting import BODY, clips_of, keypoints, lift_clips, motion
 
 import ites
 from ites.data.clips import Clip, Clips, fill_missing, seen_joints
+from ites.data.corrections import Corrections
 from ites.data.datasets.keypoints import prepare_keypoints
 from ites.data.keypoint_reader import read_keypoints
 from ites.data.lifted import read_clips, write_clips
@@ -302,6 +303,27 @@ def test_what_was_assumed_in_a_store_is_not_known(run, tmp_path):
     prepare_keypoints([tmp_path / "in.npz"], tmp_path / "t.h5", field_of_view=55.0, fps=25.0)
     (clip,) = read_keypoints(tmp_path / "t.h5").clips
     assert clip.focal_length is not None and clip.fps == 25
+
+
+def test_options_that_a_store_leaves_without_effect_are_refused_or_told(run, tmp_path):
+    np.savez(tmp_path / "in.npz", keypoints=keypoints())
+    prepare_keypoints([tmp_path / "in.npz"], tmp_path / "s.h5", split="val")
+    for wrong, told in (
+        ({"split": "test"}, "s.h5: expected a split of val, got 'test'"),
+        ({"person": 1}, "s.h5: person chooses among a detector's results"),
+        ({"min_confidence": 0.5}, "s.h5: min_confidence chooses among a detector's results"),
+    ):
+        with pytest.raises(ItesError, match=told):
+            lift(run, tmp_path / "s.h5", tmp_path / "o.npz", device="cpu", **wrong)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.npz", "s.h5"]
+    summary = lift(
+        run, tmp_path / "s.h5", tmp_path / "o.npz", device="cpu", layout="coco17",
+        corrections=Corrections(flip_y=True),
+    )  # fmt: skip
+    assert "a pose store keeps its order of joints: not coco17" in summary["notes"]
+    assert "y flipped: it pointed up" in summary["notes"]
+    with pytest.raises(ItesError, match="o.npz: expected keypoints to lift, got poses that are"):
+        lift(run, tmp_path / "o.npz", tmp_path / "p.npz", device="cpu")
 
 
 # Lifting

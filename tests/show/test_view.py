@@ -11,7 +11,7 @@ import pytest
 from browser import browse
 
 from ites.data.clips import Clip, Clips
-from ites.data.lifted import write_clips
+from ites.data.lifted import read_clips, write_clips
 from ites.data.store import PoseStoreWriter
 from ites.errors import ItesError
 from ites.pose.camera import Camera
@@ -176,6 +176,15 @@ def test_page_escapes_and_names_everything(lifted, tmp_path):
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", own)
     assert "[[" not in own
     assert len(text) < 7_000_000
+
+
+def test_the_page_never_replaces_what_it_shows(lifted, tmp_path):
+    path = tmp_path / "own.npz"
+    write_clips(path, read_clips(lifted))
+    for target in ({"out": path}, {"png": path}):
+        with pytest.raises(ItesError, match="the output would overwrite the input"):
+            view(path, **target)
+    assert len(read_clips(path).clips) == len(read_clips(lifted).clips)
 
 
 def test_limits_are_told(lifted, tmp_path):

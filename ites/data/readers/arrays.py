@@ -41,6 +41,8 @@ def parse(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Detections:
     Raises:
         ItesError: the arrays are not keypoints, or are inconsistent.
     """
+    if "positions" in arrays and "sequence_start" in arrays:
+        raise ItesError(f"{path}: expected keypoints to lift, got poses that are lifted already")
     name = next((n for n in NAMES if n in arrays and arrays[n].ndim > 1), None)
     if name is None and len(arrays) == 1:
         name = next(iter(arrays))

@@ -92,6 +92,12 @@ def read(
     with reading(path, EXPECTED), np.errstate(all="ignore"):
         found = _file(path)
         if isinstance(found, Recording):
+            for name, value in (("person", person), ("min_confidence", min_confidence)):
+                if value is not None:
+                    raise ItesError(
+                        f"{path}: {name} chooses among a detector's results; a pose store has "
+                        f"none, got {value!r}"
+                    )
             return found
         return assemble(path, found, **options)
 
