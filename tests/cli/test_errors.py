@@ -40,7 +40,7 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
 def ites(*arguments: object, **options: Any) -> tuple[int, str]:
     """The exit code of a command and what it told on standard error."""
     process = start(*arguments, **options)
-    _, told = process.communicate(timeout=300)
+    _, told = process.communicate()
     return process.returncode, told
 
 
@@ -154,13 +154,13 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     def mount(options: str) -> Path:
         command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
         try:
-            subprocess.run(command, check=True, capture_output=True, timeout=30)
+            subprocess.run(command, check=True, capture_output=True)
         except (OSError, subprocess.SubprocessError) as error:
             pytest.skip(f"no small file system: {error}")
         return folder
 
     yield mount
-    subprocess.run(["umount", "-l", str(folder)], capture_output=True, timeout=30)
+    subprocess.run(["umount", "-l", str(folder)], capture_output=True)
 
 
 def keypoints(path: Path, frames: int = 20_000) -> Path:
@@ -296,7 +296,6 @@ def test_killed_at_a_write_leaves_nothing_after_the_next_call(
         [sys.executable, "-c", KILLED, str(moment), *arguments],
         env=ENVIRONMENT,
         capture_output=True,
-        timeout=300,
     ).returncode
     assert code == -signal.SIGKILL
     assert set(tmp_path.iterdir()) != inputs  # it left something

@@ -59,7 +59,6 @@ def test_a_broken_extension_is_told_and_the_reference_works(tmp_path: Path, kind
         [sys.executable, "-c", USE],
         capture_output=True,
         text=True,
-        timeout=120,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
     )
@@ -82,7 +81,6 @@ def test_a_lifting_needs_no_home_and_no_place_for_temporary_files(tmp_path: Path
         + ["-o", tmp_path / "o.npz"],
         capture_output=True,
         text=True,
-        timeout=120,
         env=environment,
     )
     assert (result.returncode, result.stderr) == (0, "")

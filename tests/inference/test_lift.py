@@ -645,7 +645,7 @@ def test_two_processes_share_the_work(run, tmp_path, monkeypatch):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", str(script), str(run), str(store), str(out)]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=200,
+        command, capture_output=True, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

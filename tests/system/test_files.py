@@ -327,7 +327,6 @@ def test_a_full_disk_is_no_end_of_the_process(tmp_path: Path, bytes_left: int) -
         [sys.executable, "-c", FULL, str(tmp_path / "x.h5"), str(bytes_left)],
         capture_output=True,
         text=True,
-        timeout=120,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "True True\n", "")
@@ -341,11 +340,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
     try:
-        subprocess.run(command, check=True, capture_output=True, timeout=30)
+        subprocess.run(command, check=True, capture_output=True)
     except (OSError, subprocess.SubprocessError) as error:
         pytest.skip(f"no small file system: {error}")
     yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True, timeout=30)
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def ites(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -353,7 +352,6 @@ def ites(*arguments: object) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "ites", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=300,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
     )
 
