@@ -1,4 +1,4 @@
-"""Give every reader broken files, and count what it makes of them.
+"""Give every reader broken files, and count the results.
 
     python -m benchmarks.fuzz --inputs 100000 [--reader bvh ...] [--seconds 600]
 

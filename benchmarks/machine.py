@@ -135,7 +135,7 @@ def seconds_each(function: Function, enough: float = 2e-3) -> tuple[float, int]:
 
 
 def interleaved(functions: Mapping[str, Counted], rounds: int, calls: int = 1) -> dict[str, float]:
-    """Median seconds a step of each function, in turn so that drifts strike all alike.
+    """Median seconds per step of each function, in turns so that drifts affect all equally.
 
     Args:
         functions: what to time, warmed up, by name; each returns how many steps it took.
@@ -163,7 +163,7 @@ def matmul_precision(name: str) -> Iterator[None]:
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """Bytes a second of a large copy on the device, read and written ones counted."""
+    """Bytes per second of a large copy on the device, reads and writes counted."""
     size = 1 << (32 if device.type == "cuda" else 28)
     source = torch.empty(size // 4, device=device).uniform_()
     target = torch.empty_like(source)
@@ -181,13 +181,13 @@ def matrix_product(
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
-    """Floating-point operations a second of a large matrix product."""
+    """Floating-point operations per second of a large matrix product."""
     product, flop = matrix_product(device, dtype)
     return flop / _best(product)
 
 
 def rates(device: torch.device) -> dict[str, float]:
-    """Every rate that rows are held against: copied bytes and products' FLOP, a second."""
+    """The rates that rows are compared with: copied bytes and products' FLOP, per second."""
     measured = {"copy": copy_bandwidth(device), "float32": matrix_rate(device)}
     if device.type == "cuda":
         with matmul_precision("high"):

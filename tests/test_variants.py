@@ -1,4 +1,4 @@
-"""The less kind worlds of `benchmarks.accuracy`, and the rows of its recipes."""
+"""The variants of `benchmarks.accuracy`, and the rows of its recipes."""
 
 from __future__ import annotations
 

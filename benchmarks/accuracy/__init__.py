@@ -1,1 +1,1 @@
-"""How right the recipes are, row by row of docs/accuracy.md."""
+"""Errors of the recipes: the rows of docs/accuracy.md."""

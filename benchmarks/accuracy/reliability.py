@@ -1,4 +1,4 @@
-"""Hold what `ites lift` says of a pose against the truth: is it as sure as it is right?
+"""Compare the sign confidence of `ites lift` with the truth: is it calibrated?
 
     python -m benchmarks.accuracy.reliability RUN [RUN ...] --data cmu.h5 [--stage student]
 

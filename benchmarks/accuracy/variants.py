@@ -1,4 +1,4 @@
-"""Pose stores of a less kind world, made of one that holds 3D.
+"""Pose stores with noise, missing joints or other cameras, made from one with 3D.
 
 python -m benchmarks.accuracy.variants NAME --data cmu.h5 --out NAME.h5
 
@@ -64,7 +64,7 @@ def missing(share: float) -> Change:
 
 
 def seen_from(lowest: float, highest: float) -> Change:
-    """Every clip by a camera of its own, as high above the subject's pelvis as degrees say."""
+    """Every clip by its own camera, at an elevation in degrees above the subject's pelvis."""
 
     def change(view: View, random: Random) -> View:
         elevation = math.radians(random.uniform(lowest, highest))

@@ -1,4 +1,4 @@
-"""Draw what recipe upright's teacher makes of less kind worlds, from what was measured of them.
+"""Draw the errors of recipe upright's teacher with noise, missing joints and other cameras.
 
     python -m benchmarks.accuracy.recipes teacher-short noise5 noise10 ... --data cmu.h5
     python -m benchmarks.accuracy.worlds
@@ -21,7 +21,7 @@ from benchmarks.accuracy.recipes import RESULTS  # noqa: E402
 from benchmarks.ops.plot import save  # noqa: E402
 
 WORLDS = {
-    "teacher-short": "as it is: 96,864 poses",
+    "teacher-short": "unchanged: 96,864 poses",
     "poses10000": "10,000 poses",
     "poses2000": "2,000 poses",
     "noise5": "noise of 5 px",

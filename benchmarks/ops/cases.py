@@ -162,7 +162,7 @@ def compiled(case: Case) -> Callable[[Arguments], tuple[Tensor, ...]]:
 
 
 def function_of(row: Row, device: torch.device) -> machine.Function:
-    """What is called over and over to time a row."""
+    """The function that is called repeatedly to time a row."""
     arguments = arguments_of(row.case, row.dtype, row.batch, device)
 
     def forward() -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""Write `ites/ops/choices.json`, by which `backend=None` chooses, from measured times.
+"""Write `ites/ops/choices.json`, the ranking for `backend=None`, from measured times.
 
     python -m benchmarks.ops.choose [benchmarks/results/<device>/ops.json ...]
 

@@ -213,7 +213,7 @@ def compiled(launch: Launch, architecture: int) -> dict[str, Any]:
 
 
 def _usage(cubin: bytes) -> tuple[int, int]:
-    """Registers and bytes of local memory a thread: spills, as no kernel has arrays."""
+    """Registers and bytes of local memory per thread: spills, because no kernel has arrays."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()

@@ -1,4 +1,4 @@
-"""Tabulate what each CUDA kernel of the built `ites._C_cuda` takes on each architecture.
+"""Tabulate the resources of each CUDA kernel of the built `ites._C_cuda`, per architecture.
 
     python -m benchmarks.ops.kernel_resources           writes results/kernel_resources.csv
     python -m benchmarks.ops.kernel_resources --check   compares with it; exits with 1
@@ -57,7 +57,7 @@ def cuobjdump() -> str:
 
 
 def nvcc_version(library: Path) -> str:
-    """The CUDA release that compiled the library, as it stands in its debug notes."""
+    """The CUDA release that compiled the library, from its debug notes."""
     match = re.search(rb"Cuda compilation tools, release [\d.]+, V([\d.]+)", library.read_bytes())
     if match:
         return match[1].decode()
@@ -66,7 +66,7 @@ def nvcc_version(library: Path) -> str:
 
 
 def resources(library: Path) -> list[dict[str, Any]]:
-    """One row a kernel and architecture, sorted."""
+    """One row per kernel and architecture, sorted."""
     text = subprocess.run(
         [cuobjdump(), "--dump-resource-usage", str(library)],
         capture_output=True,

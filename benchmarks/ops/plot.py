@@ -49,7 +49,7 @@ def title(about: dict[str, Any]) -> str:
 
 
 def times(result: dict[str, Any], path: Path) -> None:
-    """Time against batch, a panel for each case and type."""
+    """Time against batch, one panel per case and type."""
     rows = whole(result["rows"])
     panels = list(dict.fromkeys((row["case"], row["dtype"], row["mode"]) for row in rows))
     count = math.ceil(len(panels) / COLUMNS)
@@ -78,7 +78,7 @@ def times(result: dict[str, Any], path: Path) -> None:
 
 
 def roofline(result: dict[str, Any], path: Path) -> None:
-    """Operations a second against operations a byte, each case at its largest batch."""
+    """Operations per second against operations per byte, each case at its largest batch."""
     rates = result["rates"]
     matrix = max(rate for name, rate in rates.items() if name != "copy")
     figure, axis = plt.subplots(figsize=(7, 5), layout="constrained")

@@ -1,4 +1,4 @@
-"""Time lifting: poses a second in large batches, and the latency of one pose.
+"""Time lifting: poses per second in large batches, and the latency of one pose.
 
     python -m benchmarks.speed.lifting --json FILE
 
@@ -73,7 +73,7 @@ def lifters(stage: str, device: torch.device) -> dict[str, tuple[str, Lift]]:
 def throughput(
     stage: str, device: torch.device, rounds: int, rates: dict[str, float]
 ) -> dict[str, Any]:
-    """Poses a second of each lifter at the batch of this kind of device."""
+    """Poses per second of each lifter at the batch of this kind of device."""
     batch = BATCH[device.type]
     points = 0.1 * torch.randn(batch, HUMAN36M.num_joints, 2, device=device)
     precisions, calls, failed = {}, {}, {}

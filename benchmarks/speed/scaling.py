@@ -146,7 +146,7 @@ def measure_poses(what: str, folder: Path, device: torch.device) -> dict[str, fl
 def measure_joints(
     kind: str, shape: str, joints: int, batch: int, device: torch.device
 ) -> dict[str, float]:
-    """Seconds and megabytes of a step: the memory of its first, the median time of three more."""
+    """Seconds and megabytes per step: the memory of the first, the median time of three more."""
     made: list[Callable[[], Any]] = []
     memory = _measured(lambda: made.append(step(kind, shape, joints, batch, device)), device)
     spent = [_measured(made[0], device)["seconds"] for _ in range(3)]
@@ -183,7 +183,7 @@ def _alone(function: Callable[..., dict[str, float]], *arguments: Any) -> dict[s
 
 
 def measure(device: torch.device, quick: bool) -> list[dict[str, Any]]:
-    """All rows, told as they come."""
+    """All rows, printed as they are measured."""
     rows: list[dict[str, Any]] = []
 
     def tell(what: str, poses: int, joints: int, result: dict[str, float]) -> None:

@@ -44,7 +44,7 @@ from ites.training.stages import make_stage
 BATCH = 128
 POSES = 65536
 FLOP = {"teacher": 13.8e9, "student": 34.5e9}
-"""Of a step's matrix products: three forwards of 5 x 128 poses, 7.18 and 18.0 MFLOP a pose."""
+"""Of a step's matrix products: three forwards of 5 x 128 poses, 7.18 and 18.0 MFLOP per pose."""
 
 
 def poses(device: torch.device) -> Tensor:
@@ -101,7 +101,7 @@ def theirs(stage: str, device: torch.device, mode: str | None = None) -> Counted
 
 
 def _serve(connection: Connection, make: Callable[[str], Counted], stage: str) -> None:
-    """Make a step, say so or why not, then take one whenever asked."""
+    """Make a step, report success or the reason, then run one per request."""
     try:
         step = make(stage)
     except Exception as error:
@@ -113,7 +113,7 @@ def _serve(connection: Connection, make: Callable[[str], Counted], stage: str) -
 
 @contextmanager
 def in_own_process(make: Callable[[str], Counted], stage: str) -> Iterator[Counted]:
-    """What `make` makes, in a process of its own."""
+    """The result of `make`, in its own process."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(there, make, stage))
@@ -139,7 +139,7 @@ def in_this_process(make: Callable[[str], Counted], stage: str) -> Iterator[Coun
 
 
 def contenders(device: torch.device, compiled: bool) -> dict[str, Callable[[str], Counted]]:
-    """Who races: makers of a step, given the stage."""
+    """The candidates: makers of a step, given the stage."""
     racing: dict[str, Callable[[str], Counted]] = {"baseline": partial(theirs, device=device)}
     if compiled:
         for mode in ("default", "max-autotune"):

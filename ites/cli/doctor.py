@@ -41,7 +41,7 @@ EXTRAS = {
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Say what is installed, built and usable here, and what would make it faster.
+    """Show what is installed, built and usable here, and what would make it faster.
 
     Example: ites doctor
     """

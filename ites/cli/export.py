@@ -27,7 +27,7 @@ def export(
             help="Poses: .bvh, .trc, .c3d, .glb, .csv, .json, .npz or .h5. A run: .onnx or .pt2.",
         ),
     ],
-    clip: Annotated[str | None, typer.Option(help="Clips whose names hold this.")] = None,
+    clip: Annotated[str | None, typer.Option(help="Only clips whose names contain this.")] = None,
     preset: Preset = None,
     bones: Annotated[
         Literal["exact", "constant"],

@@ -31,7 +31,7 @@ def inspect(
     ] = None,
     layout: Layout = None,
     image_size: Annotated[
-        tuple[int, int] | None, typer.Option(help="Width and height, pixels.")
+        tuple[int, int] | None, typer.Option(help="Image width and height, pixels.")
     ] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second.")] = None,
     person: Person = None,
@@ -40,7 +40,7 @@ def inspect(
     rotate: Rotate = 0,
     swap_sides: SwapSides = False,
 ) -> None:
-    """Say what keypoints are, and what looks wrong, with the option that mends it.
+    """Show what keypoint files hold and what looks wrong, with the option that corrects it.
 
     Example: ites inspect clip.json --layout coco17
     """

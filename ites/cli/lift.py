@@ -47,7 +47,7 @@ def lift(
     ],
     stage: Stage = None,
     split: Annotated[
-        str | None, typer.Option(help="Of a store; test where there is one by default.")
+        str | None, typer.Option(help="Split of a store; by default test, if there is one.")
     ] = None,
     layout: Layout = None,
     person: Person = None,
@@ -55,42 +55,45 @@ def lift(
     flip_y: FlipY = False,
     rotate: Rotate = 0,
     swap_sides: SwapSides = False,
-    focal_length: Annotated[float | None, typer.Option(help="Pixels.")] = None,
-    field_of_view: Annotated[float | None, typer.Option(help="Horizontal, degrees.")] = None,
-    image_size: Annotated[
-        tuple[int, int] | None, typer.Option(help="Width and height, pixels.")
+    focal_length: Annotated[float | None, typer.Option(help="Focal length, pixels.")] = None,
+    field_of_view: Annotated[
+        float | None, typer.Option(help="Horizontal field of view, degrees.")
     ] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second.")] = None,
+    image_size: Annotated[
+        tuple[int, int] | None, typer.Option(help="Image width and height, pixels.")
+    ] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second.")] = None,
     scale: Annotated[
         Literal["auto", "checkpoint", "clip"],
-        typer.Option(help="Scale of the input: the training's, or each clip's own."),
+        typer.Option(help="Scale of the input: the training's or each clip's own."),
     ] = "auto",
     body_size: Annotated[
-        float | None, typer.Option(help="Metres from pelvis to head that a clip is given.")
+        float | None,
+        typer.Option(help="Assumed pelvis-to-head distance, metres; sets the output's scale."),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Poses at a time; what suits the device by default.")
+        int | None, typer.Option(help="Poses per batch; chosen for the device by default.")
     ] = None,
     temporal: Annotated[
         bool,
         typer.Option(
-            "--temporal", help="Take each clip as a whole: bones keep their lengths in it."
+            "--temporal", help="Make each clip consistent: bones keep their lengths over it."
         ),
     ] = False,
     smooth: Annotated[
         Literal["savitzky-golay", "one-euro"] | None,
-        typer.Option(help="Filter each joint's way in time."),
+        typer.Option(help="Filter each joint's trajectory in time."),
     ] = None,
     trust: Annotated[
-        bool, typer.Option(help="Tell how far to trust each pose, where the run can tell.")
+        bool, typer.Option(help="Rate each pose's reliability, if the run supports it.")
     ] = True,
     preset: Preset = None,
     device: Device = None,
     precision: Annotated[
-        Literal["float32", "tf32", "bf16"], typer.Option(help="Of matrix products.")
+        Literal["float32", "tf32", "bf16"], typer.Option(help="Precision of matrix products.")
     ] = "float32",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Do what an interrupted lifting left undone.")
+        bool, typer.Option("--resume", help="Continue an interrupted lifting.")
     ] = False,
 ) -> None:
     """Lift 2D keypoints to 3D.

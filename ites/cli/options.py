@@ -7,23 +7,23 @@ from typing import Annotated, Literal
 import typer
 
 Device = Annotated[
-    str | None, typer.Option(help='"cpu", "cuda", ...; a GPU where there is one by default.')
+    str | None, typer.Option(help='"cpu", "cuda", ...; by default a GPU, if there is one.')
 ]
 Layout = Annotated[
     str | None,
     typer.Option(
         help="Joint order: human36m, coco17, coco18, body25, body25b, halpe26, halpe136, "
-        "wholebody133, mediapipe33, mpii16, mpi3dhp17 or mpi3dhp28; told by the format by default."
+        "wholebody133, mediapipe33, mpii16, mpi3dhp17 or mpi3dhp28; by default the format decides."
     ),
 ]
 MinConfidence = Annotated[
     float | None,
-    typer.Option(help="Joints below count as missing; the detector's default otherwise."),
+    typer.Option(help="Joints below this count as missing; by default the detector's threshold."),
 ]
-FlipY = Annotated[bool, typer.Option("--flip-y", help="The keypoints' y points up: turn it about.")]
+FlipY = Annotated[bool, typer.Option("--flip-y", help="Flip y: the keypoints' y points up.")]
 Rotate = Annotated[
     int,
-    typer.Option(help="Turn the image clockwise by 90, 180 or 270 degrees, as a sideways video's."),
+    typer.Option(help="Rotate a sideways image clockwise by 90, 180 or 270 degrees."),
 ]
 SwapSides = Annotated[
     bool, typer.Option("--swap-sides", help="Exchange left and right throughout.")
@@ -35,7 +35,7 @@ Person = Annotated[
 Split = Annotated[str, typer.Option(help="Split of the store.")]
 Stage = Annotated[
     Literal["teacher", "student"] | None,
-    typer.Option(help="Which model of the run; the student, or else the teacher, by default."),
+    typer.Option(help="Model of the run; by default the student, or else the teacher."),
 ]
 
 

@@ -19,12 +19,12 @@ def cmu(
         Path, typer.Argument(help="HDF5 file of CMU motion, or a folder of .asf/.amc or .bvh.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Store to write.")] = Path("cmu.h5"),
-    train_rate: Annotated[float, typer.Option(help="Frames a second for training.")] = 12.5,
-    test_rate: Annotated[float, typer.Option(help="Frames a second for testing.")] = 5.0,
+    train_rate: Annotated[float, typer.Option(help="Frames per second for training.")] = 12.5,
+    test_rate: Annotated[float, typer.Option(help="Frames per second for testing.")] = 5.0,
     radius: Annotated[
-        float, typer.Option(help="Metres from the clip's middle beyond which frames are dropped.")
+        float, typer.Option(help="Drop frames farther than this from the clip's middle, metres.")
     ] = 1.5,
-    fps: Annotated[float, typer.Option(help="Frames a second of .amc files.")] = 120.0,
+    fps: Annotated[float, typer.Option(help="Frames per second of .amc files.")] = 120.0,
 ) -> None:
     """CMU motion capture, seen by Human3.6M's cameras.
 
@@ -44,19 +44,23 @@ def synthetic(
     out: Annotated[Path, typer.Option("--out", "-o", help="Store to write.")] = Path(
         "synthetic.h5"
     ),
-    poses: Annotated[int, typer.Option(help="Poses, each camera's view counted.")] = 1_560_000,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
-    subjects: Annotated[int, typer.Option(help="People of the training split.")] = 20,
-    test_subjects: Annotated[int, typer.Option(help="People of the test split.")] = 5,
-    fps: Annotated[float, typer.Option(help="Frames a second.")] = 50.0,
-    seconds: Annotated[float, typer.Option(help="Longest sequence.")] = 12.0,
+    poses: Annotated[
+        int, typer.Option(help="Number of poses; each camera's view counts.")
+    ] = 1_560_000,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    subjects: Annotated[int, typer.Option(help="People in the training split.")] = 20,
+    test_subjects: Annotated[int, typer.Option(help="People in the test split.")] = 5,
+    fps: Annotated[float, typer.Option(help="Frames per second.")] = 50.0,
+    seconds: Annotated[float, typer.Option(help="Longest sequence, seconds.")] = 12.0,
     rig: Annotated[
         Literal["human36m", "ring"], typer.Option(help="Human3.6M's cameras, or an ideal ring.")
     ] = "human36m",
     cameras: Annotated[int, typer.Option(help="Cameras of the ring.")] = 4,
-    elevation: Annotated[float, typer.Option(help="Degrees at which the ring looks down.")] = 10.0,
+    elevation: Annotated[
+        float, typer.Option(help="Angle at which the ring looks down, degrees.")
+    ] = 10.0,
     noise_px: Annotated[float, typer.Option(help="Keypoint noise, pixels.")] = 0.0,
-    drop: Annotated[float, typer.Option(help="Chance that a joint is missing.")] = 0.0,
+    drop: Annotated[float, typer.Option(help="Probability that a joint is missing.")] = 0.0,
 ) -> None:
     """Synthetic human motion of any length.
 
@@ -92,7 +96,7 @@ def h36m(
     keypoints: Annotated[
         Path | None, typer.Option(help="VideoPose3D's .npz of 2D ground truth or detections.")
     ] = None,
-    every: Annotated[int, typer.Option(help="Take every n-th frame of 50 a second.")] = 1,
+    every: Annotated[int, typer.Option(help="Take every n-th frame of 50 per second.")] = 1,
 ) -> None:
     """Human3.6M, from any of its three usual sources.
 
@@ -149,13 +153,13 @@ def keypoints(
         ),
     ] = "human36m",
     split: Split = "train",
-    fps: Annotated[float | None, typer.Option(help="Frames a second.")] = None,
-    focal_length: Annotated[float | None, typer.Option(help="Pixels.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second.")] = None,
+    focal_length: Annotated[float | None, typer.Option(help="Focal length, pixels.")] = None,
     field_of_view: Annotated[
-        float | None, typer.Option(help="Horizontal, degrees; 55 by default.")
+        float | None, typer.Option(help="Horizontal field of view, degrees; 55 by default.")
     ] = None,
     image_size: Annotated[
-        tuple[int, int] | None, typer.Option(help="Width and height, pixels.")
+        tuple[int, int] | None, typer.Option(help="Image width and height, pixels.")
     ] = None,
     person: Person = None,
     min_confidence: MinConfidence = None,

@@ -23,14 +23,14 @@ def evaluate(
         Literal["checkpoint", "split"],
         typer.Option(help="Scale of the input: the training's, or the split's own (the paper's)."),
     ] = "checkpoint",
-    unit: Annotated[float, typer.Option(help="Metres a network unit, for MPJPE.")] = 1.0,
+    unit: Annotated[float, typer.Option(help="Metres per network unit, for MPJPE.")] = 1.0,
     missing: Annotated[
         Literal["error", "drop", "interpolate"] | None,
-        typer.Option(help="Poses that lack a joint; as in the training."),
+        typer.Option(help="How to treat a pose that lacks a joint; as in training by default."),
     ] = None,
     device: Device = None,
 ) -> None:
-    """Compare a run's poses with the truth, by the field's protocols and the paper's.
+    """Evaluate a run against 3D truth, by the usual protocols and the paper's.
 
     Example: ites evaluate runs/cmu --data cmu.h5
     """
@@ -62,11 +62,15 @@ def view(
     gif: Annotated[Path | None, typer.Option(help="Film of the first clip.")] = None,
     mp4: Annotated[Path | None, typer.Option(help="Film of the first clip.")] = None,
     png: Annotated[Path | None, typer.Option(help="Strip of its frames.")] = None,
-    clip: Annotated[str | None, typer.Option(help="Clips whose names hold this.")] = None,
-    max_clips: Annotated[int | None, typer.Option(help="Most clips on the page.")] = None,
-    max_frames: Annotated[int | None, typer.Option(help="Most frames of a clip.")] = None,
+    clip: Annotated[str | None, typer.Option(help="Only clips whose names contain this.")] = None,
+    max_clips: Annotated[
+        int | None, typer.Option(help="Maximum number of clips on the page.")
+    ] = None,
+    max_frames: Annotated[
+        int | None, typer.Option(help="Maximum number of frames per clip.")
+    ] = None,
 ) -> None:
-    """Make a page that plays the poses, 2D beside 3D, in any browser, offline.
+    """Make an offline page that plays the poses, 2D beside 3D, in any browser.
 
     Example: ites view clip3d.npz --png clip.png
     """
@@ -90,7 +94,7 @@ def report(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML file.")] = None,
 ) -> None:
-    """Make one page of a run: settings, losses, evaluation, versions.
+    """Make one page that reports on a run: settings, losses, evaluation, versions.
 
     Example: ites report runs/cmu
     """
@@ -110,7 +114,7 @@ def convert(
         Path | None, typer.Option("--out", "-o", help="safetensors file to write.")
     ] = None,
 ) -> None:
-    """Read a checkpoint of the released program.
+    """Convert a checkpoint of the released program.
 
     Example: ites convert teacher.pth --scale 0.86 -o teacher.safetensors
     """
@@ -129,7 +133,7 @@ def conformance(
         str | None, typer.Option(help="reference, cpp, cuda or triton; the fastest by default.")
     ] = None,
 ) -> None:
-    """Hold this program to numbers of the released one.
+    """Compare with reference outputs of the released program.
 
     Example: ites conformance golden/*.npz --dtype float64 --backend cpp
     """

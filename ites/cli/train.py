@@ -65,7 +65,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the data and the training.")] = 0,
     device: Device = None,
 ) -> None:
-    """See the whole method work on synthetic motion, in minutes, without a download.
+    """Run the whole method on synthetic motion, in minutes, without a download.
 
     Example: ites demo --out demo
     """
@@ -92,7 +92,7 @@ def train(
     ] = None,
     only: Annotated[
         Literal["prior", "teacher", "student"] | None,
-        typer.Option(help="Train this stage alone; by default all stages of the recipe."),
+        typer.Option(help="Train this stage only; by default all stages of the recipe."),
     ] = None,
     steps: Annotated[
         int | None,
@@ -299,7 +299,7 @@ def _recipe(only: str | None, config: Path | None, given: Sequence[Given]) -> tu
             )
     return "paper", (
         "recipe paper: the published method, the default for data with 3D "
-        "(--recipe upright: 2D tells the depth's sign)"
+        "(--recipe upright: finds each depth's sign from 2D)"
     )
 
 

@@ -1,4 +1,4 @@
-"""Evaluate a trained model on a store that holds 3D: the field's protocols and ITES's side by side.
+"""Evaluate a trained model on a store with 3D: the usual protocols and ITES's side by side.
 
 The ITES protocol lets the better of two depth signs count, pose by pose: an oracle, for a user of
 the method does not know which is better. No such figure stands here without the one that leaves
@@ -44,7 +44,7 @@ Lifter = Callable[[Tensor], Tensor]
 
 
 class NoTruthError(ItesError):
-    """The store holds no 3D: evaluation is left out."""
+    """The store has no 3D, so it cannot be evaluated."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Column:
     Attributes:
         name: its key in `ites.pose.metrics.pose_errors` and in the JSON.
         title: the metric.
-        aligned: what is aligned to the truth before the error is taken.
+        aligned: how poses are aligned to the truth before the error is computed.
         unit: "mm" or "%".
         heading: title and alignment in narrow lines, for the screen.
     """
@@ -123,7 +123,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found.
+    """The result of `evaluate`.
 
     Attributes:
         settings: what was evaluated, and how.
@@ -165,7 +165,7 @@ class Evaluation:
         console.print(notes)
 
     def save(self, folder: str | os.PathLike[str]) -> tuple[Path, Path]:
-        """Write `evaluation-MODEL-DATA-SPLIT.csv` and `.json`; each appears wholly or not at all.
+        """Write `evaluation-MODEL-DATA-SPLIT.csv` and `.json`; each completely or not at all.
 
         Returns:
             the two paths.
@@ -435,7 +435,7 @@ def _rows(
     actions: Sequence[str] | NDArray[np.str_],
     prefix: str = "",
 ) -> tuple[list[Row], Row, Row]:
-    """A row an action, their mean, and the mean over poses."""
+    """One row per action, their mean, and the mean over poses."""
     names, index = np.unique(np.asarray(actions), return_inverse=True)
     counts = np.bincount(index)
     of_action = {name: np.bincount(index, error) / counts for name, error in errors.items()}

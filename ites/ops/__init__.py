@@ -1,4 +1,4 @@
-"""The ops: one meaning each, run by the backend that is fastest here.
+"""The ops: one definition each, run by the fastest backend.
 
 | family | ops |
 |---|---|

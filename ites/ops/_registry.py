@@ -1,4 +1,4 @@
-"""How an op gets its schema, its kernels and its checks: the only place that speaks to PyTorch."""
+"""Schemas, kernels and checks of the ops: the only module that registers with PyTorch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ except ImportError:  # a PyTorch that has moved them
     PRIVATE = False
 else:
     PRIVATE = True
-"""Whether PyTorch's private functions are there, by which an op's gradient costs half the time."""
+"""Whether PyTorch's private functions exist; with them an op's gradient takes half the time."""
 
 LARGEST = torch.finfo(torch.float32).max
 
@@ -33,7 +33,7 @@ def define(
     fake: Callable[..., Any],
     check: Callable[..., None] | None = None,
 ) -> Callable[..., Any]:
-    """Define `torch.ops.ites.<name>`, which runs the kernel of the backend it is told.
+    """Define `torch.ops.ites.<name>`, which runs the kernel of the given backend.
 
     Args:
         family: the op's family, which names its Triton module: `ites.kernels.<family>`.
@@ -260,7 +260,7 @@ def expect_finite(
 
 
 def expect_multiple(op: str, argument: str, tensor: Tensor, poses: int) -> None:
-    """Check that a tensor has n rows a pose, n at least 1; no rows where there are no poses.
+    """Check that a tensor has n rows per pose, n at least 1; no rows if there are no poses.
 
     Raises:
         ValueError: it has another number of rows.

@@ -1,4 +1,4 @@
-"""Which backends exist here, which can run a call, which one runs it, and why.
+"""The backends: which are available, which can run a call, which one runs it, and why.
 
 | backend | what it is | runs |
 |---|---|---|
@@ -39,7 +39,7 @@ _HALF_OPS = ("graph_mix", "batch_norm_relu")
 
 
 def _vendor(path: str = "/proc/cpuinfo") -> str:
-    """Who made the processor, as it says itself: GenuineIntel, AuthenticAMD; "" where unknown."""
+    """The processor's vendor string: GenuineIntel, AuthenticAMD; "" if unknown."""
     try:
         with open(path, encoding="utf-8") as file:
             for line in islice(file, 8):  # of the first processor

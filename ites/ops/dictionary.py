@@ -137,7 +137,7 @@ def invariance_distance(
     canonical: Tensor,
     backend: str | None = None,
 ) -> Tensor:
-    """How far the canonical poses of rotated views are from the canonical pose they came from.
+    """Distance between the canonical poses of rotated views and the original canonical pose.
 
     `mean over joints of |coefficients @ dictionary + mean - canonical[b]|`, the reconstructed
     poses never written to memory.

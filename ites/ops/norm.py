@@ -1,4 +1,4 @@
-"""Batch normalisation with what stands at its edges: ReLU and the residual, in one pass."""
+"""Batch normalisation with ReLU and residual, in one pass."""
 
 from __future__ import annotations
 

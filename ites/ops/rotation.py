@@ -25,14 +25,14 @@ from ites.pose import geometry
 
 _AXES = {"x": 1, "y": 2, "z": 4}
 MOST_ANGLE = 8192.0
-"""The largest angle of a draw, radians: beyond it single precision loses the digits of a sine."""
+"""The largest angle of a draw, radians: beyond it float32 loses the digits of a sine."""
 MOST_NUMBERS = 1 << 27
-"""The most numbers of an output that the samples multiply: half a GB in float32."""
+"""Maximum size of an output that the samples multiply: half a GB in float32."""
 
 
 @dataclass(frozen=True)
 class RotationDraw:
-    """Random rotations, each a function of a counter: nothing of them is stored.
+    """Random rotations, each a function of a counter: none is stored.
 
     The axis is uniform on the unit sphere, circle or pair of points that the axes span, the angle
     uniform in [0, max_angle): the distribution of METHOD's `random_rotation`. A draw depends on
@@ -478,7 +478,7 @@ def equivariance_distance(
     distance: float = geometry.DISTANCE,
     backend: str | None = None,
 ) -> Tensor:
-    """How far lifted rotated poses are from the rotated poses.
+    """Distance between lifted rotated poses and the rotated poses.
 
     `mean over joints of |backproject(points, depth) - joints @ R|`, the rotated poses never
     written to memory; a draw is made anew.

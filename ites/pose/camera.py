@@ -238,7 +238,7 @@ _EXTRINSICS = {  # orientation (w, x, y, z); translation in millimetres
 
 
 def human36m_cameras(subject: str) -> tuple[Camera, ...]:
-    """Human3.6M's four cameras as they stood for a subject: S1, S5 to S9 or S11.
+    """Human3.6M's four cameras for a subject: S1, S5 to S9 or S11.
 
     Raises:
         ItesError: the subject has no published calibration.

@@ -56,7 +56,7 @@ def project(joints: Tensor, distance: float = DISTANCE) -> Tensor:
 
 
 def backproject(points: Tensor, depth: Tensor, distance: float = DISTANCE) -> Tensor:
-    """Put points at depths: the inverse of `project`.
+    """Lift points to given depths: the inverse of `project`.
 
     `concat(points * max(depth + distance, 1), depth)`.
 

@@ -30,7 +30,7 @@ LAYOUTS = tuple(LAYOUT_JOINTS)
 
 
 def recipes(joints: Sequence[str], layout: str | None = None) -> list[list[Recipe]]:
-    """How each joint of Human3.6M can be made of the joints that a layout has.
+    """How each joint of Human3.6M is derived from the joints of a layout.
 
     Args:
         joints: the layout's joints, by the names of `LAYOUT_JOINTS`.
@@ -158,11 +158,11 @@ BY_COUNT = {
     133: "wholebody133",
     136: "halpe136",
 }
-"""A detector's layout by its number of joints; 25 joints are told apart by `body25_or_25b`."""
+"""A detector's layout by its number of joints; `body25_or_25b` distinguishes 25 joints."""
 
 
 def body25_or_25b(keypoints: NDArray[np.floating], confidence: NDArray[np.floating]) -> str:
-    """Whether 25 joints are OpenPose's BODY_25 or BODY_25B, by where its middle joints lie.
+    """Whether 25 joints are OpenPose's BODY_25 or BODY_25B, by the positions of its middle joints.
 
     In BODY_25 joint 8 is the middle of the hips 9 and 12, and joint 1 that of the shoulders 2 and
     5; in BODY_25B joint 17, the neck, is near the middle of the shoulders 5 and 6. The order whose
@@ -206,10 +206,10 @@ _SIDE = re.compile(r"^(left|right|l|r)[^a-z0-9]*(.+)$|^(.+?)[^a-z0-9]*(left|righ
 
 
 def joint_name(name: str) -> str:
-    """The name in `LAYOUT_JOINTS` of a joint as people call it: "LEye", "eye_left", "hip1".
+    """The name in `LAYOUT_JOINTS` of a joint by a common name: "LEye", "eye_left", "hip1".
 
     A number 1 means the right side and 2 the left, as in DeepLabCut's human model. A name that
-    stands for no joint of a body is returned as it is.
+    stands for no joint of a body is returned unchanged.
     """
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=^[LR])(?=[A-Z][a-z])", "_", name.strip())
     lower = spaced.lower()

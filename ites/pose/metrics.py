@@ -1,4 +1,4 @@
-"""How far predicted poses are from the truth: the field's protocols and the ITES protocol.
+"""Errors of predicted poses: the usual protocols and the ITES protocol.
 
 Poses are float tensors [N, J, 3], in metres, in the camera frame (x right, y down, z forward).
 Every function computes in float64 and returns one number a pose, so that a caller may average
@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 PCK_THRESHOLD = 0.15
-"""Metres under which MPI-INF-3DHP counts a joint as right."""
+"""Error in metres below which MPI-INF-3DHP counts a joint as correct."""
 
 PCK_JOINTS = (2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16)
 """The joints of the Human3.6M skeleton that PCK and AUC count: all but the pelvis and the hips."""
 
 CHUNK = 32768
-"""Poses that `pose_errors` holds in float64 at a time, about 150 MB."""
+"""Poses per float64 batch of `pose_errors`, about 150 MB."""
 
 
 def mpjpe(pred: Tensor, gt: Tensor, root: int = 0) -> Tensor:
@@ -124,7 +124,7 @@ def auc(distance: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ItesProtocol:
-    """What the released program reports of N poses, as its evaluation names it.
+    """The figures that the released program reports of N poses, under its names.
 
     Lengths are float64, metres; `_flip` is the depth-flipped twin of the same pose, scaled and
     aligned afresh. The shares are over all poses and the counted joints, each joint by the better
@@ -249,7 +249,7 @@ class _Similarity(NamedTuple):
     sign: Tensor  # [N] determinant of left @ right: -1 where the best orthogonal map reflects
 
     def scale(self, sign: Tensor | float = 1.0) -> Tensor:
-        """Scale [N], the last singular value taking the sign given."""
+        """Scale [N], with the given sign of the last singular value."""
         trace = self.singular[:, 0] + self.singular[:, 1] + self.singular[:, 2] * sign
         size = self.centred.square().sum((-2, -1))
         return trace / size.clamp(min=torch.finfo(size.dtype).tiny)

@@ -1,4 +1,4 @@
-"""Joints that a detector did not see: which keypoints cannot be right, and what stands in for them.
+"""Missing joints: which keypoints are impossible, and how missing ones are filled.
 
 Keypoints are (T, J, 2), pixels, x right, y down; `seen` is (T, J), bool.
 """
@@ -14,14 +14,14 @@ Floats = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
 FAR = 10.0
-"""A keypoint farther from the body's middle than so many times its median joint is no part of it.
+"""A keypoint is impossible beyond this multiple of the median joint's distance from the middle.
 
 Of the poses of the CMU database none reaches 7.
 """
 OUTSIDE = 1.0
 """Image widths and heights beyond the border from which on a keypoint counts as impossible."""
 BRIDGE = 0.5
-"""Seconds without anybody that are filled between frames that show somebody."""
+"""Longest gap, seconds, that is filled between frames that show a person."""
 SPREADS, SHARE = 6.0, 0.5
 """How far from the median a value may be to count in `robust_mean`: median absolute deviations,
 and at least a share of the median itself."""
@@ -136,7 +136,7 @@ def interpolate(keypoints: Floats, seen: Mask) -> Floats:
 
 
 def unknown(seen: Mask, fps: float = float("nan")) -> Mask:
-    """Of which joints nothing is known (T, J) bool.
+    """Joints without any information, (T, J) bool.
 
     These are joints that are never seen in the clip, and all joints of frames that show none. A gap
     of up to `BRIDGE` seconds between two frames that show somebody does not count: what was seen on
@@ -157,7 +157,7 @@ def unknown(seen: Mask, fps: float = float("nan")) -> Mask:
 
 
 def fill(keypoints: Floats, seen: Mask, skeleton: Skeleton) -> Floats:
-    """Put something in place of each missing joint, for a network that needs all of them.
+    """Fill each missing joint, for a network that needs all of them.
 
     A joint seen in another frame of the clip: its offset from its parent, linearly in time, the
     ends with the nearest, so that it moves along with the body. One that is never seen: where a

@@ -37,12 +37,12 @@ else:
     import tomli as tomllib
 
 MOST_JOINTS = 256
-"""Of a skeleton; far more than a body has, few enough for tables of pairs of joints."""
+"""Maximum number of joints: far more than a body has, few enough for tables of joint pairs."""
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A tree of joints, and what the models need to know about it.
+    """A tree of joints, with the tables that the models need.
 
     Args:
         name: what the layout is called.
@@ -169,15 +169,15 @@ Recipe = dict[str, float]
 """A joint as a weighted sum of other joints, by name."""
 
 FOLDER = Path(__file__).parent / "skeletons"
-"""Where the built-in skeletons are."""
+"""Folder of the built-in skeletons."""
 
 _LARGEST = 1 << 20
-"""Bytes of a skeleton's file; the largest built-in one has 7,000."""
+"""Maximum bytes of a skeleton's file; the largest built-in one has 7,000."""
 
 
 @dataclass(frozen=True)
 class JointMap:
-    """How the joints of another skeleton are made of those of a layout.
+    """How the joints of another skeleton are derived from those of a layout.
 
     Args:
         source: where the points of both are defined.
@@ -191,7 +191,7 @@ class JointMap:
 
 @dataclass(frozen=True)
 class SkeletonFile:
-    """What a skeleton's TOML file says.
+    """The content of a skeleton's TOML file.
 
     Args:
         skeleton: the tree.
@@ -226,7 +226,7 @@ def load_skeleton(name: str | os.PathLike[str]) -> Skeleton:
 
 
 def skeleton_file(name: str | os.PathLike[str]) -> SkeletonFile:
-    """All that the file of a skeleton says; see `load_skeleton`."""
+    """The whole content of a skeleton's file; see `load_skeleton`."""
     if str(name) in skeleton_names():
         return _built_in(str(name))
     if Path(name).suffix != ".toml" and not Path(name).is_file():
@@ -262,7 +262,7 @@ def read_skeleton(path: str | os.PathLike[str]) -> SkeletonFile:
 
 
 class _Reader:
-    """Checks what a skeleton's file says, entry by entry."""
+    """Checks the entries of a skeleton's file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path

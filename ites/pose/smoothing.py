@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 
 WINDOW = 0.3
-"""Seconds that a local polynomial spans; at least five frames."""
+"""Window of the local polynomial, seconds; at least five frames."""
 DEGREE = 2
 MIN_CUTOFF, SPEED_WEIGHT, SPEED_CUTOFF = 3.0, 4.0, 2.0
 """One-Euro: the cutoff frequency at rest (Hz), its growth with speed (Hz per m/s), and the cutoff
@@ -23,11 +23,11 @@ frequency of the speed itself (Hz)."""
 
 
 def local_polynomial(values: Floats, fps: float) -> Floats:
-    """Savitzky-Golay: at each frame the value of the parabola that fits the frames around best.
+    """Savitzky-Golay: at each frame the value of the least-squares parabola of its window.
 
     Where frames are unknown, or at the clip's ends, the parabola fits those that are there, so
     inside a clip without gaps this is the convolution of the paper, and there is no seam elsewhere.
-    With fewer than four known frames in its window a value stays as it is.
+    With fewer than four known frames in its window a value does not change.
 
     Args:
         values: (T, J, D), nan where unknown.

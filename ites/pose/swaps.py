@@ -1,4 +1,4 @@
-"""Frames in which a detector took a left limb for the right one."""
+"""Frames in which a detector confused left and right limbs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ites.pose.skeleton import Skeleton
 JUMP = 0.15
 """Mean distance per joint that a swap must save, in distances from root to head."""
 LONGEST = 1.0
-"""Seconds that a swap lasts at most."""
+"""Longest duration of a swap, seconds."""
 SLOWEST = 12.0
-"""Frames per second below which people move too far between frames to tell."""
+"""Below this many frames per second, people move too far between frames for a decision."""
 
 
 def limbs(skeleton: Skeleton) -> list[tuple[list[int], list[int]]]:

@@ -1,4 +1,4 @@
-"""Hold this program to numbers that the released program produced.
+"""Compare with reference outputs of the released program.
 
 A golden file is an npz of inputs, initial values, random draws and results. Every group of results
 that a file holds is computed here from its inputs and compared: each tensor by its largest
@@ -38,7 +38,7 @@ from ites.system.files import load_npz, reading
 BOUNDS = {torch.float64: 1e-8, torch.float32: 1e-4}
 ZERO_BOUNDS = {torch.float64: 1e-12, torch.float32: 1e-4}
 SINGLE_BOUND = 1e-6
-"""For results that the released program gives in float32, however we compute them."""
+"""For results that the released program gives in float32, whatever our precision."""
 
 
 @dataclass(frozen=True)
@@ -303,7 +303,7 @@ _WITH_TIES = ("student gradients", "student zero gradients", "student after 3 st
 
 
 def _tie(golden: _Golden, groups: set[str]) -> float | None:
-    """The margin of a pooling tie that float32 cannot tell, if that may explain failed groups.
+    """The margin of a pooling tie that float32 cannot resolve, if it may explain failed groups.
 
     None where float64 fails in those groups too, or where there is no such tie: the two precisions
     then pick the same joint of every pair, by more than their difference.

@@ -149,7 +149,7 @@ def _read(source: Path) -> dict[str, Tensor]:
 
 
 def _load(source: Path) -> Any:
-    """What a PyTorch checkpoint holds; nothing in it is executed."""
+    """The content of a PyTorch checkpoint; nothing in it is executed."""
     expected = f"{source}: expected a PyTorch checkpoint of tensors alone, or an npz of arrays"
     if zipfile.is_zipfile(source):
         with zipfile.ZipFile(source) as archive:

@@ -86,37 +86,35 @@ class Settings:
     recipe: str = _setting(
         "paper",
         "paper: the published method; upright: turns about the true vertical and a density of 2D "
-        "poses, which tell the depth's sign. Other defaults follow it.",
+        "poses, which determine the depth's sign. It sets other defaults.",
         choices=RECIPES,
         shared=True,
     )
-    epochs: int = _setting(50, "Passes over the data.", least=1, free=True)
+    epochs: int = _setting(50, "Epochs.", least=1, free=True)
     steps: int = _setting(0, "Stop after this many steps; 0: after the epochs.", least=0, free=True)
     batch: int = _setting(128, "Poses per step.", least=2, shared=True)
     learning_rate: float = _setting(1e-3, "Learning rate at the start.", least=0)
     halve_every: int = _setting(15, "Halve the learning rate every N epochs; 0: never.", least=0)
     decay: str = _setting(
         "halve",
-        "How the learning rate falls: halve, as halve_every says; cosine, to zero at the end.",
+        "Decay of the learning rate: halve, every halve_every epochs; cosine, to zero at the end.",
         choices=("halve", "cosine"),
     )
     optimiser: str = _setting("sgd", "sgd or adam.", choices=("sgd", "adam"))
     momentum: float = _setting(0.9, "Momentum of SGD, first decay rate of Adam.", least=0)
     weight_decay: float = _setting(5e-4, "Weight decay, on every parameter.", least=0)
-    clip: float = _setting(
-        0.0, "Largest norm of the gradient, shortened to it otherwise; 0: any.", least=0
-    )
-    samples: int = _setting(4, "Random rotations of each pose.", least=1)
+    clip: float = _setting(0.0, "Clip the gradient norm to this value; 0 disables it.", least=0)
+    samples: int = _setting(4, "Random rotations per pose.", least=1)
     axes: str = _setting("xyz", "Axes that a random rotation's axis is drawn from.", choices=AXES)
     max_angle: float = _setting(math.pi, "Largest angle of a random rotation, radians.", least=0)
 
-    width: int = _setting(1024, "Features of a layer.", least=4)
+    width: int = _setting(1024, "Features per layer.", least=4)
     blocks: int = _setting(6, "Residual blocks.", least=0)
     distance: float = _setting(5.0, "Camera's distance from the root joint.", least=1, shared=True)
 
     seed: int = _setting(0, "Seed of weights, order and rotations.", least=0, shared=True)
     device: str = _setting(
-        "auto", "cpu, cuda, cuda:1 ...; auto: a GPU where there is one.", shared=True, free=True
+        "auto", "cpu, cuda, cuda:1 ...; auto: a GPU if there is one.", shared=True, free=True
     )
     backend: str = _setting(
         "auto",
@@ -136,18 +134,18 @@ class Settings:
         shared=True,
         free=True,
     )
-    capture_steps: int = _setting(4, "Steps of a CUDA graph.", least=1, shared=True, free=True)
+    capture_steps: int = _setting(4, "Steps per CUDA graph.", least=1, shared=True, free=True)
     device_memory: float = _setting(
         0.0,
         "Megabytes of the device that the training set may take, else it streams from main "
-        "memory; 0: half of what is free.",
+        "memory; 0: half of the free memory.",
         least=0,
         shared=True,
         free=True,
     )
     batch_statistics: str = _setting(
         "global",
-        "Of several processes, BatchNorm's statistics: global, the whole batch's, or local, "
+        "BatchNorm's statistics with several processes: global, the whole batch's, or local, "
         "those of each process's share.",
         choices=("global", "local"),
         shared=True,
@@ -212,7 +210,7 @@ class TeacherSettings(Settings):
     )
     bone_weight: float = _setting(
         2.0,
-        "Recipe upright: weight of how far a pose's proportions are from the mean.",
+        "Recipe upright: weight of the deviation of bone proportions from the mean.",
         least=0,
     )
     prior: str = _setting(
@@ -222,14 +220,14 @@ class TeacherSettings(Settings):
     )
     pilot_steps: int = _setting(
         200,
-        "Recipe upright: steps of each of three short trainings that find how far the camera looks "
-        "down, at most a tenth of the steps; 0: about level.",
+        "Recipe upright: steps of each of three short trainings that find the camera's elevation, "
+        "at most a tenth of the steps; 0: about level.",
         least=0,
     )
     level_weight: float = _setting(
         5.0,
-        "Recipe upright: weight of how far the camera's elevation, squared, is from the pilots' at "
-        "the start.",
+        "Recipe upright: weight of the squared difference between the camera's elevation and the "
+        "pilots', at the start.",
         least=0,
     )
     level_steps: int = _setting(
@@ -249,10 +247,10 @@ class StudentSettings(Settings):
 
     stage: ClassVar[str] = "student"
 
-    epochs: int = _setting(40, "Passes over the data.", least=1, free=True)
+    epochs: int = _setting(40, "Epochs.", least=1, free=True)
     axes: str = _setting("y", "Axes that a random rotation's axis is drawn from.", choices=AXES)
     max_angle: float = _setting(2 * math.pi, "Largest angle of a random rotation.", least=0)
-    width: int = _setting(128, "Features of a joint.", least=2)
+    width: int = _setting(128, "Features per joint.", least=2)
     blocks: int = _setting(4, "Residual blocks of two graph layers.", least=0)
     distillation_weight: float = _setting(5.0, "Weight of the distillation loss.", least=0)
     prior_weight: float = _setting(
@@ -270,8 +268,8 @@ class StudentSettings(Settings):
     )
     temporal: str = _setting(
         "off",
-        "on: the teacher's depths are fitted to each clip as a whole before they are learned: its "
-        "bones keep their lengths, and nothing jerks.",
+        "on: learn from teacher depths that are made consistent over each clip: bones keep their "
+        "lengths, and joints accelerate little.",
         choices=("off", "on"),
     )
     teacher: str = _setting(
@@ -286,19 +284,19 @@ class PriorSettings(Settings):
     stage: ClassVar[str] = "prior"
 
     recipe: str = _setting(
-        "upright", "The recipe that it serves.", choices=("upright",), shared=True
+        "upright", "The recipe of this stage.", choices=("upright",), shared=True
     )
-    epochs: int = _setting(
-        20, "Passes over the data; more, and it knows few poses by heart.", least=1, free=True
-    )
+    epochs: int = _setting(20, "Epochs. More overfits small data sets.", least=1, free=True)
     steps: int = _setting(
         1500, "Stop after this many steps; 0: after the epochs.", least=0, free=True
     )
     batch: int = _setting(512, "Poses per step.", least=2, shared=True)
-    decay: str = _setting("cosine", "As of the other stages.", choices=("halve", "cosine"))
+    decay: str = _setting(
+        "cosine", "Decay of the learning rate: halve or cosine.", choices=("halve", "cosine")
+    )
     optimiser: str = _setting("adam", "sgd or adam.", choices=("sgd", "adam"))
     weight_decay: float = _setting(0.0, "Weight decay, on every parameter.", least=0)
-    width: int = _setting(256, "Features of a layer of a coupling's network.", least=1)
+    width: int = _setting(256, "Features per layer of a coupling's network.", least=1)
     blocks: int = _setting(6, "Couplings.", least=0)
     components: int = _setting(26, "Principal components of the 2D poses.", least=2)
 

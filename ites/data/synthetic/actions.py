@@ -94,7 +94,7 @@ def running(t: Array, rng: Generator, body: Body) -> Motion:
     path = loop(rng, speed, rng.uniform(1.4, 1.7), eights=0)
     lift = rng.uniform(0.16, 0.3)
     motion = gait(t, rng, body, path, cycle, 0.35, 30, width=0.04, clearance=lift, heel=65)
-    rate = (path(t + 0.2) - path(t - 0.2))[:, 2] / 0.4  # degrees a second
+    rate = (path(t + 0.2) - path(t - 0.2))[:, 2] / 0.4  # degrees per second
     motion.pelvis[:, 2] += np.clip(0.6 * rate * speed / 9.8, -15, 15)
     motion.pelvis[:, 1] += rng.uniform(1, 6)
     motion.arms[..., 3] += rng.uniform(55, 75)

@@ -1,6 +1,6 @@
 """Articulated human motion: curves over time, a body, kinematics.
 
-A motion is a set of smooth curves sampled at times `t` in seconds: where the pelvis wants to be,
+A motion is a set of smooth curves sampled at times `t` in seconds: where the pelvis should be,
 the angles of the joints in degrees, where the ankles are. `joint_positions` turns them into
 Human3.6M's 17 joints for a given `Body`. The upper body follows its joint angles; the legs reach
 for the ankles by two-bone inverse kinematics, so that a planted foot stays where it is.

@@ -218,7 +218,7 @@ def loop(rng: Generator, speed: float, size: float, eights: float = 0.35) -> Pat
 
     Args:
         rng: source of the draws.
-        speed: mean speed, metres a second.
+        speed: mean speed, metres per second.
         size: the longer half-axis, metres.
         eights: the chance of a figure of eight.
     """
@@ -292,6 +292,6 @@ def gait(
 
 
 def step_time(body: Body, speed: float) -> float:
-    """Seconds a step takes at a speed in m/s: step length over cadence is constant in people."""
+    """Duration of a step, s, at a speed in m/s; people keep step length over cadence constant."""
     length = np.sqrt(0.39 * speed) * body.leg / 0.86
     return float(length / speed)

@@ -37,7 +37,7 @@ class Take:
 
     @property
     def key(self) -> tuple[int, int, int]:
-        """What the motion is seeded with, beside the store's seed."""
+        """The motion's seed, beside the store's."""
         return self.person, list(ACTIONS).index(self.action), self.number
 
 
@@ -66,7 +66,7 @@ def prepare_synthetic(
         seed: of everything that is drawn.
         subjects: people of the training split; they get their share of the poses.
         test_subjects: people of the test split; 0 leaves it out.
-        fps: frames a second.
+        fps: frames per second.
         seconds: longest duration of a sequence; less where the poses would not reach for every
             action.
         rig: "human36m", its four cameras where they stood for S1, S5 to S8 (training) and for S9,
@@ -141,7 +141,7 @@ def schedule(
         first: number of the first person.
         people: how many people there are.
         frames: how many frames to fill.
-        fps: frames a second.
+        fps: frames per second.
         seconds: longest duration of a take.
 
     Returns:
