@@ -166,6 +166,14 @@ def _people(video: Video, notes: list[str]) -> list[tuple[str, dict[int, Person]
         if len(video.people) >= LONG and brief:
             everybody = [one for one in everybody if len(one) >= BRIEF]
             notes.append(f"left out: {len(brief)} people seen in fewer than {BRIEF} frames")
+        steady = [one for one in everybody if 2 * len(one) >= max(one) - min(one) + 1]
+        if steady and len(steady) < len(everybody):
+            count = len(everybody) - len(steady)
+            notes.append(
+                "left out: seen in fewer than half of the frames between their first and their "
+                f"last: {count} {'person' if count == 1 else 'people'}"
+            )
+            everybody = steady
         if len(everybody) > 1:
             notes.append(f"{len(everybody)} people told apart by place and size, without track ids")
     if not labels:
