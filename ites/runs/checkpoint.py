@@ -98,6 +98,13 @@ def load_model(
 ) -> tuple[Model, Metadata]:
     """Read a model, in evaluation mode.
 
+    Example:
+        >>> import ites, torch
+        >>> model, about = ites.load_model("runs/mine")
+        >>> points = torch.rand(8, 17, 2)  # network units, root-relative
+        >>> model.pose(points - points[:, :1]).shape
+        torch.Size([8, 17, 3])
+
     Args:
         path: a checkpoint, or a run folder.
         stage: "teacher" or "student": the required kind of a file, or the model to read from a
@@ -105,6 +112,10 @@ def load_model(
             the teacher.
         device: the model's device.
         backend: of the model's ops; None chooses the fastest.
+
+    Returns:
+        The model, a `torch.nn.Module` whose `pose` takes (B, J, 2) to (B, J, 3) in network units,
+        and what the file says of it.
 
     Raises:
         ItesError: the file is absent, damaged, not an ITES checkpoint, of another kind or of a

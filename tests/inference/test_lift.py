@@ -500,7 +500,7 @@ def test_a_lifted_clip_is_smoothed(run, tmp_path, smooth):
         lift(run, tmp_path / "in.npz", tmp_path / "c.npz", smooth="x")
 
 
-@pytest.mark.parametrize("function", [ites.lift, ites.evaluate, ites.view])
+@pytest.mark.parametrize("function", [ites.lift, ites.evaluate, ites.load_model, ites.view])
 def test_the_example_of_a_public_function_runs_as_written(run, tmp_path, monkeypatch, function):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
