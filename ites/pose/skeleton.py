@@ -262,6 +262,8 @@ def read_skeleton(path: str | os.PathLike[str]) -> SkeletonFile:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ItesError(f"{path}: cannot read the skeleton: {error.strerror}") from None
+    except ItesError:
+        raise
     except (ValueError, RecursionError) as error:
         told = " ".join(str(error).split())[:120]
         raise ItesError(f"{path}: expected a TOML file of a skeleton: {told}") from None

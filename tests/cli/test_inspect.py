@@ -10,6 +10,7 @@ import pytest
 import torch
 from walking import JOINT, turned, walk
 
+import ites
 from ites.cli.hints import MISTAKES, OPTIONS, hint, hint_of
 from ites.cli.main import main
 from ites.data.findings import CODES
@@ -20,7 +21,7 @@ from ites.models import Student
 from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import Metadata, save_model
 
-LIBRARY = Path(__file__).parents[1] / "ites"
+LIBRARY = Path(ites.__file__).parent
 
 
 def ites(*words: object) -> int:
