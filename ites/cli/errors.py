@@ -132,7 +132,7 @@ def _guarded_output(endures: bool) -> Iterator[None]:
 
 
 def _silence(stream: Any) -> None:
-    """Let what a stream is told from now on, and what it still holds, go nowhere."""
+    """Discard all further output of a stream, and what its buffer still holds."""
     with suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

@@ -1,4 +1,4 @@
-"""The command `ites`: its groups of commands, and how a mistake is told."""
+"""The command `ites`: its groups of commands, and how it reports a mistake."""
 
 from __future__ import annotations
 

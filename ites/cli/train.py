@@ -232,7 +232,7 @@ def _implausible(settings: Settings) -> list[dict[str, Any]]:
     from ites.data.store import PoseStore
 
     if not settings.data or not Path(settings.data).is_file():
-        return []  # the training says so
+        return []  # the training itself reports this
     with PoseStore(settings.data) as store:
         measured, split = store.has_positions, settings.split in store.splits
     if measured or not split:

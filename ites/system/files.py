@@ -372,7 +372,7 @@ _OF_THE_PLACE = (
 class FileWriter(ABC):
     """A context manager that completes its file where the block raises nothing.
 
-    What is entered into `_stack`, such as `atomic_write`, is told of an error and leaves no file.
+    Contexts on `_stack`, such as `atomic_write`, receive the block's error and leave no file.
     """
 
     def __init__(self) -> None:

@@ -5,8 +5,8 @@
 
 `ites.ops.NAME` is called on the C++ backend and on the reference, which must agree: in what they
 answer, and in what they refuse. `torch.ops.ites.NAME`, below it, is called as any program may call
-it, with tensors of every shape, dtype, stride and device. Each op runs in a process of its own, so
-that one that dies is told with its arguments.
+it, with tensors of every shape, dtype, stride and device. Each op runs in a process of its own: if
+it dies, the program prints the arguments.
 """
 
 from __future__ import annotations
