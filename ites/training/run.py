@@ -33,7 +33,7 @@ def train(
     Example:
         >>> import ites
         >>> results = ites.train("mine.h5", "runs/mine", seed=0, teacher={"steps": 4000})
-        >>> poses = ites.lift("runs/mine", "clip.npz", "clip3d.npz")
+        >>> poses = ites.lift("clip.npz", "clip3d.npz", run="runs/mine")
 
     Args:
         data: a pose store, as `ites prepare` writes it.
