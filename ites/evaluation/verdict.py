@@ -17,31 +17,35 @@ WORDS = ("good", "use with care", "do not use")
 class Limit(NamedTuple):
     """Up to `good` a figure is good, above `poor` it forbids to use the model.
 
-    `of_flat`: the figure is divided by that of a flat pose first.
+    `of_flat`: the figure is divided by that of a flat pose first. A figure up to `small` is good in
+    any case: a person who hardly moves leaves a flat pose little to get wrong.
     """
 
     figure: str
     good: float
     poor: float
     of_flat: bool
+    small: float
     words: str
 
 
 LIMITS = (
     Limit(
-        "equivariance", 0.55, 0.8, True,
+        "equivariance", 0.55, 0.8, True, 25.0,
         "turned and lifted again, poses are {value:.0f} mm off, {share:.0%} of a flat pose's",
     ),
     Limit(
-        "bone_variation", 0.8, 1.0, True,
+        "bone_variation", 0.8, 1.0, True, 4.0,
         "bone lengths vary by {value:.1f}% over a clip, {share:.0%} of a flat pose's",
     ),
     Limit(
-        "asymmetry", 0.85, 1.1, True,
+        "asymmetry", 0.85, 1.1, True, 6.0,
         "left and right bones differ by {value:.1f}%, {share:.0%} of a flat pose's",
     ),
-    Limit("doubtful", 5.0, 30.0, False, "the depth's sign is doubtful in {value:.0f}% of poses"),
-    Limit("wrong_views", 2.0, 10.0, False, "{value:.1f}% of turned views get the wrong sign"),
+    Limit(
+        "doubtful", 5.0, 30.0, False, 0.0, "the depth's sign is doubtful in {value:.0f}% of poses"
+    ),
+    Limit("wrong_views", 2.0, 10.0, False, 0.0, "{value:.1f}% of turned views get the wrong sign"),
 )  # fmt: skip
 FRAMES = 2000
 """Frames of training below which a fit is not good; from scratch not to be used either."""
@@ -110,7 +114,7 @@ def judge_figures(figures: Mapping[str, float], flat: Mapping[str, float]) -> Ve
         share = value / max(flat[limit.figure], 1e-9)
         measured = share if limit.of_flat else value
         level = int(measured > limit.good) + int(measured > limit.poor)
-        if level:
+        if level and value > limit.small:
             reasons.append((level, limit.words.format(value=value, share=share)))
     return _verdict(reasons)
 

@@ -25,6 +25,7 @@ from ites.models import fold_norms
 from ites.pose.skeleton import HUMAN36M, Skeleton
 from ites.runs.checkpoint import load_model, load_stage, load_trust
 from ites.runs.folder import RunFolder, refuse_to_overwrite
+from ites.runs.packaged import FOLDER, has_packaged_run
 from ites.runs.settings import STAGES, make_settings
 from ites.show.report import Section, write_report
 from ites.system.console import command_console, say
@@ -39,6 +40,8 @@ from ites.workflows.fit_settings import in_words, settings_for, settings_from
 FORMAT = "ites-fit"
 RECIPE = "upright"
 AUTO = "auto"
+TOLD = 12
+"""Notes that are printed."""
 MOST_HELD = 4096
 """Held-out poses that are measured."""
 
@@ -133,7 +136,7 @@ def fit(
         >>> import ites
         >>> result = ites.fit(["monday.json", "tuesday.json"], "runs/mine")
         >>> print(result.verdict, *result.reasons, sep="\\n")
-        >>> poses = ites.lift("runs/mine", "monday.json", "monday.npz")
+        >>> summary = ites.lift("monday.json", "monday.npz", run="runs/mine")
 
     Args:
         files: keypoint files or folders by any detector; see `ites.data.readers.read`.
@@ -240,8 +243,10 @@ def _prepare(
     own = read_own(paths, skeleton, options)
     if tell is not None:
         tell(own.findings)
-    for note in own.notes:
+    for note in own.notes[:TOLD]:
         say(console, f"     {note}")
+    if len(own.notes) > TOLD:
+        say(console, f"     and {len(own.notes) - TOLD:,} more notes, in {folder.record}")
     parts = split(own.sources, request["seed"])
     folder.root.mkdir(parents=True, exist_ok=True)
     write_own(folder.store, own, parts)
@@ -254,6 +259,7 @@ def _prepare(
         raise
     covered = coverage(points, skeleton)
     plan = settings_from(points, started) if start else settings_for(points)
+    plan = {stage: own | _own_settings(request["settings"], stage) for stage, own in plan.items()}
     record = {
         "format": FORMAT,
         "request": request,
@@ -273,11 +279,9 @@ def _start(
     asked: str | None, skeleton: Skeleton, console: Console
 ) -> tuple[str | None, dict[str, Mapping[str, Any]]]:
     """The run folder to start from, and the settings of its stages."""
-    if asked is None:
+    if asked is None or asked == AUTO and not has_packaged_run():
         return None, {}
-    run = _packaged() if asked == AUTO else asked
-    if run is None:
-        return None, {}
+    run = str(FOLDER) if asked == AUTO else asked
     if not Path(run).is_dir():
         raise ItesError(f"{run}: expected a run folder to start from; there is none")
     settings: dict[str, Mapping[str, Any]] = {}
@@ -294,14 +298,6 @@ def _start(
         sizes: dict[str, Any] = model.sizes()  # type: ignore[operator]
         settings[stage] = {**metadata.settings, **sizes}
     return run, settings
-
-
-def _packaged() -> str | None:
-    """The run folder of the packaged model, if this build has one."""
-    from ites.runs.packaged import packaged_run
-
-    run = packaged_run()
-    return None if run is None else str(run)
 
 
 def _write(folder: FitFolder, record: Mapping[str, Any]) -> None:
@@ -342,7 +338,7 @@ class _Fitting:
         verdict = join_verdicts(judge_figures(figures["student"], figures["flat"]), data)
         record |= {"figures": figures, "verdict": verdict.word, "reasons": verdict.reasons}
         say(self.console, "5/5  Lifting held-out clips and writing the report")
-        lift(folder.root, folder.store, folder.lifted, split="test", device=self.device)
+        lift(folder.store, folder.lifted, run=folder.root, split="test", device=self.device)
         self._report()
         _write(folder, _plain(record))
         return self._result()
@@ -350,11 +346,6 @@ class _Fitting:
     def _train(self) -> bool:
         """Train the stages; False if interrupted."""
         record, run = self.record, RunFolder(self.folder.root)
-        given = record["request"]["settings"]
-        chosen = {
-            stage: {**own, **_own_settings(given, stage)}
-            for stage, own in record["settings"].items()
-        }
         results = train(
             self.folder.store,
             run.root,
@@ -364,7 +355,7 @@ class _Fitting:
             console=self.console,
             seed=record["request"]["seed"],
             device=self.device,
-            **chosen,
+            **record["settings"],
         )
         return not any(result.interrupted for result in results)
 
@@ -398,7 +389,7 @@ class _Fitting:
         record, folder = self.record, self.folder
         own, held = record["frames"]
         lines = [
-            _headline(record["verdict"], record["reasons"]),
+            *_verdict(record["verdict"], record["reasons"]),
             f"Trained on {own:,} frames; measured on {held:,} others.",
             *_of_data(record["coverage"]),
         ]
@@ -424,7 +415,8 @@ class _Fitting:
 
     def _result(self) -> Fit:
         record, folder = self.record, self.folder
-        say(self.console, _headline(record["verdict"], record["reasons"]))
+        for line in _verdict(record["verdict"], record["reasons"]):
+            say(self.console, line)
         for name, figures in record["figures"].items():
             say(self.console, f"     {name}: {', '.join(_words(figures))}")
         say(self.console, f"report: {folder.report}")
@@ -482,8 +474,8 @@ def _of_data(covered: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _headline(word: str, reasons: Iterable[str]) -> str:
-    return f"Verdict: {'; '.join([word, *reasons])}."
+def _verdict(word: str, reasons: Iterable[str]) -> list[str]:
+    return [f"Verdict: {word}", *(f"  {reason}" for reason in reasons)]
 
 
 def _words(figures: Mapping[str, float]) -> list[str]:

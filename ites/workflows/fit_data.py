@@ -86,6 +86,7 @@ def read_own(files: Sequence[Path], skeleton: Skeleton, options: dict[str, Any])
         ItesError: a file cannot be read, or no frame is left.
     """
     sources: list[Source] = []
+    of_file: list[tuple[Path, list[str]]] = []
     notes: list[str] = []
     findings: list[Finding] = []
     frames = 0
@@ -97,9 +98,8 @@ def read_own(files: Sequence[Path], skeleton: Skeleton, options: dict[str, Any])
                 clips = stored_clips(store, store.sequences).clips
                 names = [sequence.subject for sequence in store.sequences]
                 cameras = [store.cameras[sequence.camera] for sequence in store.sequences]
-        several = len(files) > 1
-        notes += [f"{path.stem}: {note}" if several else note for note in summary["notes"]]
-        findings += [Finding(**found) for found in summary["findings"]]
+        of_file.append((path, [note for note in summary["notes"] if not _is_camera(note)]))
+        findings += [_unnamed(Finding(**found)) for found in summary["findings"]]
         clips = [replace(clip, name=name) for clip, name in zip(clips, names, strict=True)]
         wrong = _wrong_frames(clips, skeleton)
         for clip, camera in zip(clips, cameras, strict=True):
@@ -119,13 +119,37 @@ def read_own(files: Sequence[Path], skeleton: Skeleton, options: dict[str, Any])
     return Own(
         skeleton,
         sources,
-        list(dict.fromkeys(notes)),
+        [*_joined(of_file), *notes],
         [finding.plain() for finding in summarise(findings)],
     )
 
 
+def _is_camera(note: str) -> bool:
+    """Whether a note tells of a focal length, which a fit does not assume; see `write_own`."""
+    return note.startswith("camera unknown: ")
+
+
+def _unnamed(finding: Finding) -> Finding:
+    """A finding without the clip's name before its words, which `summarise` puts there again."""
+    return replace(finding, message=finding.message.removeprefix(f"{finding.clip}: "))
+
+
+def _joined(of_file: Sequence[tuple[Path, Sequence[str]]]) -> list[str]:
+    """The notes of several files; one that many files share stands once."""
+    files: dict[str, list[str]] = {}
+    for path, notes in of_file:
+        for note in notes:
+            files.setdefault(note.removeprefix(f"{path.stem}: "), []).append(path.stem)
+    if len(of_file) == 1:
+        return list(files)
+    return [
+        f"{names[0]}{f' and {len(names) - 1:,} other files' * (len(names) > 1)}: {note}"
+        for note, names in files.items()
+    ]
+
+
 def _sequence(path: Path, clip: str) -> str:
-    """The source sequence of a clip: its name without the person; of a store, without the camera."""
+    """The source sequence of a clip: its name without the person or camera."""
     if path.is_file() and h5py.is_hdf5(path):
         clip = clip.rpartition("/")[0] or clip
     return clip.rpartition("#")[0] or clip
@@ -158,8 +182,10 @@ def _clean(
         return []
     if not good.all():
         lost = int(np.count_nonzero(~good))
-        notes.append(f"{clip.name}: {lost:,} of {len(clip):,} frames left out: joints are missing "
-                     "or implausible")
+        notes.append(
+            f"{clip.name}: {lost:,} of {len(clip):,} frames left out: joints are missing "
+            "or implausible"
+        )
     filled, _ = fill_missing(clip, skeleton)
     edges = np.flatnonzero(np.diff(good, prepend=False, append=False)).reshape(-1, 2)
     parts = []
