@@ -15,7 +15,7 @@ N frames to train on become 2N poses with their mirror images. C principal compo
 | student.batch | 128, or as the prior's if that is less |
 | student.steps | 40 epochs, from 1,000 to 3,000 |
 
-A fit that starts from a run keeps its sizes and its weights of losses. It takes a share of the steps
+A fit that starts from a run keeps its sizes and weights of losses. It takes a share of the steps
 at a lower learning rate, and searches neither elevation nor sign again: both are known.
 """
 
