@@ -137,6 +137,15 @@ def load_prior(path: str | os.PathLike[str], device: str | torch.device = "cpu")
     return model.to(device).eval()
 
 
+def load_stage(path: str | os.PathLike[str], stage: str) -> tuple[nn.Module, Metadata]:
+    """Read the model of any stage, on the CPU, from a checkpoint or a run folder.
+
+    Raises:
+        ItesError: see `load_model`.
+    """
+    return _load(path, (stage,), None)
+
+
 def load_trust(
     run: str | os.PathLike[str], stage: str, device: torch.device | str = "cpu"
 ) -> Trust | None:
