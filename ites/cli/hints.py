@@ -25,6 +25,7 @@ OPTIONS = {
 }
 """What mends each kind of fault, by its code."""
 MISTAKES = {
+    "no-model": "--run RUN",
     "no-data": "--data STORE, from `ites prepare`",
     "no-teacher": "--teacher RUN names another",
     "no-prior": "--prior RUN names another",
