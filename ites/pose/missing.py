@@ -27,8 +27,8 @@ SPREADS, SHARE = 6.0, 0.5
 and at least a share of the median itself."""
 
 # A standing person seen from the front: each joint's offset from its parent, in distances from
-# pelvis to crown; the mean bones of 17 subjects of the CMU database. Sideways offsets hold for a
-# person who faces the camera or turns the back, and shrink as he turns.
+# pelvis to crown. These are the mean bones of 17 subjects of the CMU database. Sideways offsets
+# hold for a person who faces the camera or turns the back, and shrink as he turns.
 _STANDING = {
     "right_hip": (-0.12, 0.02),
     "right_knee": (0.0, 0.55),

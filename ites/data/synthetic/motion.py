@@ -212,8 +212,8 @@ def arm_directions(arms: Array) -> tuple[Array, Array]:
 
     With flexion f, abduction a, internal rotation r and elbow flexion e, for the left arm:
     `upper = (cos a sin f, sin a, -cos a cos f)`,
-    `forearm = upper cos e + (n cos r - m sin r) sin e`. The vectors n and m are the thorax's forward
-    and left axes, rotated with the shoulder.
+    `forearm = upper cos e + (n cos r - m sin r) sin e`. The vectors n and m are the thorax's
+    forward and left axes, rotated with the shoulder.
 
     Args:
         arms: (T, 2, 4), degrees, as `Motion.arms`.
