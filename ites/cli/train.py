@@ -69,9 +69,12 @@ def demo(
 
     Example: ites demo --out demo
     """
+    from ites.workflows.demo import DATA
     from ites.workflows.demo import demo as run
 
     run(out, seed=seed, device=device, say=say)
+    say(f"next: ites evaluate {out} --data {out / DATA}")
+    say("next, your own keypoints: ites prepare keypoints FILES --layout coco17 --out mine.h5")
 
 
 @app.callback()

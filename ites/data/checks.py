@@ -224,8 +224,8 @@ class _Group:
         ratio = norms(self.points[:, a] - self.points[:, b])
         ratio /= np.array([bone[2] for bone in bones], np.float32)
         ratio[~both] = np.nan
-        # Foreshortening makes most bones look short, and a wild joint two of them long: a scale
-        # that a quarter of the bones exceeds is near the true one.
+        # Foreshortening makes most bones look short, and a wild joint makes two of them long. A
+        # scale that a quarter of the bones exceeds is near the true one.
         count = both.sum(1)
         rank = np.maximum(np.ceil(0.75 * count).astype(np.intp) - 1, 0)
         ordered = np.sort(ratio, axis=1)  # nan last

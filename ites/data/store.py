@@ -301,8 +301,8 @@ class PoseStore:
             split: a name among `splits`, or None for all poses.
             scale: the factor; None chooses it so that the mean distance from root to head over
                 the poses returned is 1/5.
-            missing: the handling of a pose that lacks a joint (confidence 0). "error" raises;
-                "drop" omits those poses and returns the rows where `complete(split)` holds;
+            missing: the handling of a pose that lacks a joint (confidence 0). "error" raises.
+                "drop" omits those poses and returns the rows where `complete(split)` holds.
                 "interpolate" fills each joint linearly in time along its sequence, the ends with
                 the nearest value, and returns all rows.
 

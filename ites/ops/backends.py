@@ -7,8 +7,8 @@
 | cuda | CUDA C++ (`ites._C_cuda`) | float32, bf16, fp16 on an NVIDIA GPU |
 | triton | Triton kernels (`ites.kernels`) | the same; on a CPU under `TRITON_INTERPRET=1` |
 
-Where nobody names a backend, `choices.json` says which is the fastest for an op and a kind of
-device, and on what that was measured; `python -m benchmarks.ops.choose` writes it.
+Without a named backend `choices.json` decides: it lists the fastest backends per op and kind of
+device, and where they were measured. `python -m benchmarks.ops.choose` writes it.
 """
 
 from __future__ import annotations

@@ -47,8 +47,9 @@ def opened(path: str | os.PathLike[str], expected: str) -> Iterator[h5py.File]:
 def check_heaps(path: str | os.PathLike[str]) -> None:
     """Refuse a file with a damaged heap of texts, in which HDF5 2.0 looks for a text without end.
 
-    A global heap is "GCOL", version 1, and its size; its objects are 16 bytes of index, count and
-    size, then data up to a multiple of 8. Free space has index 0, and its size counts the 16 bytes.
+    A global heap begins with "GCOL", version 1 and its size. An object has 16 bytes of index, count
+    and size, then data padded to a multiple of 8. Free space has index 0, and its size counts the
+    16 bytes.
 
     Raises:
         ItesError: an object ends before it begins.

@@ -29,7 +29,7 @@ LEAST_DIRECTIONS = 4
 SAMPLE = 4096
 """Number of checked poses, evenly spaced over the set."""
 FLAT = 1e-3
-"""Width over length below which the joints of a pose lie on a line; change of a pose, over its
+"""Width over length below which the joints of a pose lie on a line. Change of a pose, over its
 size, below which two poses are the same."""
 WILD = 1e3
 """A pose that is larger than the median one by this factor has a joint far outside the image."""

@@ -209,7 +209,7 @@ def split(sources: Sequence[Source], seed: int) -> list[list[Source]]:
 
     Whole sequences are held out, chosen by the seed: at least `HELD_OUT` of the frames. Where the
     smallest sequence is more than `MOST_HELD_OUT` of them, or there are only two, the end of each
-    clip is held out, after a gap of `GAP` seconds (at most a tenth of the clip).
+    clip is held out instead. A gap of `GAP` seconds, at most a tenth of the clip, precedes it.
     """
     frames: dict[str, int] = {}
     for source in sources:
@@ -245,8 +245,8 @@ def _part(source: Source, first: int, last: int) -> list[Source]:
 def write_own(out: Path, own: Own, parts: Sequence[Sequence[Source]]) -> None:
     """Write the store of a fit: splits "train" and "test".
 
-    A camera that is only assumed gets the focal length at which the clip's person stands as far
-    away as all others, because lifting without a camera sizes each clip by itself.
+    Lifting without a camera sizes each clip by itself. So an assumed camera gets the focal length
+    at which the clip's person is as far away as all others.
     """
     known = [source for source in own.sources if not source.camera.assumed]
     usual = np.median([_size(source, own.skeleton) for source in known]) if known else 1 / AWAY

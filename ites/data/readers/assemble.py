@@ -1,8 +1,8 @@
 """Conversion of detections to clips: missing joints, identities, and Human3.6M's joints.
 
-A joint is missing if a coordinate is not finite, both are exactly 0 or -1, its confidence is below
-`min_confidence` or not above 0, or it lies impossibly far from the image or the body. See
-`ites.pose.missing.impossible`.
+A joint is missing if a coordinate is not finite, or both are exactly 0 or -1. It is missing if its
+confidence is below `min_confidence` or not above 0. It is missing if it lies impossibly far from
+the image or the body. See `ites.pose.missing.impossible`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ class ReadOptions:
 
     Attributes:
         layout: the order of the joints, one of `ites.pose.layouts.LAYOUTS`; None: derived from the
-            format or the number of joints; a plain array of matching size has `skeleton`'s order.
+            format or the number of joints. A plain array of matching size has `skeleton`'s order.
         image_size: (width, height), pixels; required for normalised coordinates.
         fps: frames per second.
         person: the track id or number of the only person to read; None: all people.
