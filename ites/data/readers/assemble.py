@@ -32,6 +32,10 @@ FEWEST = 3
 """Minimum number of seen joints per person."""
 ROWS = 50
 """Maximum ratio of all clips' rows to the rows with a visible person."""
+MOST_SURE = 10.0
+"""Largest plausible confidence; those above 1 count as 1."""
+ODD = 0.005
+"""Share of joints whose confidence may be impossible."""
 TOLD = 6
 """Names that a note lists."""
 
@@ -241,6 +245,7 @@ def _clean(
     joints = joints.astype(np.float32)
     places, sure = joints[..., :2], np.where(np.isfinite(joints[..., 2]), joints[..., 2], 0)
     finite = np.asarray(np.isfinite(places).all(-1))
+    _check_confidence(path, joints[..., 2][finite])
     corner = finite & (places == 0).all(-1) & ~_centred(places, finite)
     outside = finite & (places == -1).all(-1) & (not found.signed)
     for where, holders in (("(0, 0)", corner), ("(-1, -1)", outside)):
@@ -271,6 +276,21 @@ def _clean(
     return np.concatenate(
         [np.where(seen[..., None], places, 0), sure[..., None]], axis=-1, dtype=np.float32
     )
+
+
+def _check_confidence(path: Path, sure: NDArray[np.float32]) -> None:
+    """Refuse a third number that is a depth or a percentage, unless it is so in a few joints.
+
+    -1 stands for no confidence in some files, and RTMPose's scores may exceed 1.
+    """
+    sure = sure[np.isfinite(sure)]
+    odd = ((sure < -0.05) & (sure != -1)) | (sure > MOST_SURE)
+    if sure.size and odd.mean() > ODD:
+        told = (
+            f"confidence must lie in 0..1, got {sure.min():.3g} to {sure.max():.3g}; a third number "
+            "that is a depth or a percentage must be left out"
+        )
+        raise ImplausibleError(path, Finding("depth", "error", told))
 
 
 def _centred(places: NDArray[np.float32], finite: NDArray[np.bool_]) -> NDArray[np.bool_]:
