@@ -120,17 +120,9 @@ def _file(path: Path) -> Detections | Recording:
         raise ItesError(f"{path}: expected {EXPECTED}; got an empty file")
     if h5py.is_hdf5(path):
         with opened(path, "a pose store, or HDF5 of DeepLabCut or SLEAP") as file:
-            if sleap.is_project(file):
-                return sleap.parse_project(file, str(path))
-            if sleap.is_analysis(file):
-                return sleap.parse_analysis(file, str(path))
-            if deeplabcut.is_hdf5(file):
-                return deeplabcut.parse_hdf5(path)
-            plain = [n for n in arrays.NAMES if isinstance(file.get(n), h5py.Dataset)]
-            if plain and "format" not in file.attrs:
-                known = {*arrays.NAMES, *arrays.SCORES, "fps", "focal_length", "image_size"}
-                values = {n: dataset(file, n, str(path))[()] for n in file if n in known}
-                return arrays.parse(path, values)
+            found = _hdf5(file, path) if is_detectors(file) else None
+        if found is not None:
+            return found
         return _store(path)
     if start[:2] == b"PK":
         return _npz(path)
@@ -150,6 +142,33 @@ def _file(path: Path) -> Detections | Recording:
     if start[:1] == b"\x80":
         got = "a pickle, which could run programs: save its arrays by numpy.savez"
     raise ItesError(f"{path}: expected {EXPECTED}; got {got}")
+
+
+def is_detectors(file: h5py.File) -> bool:
+    """Whether an open HDF5 file is a detector's or a user's own, not a pose store."""
+    return (
+        sleap.is_project(file)
+        or sleap.is_analysis(file)
+        or deeplabcut.is_hdf5(file)
+        or ("format" not in file.attrs and bool(_plain(file)))
+    )
+
+
+def _plain(file: h5py.File) -> list[str]:
+    return [name for name in arrays.NAMES if isinstance(file.get(name), h5py.Dataset)]
+
+
+def _hdf5(file: h5py.File, path: Path) -> Detections:
+    """Detections of an open HDF5 file that `is_detectors`."""
+    if sleap.is_project(file):
+        return sleap.parse_project(file, str(path))
+    if sleap.is_analysis(file):
+        return sleap.parse_analysis(file, str(path))
+    if deeplabcut.is_hdf5(file):
+        return deeplabcut.parse_hdf5(path)
+    known = {*arrays.NAMES, *arrays.SCORES, "fps", "focal_length", "image_size"}
+    values = {n: dataset(file, n, str(path))[()] for n in file if n in known}
+    return arrays.parse(path, values)
 
 
 def _is_text(start: bytes) -> bool:
