@@ -167,9 +167,7 @@ def _json_text(path: Path) -> str:
         data = data.decode("utf-16").encode()
     depth = _json_depth(data)
     if depth > JSON_DEPTH:
-        raise ItesError(
-            f"{path}: expected JSON nested at most {JSON_DEPTH} deep, got {depth} deep"
-        )
+        raise ItesError(f"{path}: expected JSON nested at most {JSON_DEPTH} deep, got {depth} deep")
     return data.decode("utf-8-sig")
 
 

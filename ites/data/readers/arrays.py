@@ -149,7 +149,9 @@ def _ragged(path: Path, name: str, array: NDArray[Any], scores: NDArray[Any] | N
     found = Detections("arrays", plain=True, min_confidence=MIN_CONFIDENCE, scored=False)
     if array.ndim != 1 or (scores is not None and len(scores) != len(array)):
         told = "none" if scores is None else f"scores of shape {scores.shape}"
-        raise ItesError(f"{path}: {name}: expected an entry per frame, got {array.shape} and {told}")
+        raise ItesError(
+            f"{path}: {name}: expected an entry per frame, got {array.shape} and {told}"
+        )
     for t, entry in enumerate(array):
         frame_at = f"{path}: {name} of frame {t}"
         people = numbers([] if entry is None else entry, frame_at)

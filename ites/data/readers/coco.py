@@ -76,14 +76,14 @@ def _many(entries: list[Any]) -> NDArray[np.float32] | None:
     return joints_of_many([e.get("keypoints") for e in entries]) if alike else None
 
 
-def person(
-    entry: dict[str, Any], where: str, joints: NDArray[np.float32] | None = None
-) -> Person:
+def person(entry: dict[str, Any], where: str, joints: NDArray[np.float32] | None = None) -> Person:
     """A person of one entry; `joints` if they are read already."""
     if joints is None:
         joints = joints_from(entry["keypoints"], where, entry.get("keypoint_scores"))
     score = entry.get("score", entry.get("bbox_score"))
-    label = next((track_id(entry[key]) for key in IDS if key in entry and track_id(entry[key])), None)
+    label = next(
+        (track_id(entry[key]) for key in IDS if key in entry and track_id(entry[key])), None
+    )
     return Person(joints, number(score, where), label)
 
 

@@ -273,7 +273,9 @@ def _joints(value: dict[str, Any]) -> Any:
 def _is_point(value: Any) -> bool:
     if isinstance(value, dict):
         inner = value.get("position", value)
-        return isinstance(inner, dict) and "x" in inner and "y" in inner and not _is_list(inner["x"])
+        return (
+            isinstance(inner, dict) and "x" in inner and "y" in inner and not _is_list(inner["x"])
+        )
     return (
         isinstance(value, list)
         and 2 <= len(value) <= 5

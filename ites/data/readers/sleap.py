@@ -97,9 +97,7 @@ def _order(tracks: h5py.Dataset, shape: tuple[int, ...], nodes: int, where: str)
         return list(AXES)
     if shape[2:] == (nodes, 2):
         return ["frame", "track", "node", "xy"]
-    raise ItesError(
-        f"{where}: expected tracks of shape (tracks, 2, {nodes}, frames), got {shape}"
-    )
+    raise ItesError(f"{where}: expected tracks of shape (tracks, 2, {nodes}, frames), got {shape}")
 
 
 def parse_project(file: h5py.File, where: str) -> Detections:
@@ -222,9 +220,7 @@ def _numbers(values: Any, where: str) -> NDArray[np.float64]:
 def _joints(nodes: list[str]) -> tuple[str, ...]:
     names = [joint_name(node) for node in nodes]
     twice = {name for name in names if names.count(name) > 1}
-    return tuple(
-        node if name in twice else name for node, name in zip(nodes, names, strict=True)
-    )
+    return tuple(node if name in twice else name for node, name in zip(nodes, names, strict=True))
 
 
 def _labels(names: list[str], count: int) -> list[str]:
