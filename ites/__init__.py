@@ -16,6 +16,7 @@ _HOMES = {
     "Student": "models",
     "Teacher": "models",
     "evaluate": "evaluation.evaluate",
+    "fit": "workflows.fit",
     "lift": "inference.lift",
     "load_model": "runs.checkpoint",
     "train": "training.run",

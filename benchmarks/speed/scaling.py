@@ -93,7 +93,7 @@ def epoch(folder: Path, device: torch.device) -> Callable[[], None]:
 
 def lift_store(folder: Path, device: torch.device) -> None:
     """Lift a store to a file."""
-    lift(folder / MODEL, folder / STORE, folder / "out.h5", device=str(device))
+    lift(folder / STORE, folder / "out.h5", run=folder / MODEL, device=str(device))
 
 
 def skeleton_of(shape: str, joints: int) -> Skeleton:

@@ -37,14 +37,24 @@ OPTIONS = {
 
 
 def lift(
-    run: Annotated[Path, typer.Argument(help="Run folder or checkpoint.")],
-    keypoints: Annotated[Path, typer.Argument(help="Pose store, or keypoints by any detector.")],
+    keypoints: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="KEYPOINTS",
+            help="Pose store, or keypoints by any detector.",
+            show_default=False,
+        ),
+    ],
     out: Annotated[
         Path,
         typer.Option(
             "--out", "-o", help=".npz or .h5 to write; or .bvh, .trc, .c3d, .glb, .csv or .json."
         ),
     ],
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Run folder or checkpoint; by default the general model."),
+    ] = None,
     stage: Stage = None,
     split: Annotated[
         str | None, typer.Option(help="Split of a store; by default test, if there is one.")
@@ -98,12 +108,15 @@ def lift(
 ) -> None:
     """Lift 2D keypoints to 3D.
 
-    Example: ites lift runs/cmu clip.npz --layout coco17 -o clip3d.npz
+    Example: ites lift clip.json -o clip3d.npz
+
+    `ites lift RUN KEYPOINTS` means the same as `ites lift KEYPOINTS --run RUN`.
     """
     from ites.cli.hints import tell
     from ites.data.corrections import Corrections
     from ites.inference.lift import lift as run_lift
 
+    run, source = _which(run, keypoints)
     given: dict[str, Any] = {"body_size": body_size, "batch_size": batch_size}
     exports = out.suffix not in (".npz", ".h5")
     if exports:
@@ -114,9 +127,9 @@ def lift(
     lifted = Path(stack.enter_context(TemporaryDirectory())) / "lifted.npz" if exports else out
     with stack:
         summary = run_lift(
-            run,
-            keypoints,
+            source,
             lifted,
+            run=run,
             stage=stage,
             split=split,
             layout=layout,
@@ -155,6 +168,18 @@ def lift(
     )
     if not exports:
         say(f"next: ites view {summary['out']}")
+
+
+def _which(run: Path | None, files: list[Path]) -> tuple[Path | None, Path]:
+    """The run and the keypoints of `ites lift [RUN] KEYPOINTS [--run RUN]`.
+
+    Raises:
+        ItesError: there are too many files.
+    """
+    if len(files) > (2 if run is None else 1):
+        told = ", ".join(map(str, files))
+        raise ItesError(f"lift: expected one file or folder of keypoints, got {told}")
+    return (files[0] if len(files) == 2 else run), files[-1]
 
 
 def _check_export(out: Path, resume: bool) -> None:

@@ -18,7 +18,7 @@ from ites.errors import ItesError
 from ites.pose.camera import FIELD_OF_VIEW, HEAD_DISTANCE, focal_length_of, normalise
 from ites.pose.missing import impossible, robust_mean, unknown
 from ites.pose.skeleton import Skeleton
-from ites.pose.swaps import swapped
+from ites.pose.swaps import brief_swaps
 
 BODY_SIZE = 0.72
 """Assumed distance from pelvis to crown, metres: the mean of 17 subjects of the CMU database."""
@@ -205,7 +205,7 @@ def _own_sides(
     clip: Clip, seen: NDArray[np.bool_], skeleton: Skeleton, mend: bool
 ) -> tuple[Clip, list[Note]]:
     """The clip with swapped limbs exchanged, if enabled, and a line about them."""
-    found = swapped(clip.keypoints, skeleton, clip.fps, seen)
+    found = brief_swaps(clip.keypoints, skeleton, clip.fps, seen)
     if not found:
         return clip, []
     keypoints, frames = clip.keypoints.copy(), np.unique(np.concatenate([f for *_, f in found]))

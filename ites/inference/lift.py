@@ -11,14 +11,19 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import wraps
+from inspect import signature
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ites.data.checks import Density, check_reader
 from ites.data.clips import Clip, Clips, cut, seen_joints
@@ -44,6 +49,7 @@ from ites.pose import geometry
 from ites.pose.missing import unknown
 from ites.pose.smoothing import SMOOTHERS
 from ites.runs.checkpoint import Model, load_model, load_trust
+from ites.runs.packaged import run_or_packaged
 from ites.system.arithmetic import arithmetic
 from ites.system.files import keep_source
 from ites.system.lock import lock
@@ -58,11 +64,39 @@ LARGEST_BODY = 1000.0
 PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
 
+def _files_or_arrays(lift_file: Callable[..., dict[str, Any]]) -> Callable[..., Any]:
+    """Let `lift` take an array, return clips, and accept the older order (run, keypoints, out)."""
+
+    @wraps(lift_file)
+    def call(*files: Any, **options: Any) -> Any:
+        names: tuple[str, ...] = ("keypoints", "out")
+        if len(files) == 3 or (len(files) == 2 and "out" in options):
+            names = ("run", *names)
+        signature(lift_file).bind_partial(**options)  # names an unknown argument
+        for name, file in zip(names, files, strict=len(files) > 3):
+            if name in options:
+                raise TypeError(f"lift() got multiple values for argument {name!r}")
+            options[name] = file
+        keypoints, out = options["keypoints"], options.get("out")
+        if out is None and Ranks.here().distributed:
+            raise ItesError("lift: several processes need a file to write, got out=None")
+        with TemporaryDirectory(prefix="ites-") as folder:
+            if isinstance(keypoints, np.ndarray | Tensor):
+                options["keypoints"] = Path(folder, "keypoints.npy")
+                np.save(options["keypoints"], np.asarray(keypoints))
+            options["out"] = Path(folder, "lifted.npz") if out is None else out
+            summary = lift_file(**options)
+            return read_clips(options["out"]) if out is None else summary
+
+    return call
+
+
+@_files_or_arrays
 def lift(
-    run: str | os.PathLike[str],
-    keypoints: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    keypoints: str | os.PathLike[str] | NDArray[np.floating] | Tensor,
+    out: str | os.PathLike[str] | None = None,
     *,
+    run: str | os.PathLike[str] | None = None,
     stage: str | None = None,
     split: str | None = None,
     layout: str | None = None,
@@ -88,9 +122,12 @@ def lift(
     Processes started by `torchrun` share the work; rank 0 joins their output.
 
     Args:
-        run: a run folder or a checkpoint.
-        keypoints: a pose store, or any input of `ites.data.readers.read`.
-        out: the .npz or .h5 file to write; `docs/lifting.md` lists its keys.
+        keypoints: a pose store, any input of `ites.data.readers.read`, or an array: (N, J, 2) or
+            (N, J, 3), pixels and confidence.
+        out: the .npz or .h5 file to write; `docs/lifting.md` lists its keys. None: no file, the
+            lifted clips are returned.
+        run: a run folder or a checkpoint; None: the general model of the package, if it has one.
+            `lift(run, keypoints, out)` is accepted too.
         stage: "teacher" or "student"; None: the checkpoint's own kind; from a folder the student,
             or else the teacher.
         split: the split of a store to lift; None: "test" if present, else all.
@@ -121,16 +158,22 @@ def lift(
         together, joining aside, in this call), model, device, out; notes: what was assumed, found
         or left out, a line each; codes: what each of them is about; and findings: what is
         implausible, each as `ites.data.findings.Finding.plain` gives it. Empty on all ranks but 0.
+        Without `out`, `ites.data.clips.Clips` instead: each clip's `positions` are (N, J, 3),
+        metres, and its `settings` are that summary.
 
     Raises:
         ItesError: a file is invalid, or an argument is out of range.
 
     Example:
         >>> import ites
-        >>> summary = ites.lift("runs/mine", "clip.npz", "clip3d.npz")
+        >>> summary = ites.lift("clip.npz", "clip3d.npz", run="runs/mine")
         >>> summary["poses"], summary["out"]
         (12, 'clip3d.npz')
+        >>> ites.lift("clip.npz", run="runs/mine").clips[0].positions.shape
+        (12, 17, 3)
     """
+    assert out is not None and not isinstance(keypoints, np.ndarray | Tensor)
+    run = run_or_packaged(run)
     for name, value in (("body_size", body_size), ("batch_size", batch_size)):
         if value is not None and not 0 < value < float("inf"):
             raise ItesError(f"lift: {name} must be positive and finite, got {value}")

@@ -21,6 +21,7 @@ from ites.pose.camera import HEAD_DISTANCE
 from ites.pose.missing import FAR, SHARE, SPREADS
 from ites.pose.skeleton import root_relative
 from ites.runs.checkpoint import load_model
+from ites.runs.packaged import run_or_packaged
 from ites.system.arithmetic import arithmetic
 from ites.system.graphs import launch_on, record
 from ites.system.ranks import Ranks, pick_device
@@ -37,7 +38,7 @@ Frame = TypeVar("Frame", NDArray[np.floating], Tensor)
 class Lifter:
     """Lifts a stream of frames with a trained model.
 
-        lifter = Lifter("runs/cmu", focal_length=1145)
+        lifter = Lifter(focal_length=1145)        # or Lifter("runs/mine", ...)
         for keypoints in camera:                  # (17, 2), pixels
             positions = lifter.lift(keypoints)    # (17, 3), metres
         print(lifter.latency())
@@ -50,7 +51,7 @@ class Lifter:
     On CUDA the computation per frame is one captured graph, replayed from fixed buffers.
 
     Args:
-        run: a run folder or a checkpoint.
+        run: a run folder or a checkpoint; None: the general model of the package, if it has one.
         stage: "teacher" or "student"; None: the checkpoint's own kind; from a folder the student,
             or else the teacher.
         focal_length: (fx, fy) or one number, pixels. None: people are scaled to the training size
@@ -67,7 +68,7 @@ class Lifter:
 
     def __init__(
         self,
-        run: str | os.PathLike[str],
+        run: str | os.PathLike[str] | None = None,
         *,
         stage: str | None = None,
         focal_length: float | tuple[float, float] | None = None,
@@ -84,7 +85,7 @@ class Lifter:
                 f"Lifter: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
             )
         self.device = pick_device(device or "auto", Ranks.here())
-        model, metadata = load_model(run, stage, self.device)
+        model, metadata = load_model(run_or_packaged(run), stage, self.device)
         self.skeleton = model.skeleton
         self.precision, self.body_size = precision, body_size
         self._pose = fold_norms(model.float(), PRECISIONS[precision]).pose

@@ -112,6 +112,13 @@ class Settings:
     blocks: int = _setting(6, "Residual blocks.", least=0)
     distance: float = _setting(5.0, "Camera's distance from the root joint.", least=1, shared=True)
 
+    start: str = _setting(
+        "",
+        "Run folder or checkpoint whose weights the training starts from; default: weights drawn "
+        "from the seed.",
+        shared=True,
+        free=True,
+    )
     seed: int = _setting(0, "Seed of weights, order and rotations.", least=0, shared=True)
     device: str = _setting(
         "auto", "cpu, cuda, cuda:1 ...; auto: a GPU if there is one.", shared=True, free=True

@@ -91,7 +91,10 @@ def _train(
         mark.begin()
         if not resume:
             with training.stopwatch.running():
-                training.stage.before_training(training.schedule.steps, begin, training.say)
+                if settings.start:
+                    training.start_from(settings.start)
+                else:
+                    training.stage.before_training(training.schedule.steps, begin, training.say)
         if training.step < training.schedule.steps:
             training.run()
         if ranks.is_main and training.step == training.schedule.steps:

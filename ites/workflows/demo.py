@@ -81,7 +81,7 @@ def demo(
     done("evaluation")
     clip, page = out / "lifted.npz", out / "report.html"
     say("6/6  Lifting the test clips and writing the page")
-    lifted = lift(out, data, clip, split="test", device=device)
+    lifted = lift(data, clip, run=out, split="test", device=device)
     done("lifting")
     summary = list(_summary(evaluations, results["student"].backend, results["student"].device))
     others = {what: spent for what, spent in times.items() if not what.startswith("training")}

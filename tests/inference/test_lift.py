@@ -34,7 +34,7 @@ from ites.pose.camera import human36m_cameras
 from ites.pose.missing import impossible, robust_mean
 from ites.pose.skeleton import HUMAN36M, Skeleton
 from ites.pose.smoothing import SMOOTHERS
-from ites.pose.swaps import swapped
+from ites.pose.swaps import brief_swaps
 from ites.runs.checkpoint import load_model, save_model
 
 RNG = np.random.default_rng(3)
@@ -221,8 +221,8 @@ def test_swapped_legs_are_told_and_exchanged_where_clips_are_taken_as_wholes():
     np.testing.assert_array_equal(mended.clips[0].keypoints, points)
     assert any(text.endswith("exchanged") for _, text in assumed.notes)
     slow = replace(clips.clips[0], fps=5.0)
-    assert not swapped(slow.keypoints, HUMAN36M, 5.0)
-    assert not swapped(points, HUMAN36M, 25.0) and not swapped(points[:2], HUMAN36M, 25.0)
+    assert not brief_swaps(slow.keypoints, HUMAN36M, 5.0)
+    assert not brief_swaps(points, HUMAN36M, 25.0) and not brief_swaps(points[:2], HUMAN36M, 25.0)
 
 
 @pytest.mark.parametrize("temporal", [False, True])

@@ -217,7 +217,7 @@ def _with_confidence(
             )
         third = given.astype(np.float32)
         finite = third[np.isfinite(third)]
-        if finite.size and 0 <= finite.min() and OVER < finite.max() <= UNBOUNDED:
+        if finite.size and finite.min() >= 0 and OVER < finite.max() <= UNBOUNDED:
             third = np.minimum(third, 1)
     if third is None:
         return np.concatenate([places, np.ones_like(places[..., :1])], axis=-1), False
