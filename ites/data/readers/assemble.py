@@ -268,8 +268,8 @@ def _check_confidence(path: Path, sure: NDArray[np.float32]) -> None:
     odd = ((sure < -0.05) & (sure != -1)) | (sure > MOST_SURE)
     if sure.size and odd.mean() > ODD:
         told = (
-            f"confidence must lie in 0..1, got {sure.min():.3g} to {sure.max():.3g}; a third number "
-            "that is a depth or a percentage must be left out"
+            f"confidence must lie in 0..1, got {sure.min():.3g} to {sure.max():.3g}; a third "
+            "number that is a depth or a percentage must be left out"
         )
         raise ImplausibleError(path, Finding("depth", "error", told))
 

@@ -1,8 +1,8 @@
 """People per frame in JSON, in the forms that programs and their users write without a standard.
 
 - A person is an object with joints under a name of `JOINTS`, or an object of at least 5 named
-  joints. Joints are a flat list, pairs or triples, objects with x and y, lists x and y, or an object
-  of these by joint name. Confidences are in the joints, or in a list beside them.
+  joints. Joints are a flat list, pairs or triples, objects with x and y, lists x and y, or an
+  object of these by joint name. Confidences are in the joints, or in a list beside them.
 - A frame is a person, a list of people, an object of people by track id, or an object that holds
   one of these under a name of `PEOPLE`. Lists in lists are joined.
 - A file is a list of frames, an object of frames by number or image name, or an object that holds
@@ -62,7 +62,8 @@ ABOUT = ("metadata", "meta", "meta_info", "info", "video", "video_info", "image_
 RATES = ("fps", "frame_rate", "framerate", "frames_per_second")
 SIZES = (
     ("width", "height"), ("image_width", "image_height"), ("canvas_width", "canvas_height"),
-    ("frame_width", "frame_height"), ("video_width", "video_height"), ("w", "h"), ("img_w", "img_h"),
+    ("frame_width", "frame_height"), ("video_width", "video_height"), ("w", "h"),
+    ("img_w", "img_h"),
 )  # fmt: skip
 FEWEST = 5
 """Minimum number of joints of a person without a name for them."""
