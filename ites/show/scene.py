@@ -83,15 +83,7 @@ def label_of(clip: Clip) -> str:
 
 def root_path(clip: Clip) -> NDArray[np.floating] | None:
     """(T, 3) the root's place in the camera's frame, metres, where a clip tells it."""
-    path = getattr(clip, "root", None)
-    if path is None or not np.isfinite(path).any():
-        return None
-    return np.asarray(path)
-
-
-def first_frame(clip: Clip) -> int:
-    """The number of a clip's first frame in its video; 0 where it is not told."""
-    return int(getattr(clip, "first_frame", 0) or 0)
+    return clip.root if clip.root is not None and np.isfinite(clip.root).any() else None
 
 
 def _cut(clip: Clip, frames: int) -> Clip:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ites.data.clips import Clip, Clips
 from ites.data.lifted import DOUBT
 from ites.show.page import asset
-from ites.show.scene import bones_by_side, box, first_frame, label_of, root_path, scenes, window
+from ites.show.scene import bones_by_side, box, label_of, root_path, scenes, window
 
 UNKNOWN = -32768
 """The code of nan in packed arrays."""
@@ -103,7 +103,7 @@ def _pack_clip(clip: Clip, before: Clip | None, packs: list[str]) -> dict[str, A
     return {
         "name": clip.name,
         "label": label_of(clip),
-        "start": first_frame(clip),
+        "start": clip.first_frame,
         "frames": len(clip),
         "keypoints": _store(pack(clip.keypoints), packs),
         "positions": _store(pack(clip.positions), packs),

@@ -340,7 +340,7 @@ def _trimmed(one: Track) -> Track:
         return one
     rows = slice(int(seen[0]), int(seen[-1]) + 1)
     numbers = np.arange(len(one.joints)) if one.numbers is None else one.numbers
-    return one._replace(joints=one.joints[rows], numbers=numbers[rows])
+    return one._replace(joints=one.joints[rows], numbers=numbers[rows], first=rows.start)
 
 
 def _chosen(path: Path, tracks: list[Track], person: str | int | None) -> list[Track]:
@@ -431,6 +431,7 @@ def _converted(
                 confidence=np.ascontiguousarray(confidence[own], np.float32) if scored else None,
                 focal_length=one.focal_length,
                 image_size=one.image_size,
+                first_frame=one.first,
             )
         )
         numbers = np.arange(len(one.joints)) if one.numbers is None else one.numbers

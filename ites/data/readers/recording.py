@@ -47,6 +47,7 @@ class Track(NamedTuple):
         video: the video or camera; empty if there is only one.
         label: the person's track id or number; empty if there is only one.
         numbers: (T,) the frame numbers; None: from 0.
+        first: the place of the first row among the video's frames.
     """
 
     joints: NDArray[np.float32]
@@ -56,6 +57,7 @@ class Track(NamedTuple):
     image_size: tuple[int, int] | None = None
     fps: float = float("nan")
     focal_length: tuple[float, float] | None = None
+    first: int = 0
 
 
 @dataclass
