@@ -46,6 +46,7 @@ class Clip:
         root: (T, 3) float32, metres, the root's path: its place relative to the camera.
         gravity: the direction of gravity in the camera's axes, a unit vector; None if unknown.
         elevation, log_density, sign_confidence: (T,) float32, see `ites.models.trust.Judgement`.
+        first_frame: the place of the first row among the video's frames.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Clip:
     elevation: Floats | None = None
     log_density: Floats | None = None
     sign_confidence: Floats | None = None
+    first_frame: int = 0
 
     def __len__(self) -> int:
         return len(self.keypoints)
