@@ -16,7 +16,7 @@ OPTIONS = {
     "upside-down": "--flip-y, or --rotate 180",
     "sideways": "--rotate 90 or 270",
     "roll": "turn the keypoints upright, or keep it in mind",
-    "swapped-sides": "--temporal when lifting exchanges them",
+    "swapped-sides": "--temporal when lifting exchanges swaps of at most a second",
     "mirrored": "--swap-sides",
     "jump": "--person ID, or a file per scene",
     "outlier": "--min-confidence where they have a low one",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ites.data.clips import Clips, stored_clips, stored_sequences
 from ites.data.corrections import Corrections
-from ites.data.readers import read
+from ites.data.readers import ReadOptions, read
 from ites.data.store import PoseStore
 from ites.errors import ItesError
 from ites.pose.skeleton import HUMAN36M, Skeleton
@@ -75,14 +75,18 @@ class KeypointReader:
         self._sources: list[tuple[Floats, str]] = []
         self._corrections = corrections
         self.notes: list[str] = []
+        wanted = ReadOptions(layout, skeleton=skeleton, **options)
         if _is_store(path):
+            wanted.refuse_for_store(path)
             with reading(path, "a pose store"):
                 self._open_store(path, split)
-            self._of_store(path, layout, options)
+            if layout is not None and layout != self.skeleton.name:
+                self.notes.append(f"a pose store keeps its order of joints: not {layout}")
+            self.notes += corrections.lines() if corrections else []
             return
         if split is not None:
             raise ItesError(f"{path}: only a pose store has splits, got split {split!r}")
-        recording = read(path, layout=layout, skeleton=skeleton, **options)
+        recording = read(path, wanted)
         self.notes = [*recording.notes, *(corrections.lines() if corrections else [])]
         self._sources = [(source.array(), recording.layout) for source in recording.source]
         self._clips = Clips(recording.skeleton, recording.clips, title=path.name)
@@ -98,24 +102,6 @@ class KeypointReader:
             there = ", ".join(self._store.splits) or "some poses"
             self._store.close()
             raise ItesError(f"{path}: expected a split of {there}, got {split!r}")
-
-    def _of_store(self, path: Path, layout: str | None, options: dict[str, Any]) -> None:
-        """Tell or refuse options that a store's own numbers leave without an effect.
-
-        Raises:
-            ItesError: one would choose what is read.
-        """
-        for name in ("person", "min_confidence"):
-            if options.get(name) is not None:
-                self.__exit__()
-                raise ItesError(
-                    f"{path}: {name} chooses among a detector's results; a pose store has none, "
-                    f"got {options[name]!r}"
-                )
-        if layout is not None and layout != self.skeleton.name:
-            self.notes.append(f"a pose store keeps its order of joints: not {layout}")
-        if self._corrections:
-            self.notes += self._corrections.lines()
 
     def __enter__(self) -> KeypointReader:
         return self

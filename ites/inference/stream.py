@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ites.errors import ItesError
-from ites.inference.assume import BODY_SIZE
 from ites.inference.lift import PRECISIONS
+from ites.inference.size import BODY_SIZE
 from ites.models import fold_norms
 from ites.pose.camera import HEAD_DISTANCE
 from ites.pose.missing import FAR, SHARE, SPREADS

@@ -54,18 +54,6 @@ class Linear(nn.Linear):
         return ops.linear(x, self.weight, self.bias if biased else None, self.backend)
 
 
-class _Cancelled(torch.autograd.Function):
-    """Returns `bias`; gives `cancelled` an explicit zero gradient, so that weight decay applies."""
-
-    @staticmethod
-    def forward(ctx: Any, bias: Tensor, cancelled: Tensor) -> Tensor:
-        return bias.view_as(bias)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        return grad, torch.zeros_like(grad)
-
-
 class BatchNormReLU(nn.Module):
     """Batch normalisation over rows, with its residual and ReLU.
 
@@ -107,7 +95,8 @@ class BatchNormReLU(nn.Module):
         """`self(layer(x), skip)`; in training without the layer's bias, which has no effect.
 
         Subtracting the batch mean cancels the bias: the result does not depend on it, and its
-        gradient is exactly zero. Only the running mean includes it.
+        gradient is exactly zero; `ites.models.passes` provides it. Only the running mean includes
+        the bias.
         """
         if not self.training:
             return self(layer(x), skip)
@@ -118,16 +107,15 @@ class BatchNormReLU(nn.Module):
         if not self.training:
             return self._normalise(x, skip, self.running_mean, self.running_var)
         rows = x.flatten(0, -2)
-        bias = self.bias if shift is None else _Cancelled.apply(self.bias, shift)
         if self.synchronised:
             mean, var, count = _statistics_of_all_ranks(rows)
             unbiased = (var * (count / (count - 1).clamp(min=1))).detach()
             self.batch = BatchStatistics(mean.detach(), unbiased, 1.0, shift)
-            return self._normalise(x, skip, mean, var, bias).to(x.dtype)
+            return self._normalise(x, skip, mean, var).to(x.dtype)
         y, mean, var = ops.batch_norm_relu(
             rows,
             self.weight,
-            bias,
+            self.bias,
             None if skip is None else skip.flatten(0, -2),
             relu=self.relu,
             skip_after=self.skip_after,
@@ -139,16 +127,9 @@ class BatchNormReLU(nn.Module):
             self.batch = BatchStatistics(mean, var, correction, shift)
         return y.view_as(x)
 
-    def _normalise(
-        self,
-        x: Tensor,
-        skip: Tensor | None,
-        mean: Tensor,
-        var: Tensor,
-        bias: Tensor | None = None,
-    ) -> Tensor:
+    def _normalise(self, x: Tensor, skip: Tensor | None, mean: Tensor, var: Tensor) -> Tensor:
         scale = self.weight * (var + self.eps).rsqrt()
-        y = x * scale + ((self.bias if bias is None else bias) - mean * scale)
+        y = x * scale + (self.bias - mean * scale)
         if skip is not None and not self.skip_after:
             y = y + skip
         if self.relu:
@@ -333,6 +314,13 @@ class GraphLayer(nn.Module):
         )
         assert t is not None
         return self.norm(non_local.norm.after(non_local.out, t, skip=y), skip=skip)
+
+    def joined(self) -> list[nn.Parameter]:
+        """The parameters that only `join` uses."""
+        conv, block = self.conv, self.non_local
+        linears = (block.g, block.theta, block.phi)
+        pairs = [tensor for linear in linears for tensor in (linear.weight, linear.bias)]
+        return [conv.weight, conv.bias, *pairs, block.affinity]
 
     def join(self) -> GraphWeights:
         """Join the weights; the passes of a step can share them."""

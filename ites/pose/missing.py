@@ -49,6 +49,12 @@ _STANDING = {
 }
 
 
+def norms(vectors: Floats) -> Floats:
+    """Lengths (...) of vectors (..., 2); faster than `numpy.linalg.norm`."""
+    x, y = vectors[..., 0], vectors[..., 1]
+    return np.sqrt(x * x + y * y)
+
+
 def robust_mean(values: Floats) -> float:
     """The mean of those values that lie near their median; nan of none.
 

@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ites.errors import ItesError
 from ites.models import Prior, Student, Teacher, UprightStudent, UprightTeacher
@@ -41,6 +42,8 @@ UPRIGHT: dict[str, type[Teacher] | type[Student]] = {
 }
 """The models of recipe "upright", whose sizes hold `"upright": true`."""
 MODEL_FORMAT, STATE_FORMAT, VERSION = "ites-model", "ites-training-state", 1
+SPARE = 1 << 22
+"""Elements of tensors that a model may have besides those in its file."""
 CHECKSUM = "sha256"
 """The metadata's entry that `_checksum` fills; files of older versions lack it."""
 
@@ -241,7 +244,7 @@ def build_model(
 ) -> nn.Module:
     """Build a model whose tensors have the shapes of the given ones, without their values.
 
-    No memory is allocated before the shapes agree, so sizes from a damaged file are harmless.
+    No more memory is taken than the tensors have, so sizes from a damaged file are harmless.
 
     Args:
         kind: one of `MODELS`.
@@ -264,12 +267,34 @@ def build_model(
         if not right:
             raise ItesError(f"{who}: {name}: expected a size that fits its tensors, got {value!r}")
     try:
-        with torch.device("meta"):
-            plan = _network(kind, skeleton, sizes, backend)
+        with _Within(2 * sum(tensor.numel() for tensor in tensors.values()) + SPARE):
+            model = _network(kind, skeleton, sizes, backend)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ItesError(f"{who}: expected the sizes of a {kind}, got {sizes} ({error})") from None
-    _check_shapes(who, plan.state_dict(), tensors)
-    return _network(kind, skeleton, sizes, backend)
+    _check_shapes(who, model.state_dict(), tensors)
+    return model
+
+
+class _Within(TorchFunctionMode):
+    """Refuse tensors of more elements in all than a number, before their memory is taken.
+
+    A plan on the meta device would show the same, but imports PyTorch's compiler, which takes
+    seconds.
+    """
+
+    MAKERS = (torch.empty, torch.zeros, torch.ones, torch.eye, torch.randperm)
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.left = most
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.MAKERS and args:
+            shape = args if isinstance(args[0], int) else args[0]
+            self.left -= math.prod(shape) ** (2 if func is torch.eye else 1)
+            if self.left < 0:
+                raise ValueError(f"these make tensors such as {tuple(shape)}, more than are there")
+        return func(*args, **(kwargs or {}))
 
 
 def _network(

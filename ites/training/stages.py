@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,6 +31,24 @@ Losses = tuple[Tensor, ...]
 SETTLES = 10  # checks of the global sign while the camera is held level
 SAMPLE = 1024  # poses per check
 STATISTICS = 4096  # poses for BatchNorm's statistics
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The 2D poses that a stage learns from.
+
+    Attributes:
+        skeleton: of the points.
+        points: (N, J, 2) the networks' input, in the training's dtype, on its device or in main
+            memory.
+        device: the training's.
+        clips: frames of each clip, N in all; needed by a student whose `temporal` is "on".
+    """
+
+    skeleton: Skeleton
+    points: Tensor
+    device: torch.device
+    clips: list[int]
 
 
 class Stage(nn.Module):
@@ -99,9 +118,10 @@ class PriorStage(Stage):
     names = ("total",)
     lifts = False
 
-    def __init__(self, settings: PriorSettings, skeleton: Skeleton, points: Tensor) -> None:
+    def __init__(self, settings: PriorSettings, given: TrainingData) -> None:
+        skeleton = given.skeleton
         model = Prior(skeleton, settings.width, settings.blocks, settings.components)
-        points = denoised(with_mirror_images(points, skeleton), Denoiser(skeleton))
+        points = denoised(with_mirror_images(given.points, skeleton), Denoiser(skeleton))
         model.fit(points)
         super().__init__(settings, model, (points,))  # [2N, J, 2]
 
@@ -118,8 +138,8 @@ class TeacherStage(Stage):
     names: tuple[str, ...] = ("total", "reprojection", "cycle")
     least_batch = 2  # BatchNorm has no variance of a single pose
 
-    def __init__(self, settings: TeacherSettings, skeleton: Skeleton, points: Tensor) -> None:
-        super().__init__(settings, make_teacher(Teacher, settings, skeleton), (points,))
+    def __init__(self, settings: TeacherSettings, given: TrainingData) -> None:
+        super().__init__(settings, make_teacher(Teacher, settings, given.skeleton), (given.points,))
 
     def early_steps(self, batches: int) -> int:
         """The number of initial steps in which the cycle is centred."""
@@ -140,9 +160,10 @@ class UprightTeacherStage(TeacherStage):
 
     names = ("total", "reprojection", "turn", "prior", "bones", "level")
 
-    def __init__(self, settings: TeacherSettings, skeleton: Skeleton, points: Tensor) -> None:
+    def __init__(self, settings: TeacherSettings, given: TrainingData) -> None:
+        skeleton = given.skeleton
         model = make_teacher(UprightTeacher, settings, skeleton)
-        points = denoised(with_mirror_images(points, skeleton), model.denoiser)
+        points = denoised(with_mirror_images(given.points, skeleton), model.denoiser)
         Stage.__init__(self, settings, model, (points,))  # [2N, J, 2]
         self.prior = load_own_prior(settings, skeleton)
         self.period = max(1, settings.level_steps // SETTLES)
@@ -209,19 +230,13 @@ class StudentStage(Stage):
 
     names: tuple[str, ...] = ("total", "distillation", "equivariance")
 
-    def __init__(
-        self,
-        settings: StudentSettings,
-        skeleton: Skeleton,
-        points: Tensor,
-        device: torch.device,
-        clips: list[int],
-    ) -> None:
+    def __init__(self, settings: StudentSettings, given: TrainingData) -> None:
+        skeleton, points, device = given.skeleton, given.points, given.device
         model = make_student(Student, settings, skeleton)
         (depth,) = teacher_labels(settings, skeleton, points, device)
         if settings.temporal == "on":
             distance = settings.distance
-            depth = consistent_depths(points, depth, clips, skeleton, distance, device)
+            depth = consistent_depths(points, depth, given.clips, skeleton, distance, device)
         super().__init__(settings, model, (points, depth))  # [N, J, 2], [N, J, 1]
         self.prior: Prior | None = None
 
@@ -242,21 +257,15 @@ class UprightStudentStage(StudentStage):
     The teacher's elevations give the true vertical. `prior_weight * prior` is optional.
     """
 
-    def __init__(
-        self,
-        settings: StudentSettings,
-        skeleton: Skeleton,
-        points: Tensor,
-        device: torch.device,
-        clips: list[int],
-    ) -> None:
+    def __init__(self, settings: StudentSettings, given: TrainingData) -> None:
+        skeleton, device = given.skeleton, given.device
         model = make_student(UprightStudent, settings, skeleton)
-        points = with_mirror_images(points, skeleton)
+        points = with_mirror_images(given.points, skeleton)
         depth, elevation = upright_teacher_labels(settings, skeleton, points, device)
         points = denoised(points, model.denoiser)
         if settings.temporal == "on":
             distance = settings.distance
-            depth = consistent_depths(points, depth, clips * 2, skeleton, distance, device)
+            depth = consistent_depths(points, depth, given.clips * 2, skeleton, distance, device)
         Stage.__init__(self, settings, model, (points, depth, elevation))  # [2N, ...]
         self.prior = load_own_prior(settings, skeleton) if settings.prior_weight else None
         if self.prior is not None:
@@ -335,10 +344,10 @@ def make_stage(
     """
     device = points.device if device is None else device
     kind: Any = stage_class(settings)
-    more = (device, clips or []) if settings.stage == "student" else ()
+    given = TrainingData(skeleton, points, device, clips or [])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        stage: Stage = kind(settings, skeleton, points, *more)
+        stage: Stage = kind(settings, given)
     return stage.to(device=device, dtype=points.dtype).train()
 
 

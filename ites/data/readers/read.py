@@ -27,11 +27,10 @@ from ites.data.readers import (
 )
 from ites.data.readers.assemble import assemble
 from ites.data.readers.frames import natural
-from ites.data.readers.options import check_options
+from ites.data.readers.options import ReadOptions, check_options
 from ites.data.readers.recording import Detections, Frame, Recording, Source, numbers
 from ites.data.store import PoseStore
 from ites.errors import ItesError, shorten
-from ites.pose.skeleton import HUMAN36M, Skeleton
 from ites.system.files import load_json, load_npy, load_npz, reading, require_file
 from ites.system.hdf5 import opened
 
@@ -46,29 +45,16 @@ EXPECTED = (
 
 
 def read(
-    path: str | os.PathLike[str],
-    *,
-    layout: str | None = None,
-    image_size: tuple[int, int] | None = None,
-    fps: float | None = None,
-    person: str | int | None = None,
-    min_confidence: float | None = None,
-    skeleton: Skeleton = HUMAN36M,
+    path: str | os.PathLike[str], options: ReadOptions | None = None, **changes: Any
 ) -> Recording:
     """Read 2D keypoints of any detector as clips of Human3.6M's joints.
 
     Args:
         path: a file or a folder. A folder holds one file per frame, which form one recording, or
             clips.
-        layout: the order of the joints, one of `ites.pose.layouts.LAYOUTS`; None: derived from the
-            format or the number of joints; a plain array of matching size has `skeleton`'s order.
-        image_size: (width, height), pixels; overrides the file's; required for normalised
-            coordinates.
-        fps: frames per second; overrides the file's.
-        person: the track id or number of the only person to read; None: all people.
-        min_confidence: joints with less confidence count as missing; None: the detector's
-            `MIN_CONFIDENCE`.
-        skeleton: the skeleton of the clips if the file contains its joints.
+        options: what the caller states about the file; None: nothing.
+        changes: fields of `ReadOptions` that replace those of `options`, as in
+            `read(path, layout="coco17")`.
 
     Returns:
         The recording. A missing joint has coordinates 0 and confidence 0.
@@ -77,29 +63,17 @@ def read(
         ItesError: the file has no keypoints, or they are inconsistent.
     """
     path = Path(path)
-    check_options(str(path), image_size, fps, min_confidence)
-    options: dict[str, Any] = {
-        "layout": layout,
-        "image_size": image_size,
-        "fps": fps,
-        "person": person,
-        "min_confidence": min_confidence,
-        "skeleton": skeleton,
-    }
+    options = replace(options or ReadOptions(), **changes)
+    check_options(str(path), options.image_size, options.fps, options.min_confidence)
     if path.is_dir():
         return _folder(path, options)
     path = require_file(path)
     with reading(path, EXPECTED), np.errstate(all="ignore"):
         found = _file(path)
         if isinstance(found, Recording):
-            for name, value in (("person", person), ("min_confidence", min_confidence)):
-                if value is not None:
-                    raise ItesError(
-                        f"{path}: {name} chooses among a detector's results; a pose store has "
-                        f"none, got {value!r}"
-                    )
+            options.refuse_for_store(path)
             return found
-        return assemble(path, found, **options)
+        return assemble(path, found, options)
 
 
 def _file(path: Path) -> Detections | Recording:
@@ -209,7 +183,7 @@ def _frame(content: Any, path: Path) -> Detections | None:
     return None
 
 
-def _folder(path: Path, options: dict[str, Any]) -> Recording:
+def _folder(path: Path, options: ReadOptions) -> Recording:
     """One recording from a folder: files of single frames are joined, other files are clips."""
     everything = sorted((p for p in path.iterdir() if p.is_file()), key=lambda p: natural(p.name))
     files = [p for p in everything if p.suffix.lower() in SUFFIXES]
@@ -242,7 +216,7 @@ def _folder(path: Path, options: dict[str, Any]) -> Recording:
                     continue
             found = _file(file)
             if isinstance(found, Detections):
-                found = assemble(file, found, **options)
+                found = assemble(file, found, options)
             recordings.append(found)
     if frames is None and empty:
         raise ItesError(
@@ -252,7 +226,7 @@ def _folder(path: Path, options: dict[str, Any]) -> Recording:
     if frames is not None:
         frames.frames += empty
         with reading(path, EXPECTED):
-            recordings.insert(0, assemble(path, frames, **options))
+            recordings.insert(0, assemble(path, frames, options))
     return _joined(recordings)
 
 
@@ -265,12 +239,12 @@ def _labels(path: Path) -> str | None:
         return text if ultralytics.is_labels(text) else None
 
 
-def _label_folder(path: Path, files: list[Path], options: dict[str, Any]) -> Recording:
+def _label_folder(path: Path, files: list[Path], options: ReadOptions) -> Recording:
     """The recording of a folder of Ultralytics label files."""
     with reading(path, EXPECTED), np.errstate(all="ignore"):
         every = [ultralytics.parse_labels(_labels(p) or "", str(p), p.stem) for p in files]
         frames = [frame for found in every for frame in found.frames]
-        return assemble(path, replace(every[0], frames=frames), **options)
+        return assemble(path, replace(every[0], frames=frames), options)
 
 
 def _joined(recordings: list[Recording]) -> Recording:
