@@ -70,4 +70,24 @@ constexpr const char* norm_schemas[] = {
     "-> (Tensor, Tensor, Tensor, Tensor)",
 };
 
+// ites_cuda alone, where a layer's two norms as one save launches.
+constexpr const char* nested_norm_schemas[] = {
+    "nested_norm_relu(Tensor x, Tensor inner_weight, Tensor added, Tensor weight, Tensor bias, "
+    "Tensor? skip, float eps) -> (Tensor, Tensor)",
+    "nested_norm_relu_backward(Tensor grad, Tensor x, Tensor inner_weight, Tensor added, "
+    "Tensor weight, Tensor bias, Tensor statistics, float eps) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+};
+
+// ites_cuda alone, where each operator costs a launch. A shift is empty where there is none.
+constexpr const char* running_schemas[] = {
+    "move_running(Tensor(a!)[] running_means, Tensor(b!)[] running_vars, Tensor[] means, "
+    "Tensor[] vars, Tensor[] shifts, float correction, float momentum) -> ()",
+};
+
+constexpr const char* join_schemas[] = {
+    "join_graph_layers(Tensor[] parameters, int columns) -> Tensor[]",
+    "join_graph_layers_backward(Tensor[] grads, Tensor[] parameters) -> Tensor[]",
+};
+
 }  // namespace ites

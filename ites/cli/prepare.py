@@ -101,6 +101,28 @@ def synthetic(
     )
 
 
+def field(
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            help="HDF5 file of CMU motion, or a folder of .asf/.amc or .bvh. Without it: synthetic "
+            "people alone."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Store to write.")] = Path("field.h5"),
+    people: Annotated[int, typer.Option(help="Number of poses.")] = 300_000,
+    views: Annotated[int, typer.Option(help="Views of each pose, by unrelated cameras.")] = 3,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+) -> None:
+    """People of every build in every posture, seen by any camera: for recipe general.
+
+    Example: ites prepare field cmu_h36m17.h5 --out field.h5
+    """
+    from ites.data.datasets.field import prepare_field
+
+    _summary(out, prepare_field(source, out, people=people, views=views, seed=seed, say=say))
+
+
 def h36m(
     source: Annotated[
         Path,

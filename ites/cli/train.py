@@ -87,10 +87,11 @@ def train(
         str | None, typer.Option(metavar="RUN", help="Run folder to write; run by default.")
     ] = None,
     recipe: Annotated[
-        Literal["paper", "upright"] | None,
+        Literal["paper", "upright", "general"] | None,
         typer.Option(
-            help="paper: the published method. upright: finds each depth's sign from 2D. By "
-            "default upright where the data hold no 3D, else paper."
+            help="paper: the published method. upright: finds each depth's sign from 2D. general: "
+            "one model for any camera, from `ites prepare field`. By default upright where the "
+            "data hold no 3D, else paper."
         ),
     ] = None,
     only: Annotated[

@@ -67,7 +67,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, W) to (B, W)."""
-        y = self.norm1.after(self.linear1, x)
+        y, x = self.norm1.after_keeping(self.linear1, x)
         y = self.norm2.after(self.linear2, y)
         return self.norm3.after(self.linear3, y, skip=x)
 
@@ -287,6 +287,10 @@ class UprightTeacher(Teacher):
         points = self.clean(points)
         both = torch.cat([points, mirror_image(points, self.skeleton)])
         return self._elevation(self.trunk(both)).view(2, -1).mean(0)
+
+    def resized(self, points: Tensor) -> Tensor:
+        """2D poses (B, J, 2) at the size that the network expects; here the identity."""
+        return points
 
     def clean(self, points: Tensor) -> Tensor:
         """Clean 2D poses (B, J, 2): denoise them and make them relative to the root."""

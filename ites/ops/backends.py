@@ -122,6 +122,11 @@ def using(backend: str | None) -> Iterator[None]:
         _default = before
 
 
+def on_gpu(tensor: torch.Tensor) -> bool:
+    """Whether a tensor's operators launch GPU kernels, each of which costs microseconds."""
+    return tensor.is_cuda
+
+
 def why_not(backend: str, op: str, device: str, dtype: torch.dtype) -> str | None:
     """Why `backend` cannot run `op` on tensors of this device and dtype; None where it can."""
     if backend == "reference":

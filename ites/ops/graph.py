@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ites.ops._registry import define, differentiate, expect, expect_floating
 from ites.ops.backends import choose
+from ites.ops.linear import keeping
 from ites.pose.skeleton import Skeleton
 
 
@@ -346,8 +347,13 @@ def graph_project_mix(
             f"got {projection.dtype} on {projection.device}"
         )
     if not together or choose("graph_mix", device, x.dtype, backend) != "cpp":
-        added = x if residual else None
-        return graph_mix(x @ projection, logits, bias, graph, channels, phi_weight, added, backend)
+        added = None
+        if residual:
+            features, added = keeping(x.flatten(0, 1), projection)
+            features, added = features.view(*x.shape[:2], -1), added.view_as(x)
+        else:
+            features = x @ projection
+        return graph_mix(features, logits, bias, graph, channels, phi_weight, added, backend)
     _check_mix(x, projection.shape[1], logits, bias, graph, channels, phi_weight)
     v = logits.new_empty(0) if phi_weight is None else phi_weight
     parameters = (projection, logits, bias, v)

@@ -25,7 +25,15 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ites.errors import ItesError
-from ites.models import Prior, Student, Teacher, UprightStudent, UprightTeacher
+from ites.models import (
+    GeneralPrior,
+    GeneralTeacher,
+    Prior,
+    Student,
+    Teacher,
+    UprightStudent,
+    UprightTeacher,
+)
 from ites.models.trust import Odds, Trust
 from ites.pose.skeleton import Skeleton
 from ites.runs.folder import RunFolder
@@ -41,6 +49,11 @@ UPRIGHT: dict[str, type[Teacher] | type[Student]] = {
     "student": UprightStudent,
 }
 """The models of recipe "upright", whose sizes hold `"upright": true`."""
+GENERAL: dict[str, type[GeneralTeacher] | type[GeneralPrior]] = {
+    "teacher": GeneralTeacher,
+    "prior": GeneralPrior,
+}
+"""The models of recipe "general", whose sizes hold `"general": true`."""
 MODEL_FORMAT, STATE_FORMAT, VERSION = "ites-model", "ites-training-state", 1
 SPARE = 1 << 22
 """Elements of tensors that a model may have besides those in its file."""
@@ -300,10 +313,15 @@ class _Within(TorchFunctionMode):
 def _network(
     kind: str, skeleton: Skeleton, sizes: Mapping[str, Any], backend: str | None
 ) -> nn.Module:
-    """Build a model of the class that "upright" in the sizes selects."""
+    """Build a model of the class that "general" or "upright" in the sizes selects."""
+    general = kind in GENERAL and sizes.get("general") is True
     upright = kind in UPRIGHT and sizes.get("upright") is True
+    chosen: Mapping[str, Any] = GENERAL if general else UPRIGHT if upright else MODELS
     own = {name: size for name, size in sizes.items() if name != "upright" or kind == "prior"}
-    return (UPRIGHT if upright else MODELS)[kind](skeleton, **own, backend=backend)
+    if general:
+        del own["general"]
+    network: nn.Module = chosen[kind](skeleton, **own, backend=backend)
+    return network
 
 
 def _check_shapes(who: str, own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:

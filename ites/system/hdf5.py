@@ -12,7 +12,7 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,28 @@ def dataset(group: h5py.Group, name: str, who: str, kinds: str = "fiu") -> h5py.
                 f"{who}: {name}: expected at most {allowed:,} bytes in a file of its size, got "
                 f"{what} of {math.prod(shape) * item:,} declared"
             )
+    check_filters(found, f"{who}: {name}")
     return found
+
+
+def check_filters(found: h5py.Dataset, who: str) -> None:
+    """Make sure that the filters of a dataset's chunks are there; load them if need be.
+
+    DeepLabCut and pandas compress by Blosc, which HDF5 itself does not contain.
+
+    Raises:
+        ItesError: a filter needs the package hdf5plugin, which is not installed or lacks it.
+    """
+    plist = found.id.get_create_plist()
+    for number in range(plist.get_nfilters()):
+        code, _, _, told = plist.get_filter(number)
+        if h5py.h5z.filter_avail(code):
+            continue
+        with suppress(ImportError):
+            import hdf5plugin  # noqa: F401 - registers its filters
+        if not h5py.h5z.filter_avail(code):
+            name = told.decode("utf-8", "replace").split(";")[0][:40] or f"filter {code}"
+            raise ItesError(f"{who}: compressed by {name}, which needs: pip install 'ites[data]'")
 
 
 class H5Writer(h5py.File):
