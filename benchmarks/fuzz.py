@@ -89,7 +89,7 @@ def _hdf5(fill: Callable[[h5py.File], object]) -> bytes:
 
 
 def _small(data: bytes) -> bytes:
-    """An HDF5 file whose chunks are as large as their data: most of a small store is room to grow."""
+    """An HDF5 file whose chunks are as large as their data, without room to grow."""
     stream = io.BytesIO()
     with h5py.File(io.BytesIO(data), "r") as old, h5py.File(stream, "w") as new:
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import typer
 
+from ites.errors import one_line
+
 OPTIONS = {
     "normalised": "--image-size WIDTH HEIGHT",
     "units": "multiply them to pixels first",
@@ -65,4 +67,5 @@ def tell(findings: Iterable[Mapping[str, Any]]) -> None:
     for finding in findings:
         option = hint(finding["code"], finding["data"])
         end = f" ({option})" if option else ""
-        typer.echo(f"{finding['severity']}: {finding['message']}{end}", err=True)
+        line = f"{finding['severity']}: {finding['message']}{end}"
+        typer.echo(one_line(line), err=True)

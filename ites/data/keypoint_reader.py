@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ites.data.clips import Clips, stored_clips, stored_sequences
 from ites.data.corrections import Corrections
 from ites.data.readers import read
+from ites.data.readers.read import refuse_for_store
 from ites.data.store import PoseStore
 from ites.errors import ItesError
 from ites.pose.skeleton import HUMAN36M, Skeleton
@@ -100,20 +101,12 @@ class KeypointReader:
             raise ItesError(f"{path}: expected a split of {there}, got {split!r}")
 
     def _of_store(self, path: Path, layout: str | None, options: dict[str, Any]) -> None:
-        """Tell or refuse options that a store's own numbers leave without an effect.
-
-        Raises:
-            ItesError: one would choose what is read.
-        """
-        for name in ("person", "min_confidence"):
-            if options.get(name) is not None:
-                self.__exit__()
-                raise ItesError(
-                    f"{path}: {name} chooses among a detector's results; a pose store has none, "
-                    f"got {options[name]!r}"
-                )
-        if layout is not None and layout != self.skeleton.name:
-            self.notes.append(f"a pose store keeps its order of joints: not {layout}")
+        """Refuse options without an effect on a store; note the corrections."""
+        try:
+            refuse_for_store(path, self.skeleton, {**options, "layout": layout})
+        except ItesError:
+            self.__exit__()
+            raise
         if self._corrections:
             self.notes += self._corrections.lines()
 

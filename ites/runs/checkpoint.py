@@ -152,8 +152,9 @@ def load_trust(
     path, judges = RunFolder(run).odds(stage), load_judges(run, device)
     if judges is None or not path.is_file():
         return None
+    content = load_json(path)
     try:
-        odds = Odds(**load_json(path))
+        odds = Odds(**content)
         odds = Odds(float(odds.bias), float(odds.slope))
         if not all(math.isfinite(value) for value in odds):
             raise ValueError(f"{odds}")
@@ -206,6 +207,8 @@ def _metadata(path: Path, kind: str, text: Mapping[str, str]) -> tuple[Metadata,
             step=int(text["step"]),
             settings=json.loads(text["settings"]),
         )
+    except ItesError as error:
+        raise ItesError(f"{path}: {error}", code=error.code) from None
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ItesError(f"{path}: damaged metadata of a checkpoint: {error!r}") from None
     if not 0 < metadata.scale < math.inf:
@@ -257,6 +260,8 @@ def build_model(
     try:
         with torch.device("meta"):
             plan = _network(kind, skeleton, sizes, backend)
+    except ItesError as error:
+        raise ItesError(f"{who}: {error}", code=error.code) from None
     except (TypeError, ValueError, RuntimeError) as error:
         raise ItesError(f"{who}: expected the sizes of a {kind}, got {sizes} ({error})") from None
     _check_shapes(who, plan.state_dict(), tensors)

@@ -54,6 +54,11 @@ def assemble(
             pixels, or the requested person is absent.
     """
     notes = list(found.notes)
+    if min_confidence is not None and not found.scored:
+        raise ItesError(
+            f"{path}: min_confidence has no effect: the file holds no confidences, got "
+            f"{min_confidence:g}"
+        )
     least = found.min_confidence if min_confidence is None else min_confidence
     found = replace(found, image_size=image_size or found.image_size)
     if found.frames:

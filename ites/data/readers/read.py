@@ -90,16 +90,42 @@ def read(
         return _folder(path, options)
     path = require_file(path)
     with reading(path, EXPECTED), np.errstate(all="ignore"):
-        found = _file(path)
-        if isinstance(found, Recording):
-            for name, value in (("person", person), ("min_confidence", min_confidence)):
-                if value is not None:
-                    raise ItesError(
-                        f"{path}: {name} chooses among a detector's results; a pose store has "
-                        f"none, got {value!r}"
-                    )
-            return found
+        return _recording(path, options)
+
+
+def _recording(path: Path, options: dict[str, Any]) -> Recording:
+    """The recording of one file."""
+    found = _file(path)
+    if isinstance(found, Detections):
         return assemble(path, found, **options)
+    refuse_for_store(path, found.skeleton, options)
+    size, fps = options["image_size"], options["fps"]
+    if not size and not fps:
+        return found
+    clips = [
+        replace(clip, image_size=size or clip.image_size, fps=fps or clip.fps)
+        for clip in found.clips
+    ]
+    return replace(found, clips=clips, image_size=size or found.image_size, fps=fps or found.fps)
+
+
+def refuse_for_store(path: Path, skeleton: Skeleton, options: dict[str, Any]) -> None:
+    """Refuse options that have no effect on a pose store.
+
+    Raises:
+        ItesError: one chooses among a detector's results, or says what the store says itself.
+    """
+    for name in ("person", "min_confidence"):
+        if options.get(name) is not None:
+            raise ItesError(
+                f"{path}: {name} chooses among a detector's results; a pose store has none, "
+                f"got {options[name]!r}"
+            )
+    layout = options.get("layout")
+    if layout is not None and layout != skeleton.name:
+        raise ItesError(
+            f"{path}: a pose store keeps its order of joints, {skeleton.name}; got layout {layout}"
+        )
 
 
 def _file(path: Path) -> Detections | Recording:
@@ -223,7 +249,6 @@ def _folder(path: Path, options: dict[str, Any]) -> Recording:
     recordings: list[Recording] = []
     for file in files:
         with reading(file, EXPECTED), np.errstate(all="ignore"):
-            found: Detections | Recording | None = None
             if file.suffix.lower() == ".json":
                 content = load_json(file)
                 if content == [] or content == {}:
@@ -240,10 +265,7 @@ def _folder(path: Path, options: dict[str, Any]) -> Recording:
                     else:
                         frames.frames += found.frames
                     continue
-            found = _file(file)
-            if isinstance(found, Detections):
-                found = assemble(file, found, **options)
-            recordings.append(found)
+            recordings.append(_recording(file, options))
     if frames is None and empty:
         raise ItesError(
             f"{path / (empty[0].id + '.json')}: expected keypoints, but nobody is in it: "  # type: ignore[operator]
