@@ -41,7 +41,7 @@ class TrainingSet(NamedTuple):
     array: (N, J, 2) float32, the networks' input, root-relative. points: the same in the dtype and
     on the device of the training; in main memory if they do not fit. scale: see
     `ites.runs.checkpoint.Metadata`. clips: frames per clip, N in all. stream: whether the data
-    come in chunks from main memory.
+    come in chunks from main memory. notes: lines on what was left out of the data.
     """
 
     array: NDArray[np.float32]
@@ -50,6 +50,7 @@ class TrainingSet(NamedTuple):
     skeleton: Skeleton
     clips: list[int]
     stream: bool
+    notes: list[str]
 
 
 def read_training_set(store: PoseStore, settings: Settings, device: torch.device) -> TrainingSet:
@@ -59,6 +60,11 @@ def read_training_set(store: PoseStore, settings: Settings, device: torch.device
         ItesError: the split is absent or unusable for training; see `check_poses`.
     """
     array, scale = store.points(settings.split, missing=settings.missing)
+    wild, notes = int(store.impossible(settings.split).sum()), []
+    if wild:
+        notes.append(
+            f"{settings.stage}: {wild:,} impossible keypoints of {settings.data} count as missing"
+        )
     check_poses(array, settings)
     clips = clip_lengths(store, settings.split, settings.missing)
     points = torch.as_tensor(array).to(
@@ -67,7 +73,7 @@ def read_training_set(store: PoseStore, settings: Settings, device: torch.device
     needed = points.nbytes * (1.5 if settings.stage == "student" else 1.0)  # depths beside it
     stream = needed > device_budget(settings.device_memory, device)
     points = points if stream else points.to(device)
-    return TrainingSet(array, points, scale, store.skeleton, clips, stream)
+    return TrainingSet(array, points, scale, store.skeleton, clips, stream, notes)
 
 
 def check_poses(points: NDArray[np.float32], settings: Settings) -> None:
