@@ -18,7 +18,7 @@ OPTIONS = {
     "upside-down": "--flip-y, or --rotate 180",
     "sideways": "--rotate 90 or 270",
     "roll": "turn the keypoints upright, or keep it in mind",
-    "swapped-sides": "--temporal when lifting exchanges them",
+    "swapped-sides": "--temporal when lifting exchanges swaps of at most a second",
     "mirrored": "--swap-sides",
     "jump": "--person ID, or a file per scene",
     "outlier": "--min-confidence where they have a low one",
@@ -27,6 +27,7 @@ OPTIONS = {
 }
 """What mends each kind of fault, by its code."""
 MISTAKES = {
+    "no-model": "--run RUN",
     "no-data": "--data STORE, from `ites prepare`",
     "no-teacher": "--teacher RUN names another",
     "no-prior": "--prior RUN names another",

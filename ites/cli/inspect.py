@@ -47,8 +47,9 @@ def inspect(
     from ites.data.checks import check
     from ites.data.corrections import Corrections
     from ites.data.findings import ImplausibleError, summarise
-    from ites.data.readers import read
+    from ites.data.readers import ReadOptions, read
 
+    options = ReadOptions(layout, image_size, fps, person, min_confidence)
     corrections = Corrections(flip_y=flip_y, rotate=rotate, swap_sides=swap_sides)
     prior = None if run is None else _prior(run)
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
@@ -56,14 +57,7 @@ def inspect(
         if number:
             say()
         try:
-            recording = read(
-                file,
-                layout=layout,
-                image_size=image_size,
-                fps=fps,
-                person=person,
-                min_confidence=min_confidence,
-            )
+            recording = read(file, options)
         except ImplausibleError as error:  # read, and found to be no pixels or no confidence
             say(f"{file}: keypoints")
             _tell([error.finding])

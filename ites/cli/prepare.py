@@ -7,7 +7,21 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ites.cli.options import FlipY, Layout, MinConfidence, Person, Rotate, Split, SwapSides, say
+from ites.cli.options import (
+    FieldOfView,
+    FlipY,
+    FocalLength,
+    Fps,
+    ImageSize,
+    Layout,
+    MinConfidence,
+    Person,
+    Rotate,
+    SkeletonName,
+    Split,
+    SwapSides,
+    say,
+)
 from ites.errors import ItesError
 
 SHOWN = 20
@@ -96,6 +110,28 @@ def synthetic(
     )
 
 
+def field(
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            help="HDF5 file of CMU motion, or a folder of .asf/.amc or .bvh. Without it: synthetic "
+            "people alone."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Store to write.")] = Path("field.h5"),
+    people: Annotated[int, typer.Option(help="Number of poses.")] = 300_000,
+    views: Annotated[int, typer.Option(help="Views of each pose, by unrelated cameras.")] = 3,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+) -> None:
+    """People of every build in every posture, seen by any camera: for recipe general.
+
+    Example: ites prepare field cmu_h36m17.h5 --out field.h5
+    """
+    from ites.data.datasets.field import prepare_field
+
+    _summary(out, prepare_field(source, out, people=people, views=views, seed=seed, say=say))
+
+
 def h36m(
     source: Annotated[
         Path,
@@ -154,23 +190,12 @@ def keypoints(
         "keypoints.h5"
     ),
     layout: Layout = None,
-    skeleton: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="Skeleton of the store: human36m, to which a body's keypoints are converted; "
-            "another built-in one, such as hand21 or ap10k17; or a TOML file.",
-        ),
-    ] = "human36m",
+    skeleton: SkeletonName = "human36m",
     split: Split = "train",
-    fps: Annotated[float | None, typer.Option(help="Frames per second.")] = None,
-    focal_length: Annotated[float | None, typer.Option(help="Focal length, pixels.")] = None,
-    field_of_view: Annotated[
-        float | None, typer.Option(help="Horizontal field of view, degrees; 55 by default.")
-    ] = None,
-    image_size: Annotated[
-        tuple[int, int] | None, typer.Option(help="Image width and height, pixels.")
-    ] = None,
+    fps: Fps = None,
+    focal_length: FocalLength = None,
+    field_of_view: FieldOfView = None,
+    image_size: ImageSize = None,
     person: Person = None,
     min_confidence: MinConfidence = None,
     flip_y: FlipY = False,

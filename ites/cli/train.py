@@ -69,9 +69,12 @@ def demo(
 
     Example: ites demo --out demo
     """
+    from ites.workflows.demo import DATA
     from ites.workflows.demo import demo as run
 
     run(out, seed=seed, device=device, say=say)
+    say(f"next: ites evaluate {out} --data {out / DATA}")
+    say("next, your own keypoints: ites prepare keypoints FILES --layout coco17 --out mine.h5")
 
 
 @app.callback()
@@ -84,10 +87,11 @@ def train(
         str | None, typer.Option(metavar="RUN", help="Run folder to write; run by default.")
     ] = None,
     recipe: Annotated[
-        Literal["paper", "upright"] | None,
+        Literal["paper", "upright", "general"] | None,
         typer.Option(
-            help="paper: the published method. upright: finds each depth's sign from 2D. By "
-            "default upright where the data hold no 3D, else paper."
+            help="paper: the published method. upright: finds each depth's sign from 2D. general: "
+            "one model for any camera, from `ites prepare field`. By default upright where the "
+            "data hold no 3D, else paper."
         ),
     ] = None,
     only: Annotated[

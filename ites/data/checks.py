@@ -17,11 +17,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.array_checks import Bools, Floats, check_array, norms, placeholders, units, zeros
+from ites.data.array_checks import Bools, Floats, check_array, placeholders, units, zeros
 from ites.data.clips import Clip, Clips, cut
 from ites.data.findings import CODES, NO_FRAMES, Finding, Severity, ranges
 from ites.data.joint_orders import ORDERS, body_names, bones_of, misfit
+from ites.pose.missing import norms
 from ites.pose.skeleton import HUMAN36M, Skeleton, root_relative
+from ites.pose.swaps import exchanges, minority, share_of
 
 Density = Callable[[NDArray[np.float32]], Floats]
 """Log densities (N,), nats, of 2D poses (N, J, 2), network units, root-relative."""
@@ -118,12 +120,6 @@ def check_sample(reader: Reader, frames: int = 50_000) -> list[Finding]:
     for clip in range(0, len(reader.lengths), step):
         found += check_reader(reader, slice(clip, clip + 1))
     return found
-
-
-def _swap_shares(clips: Sequence[Clip]) -> NDArray[np.float32]:
-    """The required gain in smoothness by a change of sides; it grows as the rate falls."""
-    rates = np.array([clip.fps if clip.fps > 0 else 25.0 for clip in clips])
-    return np.interp(rates, [5, 12, 20], [0.15, 0.3, 0.5]).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -228,8 +224,8 @@ class _Group:
         ratio = norms(self.points[:, a] - self.points[:, b])
         ratio /= np.array([bone[2] for bone in bones], np.float32)
         ratio[~both] = np.nan
-        # Foreshortening makes most bones look short, and a wild joint two of them long: a scale
-        # that a quarter of the bones exceeds is near the true one.
+        # Foreshortening makes most bones look short, and a wild joint makes two of them long. A
+        # scale that a quarter of the bones exceeds is near the true one.
         count = both.sum(1)
         rank = np.maximum(np.ceil(0.75 * count).astype(np.intp) - 1, 0)
         ordered = np.sort(ratio, axis=1)  # nan last
@@ -402,12 +398,9 @@ class _Group:
 
     def _sides(self, body: _Body) -> Iterator[tuple[int, Finding]]:
         """Frames in which left and right of legs, arms or both swap temporarily."""
-        swapped = {
-            "leg": self._swapped(body.legs),
-            "arm": self._swapped(body.arms),
-        }
+        changed = [self._exchanges(body.legs), self._exchanges(body.arms)]
         for number, (clip, rows) in enumerate(zip(self.clips, self.rows, strict=True)):
-            legs, arms = (self._minority(swapped[part][rows]) for part in ("leg", "arm"))
+            legs, arms = (minority(event[rows]) for event in changed)
             for what, frames in (
                 ("legs and arms", legs & arms),
                 ("legs", legs & ~arms),
@@ -425,48 +418,18 @@ class _Group:
                         where,
                     )
 
-    def _swapped(self, pairs: Sequence[tuple[int, int]]) -> Bools:
-        """The frames (N,) before which left and right of some joints swap.
-
-        Left minus right changes smoothly; a swap of sides negates it. For the four frames around
-        each step the search finds the signs with the smallest second differences.
-        """
-        left, right = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        apart = self.points[:, left] - self.points[:, right]  # [N, P, 2]
-        both = self.seen[:, left] & self.seen[:, right]
-        count = len(apart)
-        event = np.zeros(count, bool)
-        if count < 4:
-            return event
-        there = both[:-3] & both[1:-2] & both[2:-1] & both[3:]
-        there &= (self.clip_of[3:] == self.clip_of[:-3])[:, None]
-        before, here, after, last = (apart[k : count - 3 + k] for k in range(4))
-
-        def bend(p: Floats, q: Floats, r: Floats) -> Floats:
-            """The second difference of three frames, summed over the joints."""
-            return (norms(p - 2 * q + r) * there).sum(1)
-
-        # The signs of the outer frames are free: only the agreement of the middle two matters.
-        kept, change = (
-            np.minimum(bend(before, here, sign * after), bend(-before, here, sign * after))
-            + np.minimum(bend(here, sign * after, last), bend(here, sign * after, -last))
-            for sign in (1, -1)
+    def _exchanges(self, pairs: Sequence[tuple[int, int]]) -> Bools:
+        """The frames (N,) before which left and right of some joints are exchanged."""
+        left, right = (list(side) for side in zip(*pairs, strict=True))
+        shares = np.array([share_of(clip.fps) for clip in self.clips])
+        return exchanges(
+            self.points[:, left],
+            self.points[:, right],
+            self.seen[:, left] & self.seen[:, right],
+            self.typical[self.clip_of],
+            shares[self.clip_of],
+            self.clip_of,
         )
-        # At a swap of sides their midpoint is continuous; at a cut of the clip it is not.
-        middle = self.points[:, left] + self.points[:, right]
-        steady = (norms(middle[2:-1] - middle[1:-2]) * there).sum(1) / 2
-        reach = np.repeat(self.typical, [len(clip) for clip in self.clips])[:-3]
-        share = np.repeat(_swap_shares(self.clips), [len(clip) for clip in self.clips])[:-3]
-        with np.errstate(invalid="ignore"):
-            event[2:-1] = (change < share * kept) & (kept - change > 0.35 * reach)
-            event[2:-1] &= (there.sum(1) >= 2) & (steady < 0.5 * kept)
-        return event
-
-    @staticmethod
-    def _minority(event: Bools) -> Bools:
-        """The frames of a clip whose sides differ from those of most frames."""
-        state = np.cumsum(event) % 2 == 1
-        return ~state if state.sum() > len(state) / 2 else state
 
     def _face(self, body: _Body) -> Iterator[tuple[int, Finding]]:
         """Eyes are seen from the front: then left is on the image's right."""

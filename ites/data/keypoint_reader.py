@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from ites.data.clips import Clips, stored_clips, stored_sequences
 from ites.data.corrections import Corrections
-from ites.data.readers import read
-from ites.data.readers.read import refuse_for_store
+from ites.data.readers import ReadOptions, is_detectors, read
 from ites.data.store import PoseStore
 from ites.errors import ItesError
 from ites.pose.skeleton import HUMAN36M, Skeleton
@@ -76,14 +75,20 @@ class KeypointReader:
         self._sources: list[tuple[Floats, str]] = []
         self._corrections = corrections
         self.notes: list[str] = []
+        wanted = ReadOptions(layout, skeleton=skeleton, **options)
         if _is_store(path):
             with reading(path, "a pose store"):
                 self._open_store(path, split)
-            self._of_store(path, layout, options)
+            try:
+                wanted.refuse_for_store(path, self.skeleton)
+            except ItesError:
+                self.__exit__()
+                raise
+            self.notes += corrections.lines() if corrections else []
             return
         if split is not None:
             raise ItesError(f"{path}: only a pose store has splits, got split {split!r}")
-        recording = read(path, layout=layout, skeleton=skeleton, **options)
+        recording = read(path, wanted)
         self.notes = [*recording.notes, *(corrections.lines() if corrections else [])]
         self._sources = [(source.array(), recording.layout) for source in recording.source]
         self._clips = Clips(recording.skeleton, recording.clips, title=path.name)
@@ -99,16 +104,6 @@ class KeypointReader:
             there = ", ".join(self._store.splits) or "some poses"
             self._store.close()
             raise ItesError(f"{path}: expected a split of {there}, got {split!r}")
-
-    def _of_store(self, path: Path, layout: str | None, options: dict[str, Any]) -> None:
-        """Refuse options without an effect on a store; note the corrections."""
-        try:
-            refuse_for_store(path, self.skeleton, {**options, "layout": layout})
-        except ItesError:
-            self.__exit__()
-            raise
-        if self._corrections:
-            self.notes += self._corrections.lines()
 
     def __enter__(self) -> KeypointReader:
         return self
@@ -135,8 +130,8 @@ class KeypointReader:
 
 
 def _is_store(path: Path) -> bool:
-    """Whether a file is HDF5 but not a pandas table as DeepLabCut writes it."""
+    """Whether a file is HDF5 but not a detector's."""
     if path.is_dir() or not h5py.is_hdf5(require_file(path)):
         return False
     with opened(path, "a pose store") as file:
-        return not any("pandas_type" in group.attrs for group in file.values())
+        return not is_detectors(file)

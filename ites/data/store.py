@@ -182,6 +182,7 @@ class PoseStore:
             "keypoints": (count, joints, 2),
             "confidence": (count, joints),
             "positions": (count, joints, 3),
+            "gravity": (count, 2),
         }
         for name, shape in expected.items():
             if name in poses:
@@ -269,6 +270,15 @@ class PoseStore:
         self._refuse("confidence", ~np.isfinite(confidence) | (confidence < 0), split)
         return confidence
 
+    def gravity(self, split: Split = None) -> Floats | None:
+        """Read elevation and roll of the lines of sight: (N, 2) float32, degrees; or None."""
+        if "gravity" not in self._file["poses"]:
+            return None
+        gravity = self._read("gravity", split)
+        if not np.isfinite(gravity).all():
+            raise ItesError(f"{self.path}: gravity: expected finite angles, got others")
+        return gravity
+
     def positions(self, split: Split = None) -> Floats | None:
         """Read the 3D joints: (N, J, 3) float32, metres, camera frame, absolute; or None."""
         if not self.has_positions:
@@ -326,8 +336,8 @@ class PoseStore:
             scale: the factor; None chooses it so that the mean distance from root to head over
                 the poses returned is 1/5.
             missing: the handling of a pose that lacks a joint: confidence 0, or impossible (see
-                `impossible`). "error" raises;
-                "drop" omits those poses and returns the rows where `complete(split)` holds;
+                `impossible`). "error" raises.
+                "drop" omits those poses and returns the rows where `complete(split)` holds.
                 "interpolate" fills each joint linearly in time along its sequence, the ends with
                 the nearest value, and returns all rows.
 
@@ -482,15 +492,14 @@ class PoseStoreWriter(FileWriter):
         self._file.create_group("skeleton").attrs["json"] = skeleton.to_json()
         self._file.create_group("cameras")
         self._poses = self._file.create_group("poses")
-        self._create("keypoints", 2)
+        self._create("keypoints", skeleton.num_joints, 2)
 
     def _create(self, name: str, *last: int, fill: float = 0.0) -> h5py.Dataset:
-        joints = self.skeleton.num_joints
         return self._poses.create_dataset(
             name,
-            shape=(self._count, joints, *last),
-            maxshape=(None, joints, *last),
-            chunks=(CHUNK, joints, *last),
+            shape=(self._count, *last),
+            maxshape=(None, *last),
+            chunks=(CHUNK, *last),
             dtype="f4",
             fillvalue=fill,
         )
@@ -513,6 +522,7 @@ class PoseStoreWriter(FileWriter):
         fps: float,
         positions: ArrayLike | None = None,
         confidence: ArrayLike | None = None,
+        gravity: ArrayLike | None = None,
     ) -> None:
         """Append one sequence.
 
@@ -525,6 +535,9 @@ class PoseStoreWriter(FileWriter):
             fps: poses per second; nan if unknown.
             positions: (T, J, 3) metres, camera frame, absolute; for all sequences or for none.
             confidence: (T, J), 0 for a missing joint, whose keypoint may then be NaN; 1 if None.
+            gravity: (T, 2), elevation and roll of the line of sight to the root, degrees; for all
+                sequences or for none. A positive elevation looks down; a positive roll turns the
+                picture of an upright person clockwise.
 
         Raises:
             ItesError: a shape is wrong, a value is not finite, the camera is unknown, or positions
@@ -542,8 +555,12 @@ class PoseStoreWriter(FileWriter):
         if positions is not None:
             arrays["positions"] = _shaped(who, "positions", positions, (length, joints, 3))
             _refuse_values(who, "positions", _not_finite(arrays["positions"]))
-        if self.sequences and ("positions" in arrays) != ("positions" in self._poses):
-            raise ItesError(f"{who}: positions must be given for all sequences or for none")
+        if gravity is not None:
+            arrays["gravity"] = _shaped(who, "gravity", gravity, (length, 2))
+            _refuse_values(who, "gravity", ~np.isfinite(arrays["gravity"]))
+        for name in ("positions", "gravity"):
+            if self.sequences and (name in arrays) != (name in self._poses):
+                raise ItesError(f"{who}: {name} must be given for all sequences or for none")
         if camera not in self.cameras:
             raise ItesError(f"{who}: unknown camera; there is {', '.join(self.cameras) or 'none'}")
         if not length or fps <= 0 or fps == np.inf or not split:  # nan: unknown
@@ -559,7 +576,7 @@ class PoseStoreWriter(FileWriter):
     def _append(self, arrays: dict[str, Floats], length: int) -> None:
         for name, array in arrays.items():
             if name not in self._poses:
-                self._create(name, *array.shape[2:], fill=1.0 if name == "confidence" else 0.0)
+                self._create(name, *array.shape[1:], fill=1.0 if name == "confidence" else 0.0)
         start, self._count = self._count, self._count + length
         for name, data in self._poses.items():
             data.resize(self._count, axis=0)

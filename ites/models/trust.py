@@ -100,7 +100,8 @@ class Trust:
         for k in range(VIEWS):
             azimuth = elevation.new_tensor([0, 2 * torch.pi * (k + 0.5) / VIEWS, 0])
             turned = pose @ (down @ geometry.so3_exp(azimuth) @ down.mT)
-            density -= soft_clamp(self.prior(geometry.project(turned, self.teacher.distance)))
+            view = geometry.project(turned, self.teacher.distance)
+            density -= soft_clamp(self.prior.at(view, elevation))
         return elevation, density / VIEWS
 
     @torch.inference_mode()
@@ -123,6 +124,7 @@ class Trust:
             turns = ops.TurnDraw(counter, elevation, spread_of(elevation), samples)
             views, known = ops.rotate_project(pose, turns, self.teacher.distance, with_rotated=True)
             assert known is not None
+            views = self.teacher.resized(views)
             depth = lift(views)
             densities.append(self.judge(views, depth)[1])
             again = geometry.backproject(views, depth, self.teacher.distance)

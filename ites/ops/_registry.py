@@ -72,12 +72,13 @@ def define(
 
 
 def _one_device(name: str, inputs: Iterable[Any]) -> list[Tensor]:
-    """The tensors among the inputs, all on one device.
+    """The tensors among the inputs and in their lists, all on one device.
 
     Raises:
         ValueError: a tensor is on another device, where a kernel would follow a foreign pointer.
     """
-    tensors = [value for value in inputs if isinstance(value, Tensor)]
+    lists = (value if isinstance(value, (list, tuple)) else (value,) for value in inputs)
+    tensors = [value for values in lists for value in values if isinstance(value, Tensor)]
     device = tensors[0].device
     for tensor in tensors:
         if tensor.device != device:

@@ -7,8 +7,8 @@
 | cuda | CUDA C++ (`ites._C_cuda`) | float32, bf16, fp16 on an NVIDIA GPU |
 | triton | Triton kernels (`ites.kernels`) | the same; on a CPU under `TRITON_INTERPRET=1` |
 
-Where nobody names a backend, `choices.json` says which is the fastest for an op and a kind of
-device, and on what that was measured; `python -m benchmarks.ops.choose` writes it.
+Without a named backend `choices.json` decides: it lists the fastest backends per op and kind of
+device, and where they were measured. `python -m benchmarks.ops.choose` writes it.
 """
 
 from __future__ import annotations
@@ -120,6 +120,11 @@ def using(backend: str | None) -> Iterator[None]:
         yield
     finally:
         _default = before
+
+
+def on_gpu(tensor: torch.Tensor) -> bool:
+    """Whether a tensor's operators launch GPU kernels, each of which costs microseconds."""
+    return tensor.is_cuda
 
 
 def why_not(backend: str, op: str, device: str, dtype: torch.dtype) -> str | None:

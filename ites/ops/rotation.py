@@ -40,9 +40,9 @@ MOST_NUMBERS = 1 << 27
 class RotationDraw:
     """Random rotations, each a function of a counter: none is stored.
 
-    The axis is uniform on the unit sphere, circle or pair of points that the axes span, the angle
-    uniform in [0, max_angle): the distribution of METHOD's `random_rotation`. A draw depends on
-    (seed, offset, first_pose + pose, sample) alone, by Philox 4x32-10, on every backend.
+    The axis is uniform on the unit sphere, circle or pair of points that the axes span. The angle
+    is uniform in [0, max_angle). A draw depends on (seed, offset, first_pose + pose, sample) alone,
+    by Philox 4x32-10, on every backend.
 
     Args:
         counter: int64 (3,): seed, offset (the step), first pose; on the joints' device.

@@ -22,9 +22,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ites.errors import ItesError
-from ites.models import Prior, Student, Teacher, UprightStudent, UprightTeacher
+from ites.models import (
+    GeneralPrior,
+    GeneralTeacher,
+    Prior,
+    Student,
+    Teacher,
+    UprightStudent,
+    UprightTeacher,
+)
 from ites.models.trust import Odds, Trust
 from ites.pose.skeleton import Skeleton
 from ites.runs.folder import RunFolder
@@ -40,7 +49,14 @@ UPRIGHT: dict[str, type[Teacher] | type[Student]] = {
     "student": UprightStudent,
 }
 """The models of recipe "upright", whose sizes hold `"upright": true`."""
+GENERAL: dict[str, type[GeneralTeacher] | type[GeneralPrior]] = {
+    "teacher": GeneralTeacher,
+    "prior": GeneralPrior,
+}
+"""The models of recipe "general", whose sizes hold `"general": true`."""
 MODEL_FORMAT, STATE_FORMAT, VERSION = "ites-model", "ites-training-state", 1
+SPARE = 1 << 22
+"""Elements of tensors that a model may have besides those in its file."""
 CHECKSUM = "sha256"
 """The metadata's entry that `_checksum` fills; files of older versions lack it."""
 
@@ -135,6 +151,15 @@ def load_prior(path: str | os.PathLike[str], device: str | torch.device = "cpu")
     model, _ = _load(path, ("prior",), None)
     assert isinstance(model, Prior)
     return model.to(device).eval()
+
+
+def load_stage(path: str | os.PathLike[str], stage: str) -> tuple[nn.Module, Metadata]:
+    """Read the model of any stage, on the CPU, from a checkpoint or a run folder.
+
+    Raises:
+        ItesError: see `load_model`.
+    """
+    return _load(path, (stage,), None)
 
 
 def load_trust(
@@ -235,7 +260,7 @@ def build_model(
 ) -> nn.Module:
     """Build a model whose tensors have the shapes of the given ones, without their values.
 
-    No memory is allocated before the shapes agree, so sizes from a damaged file are harmless.
+    No more memory is taken than the tensors have, so sizes from a damaged file are harmless.
 
     Args:
         kind: one of `MODELS`.
@@ -258,23 +283,50 @@ def build_model(
         if not right:
             raise ItesError(f"{who}: {name}: expected a size that fits its tensors, got {value!r}")
     try:
-        with torch.device("meta"):
-            plan = _network(kind, skeleton, sizes, backend)
+        with _Within(2 * sum(tensor.numel() for tensor in tensors.values()) + SPARE):
+            model = _network(kind, skeleton, sizes, backend)
     except ItesError as error:
         raise ItesError(f"{who}: {error}", code=error.code) from None
     except (TypeError, ValueError, RuntimeError) as error:
         raise ItesError(f"{who}: expected the sizes of a {kind}, got {sizes} ({error})") from None
-    _check_shapes(who, plan.state_dict(), tensors)
-    return _network(kind, skeleton, sizes, backend)
+    _check_shapes(who, model.state_dict(), tensors)
+    return model
+
+
+class _Within(TorchFunctionMode):
+    """Refuse tensors of more elements in all than a number, before their memory is taken.
+
+    A plan on the meta device would show the same, but imports PyTorch's compiler, which takes
+    seconds.
+    """
+
+    MAKERS = (torch.empty, torch.zeros, torch.ones, torch.eye, torch.randperm)
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.left = most
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.MAKERS and args:
+            shape = args if isinstance(args[0], int) else args[0]
+            self.left -= math.prod(shape) ** (2 if func is torch.eye else 1)
+            if self.left < 0:
+                raise ValueError(f"these make tensors such as {tuple(shape)}, more than are there")
+        return func(*args, **(kwargs or {}))
 
 
 def _network(
     kind: str, skeleton: Skeleton, sizes: Mapping[str, Any], backend: str | None
 ) -> nn.Module:
-    """Build a model of the class that "upright" in the sizes selects."""
+    """Build a model of the class that "general" or "upright" in the sizes selects."""
+    general = kind in GENERAL and sizes.get("general") is True
     upright = kind in UPRIGHT and sizes.get("upright") is True
+    chosen: Mapping[str, Any] = GENERAL if general else UPRIGHT if upright else MODELS
     own = {name: size for name, size in sizes.items() if name != "upright" or kind == "prior"}
-    return (UPRIGHT if upright else MODELS)[kind](skeleton, **own, backend=backend)
+    if general:
+        del own["general"]
+    network: nn.Module = chosen[kind](skeleton, **own, backend=backend)
+    return network
 
 
 def _check_shapes(who: str, own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:

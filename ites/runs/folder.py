@@ -2,10 +2,10 @@
 
 | file | content |
 |---|---|
-| `settings.toml` | all settings, one table per stage; `--config` reads it |
+| `settings.toml` | all settings, one table per stage; another training can read it |
 | `versions.json` | versions, commit and device of each stage |
 | `<stage>.safetensors` | weights |
-| `<stage>.state.safetensors` | what `--resume` needs |
+| `<stage>.state.safetensors` | what resuming needs |
 | `<stage>.unfinished.json` | mark of a running or interrupted training |
 | `<stage>.odds.json` | recipe "upright": how sure a depth's sign is; see `ites.models.trust` |
 | `<stage>.log.csv`, `<stage>.evaluation.csv` | losses and speed; metrics |

@@ -7,7 +7,7 @@ import html
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ites.data.lifted import read_clips
 from ites.errors import ItesError
@@ -28,6 +28,15 @@ CURVES = {"p_mpjpe": "P-MPJPE", "p_mpjpe_oracle": "P-MPJPE with the oracle's sig
 Table = dict[str, list[float]]
 
 
+class Section(NamedTuple):
+    """A titled table of a report, and lines of text below it; see `_table` for the header."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    lines: Sequence[str] = ()
+
+
 def write_report(
     run: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -36,6 +45,7 @@ def write_report(
     times: Mapping[str, float] | None = None,
     title: str | None = None,
     summary: Sequence[str] = (),
+    sections: Sequence[Section] = (),
 ) -> None:
     """Write a self-contained HTML page about a training run.
 
@@ -47,6 +57,7 @@ def write_report(
         times: seconds by name of the work, in addition to the training times.
         title: None: a title with the run folder's name.
         summary: lines of text under the title.
+        sections: tables that follow the summary.
 
     Raises:
         ItesError: the folder is not a run.
@@ -60,7 +71,8 @@ def write_report(
     with reading(run, "a run folder"):
         logs = {stage: read_csv(run / f"{stage}.log.csv") for stage in stages}
         parts = [
-            *(f"<p>{html.escape(line)}</p>" for line in summary),
+            *_paragraphs(summary),
+            *(_section(one.title, _tabled(one)) for one in sections),
             _section("What was done", _done(run, stages, logs, times or {})),
             _looks(lifted),
             *(_evaluation(path) for path in sorted(run.glob("evaluation-*.json"))),
@@ -86,6 +98,16 @@ def read_csv(path: Path) -> Table:
 
 def _section(title: str, content: str) -> str:
     return f'<h2>{html.escape(title)}</h2>\n<div class="card scroll">{content}</div>'
+
+
+def _paragraphs(lines: Iterable[str], kind: str = "") -> list[str]:
+    attribute = f' class="{kind}"' if kind else ""
+    return [f"<p{attribute}>{html.escape(line)}</p>" for line in lines]
+
+
+def _tabled(section: Section) -> str:
+    table = _table(section.header, section.rows, "figures")
+    return "".join([table, *_paragraphs(section.lines, "soft")])
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]], kind: str = "plain") -> str:

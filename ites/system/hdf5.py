@@ -12,7 +12,7 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,9 @@ def opened(path: str | os.PathLike[str], expected: str) -> Iterator[h5py.File]:
 def check_heaps(path: str | os.PathLike[str]) -> None:
     """Refuse a file with a damaged heap of texts, in which HDF5 2.0 looks for a text without end.
 
-    A global heap is "GCOL", version 1, and its size; its objects are 16 bytes of index, count and
-    size, then data up to a multiple of 8. Free space has index 0, and its size counts the 16 bytes.
+    A global heap begins with "GCOL", version 1 and its size. An object has 16 bytes of index, count
+    and size, then data padded to a multiple of 8. Free space has index 0, and its size counts the
+    16 bytes.
 
     Raises:
         ItesError: an object ends before it begins, or heaps overlap.
@@ -110,7 +111,28 @@ def dataset(group: h5py.Group, name: str, who: str, kinds: str = "fiu") -> h5py.
                 f"{who}: {name}: expected at most {allowed:,} bytes in a file of its size, got "
                 f"{what} of {math.prod(shape) * item:,} declared"
             )
+    check_filters(found, f"{who}: {name}")
     return found
+
+
+def check_filters(found: h5py.Dataset, who: str) -> None:
+    """Make sure that the filters of a dataset's chunks are there; load them if need be.
+
+    DeepLabCut and pandas compress by Blosc, which HDF5 itself does not contain.
+
+    Raises:
+        ItesError: a filter needs the package hdf5plugin, which is not installed or lacks it.
+    """
+    plist = found.id.get_create_plist()
+    for number in range(plist.get_nfilters()):
+        code, _, _, told = plist.get_filter(number)
+        if h5py.h5z.filter_avail(code):
+            continue
+        with suppress(ImportError):
+            import hdf5plugin  # noqa: F401 - registers its filters
+        if not h5py.h5z.filter_avail(code):
+            name = told.decode("utf-8", "replace").split(";")[0][:40] or f"filter {code}"
+            raise ItesError(f"{who}: compressed by {name}, which needs: pip install 'ites[data]'")
 
 
 class H5Writer(h5py.File):

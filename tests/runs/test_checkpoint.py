@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ites.errors import ItesError
-from ites.models import Student, Teacher
+from ites.models import Student, Teacher, UprightStudent
 from ites.pose.skeleton import HUMAN36M, Skeleton
 from ites.runs.checkpoint import (
     Metadata,
@@ -311,3 +313,19 @@ def test_hostile_checkpoints(shared: Path) -> None:
         with pytest.raises(ItesError) as caught:
             load_state(path, model, torch.optim.SGD(model.parameters(), 0.1))
         assert path.name in str(caught.value) and len(str(caught.value)) <= 300
+
+
+def test_loading_does_not_import_pytorchs_compiler(tmp_path: Path) -> None:
+    """Counted, not timed: it is hundreds of modules, and seconds in each call of the command."""
+    models = (("teacher", Teacher(width=8, blocks=1)), ("student", UprightStudent(width=8)))
+    for kind, model in models:
+        save_model(tmp_path / f"{kind}.safetensors", model, Metadata(kind, HUMAN36M, 1.0))
+    code = (
+        "import sys; from ites.runs.checkpoint import load_model; "
+        "load_model(sys.argv[1], 'teacher'); load_model(sys.argv[1], 'student'); "
+        "print(sorted(sys.modules.keys() & {'sympy', 'torch._dynamo', 'torch._inductor'}))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True
+    )
+    assert found.stdout == "[]\n", found.stderr

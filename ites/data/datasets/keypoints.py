@@ -16,7 +16,7 @@ from ites.data.clips import Clip, seen_joints
 from ites.data.corrections import Corrections
 from ites.data.findings import Finding, refuse, summarise
 from ites.data.readers import read
-from ites.data.readers.options import check_options
+from ites.data.readers.options import ReadOptions, check_options
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.errors import ItesError
 from ites.pose.camera import FIELD_OF_VIEW, Camera, focal_length_of
@@ -74,20 +74,13 @@ def prepare_keypoints(
     check_options("prepare_keypoints", image_size, fps, min_confidence, focal_length)
     for path in sources:
         keep_source(path, out)
+    options = ReadOptions(layout, image_size, fps, person, min_confidence, skeleton)
     notes: list[str] = [] if corrections is None else corrections.lines()
     findings: list[Finding] = []
     taken: set[str] = set()
     with PoseStoreWriter(out, skeleton, title or "2D keypoints") as writer:
         for path in map(Path, sources):
-            recording = read(
-                path,
-                layout=layout,
-                image_size=image_size,
-                fps=fps,
-                person=person,
-                min_confidence=min_confidence,
-                skeleton=skeleton,
-            )
+            recording = read(path, options)
             if recording.skeleton.parents != skeleton.parents:
                 raise ItesError(f"{path}: expected {skeleton.name}, got {recording.skeleton.name}")
             several = len(sources) > 1

@@ -69,9 +69,9 @@ def prepare_synthetic(
         fps: frames per second.
         seconds: maximum duration of a sequence; shorter if the poses do not suffice for every
             action.
-        rig: "human36m", its four cameras where they stood for S1, S5 to S8 (training) and for S9,
-            S11 (test); or "ring", ideal cameras around the scene, those of the test split between
-            those of training.
+        rig: "human36m": its four cameras, as for S1 and S5 to S8 (training) or S9 and S11 (test).
+            "ring": ideal cameras around the scene; those of the test split stand between those of
+            training.
         cameras: number of cameras in the ring; None: 4.
         elevation: angle at which the ring looks down, degrees; None: 10.
         noise_px: standard deviation of the error in each keypoint's x and in its y, pixels.
