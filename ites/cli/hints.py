@@ -15,6 +15,7 @@ OPTIONS = {
     "zeros": "--min-confidence, or leave them out",
     "order": "--layout NAME",
     "image-size": "--image-size WIDTH HEIGHT",
+    "stretched": "multiply them to pixels first",
     "upside-down": "--flip-y, or --rotate 180",
     "sideways": "--rotate 90 or 270",
     "roll": "turn the keypoints upright, or keep it in mind",
@@ -50,6 +51,10 @@ def hint(code: str, data: Mapping[str, Any] | None = None) -> str:
         return f"--rotate {data['rotate']}"
     if code == "guessed" and data.get("confidence"):
         return f"--min-confidence {float(data['confidence']) + 0.01:.2f}"
+    if code == "stretched" and data.get("cause"):
+        width, height = data["size"]
+        swapped = data["cause"] == "exchanged"
+        return f"--image-size {height if swapped else width} {width}"
     if code == "image-size" and data.get("exchanged"):
         return "--image-size with width and height exchanged"
     return OPTIONS.get(code, "")
