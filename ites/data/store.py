@@ -536,8 +536,8 @@ class PoseStoreWriter(FileWriter):
             positions: (T, J, 3) metres, camera frame, absolute; for all sequences or for none.
             confidence: (T, J), 0 for a missing joint, whose keypoint may then be NaN; 1 if None.
             gravity: (T, 2), elevation and roll of the line of sight to the root, degrees; for all
-                sequences or for none. A positive elevation looks down; a positive roll turns the
-                picture of an upright person clockwise.
+                sequences or for none. A positive elevation looks down; a positive roll is that of a
+                camera turned clockwise.
 
         Raises:
             ItesError: a shape is wrong, a value is not finite, the camera is unknown, or positions
