@@ -93,7 +93,8 @@ def epoch(folder: Path, device: torch.device) -> Callable[[], None]:
 
 def lift_store(folder: Path, device: torch.device) -> None:
     """Lift a store to a file."""
-    lift(folder / STORE, folder / "out.h5", run=folder / MODEL, device=str(device))
+    model, device_name = folder / MODEL, str(device)
+    lift(folder / STORE, folder / "out.h5", run=model, temporal=False, device=device_name)
 
 
 def skeleton_of(shape: str, joints: int) -> Skeleton:

@@ -32,6 +32,7 @@ OPTIONS = {
     "body-size": "--height, --bone or --body-size",
     "no-image-size": "--image-size",
     "swapped-left-so": "--temporal exchanges them",
+    "temporal": "--no-temporal lifts frame by frame",
     "trust": "--no-trust",
 }
 """By the code of a note, the option that changes what it tells."""
@@ -108,11 +109,14 @@ def lift(
         int | None, typer.Option(help="Poses per batch; chosen for the device by default.")
     ] = None,
     temporal: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--temporal", help="Make each clip consistent: bones keep their lengths over it."
+            "--temporal/--no-temporal",
+            help="Lift each clip as a whole: bones keep their lengths over it. "
+            "The default, if the frame rate is known.",
+            show_default=False,
         ),
-    ] = False,
+    ] = None,
     smooth: Annotated[
         Literal["savitzky-golay", "one-euro"] | None,
         typer.Option(help="Filter each joint's trajectory in time."),
