@@ -411,8 +411,11 @@ class _Lifting:
     def _frames(self) -> list[Note]:
         """Notes on the output's unit and axes."""
         told = "given" if self.size.given else "assumed"
-        notes = [Note("height" if told == "given" else "body-size",
-                      f"metres by {self.size.words}, {told}")]
+        notes = [
+            Note(
+                "height" if told == "given" else "body-size", f"metres by {self.size.words}, {told}"
+            )
+        ]
         if self.roll:
             notes.append(Note("roll", f"camera rolled by {math.degrees(self.roll):g} degrees"))
         if self.up == "gravity":

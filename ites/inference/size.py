@@ -87,7 +87,9 @@ def body_size_of(
     told = {"body_size": body_size, "height": height, "bone": bone or None}
     names = [name for name, value in told.items() if value is not None]
     if len(names) > 1:
-        raise ItesError(f"{who}: expected one of body_size, height and bone, got {' and '.join(names)}")
+        raise ItesError(
+            f"{who}: expected one of body_size, height and bone, got {' and '.join(names)}"
+        )
     if body_size is not None:
         if not 0 < body_size < math.inf:
             raise ItesError(f"{who}: body_size must be positive and finite, got {body_size}")

@@ -1,14 +1,20 @@
 """The settings of a fit: the one place that says how they follow from the amount of data.
 
-N frames to train on become 2N poses with their mirror images. C principal components carry
-`CARRIED` of the poses' variance.
+N frames to train on become 2N poses with their mirror images. C principal components carry most of
+the poses' variance. A prior that is too rich for its data learns them by heart. Views of other
+poses are then unlikely, and the teacher learns nothing. So few frames get a narrow one.
+
+| setting | N below 10,000 | below 30,000 | more |
+|---|---|---|---|
+| variance that C components carry | 99% | 99.5% | 99.9% |
+| prior.width | 64 | 128 | 256 |
+| prior.steps | 15 epochs | 20 epochs | 20 epochs, at most 1,500 |
 
 | setting | rule |
 |---|---|
 | prior.components | C, from 4 to 26 |
 | prior.batch | 2N / 16, rounded down to a power of two, from 64 to 512 |
-| prior.steps | 20 epochs, at most 1,500 |
-| teacher.atoms | 1.2 C, from 8 to 30 |
+| teacher.atoms | 1.5 C, from 8 to 30 |
 | teacher.batch | 256, or as the prior's if that is less |
 | teacher.steps | 100 epochs, from 1,500 to 4,000 |
 | teacher.level_steps | a quarter of the steps |
@@ -21,6 +27,7 @@ at a lower learning rate, and searches neither elevation nor sign again: both ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,10 +38,11 @@ from ites.runs.settings import STAGES
 
 Value = int | float | str
 
-CARRIED = 0.999
+PRIORS = ((10_000, 0.99, 64, 15), (30_000, 0.995, 128, 20), (math.inf, 0.999, 256, 20))
+"""Of the prior: frames below which it holds, variance carried, width, epochs."""
 COMPONENTS, ATOMS = (4, 26), (8, 30)
 BATCHES = {"prior": 512, "teacher": 256, "student": 128}
-EPOCHS = {"prior": 20, "teacher": 100, "student": 40}
+EPOCHS = {"teacher": 100, "student": 40}
 STEPS = {"prior": (100, 1500), "teacher": (1500, 4000), "student": (1000, 3000)}
 FURTHER = {"prior": (0.25, 1e-4), "teacher": (0.5, 1e-4), "student": (0.5, 1e-3)}
 """From a trained run: share of the steps, and the learning rate."""
@@ -52,15 +60,17 @@ def settings_for(points: NDArray[np.floating]) -> dict[str, dict[str, Value]]:
     Args:
         points: (N, J, 2), the networks' input, root-relative.
     """
-    poses, parts = 2 * len(points), components(points)
+    poses = 2 * len(points)
+    carried, width, epochs = next(rule[1:] for rule in PRIORS if len(points) < rule[0])
+    parts = components(points, carried)
     least = _within(2 ** int(np.log2(max(1, poses // 16))), (64, BATCHES["prior"]))
     chosen: dict[str, dict[str, Value]] = {}
     for stage in STAGES:
         batch = min(BATCHES[stage], least)
-        steps = _within(EPOCHS[stage] * poses // batch, STEPS[stage])
+        steps = _within(EPOCHS.get(stage, epochs) * poses // batch, STEPS[stage])
         chosen[stage] = {"batch": batch, "steps": steps, "epochs": 1 + steps * batch // poses * 2}
-    chosen["prior"]["components"] = _within(parts, COMPONENTS)
-    chosen["teacher"]["atoms"] = _within(round(1.2 * parts), ATOMS)
+    chosen["prior"] |= {"components": _within(parts, COMPONENTS), "width": width}
+    chosen["teacher"]["atoms"] = _within(round(1.5 * parts), ATOMS)
     chosen["teacher"]["level_steps"] = max(1, int(chosen["teacher"]["steps"]) // 4)
     return chosen
 
@@ -86,13 +96,13 @@ def settings_from(
     return chosen
 
 
-def components(points: NDArray[np.floating]) -> int:
-    """The number of principal components that carry `CARRIED` of the variance of (N, J, 2)."""
+def components(points: NDArray[np.floating], carried: float) -> int:
+    """The number of principal components that carry a share of the variance of (N, J, 2)."""
     rows = points.reshape(len(points), -1).astype(np.float64)
     rows -= rows.mean(0)
     variance = np.linalg.eigvalsh(rows.T @ rows)[::-1].clip(min=0)
-    carried = np.cumsum(variance) / max(float(variance.sum()), 1e-30)
-    return int(np.searchsorted(carried, CARRIED)) + 1
+    shares = np.cumsum(variance) / max(float(variance.sum()), 1e-30)
+    return min(int(np.searchsorted(shares, carried)) + 1, len(shares))
 
 
 def in_words(chosen: Mapping[str, Mapping[str, Value]]) -> list[str]:

@@ -263,9 +263,11 @@ def test_settings_follow_from_the_amount_of_data() -> None:
     rng = np.random.default_rng(0)
     basis = rng.normal(size=(5, 34))
     points = (rng.normal(size=(2000, 5)) @ basis).reshape(-1, 17, 2)
-    assert components(points) == 5
+    assert components(points, 0.999) == 5 and components(points[:, :, :1], 1.0) <= 17
     few, many = settings_for(points), settings_for(np.tile(points, (40, 1, 1)))
-    assert few["prior"] == {"batch": 128, "steps": 625, "epochs": 41, "components": 5}
+    assert (few["prior"]["batch"], few["prior"]["steps"], few["prior"]["width"]) == (128, 468, 64)
+    assert few["prior"]["components"] == components(points, 0.99)
+    assert many["prior"]["components"] == 5 and many["prior"]["width"] == 256
     assert (few["teacher"]["steps"], few["teacher"]["atoms"]) == (3125, 8)
     assert (many["prior"]["steps"], many["teacher"]["steps"]) == (1500, 4000)
     assert many["student"]["steps"] == 3000
