@@ -21,8 +21,9 @@ poses are then unlikely, and the teacher learns nothing. So few frames get a nar
 | student.batch | 128, or as the prior's if that is less |
 | student.steps | 40 epochs, from 1,000 to 3,000 |
 
-A fit that starts from a run keeps its sizes and weights of losses. It takes a share of the steps
-at a lower learning rate, and searches neither elevation nor sign again: both are known.
+A fit that starts from a run keeps its sizes and weights of losses. The prior takes 5 epochs, the
+teacher 20, the student 10, at lower learning rates: few frames must not undo what the run knows.
+It searches neither elevation nor sign again: both are known.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.runs.settings import STAGES
+from ites.runs.settings import STAGES, in_recipe
 
 Value = int | float | str
 
@@ -44,12 +45,12 @@ COMPONENTS, ATOMS = (4, 26), (8, 30)
 BATCHES = {"prior": 512, "teacher": 256, "student": 128}
 EPOCHS = {"teacher": 100, "student": 40}
 STEPS = {"prior": (100, 1500), "teacher": (1500, 4000), "student": (1000, 3000)}
-FURTHER = {"prior": (0.25, 1e-4), "teacher": (0.5, 1e-4), "student": (0.5, 1e-3)}
-"""From a trained run: share of the steps, and the learning rate."""
+FURTHER = {"prior": (5, 1e-4), "teacher": (20, 1e-4), "student": (10, 1e-3)}
+"""From a trained run: epochs, at most half of the steps from scratch, and the learning rate."""
 KEPT = (
     "width", "blocks", "atoms", "components", "distance", "optimiser", "momentum", "decay",
     "weight_decay", "clip", "samples", "reprojection_weight", "turn_weight", "prior_weight",
-    "bone_weight", "distillation_weight", "vertical",
+    "bone_weight", "distillation_weight", "vertical", "elevation_weight", "noise",
 )  # fmt: skip
 """Settings that a fit takes from the run it starts from."""
 
@@ -76,23 +77,27 @@ def settings_for(points: NDArray[np.floating]) -> dict[str, dict[str, Value]]:
 
 
 def settings_from(
-    points: NDArray[np.floating], started: Mapping[str, Mapping[str, Any]]
+    points: NDArray[np.floating], started: Mapping[str, Mapping[str, Any]], recipe: str
 ) -> dict[str, dict[str, Value]]:
     """The same for a fit that starts from a trained run.
 
     Args:
         points: (N, J, 2), the networks' input, root-relative.
         started: the settings of the run's stages, by name.
+        recipe: of the run.
     """
-    chosen = settings_for(points)
+    chosen = {stage: own for stage, own in settings_for(points).items() if stage in started}
     for stage, own in chosen.items():
-        known = STAGES[stage].names()
-        share, rate = FURTHER[stage]
-        own["steps"] = max(1, round(share * int(own["steps"])))
+        epochs, rate = FURTHER[stage]
+        most = STEPS[stage][1] // 2
+        own["steps"] = _within(epochs * 2 * len(points) // int(own["batch"]), (1, most))
         own["learning_rate"] = rate
         own |= {name: started[stage][name] for name in KEPT if name in started[stage]}
         still = {"pilot_steps": 0, "level_weight": 0.0, "level_steps": 20 * int(own["steps"])}
-        own |= {name: value for name, value in still.items() if name in known}
+        own |= {name: value for name, value in still.items() if in_recipe(stage, name, recipe)}
+        own |= {"epochs": 1 + int(own["steps"])}
+        for name in [name for name in own if not in_recipe(stage, name, recipe)]:
+            del own[name]
     return chosen
 
 
