@@ -43,6 +43,7 @@ app.add_typer(train.app, name="train")
 PREPARE: tuple[Callable[..., None], ...] = (
     prepare.cmu,
     prepare.synthetic,
+    prepare.field,
     prepare.h36m,
     prepare.keypoints,
 )

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ites.errors import ItesError
 from ites.pose.camera import Camera, normalise, scale_for
-from ites.pose.missing import interpolate
+from ites.pose.missing import impossible, interpolate
 from ites.pose.skeleton import Skeleton
 from ites.system.files import FileWriter, atomic_write, reading, require_file
 from ites.system.hdf5 import H5Writer, check_heaps, dataset
@@ -94,6 +94,7 @@ class PoseStore:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = require_file(path)
+        self._wild: dict[tuple[int, ...], NDArray[np.bool_]] = {}
         with reading(self.path, "a pose store"):
             try:
                 check_heaps(self.path)
@@ -181,6 +182,7 @@ class PoseStore:
             "keypoints": (count, joints, 2),
             "confidence": (count, joints),
             "positions": (count, joints, 3),
+            "gravity": (count, 2),
         }
         for name, shape in expected.items():
             if name in poses:
@@ -268,6 +270,15 @@ class PoseStore:
         self._refuse("confidence", ~np.isfinite(confidence) | (confidence < 0), split)
         return confidence
 
+    def gravity(self, split: Split = None) -> Floats | None:
+        """Read elevation and roll of the lines of sight: (N, 2) float32, degrees; or None."""
+        if "gravity" not in self._file["poses"]:
+            return None
+        gravity = self._read("gravity", split)
+        if not np.isfinite(gravity).all():
+            raise ItesError(f"{self.path}: gravity: expected finite angles, got others")
+        return gravity
+
     def positions(self, split: Split = None) -> Floats | None:
         """Read the 3D joints: (N, J, 3) float32, metres, camera frame, absolute; or None."""
         if not self.has_positions:
@@ -283,11 +294,34 @@ class PoseStore:
         return positions
 
     def complete(self, split: Split = None) -> NDArray[np.bool_]:
-        """Which poses have all their joints: (N,) bool."""
-        confidence = self.confidence(split)
-        if confidence is None:
-            return np.ones(self._count(split), bool)
-        return np.all(confidence > 0, axis=1)
+        """Which poses have all their joints: (N,) bool; an impossible keypoint is none."""
+        return np.all(self._seen(self.keypoints(split), split), axis=1)
+
+    def impossible(self, split: Split = None) -> NDArray[np.bool_]:
+        """Which keypoints are impossible, by `ites.pose.missing.impossible`: (N, J) bool.
+
+        They count as missing. Keypoints beside 3D are its projections: they may lie outside the
+        image, but not far from the body.
+        """
+        return self._impossible(self.keypoints(split), split)
+
+    def _impossible(self, keypoints: Floats, split: Split) -> NDArray[np.bool_]:
+        rows = tuple(sequence.start for sequence in self._of(split))
+        if rows not in self._wild:
+            confidence, bad = self.confidence(split), np.zeros(keypoints.shape[:2], bool)
+            for sequence in self.sequences_of(split):
+                camera, own = self.cameras[sequence.camera], sequence.rows
+                size = (camera.width, camera.height)
+                known = size if min(size) > 0 and not self.has_positions else None
+                seen = None if confidence is None else confidence[own] > 0
+                bad[own] = impossible(keypoints[own], seen, known)
+            self._wild[rows] = bad
+        return self._wild[rows]
+
+    def _seen(self, keypoints: Floats, split: Split) -> NDArray[np.bool_]:
+        """Which keypoints (N, J) count: confidence above 0, and possible."""
+        confidence, bad = self.confidence(split), self._impossible(keypoints, split)
+        return ~bad if confidence is None else (confidence > 0) & ~bad
 
     def points(
         self, split: Split, scale: float | None = None, missing: str = "error"
@@ -301,8 +335,9 @@ class PoseStore:
             split: a name among `splits`, or None for all poses.
             scale: the factor; None chooses it so that the mean distance from root to head over
                 the poses returned is 1/5.
-            missing: the handling of a pose that lacks a joint (confidence 0). "error" raises;
-                "drop" omits those poses and returns the rows where `complete(split)` holds;
+            missing: the handling of a pose that lacks a joint: confidence 0, or impossible (see
+                `impossible`). "error" raises.
+                "drop" omits those poses and returns the rows where `complete(split)` holds.
                 "interpolate" fills each joint linearly in time along its sequence, the ends with
                 the nearest value, and returns all rows.
 
@@ -315,17 +350,21 @@ class PoseStore:
         """
         if missing not in MISSING:
             raise ItesError(f"points: missing must be one of {', '.join(MISSING)}, got {missing!r}")
-        keypoints, complete = self.keypoints(split), self.complete(split)
+        keypoints = self.keypoints(split)
+        seen = self._seen(keypoints, split)
+        complete = np.all(seen, axis=1)
         focal = self._focal_lengths(split)
         if not complete.all():
             if missing == "error":
+                bad = np.count_nonzero(self._impossible(keypoints, split))
+                told = f"; {bad:,} impossible keypoints count as missing" if bad else ""
                 raise ItesError(
                     f"{self.path}: {np.count_nonzero(~complete)} of {len(complete)} poses lack a "
-                    "joint (confidence 0): choose missing = 'drop' or 'interpolate'",
+                    f"joint (confidence 0): choose missing = 'drop' or 'interpolate'{told}",
                     code="missing",
                 )
             if missing == "interpolate":
-                self._interpolate(keypoints, split)
+                self._interpolate(keypoints, seen, split)
             elif complete.any():
                 keypoints, focal = keypoints[complete], focal[complete]
             else:
@@ -364,20 +403,17 @@ class PoseStore:
         lengths = [sequence.length for sequence in sequences]
         return np.repeat(np.asarray(focal, np.float32).reshape(-1, 2), lengths, axis=0)
 
-    def _interpolate(self, keypoints: Floats, split: Split) -> None:
+    def _interpolate(self, keypoints: Floats, seen: NDArray[np.bool_], split: Split) -> None:
         """Fill missing joints of (N, J, 2) in place, sequence by sequence."""
-        confidence = self.confidence(split)
-        if confidence is None:
-            return
         for sequence in self.sequences_of(split):
-            clip, seen = keypoints[sequence.rows], confidence[sequence.rows] > 0
-            never = np.flatnonzero(~seen.any(0))
+            clip, there = keypoints[sequence.rows], seen[sequence.rows]
+            never = np.flatnonzero(~there.any(0))
             if len(never):
                 raise ItesError(
                     f"{self.path}: sequence {sequence}: joint {self.skeleton.joints[never[0]]} is "
                     "never seen, so it cannot be interpolated: choose missing = 'drop'"
                 )
-            keypoints[sequence.rows] = interpolate(clip, seen)
+            keypoints[sequence.rows] = interpolate(clip, there)
 
     def _of(self, split: Split) -> list[Sequence]:
         if isinstance(split, list):
@@ -456,15 +492,14 @@ class PoseStoreWriter(FileWriter):
         self._file.create_group("skeleton").attrs["json"] = skeleton.to_json()
         self._file.create_group("cameras")
         self._poses = self._file.create_group("poses")
-        self._create("keypoints", 2)
+        self._create("keypoints", skeleton.num_joints, 2)
 
     def _create(self, name: str, *last: int, fill: float = 0.0) -> h5py.Dataset:
-        joints = self.skeleton.num_joints
         return self._poses.create_dataset(
             name,
-            shape=(self._count, joints, *last),
-            maxshape=(None, joints, *last),
-            chunks=(CHUNK, joints, *last),
+            shape=(self._count, *last),
+            maxshape=(None, *last),
+            chunks=(CHUNK, *last),
             dtype="f4",
             fillvalue=fill,
         )
@@ -487,6 +522,7 @@ class PoseStoreWriter(FileWriter):
         fps: float,
         positions: ArrayLike | None = None,
         confidence: ArrayLike | None = None,
+        gravity: ArrayLike | None = None,
     ) -> None:
         """Append one sequence.
 
@@ -499,6 +535,9 @@ class PoseStoreWriter(FileWriter):
             fps: poses per second; nan if unknown.
             positions: (T, J, 3) metres, camera frame, absolute; for all sequences or for none.
             confidence: (T, J), 0 for a missing joint, whose keypoint may then be NaN; 1 if None.
+            gravity: (T, 2), elevation and roll of the line of sight to the root, degrees; for all
+                sequences or for none. A positive elevation looks down; a positive roll is that of a
+                camera turned clockwise.
 
         Raises:
             ItesError: a shape is wrong, a value is not finite, the camera is unknown, or positions
@@ -516,8 +555,12 @@ class PoseStoreWriter(FileWriter):
         if positions is not None:
             arrays["positions"] = _shaped(who, "positions", positions, (length, joints, 3))
             _refuse_values(who, "positions", _not_finite(arrays["positions"]))
-        if self.sequences and ("positions" in arrays) != ("positions" in self._poses):
-            raise ItesError(f"{who}: positions must be given for all sequences or for none")
+        if gravity is not None:
+            arrays["gravity"] = _shaped(who, "gravity", gravity, (length, 2))
+            _refuse_values(who, "gravity", ~np.isfinite(arrays["gravity"]))
+        for name in ("positions", "gravity"):
+            if self.sequences and (name in arrays) != (name in self._poses):
+                raise ItesError(f"{who}: {name} must be given for all sequences or for none")
         if camera not in self.cameras:
             raise ItesError(f"{who}: unknown camera; there is {', '.join(self.cameras) or 'none'}")
         if not length or fps <= 0 or fps == np.inf or not split:  # nan: unknown
@@ -533,7 +576,7 @@ class PoseStoreWriter(FileWriter):
     def _append(self, arrays: dict[str, Floats], length: int) -> None:
         for name, array in arrays.items():
             if name not in self._poses:
-                self._create(name, *array.shape[2:], fill=1.0 if name == "confidence" else 0.0)
+                self._create(name, *array.shape[1:], fill=1.0 if name == "confidence" else 0.0)
         start, self._count = self._count, self._count + length
         for name, data in self._poses.items():
             data.resize(self._count, axis=0)

@@ -100,7 +100,8 @@ class Trust:
         for k in range(VIEWS):
             azimuth = elevation.new_tensor([0, 2 * torch.pi * (k + 0.5) / VIEWS, 0])
             turned = pose @ (down @ geometry.so3_exp(azimuth) @ down.mT)
-            density -= soft_clamp(self.prior(geometry.project(turned, self.teacher.distance)))
+            view = geometry.project(turned, self.teacher.distance)
+            density -= soft_clamp(self.prior.at(view, elevation))
         return elevation, density / VIEWS
 
     @torch.inference_mode()

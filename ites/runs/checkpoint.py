@@ -25,7 +25,15 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ites.errors import ItesError
-from ites.models import Prior, Student, Teacher, UprightStudent, UprightTeacher
+from ites.models import (
+    GeneralPrior,
+    GeneralTeacher,
+    Prior,
+    Student,
+    Teacher,
+    UprightStudent,
+    UprightTeacher,
+)
 from ites.models.trust import Odds, Trust
 from ites.pose.skeleton import Skeleton
 from ites.runs.folder import RunFolder
@@ -41,6 +49,11 @@ UPRIGHT: dict[str, type[Teacher] | type[Student]] = {
     "student": UprightStudent,
 }
 """The models of recipe "upright", whose sizes hold `"upright": true`."""
+GENERAL: dict[str, type[GeneralTeacher] | type[GeneralPrior]] = {
+    "teacher": GeneralTeacher,
+    "prior": GeneralPrior,
+}
+"""The models of recipe "general", whose sizes hold `"general": true`."""
 MODEL_FORMAT, STATE_FORMAT, VERSION = "ites-model", "ites-training-state", 1
 SPARE = 1 << 22
 """Elements of tensors that a model may have besides those in its file."""
@@ -164,8 +177,9 @@ def load_trust(
     path, judges = RunFolder(run).odds(stage), load_judges(run, device)
     if judges is None or not path.is_file():
         return None
+    content = load_json(path)
     try:
-        odds = Odds(**load_json(path))
+        odds = Odds(**content)
         odds = Odds(float(odds.bias), float(odds.slope))
         if not all(math.isfinite(value) for value in odds):
             raise ValueError(f"{odds}")
@@ -218,6 +232,8 @@ def _metadata(path: Path, kind: str, text: Mapping[str, str]) -> tuple[Metadata,
             step=int(text["step"]),
             settings=json.loads(text["settings"]),
         )
+    except ItesError as error:
+        raise ItesError(f"{path}: {error}", code=error.code) from None
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ItesError(f"{path}: damaged metadata of a checkpoint: {error!r}") from None
     if not 0 < metadata.scale < math.inf:
@@ -269,6 +285,8 @@ def build_model(
     try:
         with _Within(2 * sum(tensor.numel() for tensor in tensors.values()) + SPARE):
             model = _network(kind, skeleton, sizes, backend)
+    except ItesError as error:
+        raise ItesError(f"{who}: {error}", code=error.code) from None
     except (TypeError, ValueError, RuntimeError) as error:
         raise ItesError(f"{who}: expected the sizes of a {kind}, got {sizes} ({error})") from None
     _check_shapes(who, model.state_dict(), tensors)
@@ -300,10 +318,15 @@ class _Within(TorchFunctionMode):
 def _network(
     kind: str, skeleton: Skeleton, sizes: Mapping[str, Any], backend: str | None
 ) -> nn.Module:
-    """Build a model of the class that "upright" in the sizes selects."""
+    """Build a model of the class that "general" or "upright" in the sizes selects."""
+    general = kind in GENERAL and sizes.get("general") is True
     upright = kind in UPRIGHT and sizes.get("upright") is True
+    chosen: Mapping[str, Any] = GENERAL if general else UPRIGHT if upright else MODELS
     own = {name: size for name, size in sizes.items() if name != "upright" or kind == "prior"}
-    return (UPRIGHT if upright else MODELS)[kind](skeleton, **own, backend=backend)
+    if general:
+        del own["general"]
+    network: nn.Module = chosen[kind](skeleton, **own, backend=backend)
+    return network
 
 
 def _check_shapes(who: str, own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:

@@ -75,11 +75,15 @@ def _train(
 
         def begin(settings: Settings, some: int | None = None) -> Training:
             points = data.points[:: max(1, len(data.points) // some)] if some else data.points
-            stage = make_stage(settings, data.skeleton, points, device, data.clips)
+            stage = make_stage(
+                settings, data.skeleton, points, device, data.clips, gravity=data.gravity
+            )
             own = None if some else evaluator
             return Training(stage, data.scale, device, own, console, ranks, data.stream)
 
         training = begin(settings)
+        for note in data.notes:
+            training.say(note)
         if resume:
             training.restore()
             cut_off = mark.line()

@@ -10,7 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ites.models import Denoiser, Prior, Student, Teacher, UprightStudent, UprightTeacher
+from ites.models import (
+    Denoiser,
+    GeneralPrior,
+    GeneralTeacher,
+    Prior,
+    Student,
+    Teacher,
+    UprightStudent,
+    UprightTeacher,
+)
+from ites.models.disturb import normal, uniform
+from ites.models.mirror import mirror_image
+from ites.models.sizes import bone_shares, own_scale
 from ites.models.teacher import spread_of
 from ites.models.temporal import consistent_depths
 from ites.ops import RotationDraw, Rotations, TurnDraw
@@ -31,6 +43,8 @@ Losses = tuple[Tensor, ...]
 SETTLES = 10  # checks of the global sign while the camera is held level
 SAMPLE = 1024  # poses per check
 STATISTICS = 4096  # poses for BatchNorm's statistics
+WHITENED = 20_000  # poses for principal components and the mean lengths of bones
+DEQUANTISED = 0.0015  # network units, 4 mm: noise in the density of recipe "general"
 
 
 @dataclass(frozen=True)
@@ -43,12 +57,14 @@ class TrainingData:
             memory.
         device: the training's.
         clips: frames of each clip, N in all; needed by a student whose `temporal` is "on".
+        gravity: (N, 2) elevation and roll of the lines of sight, radians, for recipe "general".
     """
 
     skeleton: Skeleton
     points: Tensor
     device: torch.device
     clips: list[int]
+    gravity: Tensor | None = None
 
 
 class Stage(nn.Module):
@@ -222,6 +238,83 @@ class UprightTeacherStage(TeacherStage):
         calibrate(self.settings.out, self.settings.stage, points, device)
 
 
+class GeneralPriorStage(Stage):
+    """Learn the density of 2D poses by elevation for recipe "general".
+
+    A little noise keeps the density of exact keypoints finite.
+    """
+
+    names = ("total",)
+    lifts = False
+
+    def __init__(self, settings: PriorSettings, given: TrainingData) -> None:
+        skeleton = given.skeleton
+        model = GeneralPrior(skeleton, settings.width, settings.blocks, settings.components)
+        points, elevation = straightened(given)
+        model.fit(with_mirror_images(_sample(points, WHITENED), skeleton))
+        super().__init__(settings, model, (points, elevation))
+
+    def forward(self, batch: tuple[Tensor, ...], rotations: RotationDraw, early: bool) -> Losses:
+        points, elevation = batch
+        count, joints, _ = points.shape
+        mirrored = uniform(rotations.counter, 0, count, 1)[..., None] < 0.5
+        points = torch.where(mirrored, mirror_image(points, self.model.skeleton), points)
+        noise = normal(uniform(rotations.counter, 1, count * joints, 2)).view_as(points)
+        return (self.model(points + DEQUANTISED * noise.to(points), elevation).mean(),)
+
+
+class GeneralTeacherStage(Stage):
+    """Learn to lift poses seen by any camera, by recipe "general".
+
+    `reprojection_weight * reprojection + turn_weight * turn + prior_weight * prior +
+    bone_weight * bones + elevation_weight * elevation`.
+    """
+
+    names = ("total", "reprojection", "turn", "prior", "bones", "elevation")
+    least_batch = 2
+
+    def __init__(self, settings: TeacherSettings, given: TrainingData) -> None:
+        skeleton = given.skeleton
+        model = make_teacher(GeneralTeacher, settings, skeleton)
+        points, elevation = straightened(given)
+        model.shares.copy_(bone_shares(_sample(points, WHITENED), skeleton))
+        super().__init__(settings, model, (points, elevation))
+        self.prior = load_own_prior(settings, skeleton)
+
+    def forward(self, batch: tuple[Tensor, ...], rotations: RotationDraw, early: bool) -> Losses:
+        settings, (points, elevation) = self.settings, batch
+        parts = self.model.general_losses(
+            points, elevation, rotations.counter, self.prior, settings.noise
+        )
+        total = (
+            settings.reprojection_weight * parts.reprojection
+            + settings.turn_weight * parts.turn
+            + settings.prior_weight * parts.prior
+            + settings.bone_weight * parts.bones
+            + settings.elevation_weight * parts.elevation
+        )
+        return total, *parts
+
+    def take_statistics(self, device: torch.device) -> None:
+        """Make BatchNorm's running statistics those of the present weights."""
+        self.model.take_statistics(_sample(self.data[0], STATISTICS).to(device))
+
+    def after_training(self, points: Tensor, device: torch.device) -> None:
+        """Calibrate the odds that a depth's sign is right."""
+        calibrate(self.settings.out, self.settings.stage, points, device)
+
+
+def straightened(given: TrainingData) -> tuple[Tensor, Tensor]:
+    """2D poses (N, J, 2) at their own scale, turned back by the known roll, and the elevations."""
+    if given.gravity is None:
+        raise TypeError("recipe general expected the elevations of the lines of sight, got None")
+    elevation, roll = given.gravity.unbind(1)
+    c, s = roll.cos()[:, None], roll.sin()[:, None]
+    x, y = given.points.unbind(-1)
+    points = torch.stack([c * x - s * y, c * y + s * x], dim=-1)
+    return points * own_scale(points, given.skeleton)[:, None, None], elevation
+
+
 class StudentStage(Stage):
     """Learn the depth per joint from the teacher's and from rotations about the vertical.
 
@@ -331,6 +424,8 @@ def make_stage(
     points: Tensor,
     device: torch.device | None = None,
     clips: list[int] | None = None,
+    *,
+    gravity: Tensor | None = None,
 ) -> Stage:
     """Build a stage; its data lie where `points` are, its weights are drawn from the seed.
 
@@ -344,7 +439,7 @@ def make_stage(
     """
     device = points.device if device is None else device
     kind: Any = stage_class(settings)
-    given = TrainingData(skeleton, points, device, clips or [])
+    given = TrainingData(skeleton, points, device, clips or [], gravity)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         stage: Stage = kind(settings, given)
@@ -357,6 +452,8 @@ STAGES: dict[tuple[str, str], type[Stage]] = {
     ("teacher", "upright"): UprightTeacherStage,
     ("student", "paper"): StudentStage,
     ("student", "upright"): UprightStudentStage,
+    ("prior", "general"): GeneralPriorStage,
+    ("teacher", "general"): GeneralTeacherStage,
 }
 """The stage class by the stage and the recipe of the settings."""
 

@@ -1,8 +1,8 @@
 """Conversion of detections to clips: missing joints, identities, and Human3.6M's joints.
 
-A joint is missing if a coordinate is not finite, both are exactly 0 or -1, its confidence is below
-`min_confidence` or not above 0, or it lies impossibly far from the image or the body. See
-`ites.pose.missing.impossible`.
+A joint is missing if a coordinate is not finite, or both are exactly 0 or -1. It is missing if its
+confidence is below `min_confidence` or not above 0. It is missing if it lies impossibly far from
+the image or the body. See `ites.pose.missing.impossible`.
 """
 
 from __future__ import annotations
@@ -49,6 +49,11 @@ def assemble(path: Path, found: Detections, options: ReadOptions) -> Recording:
             pixels, or the requested person is absent.
     """
     notes = list(found.notes)
+    if options.min_confidence is not None and not found.scored:
+        raise ItesError(
+            f"{path}: min_confidence has no effect: the file holds no confidences, got "
+            f"{options.min_confidence:g}"
+        )
     found = replace(found, image_size=options.image_size or found.image_size)
     make = _follow if found.frames else _clean_tracks
     tracks, joints, name = make(path, found, options, notes)
