@@ -440,9 +440,8 @@ def _show_settings(asked: dict[str, str | None]) -> None:
     config = Path(asked["config"]) if asked["config"] else None
     chosen, why = _chosen(None, config, given)
     console = Console()
-    print_line(
-        console, f"Settings for --set and --config, with what this command would use.\n{why}\n"
-    )
+    for line in ("Settings for --set and --config, with what this command would use.", why, ""):
+        print_line(console, line)
     for stage, held in tables_of(chosen).items():
         table = Table(
             title=f"{stage}.NAME" if stage else "All stages", title_justify="left", box=None

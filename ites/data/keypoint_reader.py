@@ -77,11 +77,13 @@ class KeypointReader:
         self.notes: list[str] = []
         wanted = ReadOptions(layout, skeleton=skeleton, **options)
         if _is_store(path):
-            wanted.refuse_for_store(path)
             with reading(path, "a pose store"):
                 self._open_store(path, split)
-            if layout is not None and layout != self.skeleton.name:
-                self.notes.append(f"a pose store keeps its order of joints: not {layout}")
+            try:
+                wanted.refuse_for_store(path, self.skeleton)
+            except ItesError:
+                self.__exit__()
+                raise
             self.notes += corrections.lines() if corrections else []
             return
         if split is not None:

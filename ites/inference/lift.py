@@ -36,16 +36,18 @@ from ites.data.readers.options import check_options
 from ites.data.upright import stand_upright
 from ites.errors import ItesError
 from ites.inference.assume import Assumed, Note, assume_camera, network_input
+from ites.inference.roll import find_roll
 from ites.inference.sight import Sight, gravity_of, root_path
 from ites.inference.size import BodySize, body_size_of, metres_per_unit, unseen_bones
-from ites.models import fold_norms
+from ites.models import Prior, fold_norms
 from ites.models.predict import Pose, batch_size_for, cleaned, lift_points
 from ites.models.temporal import consistent_depths
 from ites.models.trust import DOUBT, Judgement, Trust
 from ites.pose import geometry
 from ites.pose.missing import unknown
 from ites.pose.smoothing import SMOOTHERS
-from ites.runs.checkpoint import Model, load_model, load_trust
+from ites.runs.checkpoint import Model, load_model, load_prior, load_trust
+from ites.runs.folder import RunFolder
 from ites.runs.packaged import run_or_packaged
 from ites.system.arithmetic import arithmetic
 from ites.system.files import keep_source
@@ -105,7 +107,7 @@ def lift(
     field_of_view: float | None = None,
     image_size: tuple[int, int] | None = None,
     principal_point: tuple[float, float] | None = None,
-    roll: float = 0.0,
+    roll: float | None = None,
     fps: float | None = None,
     scale: str = "auto",
     body_size: float | None = None,
@@ -143,7 +145,8 @@ def lift(
         principal_point: (cx, cy) in pixels, after corrections; None: the file's, or else the
             image's centre.
         roll: of the camera about its optical axis, degrees, clockwise; it is undone before the
-            lifting, and the poses are turned back after it.
+            lifting, and the poses are turned back after it. None: 0; a model of recipe general
+            finds it for each clip, see `ites.inference.roll`.
         fps: frames per second; overrides the file's.
         scale: the factor from keypoints to the network's input. "checkpoint": the training split's
             factor, right for the training cameras. "clip": a factor per clip that makes its mean
@@ -273,13 +276,16 @@ def lift(
             summary = read_settings(out)
         else:
             folded = fold_norms(model.float(), PRECISIONS[precision])
+            known_roll = None if roll is None else math.radians(roll)
+            has_density = model.masks and RunFolder(run).weights("prior").is_file()
+            density = load_prior(run, where) if has_density else None
             notes = [Note("read", line) for line in reader.notes]
             if smooth is not None:
                 notes.append(Note("smooth", f"smoothed in time: {smooth}"))
             notes += _judged(judge, model, run) if trust else []
             lifting = _Lifting(
                 Path(keypoints), reader, portions, parts, camera, metadata.scale, scale,
-                model.upright, math.radians(roll), size, up, floor,
+                model.upright, known_roll, density, model.masks, size, up, floor,
                 folded.pose, folded.clean, temporal, smooth,
                 judge, notes, batch_size, where,
             )  # fmt: skip
@@ -326,7 +332,9 @@ class _Lifting:
     training_scale: float
     scale: str
     turned: bool
-    roll: float
+    roll: float | None
+    density: Prior | None
+    masked: bool
     size: BodySize
     up: str
     floor: bool
@@ -370,11 +378,18 @@ class _Lifting:
         found = refuse(found, len(clips.clips), self.path)
         clips, points, assumed, sights = network_input(
             clips, self.training_scale, self.scale, self.temporal,
-            turned=self.turned, roll=self.roll,
+            turned=self.turned, roll=self._roll(), masked=self.masked,
         )  # fmt: skip
         assumed.notes = notes + assumed.notes + self._unseen(clips)
         assumed.findings = [f.plain() for f in found if not _is_told(f, assumed.notes)]
         return _Portion(index, clips, assumed, points, sights)
+
+    def _roll(self) -> float | Callable[[NDArray[np.float32]], float]:
+        """The given roll, radians, or what finds it."""
+        density, device = self.density, self.device
+        if self.roll is None and density is not None:
+            return lambda points: find_roll(points, density, device)
+        return self.roll or 0.0
 
     def _unseen(self, clips: Clips) -> list[Note]:
         """Notes on clips that lack a bone which the scale is taken from."""
@@ -462,9 +477,10 @@ def _density(judge: Trust, device: torch.device) -> Density:
 
 def _is_told(finding: Finding, notes: list[Note]) -> bool:
     """Whether a note of the lifting already covers the finding: it may exchange sides itself."""
-    told = ("swapped", "swapped-left-so")
-    return finding.code == "swapped-sides" and any(
-        note.code in told and note.text.startswith(f"{finding.clip}:") for note in notes
+    told = {"swapped-sides": ("swapped", "swapped-left-so"), "roll": ("roll-found",)}
+    return any(
+        note.code in told.get(finding.code, ()) and note.text.startswith(f"{finding.clip}:")
+        for note in notes
     )
 
 
@@ -505,7 +521,7 @@ def _check_axes(
     up: str,
     floor: bool,
     trust: bool,
-    roll: float,
+    roll: float | None,
     principal_point: tuple[float, float] | None,
 ) -> None:
     """Refuse axes, angles and places that no output and no camera has."""
@@ -515,7 +531,7 @@ def _check_axes(
         raise ItesError("lift: floor needs up 'gravity', got up 'camera'")
     if up == "gravity" and not trust:
         raise ItesError("lift: up 'gravity' needs trust, which finds the camera's elevation")
-    if not -180 <= roll <= 180:
+    if roll is not None and not -180 <= roll <= 180:
         raise ItesError(f"lift: roll must lie between -180 and 180 degrees, got {roll}")
     if principal_point is not None and not np.all(np.abs(principal_point) < FARTHEST_CENTRE):
         raise ItesError(

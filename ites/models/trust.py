@@ -124,7 +124,6 @@ class Trust:
             turns = ops.TurnDraw(counter, elevation, spread_of(elevation), samples)
             views, known = ops.rotate_project(pose, turns, self.teacher.distance, with_rotated=True)
             assert known is not None
-            views = self.teacher.resized(views)
             depth = lift(views)
             densities.append(self.judge(views, depth)[1])
             again = geometry.backproject(views, depth, self.teacher.distance)

@@ -311,7 +311,7 @@ def straightened(given: TrainingData) -> tuple[Tensor, Tensor]:
     elevation, roll = given.gravity.unbind(1)
     c, s = roll.cos()[:, None], roll.sin()[:, None]
     x, y = given.points.unbind(-1)
-    points = torch.stack([c * x + s * y, c * y - s * x], dim=-1)
+    points = torch.stack([c * x - s * y, c * y + s * x], dim=-1)
     return points * own_scale(points, given.skeleton)[:, None, None], elevation
 
 

@@ -207,7 +207,7 @@ def see(rng: Generator, poses: Array, camera: Camera) -> tuple[Array, Array]:
 
     Returns:
         keypoints (N, 17, 2), pixels; gravity (N, 2): elevation and roll of the line of sight,
-        degrees, as known by a sensor. A positive roll turns the picture clockwise.
+        degrees, as known by a sensor; the roll is the camera's, clockwise.
     """
     count, focal = len(poses), camera.focal_length[0]
     body = turned(poses, rng.uniform(-180, 180, count), 2)
@@ -230,4 +230,4 @@ def see(rng: Generator, poses: Array, camera: Camera) -> tuple[Array, Array]:
     seen = points[..., :2] / np.maximum(points[..., 2:], 0.2)
     keypoints = seen[:, :-1] * focal + camera.center
     known = roll + SENSOR * rng.standard_normal(count)
-    return keypoints, np.stack([elevation, known], 1)
+    return keypoints, np.stack([elevation, -known], 1)  # the camera turns against its picture
