@@ -14,6 +14,9 @@ from ites.cli.export import Floor, Preset, Travel, Up
 from ites.cli.options import (
     Device,
     FlipY,
+    FocalLength,
+    Fps,
+    ImageSize,
     Layout,
     MinConfidence,
     Person,
@@ -67,13 +70,11 @@ def lift(
     flip_y: FlipY = False,
     rotate: Rotate = 0,
     swap_sides: SwapSides = False,
-    focal_length: Annotated[float | None, typer.Option(help="Focal length, pixels.")] = None,
+    focal_length: FocalLength = None,
     field_of_view: Annotated[
         float | None, typer.Option(help="Horizontal field of view, degrees.")
     ] = None,
-    image_size: Annotated[
-        tuple[int, int] | None, typer.Option(help="Image width and height, pixels.")
-    ] = None,
+    image_size: ImageSize = None,
     principal_point: Annotated[
         tuple[float, float] | None,
         typer.Option(help="Principal point, pixels; by default the image's centre."),
@@ -81,7 +82,7 @@ def lift(
     roll: Annotated[
         float, typer.Option(help="Roll of the camera, degrees, clockwise; undone for the lifting.")
     ] = 0.0,
-    fps: Annotated[float | None, typer.Option(help="Frames per second.")] = None,
+    fps: Fps = None,
     scale: Annotated[
         Literal["auto", "checkpoint", "clip"],
         typer.Option(help="Scale of the input: the training's or each clip's own."),

@@ -5,8 +5,8 @@
   object of these by joint name. Confidences are in the joints, or in a list beside them.
 - A frame is a person, a list of people, an object of people by track id, or an object that holds
   one of these under a name of `PEOPLE`. Lists in lists are joined.
-- A file is a list of frames, an object of frames by number or image name, or an object that holds
-  one of these under a name of `FRAMES`, with the image size and the rate beside it.
+- A file is a list of frames, or an object of frames by number or image name. It may also be an
+  object that holds one of these under a name of `FRAMES`, beside the image size and the rate.
 
 Sources: OpenPose's doc/02_output.md (frames joined to one list, as ComfyUI and DWPose write them
 with canvas_width); MMPose's inferencer ("predictions") and demos of 0.x; Transformers'
