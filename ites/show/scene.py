@@ -70,8 +70,7 @@ def scenes(clips: list[Clip]) -> list[tuple[str, list[int]]]:
         found.setdefault(key, []).append(index)
     names = {key: clips[members[0]].name for key, members in found.items()}
     return [
-        (str(key[0]) if len(members) > 1 else names[key], members)
-        for key, members in found.items()
+        (str(key[0]) if len(members) > 1 else names[key], members) for key, members in found.items()
     ]
 
 
