@@ -46,6 +46,8 @@ class Clip:
         root: (T, 3) float32, metres, the root's path: its place relative to the camera.
         gravity: the direction of gravity in the camera's axes, a unit vector; None if unknown.
         elevation, log_density, sign_confidence: (T,) float32, see `ites.models.trust.Judgement`.
+        expected_error: (T,) float32, the expected mean error of a pose's joints after the optimal
+            similarity, thousandths of the positions' unit: millimetres.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Clip:
     elevation: Floats | None = None
     log_density: Floats | None = None
     sign_confidence: Floats | None = None
+    expected_error: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.keypoints)

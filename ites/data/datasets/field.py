@@ -52,6 +52,8 @@ SENSOR = 2.0
 """Standard deviation of the error with which the roll is known, degrees."""
 DISTANCES = 1.8, 14.0
 """Nearest and farthest person, metres."""
+PAIRS = 1000
+"""One of so many people per camera is in the pairs of views."""
 FRAMES = 60
 """Frames of a synthetic action, 5 per second."""
 
@@ -69,7 +71,8 @@ def prepare_field(
 ) -> dict[str, Any]:
     """Write a pose store of people in the field, split "train".
 
-    The same arguments give the same bits.
+    The splits "first-view" and "second-view" hold some people twice, row by row. They calibrate the
+    expected error; nothing is trained on them. The same arguments give the same bits.
 
     Args:
         source: CMU motion as `ites.data.datasets.cmu` reads it; None: synthetic people alone.
@@ -108,6 +111,20 @@ def prepare_field(
                 fps=float("nan"),
                 gravity=gravity,
             )
+        seen_twice = rng.integers(people, size=(len(cameras), max(1, people // PAIRS)))
+        for split, shift in (("first-view", 0), ("second-view", 5)):
+            for index in range(len(cameras)):
+                camera = cameras[(index + shift) % len(cameras)]
+                keypoints, gravity = see(rng, poses[seen_twice[index]], camera)
+                writer.add(
+                    keypoints,
+                    camera=camera.id,
+                    subject="everybody",
+                    action="anything",
+                    split=split,
+                    fps=float("nan"),
+                    gravity=gravity,
+                )
     with PoseStore(out) as store:
         return store.summary()
 
