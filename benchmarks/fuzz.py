@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import multiprocessing
@@ -84,6 +85,28 @@ def _hdf5(fill: Callable[[h5py.File], object]) -> bytes:
     stream = io.BytesIO()
     with h5py.File(stream, "w") as file:
         fill(file)
+    return stream.getvalue()
+
+
+def _small(data: bytes) -> bytes:
+    """An HDF5 file whose chunks are as large as their data, without room to grow."""
+    stream = io.BytesIO()
+    with h5py.File(io.BytesIO(data), "r") as old, h5py.File(stream, "w") as new:
+
+        def copy(name: str, item: h5py.Dataset | h5py.Group) -> None:
+            if isinstance(item, h5py.Group):
+                made = new.require_group(name)
+            elif item.chunks is None:
+                made = new.create_dataset(name, data=item[()], dtype=item.dtype)
+            else:
+                chunks = tuple(max(1, size) for size in item.shape)
+                made = new.create_dataset(
+                    name, data=item[()], dtype=item.dtype, chunks=chunks, maxshape=item.maxshape
+                )
+            made.attrs.update(item.attrs)
+
+        new.attrs.update(old.attrs)
+        old.visititems(copy)
     return stream.getvalue()
 
 
@@ -262,7 +285,8 @@ def store() -> list[Files]:
                         confidence=np.full((frames, 17), 0.5) if confidence else None,
                     )  # fmt: skip
 
-    return [{"s.h5": _written(lambda path, c=c: write(path, c), "s.h5")} for c in (False, True)]
+    stores = (_written(lambda path, c=c: write(path, c), "s.h5") for c in (False, True))
+    return [{"s.h5": _small(data)} for data in stores]
 
 
 def lifted() -> list[Files]:
@@ -285,10 +309,10 @@ def lifted() -> list[Files]:
         for name, known in (("a", True), ("b", False))
     ]  # fmt: skip
     whole = Clips(HUMAN36M, clips, "t", "a", {"notes": ["x"]})
-    return [
-        {f"l{end}": _written(lambda path: write_clips(path, whole), f"l{end}")}
-        for end in (".npz", ".h5")
-    ]
+    npz, hdf5 = (
+        _written(lambda path: write_clips(path, whole), f"l{end}") for end in (".npz", ".h5")
+    )
+    return [{"l.npz": npz}, {"l.h5": _small(hdf5)}]
 
 
 def keypoints_npz() -> list[Files]:
@@ -401,7 +425,10 @@ def checkpoint() -> list[Files]:
     from ites.pose.skeleton import HUMAN36M
     from ites.runs.checkpoint import Metadata, save_model
 
-    models = {"teacher": Teacher(HUMAN36M, 8, 4), "student": Student(HUMAN36M, 8)}
+    models = {
+        "teacher": Teacher(HUMAN36M, width=8, blocks=1, atoms=4),
+        "student": Student(HUMAN36M, width=8, blocks=1),
+    }
     return [
         {
             f"{kind}.safetensors": _written(
@@ -419,7 +446,7 @@ def _small_training() -> tuple[Any, Any]:
     from ites.models import Student
     from ites.pose.skeleton import HUMAN36M
 
-    model = Student(HUMAN36M, 8)
+    model = Student(HUMAN36M, width=8, blocks=1)
     return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
 
@@ -825,42 +852,58 @@ def _tensors(rng: random.Random, data: bytes) -> bytes:
 
 def _signed(rng: random.Random, data: bytes) -> bytes:
     """Break texts and tensors of a safetensors file, its checksum put right."""
-    import torch
-    from safetensors import safe_open
-
-    from ites.runs.checkpoint import _write
-
-    with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
-        path = Path(folder) / "m.safetensors"
-        path.write_bytes(data)
-        with safe_open(path, framework="pt") as file:
-            text = dict(file.metadata())
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        text.pop("checksum", None)
-        name = rng.choice(sorted(tensors))
-        if rng.random() < 0.5:
-            key = rng.choice(sorted(text))
-            text[key] = rng.choice(
-                (
-                    _words(rng, text[key].encode()).decode("utf-8", "replace"),
-                    json.dumps(_value(rng)),
-                    rng.choice(WORDS).decode("utf-8", "replace"),
-                )
+    size = int.from_bytes(data[:8], "little")
+    header, body = json.loads(data[8 : 8 + size]), data[8 + size :]
+    text = header.pop("__metadata__")
+    tensors = {
+        name: (about["dtype"], tuple(about["shape"]), body[slice(*about["data_offsets"])])
+        for name, about in header.items()
+    }
+    text.pop("sha256", None)
+    name = rng.choice(sorted(tensors))
+    if rng.random() < 0.5:
+        key = rng.choice(sorted(text))
+        text[key] = rng.choice(
+            (
+                _words(rng, text[key].encode()).decode("utf-8", "replace"),
+                json.dumps(_value(rng)),
+                rng.choice(WORDS).decode("utf-8", "replace"),
             )
-        elif rng.random() < 0.3:
-            del tensors[name]
-        else:
-            array = _strange(rng, tuple(tensors[name].shape))
-            if array.dtype.kind in "fiu" and array.dtype.isnative:
-                tensors[name] = torch.from_numpy(np.ascontiguousarray(array))
-        _write(path, tensors, text)
-        return path.read_bytes()
+        )
+    elif rng.random() < 0.3:
+        del tensors[name]
+    else:
+        array = _strange(rng, tensors[name][1])
+        code = f"{array.dtype.kind.upper()}{8 * array.itemsize}"
+        if array.dtype.kind in "fiu" and array.dtype.isnative:
+            tensors[name] = (code, array.shape, np.ascontiguousarray(array).tobytes())
+    text["sha256"] = _checksum(tensors, text)
+    at, header = 0, {"__metadata__": text}
+    for key, (code, shape, values) in tensors.items():
+        offsets = [at, at := at + len(values)]
+        header[key] = {"dtype": code, "shape": list(shape), "data_offsets": offsets}
+    head = json.dumps(header).encode()
+    parts = (values for _, _, values in tensors.values())
+    return len(head).to_bytes(8, "little") + head + b"".join(parts)
+
+
+def _checksum(tensors: dict[str, tuple[str, tuple[int, ...], bytes]], text: dict[str, str]) -> str:
+    """The checksum that `ites.runs.checkpoint` writes and verifies."""
+    digest = hashlib.sha256(json.dumps(text, sort_keys=True).encode())
+    for name in sorted(tensors):
+        code, shape, values = tensors[name]
+        kind = {"F": "float", "I": "int", "U": "uint"}[code[0]] + code[1:]
+        digest.update(f"\n{name} torch.{kind} {shape}\n".encode())
+        digest.update(values)
+    return digest.hexdigest()
 
 
 def _datasets(rng: random.Random, data: bytes) -> bytes:
     """Replace, drop or enlarge a dataset, or change an attribute."""
-    stream = io.BytesIO(data)
-    with h5py.File(stream, "r+") as file:
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fapl_core(backing_store=False)
+    access.set_file_image(data)
+    with h5py.File(h5py.h5f.open(b"in memory", h5py.h5f.ACC_RDWR, access)) as file:
         names: list[str] = []
         groups: list[Any] = [file]
         file.visititems(
@@ -905,7 +948,8 @@ def _datasets(rng: random.Random, data: bytes) -> bytes:
                     h5py.SoftLink("/"),
                 )
             )
-    return stream.getvalue()
+        file.flush()
+        return file.id.get_file_image()
 
 
 # Running
@@ -938,7 +982,8 @@ def broken(name: str, index: int, seeds: list[Files]) -> Files:
     return mutate(rng, rng.choice(seeds))
 
 
-def _child(name: str, start: int, stop: int, folder: str, out: Connection) -> None:
+def _child(name: str, stop: int, folder: str, tally: Any, out: Connection) -> None:
+    """Read inputs from `tally[0]` on, which says which one is being read; count the outcomes."""
     reader = READERS[name]
     seeds = reader.seeds()
     home = Path(folder)
@@ -950,65 +995,64 @@ def _child(name: str, start: int, stop: int, folder: str, out: Connection) -> No
             return
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-    for index in range(start, stop):
-        files = broken(name, index, seeds)
-        path = place_of(home, files)
-        out.send(None)
+    for index in range(tally[0], stop):
+        path = place_of(home, broken(name, index, seeds))
         begun = time.monotonic()
         what, text = outcome(reader, path)
         if time.monotonic() - begun > SECONDS:
             what = "slower than 5 s"
-        out.send((index, what, text[:500]))
+        if what not in ("read", "refused"):
+            out.send((index, what, text[:500]))
+        tally[1 + OUTCOMES.index(what)] += 1
+        tally[0] = index + 1
     out.send("done")
 
 
 def place_of(folder: Path, files: Files) -> Path:
     """Write the files of an input, alone in a folder; the first one's path."""
-    for old in sorted(folder.rglob("*"), reverse=True):
-        old.rmdir() if old.is_dir() else old.unlink()
-    for name, data in files.items():
-        path = folder / name
+    paths = [folder / name for name in files]
+    if {*folder.rglob("*.*")} - {*paths}:
+        for old in sorted(folder.rglob("*"), reverse=True):
+            old.rmdir() if old.is_dir() else old.unlink()
+    for path, data in zip(paths, files.values(), strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    return folder / next(iter(files))
+    return paths[0]
 
 
 def run(name: str, inputs: int, start: int, seconds: float, say: Callable[[str], None]) -> Counter:
     """Inputs `start` to `inputs` of a reader, or as many as the time allows."""
-    counts: Counter[str] = Counter()
-    context, index, end = multiprocessing.get_context("fork"), start, time.monotonic() + seconds
+    context, end = multiprocessing.get_context("fork"), time.monotonic() + seconds
+    tally = context.RawArray("q", [start, *[0] * len(OUTCOMES)])
     with tempfile.TemporaryDirectory(dir=SCRATCH) as home:
-        while index < inputs and time.monotonic() < end:
+        while tally[0] < inputs and time.monotonic() < end:
             receive, send = context.Pipe(False)
-            child = context.Process(target=_child, args=(name, index, inputs, home, send))
+            child = context.Process(target=_child, args=(name, inputs, home, tally, send))
             child.start()
             send.close()
-            reading = False
+            before, since, patience = tally[0], time.monotonic(), 120.0
             try:
                 while time.monotonic() < end:
-                    if not receive.poll(SECONDS + 1 if reading else 120):
+                    if receive.poll(0.5):
+                        got = receive.recv()
+                        if got == "done":
+                            break
+                        if isinstance(got, str):
+                            raise SystemExit(f"{name}: {got}")
+                        say(f"{name} {got[0]}: {got[1]}: {got[2]}")
+                    elif tally[0] != before:
+                        before, since, patience = tally[0], time.monotonic(), SECONDS + 1
+                    elif time.monotonic() - since > patience:
                         raise TimeoutError
-                    got = receive.recv()
-                    if got == "done":
-                        break
-                    if isinstance(got, str):
-                        raise SystemExit(f"{name}: {got}")
-                    reading = got is None
-                    if got is None:
-                        continue
-                    index, what, text = got[0] + 1, got[1], got[2]
-                    counts[what] += 1
-                    if what not in ("read", "refused"):
-                        say(f"{name} {got[0]}: {what}: {text}")
             except (TimeoutError, EOFError) as error:
                 what = "slower than 5 s" if isinstance(error, TimeoutError) else "process died"
-                counts[what] += 1
-                say(f"{name} {index}: {what}")
-                index += 1
+                say(f"{name} {tally[0]}: {what}")
+                tally[1 + OUTCOMES.index(what)] += 1
+                tally[0] += 1
             finally:
                 child.kill()
                 child.join()
-    return counts
+    return Counter(dict(zip(OUTCOMES, tally[1:], strict=True)))
 
 
 def table(rows: list[dict[str, Any]]) -> str:

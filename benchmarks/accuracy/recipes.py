@@ -3,8 +3,8 @@
     python -m benchmarks.accuracy.recipes ROW ... --data cmu.h5 --seeds 0 1 2
 
 A row is a name and what it sets otherwise than its recipe. Each seed's runs stay in
-`runs/accuracy/ROW/SEED`; its figures go to `benchmarks/results/cmu/ROW.csv`, a line a stage: the
-CMU protocol, every test pose, the test split by its own scale.
+`runs/accuracy/ROW/SEED`. Its figures go to `benchmarks/results/cmu/ROW.csv`, one line per stage:
+the CMU protocol, every test pose, the test split by its own scale.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ites.cli.export import Preset
+from ites.cli.export import Floor, Preset, Travel, Up
 from ites.cli.options import (
     Device,
     FlipY,
@@ -29,7 +29,8 @@ OPTIONS = {
     "fps-assumed": "--fps",
     "size": "--scale",
     "other-size": "--scale clip",
-    "body-size": "--body-size",
+    "body-size": "--height, --bone or --body-size",
+    "no-image-size": "--image-size",
     "swapped-left-so": "--temporal exchanges them",
     "trust": "--no-trust",
 }
@@ -72,6 +73,13 @@ def lift(
     image_size: Annotated[
         tuple[int, int] | None, typer.Option(help="Image width and height, pixels.")
     ] = None,
+    principal_point: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Principal point, pixels; by default the image's centre."),
+    ] = None,
+    roll: Annotated[
+        float, typer.Option(help="Roll of the camera, degrees, clockwise; undone for the lifting.")
+    ] = 0.0,
     fps: Annotated[float | None, typer.Option(help="Frames per second.")] = None,
     scale: Annotated[
         Literal["auto", "checkpoint", "clip"],
@@ -81,6 +89,21 @@ def lift(
         float | None,
         typer.Option(help="Assumed pelvis-to-head distance, metres; sets the output's scale."),
     ] = None,
+    height: Annotated[
+        float | None,
+        typer.Option(help="Standing height of the people, metres; sets the output's scale."),
+    ] = None,
+    bone: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=METRES",
+            help="Length of the bone that ends at a joint, such as knee=0.45 or left_knee=0.45; "
+            "may be repeated.",
+        ),
+    ] = None,
+    up: Up = None,
+    travel: Travel = None,
+    floor: Floor = False,
     batch_size: Annotated[
         int | None, typer.Option(help="Poses per batch; chosen for the device by default.")
     ] = None,
@@ -121,8 +144,12 @@ def lift(
     exports = out.suffix not in (".npz", ".h5")
     if exports:
         _check_export(out, resume)
-    elif preset is not None:
-        raise ItesError(f"{out}: .npz and .h5 keep camera axes and metres; leave --preset out")
+    elif preset is not None or travel is not None:
+        option = "--preset" if preset is not None else "--travel"
+        raise ItesError(
+            f"{out}: .npz and .h5 keep poses and the root's path apart, in metres; leave "
+            f"{option} out"
+        )
     stack = ExitStack()
     lifted = Path(stack.enter_context(TemporaryDirectory())) / "lifted.npz" if exports else out
     with stack:
@@ -139,8 +166,14 @@ def lift(
             focal_length=focal_length,
             field_of_view=field_of_view,
             image_size=image_size,
+            principal_point=principal_point,
+            roll=roll,
             fps=fps,
             scale=scale,
+            height=height,
+            bone=_bones(bone or []),
+            up=up or "camera",
+            floor=floor and not exports,
             temporal=temporal,
             smooth=smooth,
             trust=trust,
@@ -152,7 +185,7 @@ def lift(
         if exports:
             from ites.export import export
 
-            written = export(lifted, out, preset=preset)
+            written = export(lifted, out, preset=preset, travel=travel, floor=floor)
     if not summary:  # another rank tells
         return
     for code, note in zip(summary["codes"], summary["notes"], strict=True):
@@ -180,6 +213,24 @@ def _which(run: Path | None, files: list[Path]) -> tuple[Path | None, Path]:
         told = ", ".join(map(str, files))
         raise ItesError(f"lift: expected one file or folder of keypoints, got {told}")
     return (files[0] if len(files) == 2 else run), files[-1]
+
+
+def _bones(given: list[str]) -> dict[str, float]:
+    """The lengths of bones, metres, by the names in texts NAME=METRES.
+
+    Raises:
+        ItesError: a text has another form.
+    """
+    lengths = {}
+    for text in given:
+        name, sign, metres = text.partition("=")
+        try:
+            lengths[name.strip()] = float(metres)
+        except ValueError:
+            sign = ""
+        if not sign:
+            raise ItesError(f"--bone: expected NAME=METRES, such as knee=0.45, got {text[:60]!r}")
+    return lengths
 
 
 def _check_export(out: Path, resume: bool) -> None:

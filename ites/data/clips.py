@@ -39,13 +39,14 @@ class Clip:
         positions: (T, J, 3) float32, metres, camera frame, root-relative: the lifted pose.
         truth: the measured pose in the same form.
         focal_length: (fx, fy), pixels, or None if unknown.
-        focal_assumed: whether the focal length is an assumption that nothing known supports.
         image_size: (width, height), pixels, or None if unknown.
-        principal_point: (cx, cy), pixels, or None: the image's centre.
         metres_per_unit: (T,) float32, the metres per network unit in each pose.
+        elevation, log_density, sign_confidence: (T,) float32, see `ites.models.trust.Judgement`.
+        focal_assumed: whether the focal length is an assumption that nothing known supports.
+        principal_point: (cx, cy), pixels, or None: the image's centre.
         root: (T, 3) float32, metres, the root's path: its place relative to the camera.
         gravity: the direction of gravity in the camera's axes, a unit vector; None if unknown.
-        elevation, log_density, sign_confidence: (T,) float32, see `ites.models.trust.Judgement`.
+        first_frame: the place of the first row among the video's frames.
         expected_error: (T,) float32, the expected mean error of a pose's joints after the optimal
             similarity, thousandths of the positions' unit: millimetres.
     """
@@ -57,15 +58,16 @@ class Clip:
     positions: Floats | None = None
     truth: Floats | None = None
     focal_length: tuple[float, float] | None = None
-    focal_assumed: bool = False
     image_size: tuple[int, int] | None = None
-    principal_point: tuple[float, float] | None = None
     metres_per_unit: Floats | None = None
-    root: Floats | None = None
-    gravity: tuple[float, float, float] | None = None
     elevation: Floats | None = None
     log_density: Floats | None = None
     sign_confidence: Floats | None = None
+    focal_assumed: bool = False
+    principal_point: tuple[float, float] | None = None
+    root: Floats | None = None
+    gravity: tuple[float, float, float] | None = None
+    first_frame: int = 0
     expected_error: Floats | None = None
 
     def __len__(self) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ites.data.clips import Clips, stored_clips, stored_sequences
 from ites.data.corrections import Corrections
-from ites.data.readers import ReadOptions, read
+from ites.data.readers import ReadOptions, is_detectors, read
 from ites.data.store import PoseStore
 from ites.errors import ItesError
 from ites.pose.skeleton import HUMAN36M, Skeleton
@@ -77,11 +77,13 @@ class KeypointReader:
         self.notes: list[str] = []
         wanted = ReadOptions(layout, skeleton=skeleton, **options)
         if _is_store(path):
-            wanted.refuse_for_store(path)
             with reading(path, "a pose store"):
                 self._open_store(path, split)
-            if layout is not None and layout != self.skeleton.name:
-                self.notes.append(f"a pose store keeps its order of joints: not {layout}")
+            try:
+                wanted.refuse_for_store(path, self.skeleton)
+            except ItesError:
+                self.__exit__()
+                raise
             self.notes += corrections.lines() if corrections else []
             return
         if split is not None:
@@ -128,8 +130,8 @@ class KeypointReader:
 
 
 def _is_store(path: Path) -> bool:
-    """Whether a file is HDF5 but not a pandas table as DeepLabCut writes it."""
+    """Whether a file is HDF5 but not a detector's."""
     if path.is_dir() or not h5py.is_hdf5(require_file(path)):
         return False
     with opened(path, "a pose store") as file:
-        return not any("pandas_type" in group.attrs for group in file.values())
+        return not is_detectors(file)

@@ -154,6 +154,7 @@ def _to_arrays(clips: Clips) -> dict[str, NDArray[Any]]:
         "sequence_start": np.cumsum(lengths) - lengths,
         "sequence_length": lengths,
         "sequence_fps": np.array([clip.fps for clip in items]),
+        "sequence_first": np.array([clip.first_frame for clip in items]),
         "focal_length": np.array([clip.focal_length or (np.nan, np.nan) for clip in items]),
         "focal_assumed": np.array([int(clip.focal_assumed) for clip in items]),
         "image_size": np.array([clip.image_size or (0, 0) for clip in items]),
@@ -271,6 +272,7 @@ PER_CLIP = {
     "sequence_start": ("iu", ()),
     "sequence_length": ("iu", ()),
     "sequence_fps": ("fiu", ()),
+    "sequence_first": ("iu", ()),
     "focal_length": ("fiu", (2,)),
     "image_size": ("iu", (2,)),
     "focal_assumed": ("iu", ()),
@@ -280,6 +282,8 @@ PER_CLIP = {
 """Dtype kinds and row shapes of the arrays with one row per clip."""
 NEW = ("focal_assumed", "principal_point", "gravity")
 """Those that version 1 lacks."""
+OPTIONAL = ("sequence_first",)
+"""Those that a file may lack; they are 0 then."""
 KNOWN = frozenset((*PER_FRAME, *PER_CLIP))
 BOUNDS = {
     "keypoints": (-FARTHEST["keypoints"], FARTHEST["keypoints"]),
@@ -323,6 +327,7 @@ def _from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], texts: Mapping[
                 fps=float(arrays["sequence_fps"][i]),
                 focal_length=(fx, fy) if fx > 0 else None,
                 image_size=(width, height) if width else None,
+                first_frame=int(arrays["sequence_first"][i]) if "sequence_first" in arrays else 0,
                 **own_camera,
                 **{"keypoints": own["keypoints"], **known},
             )
@@ -384,7 +389,7 @@ def _check_clips(path: Path, arrays: Mapping[str, NDArray[Any]]) -> int:
     clips = len(np.atleast_1d(arrays["sequence_length"]))
     some_new = any(key in arrays for key in NEW)
     for key, (kinds, inner) in PER_CLIP.items():
-        if key in NEW and not some_new:
+        if (key in NEW and not some_new) or (key in OPTIONAL and key not in arrays):
             continue
         value = arrays[key]
         if value.dtype.kind not in kinds or value.shape != (clips, *inner):
@@ -411,6 +416,9 @@ def _check_clips(path: Path, arrays: Mapping[str, NDArray[Any]]) -> int:
         raise ItesError(f"{path}: focal_length: expected both or none, got {focal}")
     if (size < 0).any() or (size > 1e9).any():
         raise ItesError(f"{path}: image_size: expected whole pixels, got {size}")
+    first = arrays.get("sequence_first", np.zeros(1, int))
+    if (first < 0).any() or (first > 1e9).any():
+        raise ItesError(f"{path}: sequence_first: expected frames from 0, got {first}"[:300])
     if some_new:
         _check_camera(path, arrays)
     return row

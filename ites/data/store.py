@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ites.errors import ItesError
 from ites.pose.camera import Camera, normalise, scale_for
-from ites.pose.missing import interpolate
+from ites.pose.missing import impossible, interpolate
 from ites.pose.skeleton import Skeleton
 from ites.system.files import FileWriter, atomic_write, reading, require_file
 from ites.system.hdf5 import H5Writer, check_heaps, dataset
@@ -94,6 +94,7 @@ class PoseStore:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = require_file(path)
+        self._wild: dict[tuple[int, ...], NDArray[np.bool_]] = {}
         with reading(self.path, "a pose store"):
             try:
                 check_heaps(self.path)
@@ -293,11 +294,34 @@ class PoseStore:
         return positions
 
     def complete(self, split: Split = None) -> NDArray[np.bool_]:
-        """Which poses have all their joints: (N,) bool."""
-        confidence = self.confidence(split)
-        if confidence is None:
-            return np.ones(self._count(split), bool)
-        return np.all(confidence > 0, axis=1)
+        """Which poses have all their joints: (N,) bool; an impossible keypoint is none."""
+        return np.all(self._seen(self.keypoints(split), split), axis=1)
+
+    def impossible(self, split: Split = None) -> NDArray[np.bool_]:
+        """Which keypoints are impossible, by `ites.pose.missing.impossible`: (N, J) bool.
+
+        They count as missing. Keypoints beside 3D are its projections: they may lie outside the
+        image, but not far from the body.
+        """
+        return self._impossible(self.keypoints(split), split)
+
+    def _impossible(self, keypoints: Floats, split: Split) -> NDArray[np.bool_]:
+        rows = tuple(sequence.start for sequence in self._of(split))
+        if rows not in self._wild:
+            confidence, bad = self.confidence(split), np.zeros(keypoints.shape[:2], bool)
+            for sequence in self.sequences_of(split):
+                camera, own = self.cameras[sequence.camera], sequence.rows
+                size = (camera.width, camera.height)
+                known = size if min(size) > 0 and not self.has_positions else None
+                seen = None if confidence is None else confidence[own] > 0
+                bad[own] = impossible(keypoints[own], seen, known)
+            self._wild[rows] = bad
+        return self._wild[rows]
+
+    def _seen(self, keypoints: Floats, split: Split) -> NDArray[np.bool_]:
+        """Which keypoints (N, J) count: confidence above 0, and possible."""
+        confidence, bad = self.confidence(split), self._impossible(keypoints, split)
+        return ~bad if confidence is None else (confidence > 0) & ~bad
 
     def points(
         self, split: Split, scale: float | None = None, missing: str = "error"
@@ -311,8 +335,9 @@ class PoseStore:
             split: a name among `splits`, or None for all poses.
             scale: the factor; None chooses it so that the mean distance from root to head over
                 the poses returned is 1/5.
-            missing: the handling of a pose that lacks a joint (confidence 0). "error" raises;
-                "drop" omits those poses and returns the rows where `complete(split)` holds;
+            missing: the handling of a pose that lacks a joint: confidence 0, or impossible (see
+                `impossible`). "error" raises.
+                "drop" omits those poses and returns the rows where `complete(split)` holds.
                 "interpolate" fills each joint linearly in time along its sequence, the ends with
                 the nearest value, and returns all rows.
 
@@ -325,17 +350,21 @@ class PoseStore:
         """
         if missing not in MISSING:
             raise ItesError(f"points: missing must be one of {', '.join(MISSING)}, got {missing!r}")
-        keypoints, complete = self.keypoints(split), self.complete(split)
+        keypoints = self.keypoints(split)
+        seen = self._seen(keypoints, split)
+        complete = np.all(seen, axis=1)
         focal = self._focal_lengths(split)
         if not complete.all():
             if missing == "error":
+                bad = np.count_nonzero(self._impossible(keypoints, split))
+                told = f"; {bad:,} impossible keypoints count as missing" if bad else ""
                 raise ItesError(
                     f"{self.path}: {np.count_nonzero(~complete)} of {len(complete)} poses lack a "
-                    "joint (confidence 0): choose missing = 'drop' or 'interpolate'",
+                    f"joint (confidence 0): choose missing = 'drop' or 'interpolate'{told}",
                     code="missing",
                 )
             if missing == "interpolate":
-                self._interpolate(keypoints, split)
+                self._interpolate(keypoints, seen, split)
             elif complete.any():
                 keypoints, focal = keypoints[complete], focal[complete]
             else:
@@ -374,20 +403,17 @@ class PoseStore:
         lengths = [sequence.length for sequence in sequences]
         return np.repeat(np.asarray(focal, np.float32).reshape(-1, 2), lengths, axis=0)
 
-    def _interpolate(self, keypoints: Floats, split: Split) -> None:
+    def _interpolate(self, keypoints: Floats, seen: NDArray[np.bool_], split: Split) -> None:
         """Fill missing joints of (N, J, 2) in place, sequence by sequence."""
-        confidence = self.confidence(split)
-        if confidence is None:
-            return
         for sequence in self.sequences_of(split):
-            clip, seen = keypoints[sequence.rows], confidence[sequence.rows] > 0
-            never = np.flatnonzero(~seen.any(0))
+            clip, there = keypoints[sequence.rows], seen[sequence.rows]
+            never = np.flatnonzero(~there.any(0))
             if len(never):
                 raise ItesError(
                     f"{self.path}: sequence {sequence}: joint {self.skeleton.joints[never[0]]} is "
                     "never seen, so it cannot be interpolated: choose missing = 'drop'"
                 )
-            keypoints[sequence.rows] = interpolate(clip, seen)
+            keypoints[sequence.rows] = interpolate(clip, there)
 
     def _of(self, split: Split) -> list[Sequence]:
         if isinstance(split, list):

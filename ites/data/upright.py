@@ -61,8 +61,8 @@ def stand_upright(clips: Clips, floor: bool = False) -> Clips:
 def _turned(clip: Clip) -> Clip:
     if clip.gravity is None:
         raise ItesError(
-            f"{clip.name}: up 'gravity' needs the camera's elevation, which it lacks; lift it with a "
-            "run folder of recipe upright that rates its poses"
+            f"{clip.name}: up 'gravity' needs the camera's elevation, which it lacks; lift it "
+            "with a run folder of recipe upright that rates its poses"
         )
     turn = upright_turn(clip.gravity)
     values = {name: getattr(clip, name) for name in ("positions", "truth", "root")}

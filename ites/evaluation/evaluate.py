@@ -1,8 +1,8 @@
 """Evaluate a trained model on a store with 3D: the usual protocols and ITES's side by side.
 
-The ITES protocol lets the better of two depth signs count, pose by pose: an oracle, for a user of
-the method does not know which is better. No such figure stands here without the one that leaves
-the sign alone and the share of poses whose sign was wrong.
+The ITES protocol counts the better of two depth signs, pose by pose. This is an oracle, because a
+user of the method does not know which is better. No such figure stands here without the one that
+leaves the sign alone and the share of poses whose sign was wrong.
 """
 
 from __future__ import annotations

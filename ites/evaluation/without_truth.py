@@ -1,8 +1,8 @@
 """How good lifted poses are, measured without any 3D.
 
-A right pose has bones of one length over time, left and right ones alike; it looks like a person
-from other sides; and a view of it from another side, lifted again, gives the same pose. None of
-these proves a pose right, but each convicts a wrong one. `ites.evaluation.verdict` weighs them.
+A right pose has bones of constant length, left and right ones alike. It looks like a person from
+other sides. A view of it from another side, lifted again, gives the same pose. None of these proves
+a pose right, but each convicts a wrong one. `ites.evaluation.verdict` weighs them.
 """
 
 from __future__ import annotations

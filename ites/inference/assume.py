@@ -1,7 +1,7 @@
 """Assumptions in lifting: the quantities that 2D keypoints leave undetermined.
 
-These are the camera, if no file or option gives it; the person's size in the image, which must
-match the training; the metric scale; and missing joints. Every assumption is reported.
+These are the camera if it is not given, the person's size in the image, which must match the
+training, the metric scale, and missing joints. Every assumption is reported.
 """
 
 from __future__ import annotations

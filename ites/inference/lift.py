@@ -221,8 +221,8 @@ def lift(
     judge = load_trust(run, metadata.kind, where) if trust else None
     if up == "gravity" and judge is None:
         raise ItesError(
-            f"{run}: up 'gravity' needs the camera's elevation: a run folder of recipe upright with "
-            "teacher, prior and odds"
+            f"{run}: up 'gravity' needs the camera's elevation: a run folder of recipe upright "
+            "with teacher, prior and odds"
         )
     batch_size = batch_size or batch_size_for(where, model.skeleton)
     with (
@@ -426,8 +426,11 @@ class _Lifting:
     def _frames(self) -> list[Note]:
         """Notes on the output's unit and axes."""
         told = "given" if self.size.given else "assumed"
-        notes = [Note("height" if told == "given" else "body-size",
-                      f"metres by {self.size.words}, {told}")]
+        notes = [
+            Note(
+                "height" if told == "given" else "body-size", f"metres by {self.size.words}, {told}"
+            )
+        ]
         if self.roll:
             notes.append(Note("roll", f"camera rolled by {math.degrees(self.roll):g} degrees"))
         if self.up == "gravity":

@@ -129,9 +129,7 @@ def root_path(
     return path
 
 
-def gravity_of(
-    elevation: NDArray[np.float32], sight: Sight
-) -> tuple[float, float, float] | None:
+def gravity_of(elevation: NDArray[np.float32], sight: Sight) -> tuple[float, float, float] | None:
     """The direction of gravity in the camera's axes, of a camera that stands still.
 
     The median over frames of `[0, cos e, sin e] @ R^T`, R the turn to the networks' axes.

@@ -87,7 +87,9 @@ def body_size_of(
     told = {"body_size": body_size, "height": height, "bone": bone or None}
     names = [name for name, value in told.items() if value is not None]
     if len(names) > 1:
-        raise ItesError(f"{who}: expected one of body_size, height and bone, got {' and '.join(names)}")
+        raise ItesError(
+            f"{who}: expected one of body_size, height and bone, got {' and '.join(names)}"
+        )
     if body_size is not None:
         if not 0 < body_size < math.inf:
             raise ItesError(f"{who}: body_size must be positive and finite, got {body_size}")
@@ -119,8 +121,8 @@ def _of_height(skeleton: Skeleton, height: float, who: str) -> BodySize:
             groups.setdefault((name[0], name[1]), []).append(joint)
     if not groups:
         raise ItesError(
-            f"{who}: height needs knees and ankles, or a trunk as human36m has; {skeleton.name} has "
-            "none: give a bone's length"
+            f"{who}: height needs knees and ankles, or a trunk as human36m has; {skeleton.name} "
+            "has none: give a bone's length"
         )
     bones = tuple((tuple(joints), STATURE[name] * height) for name, joints in groups.items())
     return BodySize(f"a height of {height:g} m", bones=bones, given=True)
@@ -140,8 +142,8 @@ def _of_bones(skeleton: Skeleton, bone: Mapping[str, float], who: str) -> BodySi
             )
         if not 0 < metres <= LONGEST_BONE:
             raise ItesError(
-                f"{who}: bone {name} must be longer than 0 and at most {LONGEST_BONE:g} metres, got "
-                f"{metres:g}{_other_unit(metres, 0.01, LONGEST_BONE)}"
+                f"{who}: bone {name} must be longer than 0 and at most {LONGEST_BONE:g} metres, "
+                f"got {metres:g}{_other_unit(metres, 0.01, LONGEST_BONE)}"
             )
         groups.append((tuple(joints), float(metres)))
         words.append(f"{name} {metres:g} m")

@@ -111,12 +111,12 @@ class Student(nn.Module):
 
     def join(self) -> list[BlockWeights]:
         """The weights of all blocks; see `GraphLayer.join`."""
-        return [block.join() for block in self.blocks]  # type: ignore[operator]
-
-    def _grouped(self, tensors: Sequence[Tensor]) -> list[BlockWeights]:
-        """The weights of all blocks from their tensors in a row."""
-        layers = [GraphWeights(*tensors[i : i + 3]) for i in range(0, len(tensors), 3)]
-        return list(zip(layers[::2], layers[1::2], strict=True))
+        layers = self.layers()
+        if self.training:
+            return _in_blocks(
+                ops.join_graph_layers([layer.joined() for layer in layers], self.backend)
+            )
+        return _in_blocks([layer.join() for layer in layers])
 
     def forward(
         self,
@@ -178,17 +178,27 @@ class Student(nn.Module):
         flat = [tensor for block in weights for layer in block for tensor in layer]
         (first, once), (second, again) = two_passes(self, *flat, without=apart)
         with first:
-            depth = self(points, self._grouped(once))
+            depth = self(points, _grouped(once))
         pose = geometry.backproject(points, depth, self.distance)
         views, _ = ops.rotate_project(pose, rotations, self.distance, backend=self.backend)
         with second:
-            lifted = self(views, self._grouped(again), self.view_momentum)
+            lifted = self(views, _grouped(again), self.view_momentum)
         equivariance = ops.equivariance_distance(
             pose, views, lifted, rotations, self.distance, self.backend
         ).mean()
         distillation = (depth - teacher_depth).abs().mean()
         unlikely = None if prior is None else soft_clamp(prior(views)).mean()
         return StudentLosses(distillation, equivariance, unlikely)
+
+
+def _in_blocks(layers: Sequence[GraphWeights]) -> list[BlockWeights]:
+    """The weights of all layers, two per block."""
+    return list(zip(layers[::2], layers[1::2], strict=True))
+
+
+def _grouped(tensors: Sequence[Tensor]) -> list[BlockWeights]:
+    """The weights of all blocks from their tensors in a row."""
+    return _in_blocks([GraphWeights(*tensors[i : i + 3]) for i in range(0, len(tensors), 3)])
 
 
 class UprightStudent(Student):

@@ -67,7 +67,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, W) to (B, W)."""
-        y = self.norm1.after(self.linear1, x)
+        y, x = self.norm1.after_keeping(self.linear1, x)
         y = self.norm2.after(self.linear2, y)
         return self.norm3.after(self.linear3, y, skip=x)
 

@@ -165,7 +165,7 @@ def body25_or_25b(keypoints: NDArray[np.floating], confidence: NDArray[np.floati
     """Whether 25 joints are OpenPose's BODY_25 or BODY_25B, by the positions of its middle joints.
 
     In BODY_25 joint 8 is the middle of the hips 9 and 12, and joint 1 that of the shoulders 2 and
-    5; in BODY_25B joint 17, the neck, is near the middle of the shoulders 5 and 6. The order whose
+    5. In BODY_25B joint 17, the neck, is near the middle of the shoulders 5 and 6. The order whose
     median distance is less is taken.
 
     Args:

@@ -1,7 +1,7 @@
 """Smoothing poses in time: Savitzky and Golay's local polynomials, and the One-Euro filter.
 
-Both take (T, J, D) values of one clip, nan where unknown, and leave nan where it is: no value comes
-to be out of nothing, and none reaches across a gap that is longer than the filter.
+Both take (T, J, D) values of one clip, nan where unknown. They keep every nan, and no value crosses
+a gap that is longer than the filter.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ frequency of the speed itself (Hz)."""
 def local_polynomial(values: Floats, fps: float, window: float = WINDOW) -> Floats:
     """Savitzky-Golay: at each frame the value of the least-squares parabola of its window.
 
-    Where frames are unknown, or at the clip's ends, the parabola fits those that are there, so
-    inside a clip without gaps this is the convolution of the paper, and there is no seam elsewhere.
-    With fewer than four known frames in its window a value does not change.
+    At the clip's ends and beside unknown frames the parabola fits the frames that exist, so that
+    there is no seam. Inside a clip without gaps this is the convolution of the paper. With fewer
+    than four known frames in its window a value does not change.
 
     Args:
         values: (T, J, D), nan where unknown.

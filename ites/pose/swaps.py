@@ -2,9 +2,9 @@
 
 Left minus right of a limb changes smoothly, and an exchange of sides negates it. For the four
 frames around each step the signs with the smallest second differences are found. The step is an
-exchange if a change of sign shortens them to `share_of(fps)` times, and by `GAIN` in all. The
-limb is judged with its innermost joint and without, because a hip or shoulder may be right where
-the rest of the limb is swapped.
+exchange if a change of sign shortens them to `share_of(fps)` times, and by `GAIN` in all. The limb
+is judged with and without its innermost joint: a hip or shoulder may be right where the rest is
+swapped.
 """
 
 from __future__ import annotations

@@ -177,8 +177,9 @@ def load_trust(
     path, judges = RunFolder(run).odds(stage), load_judges(run, device)
     if judges is None or not path.is_file():
         return None
+    content = load_json(path)
     try:
-        odds = Odds(**load_json(path))
+        odds = Odds(**content)
         odds = Odds(float(odds.bias), float(odds.slope), tuple(map(float, odds.error)))
         numbers = (odds.bias, odds.slope, *odds.error)
         if not all(map(math.isfinite, numbers)) or len(odds.error) not in (0, SIGNS):
@@ -233,6 +234,8 @@ def _metadata(path: Path, kind: str, text: Mapping[str, str]) -> tuple[Metadata,
             step=int(text["step"]),
             settings=json.loads(text["settings"]),
         )
+    except ItesError as error:
+        raise ItesError(f"{path}: {error}", code=error.code) from None
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ItesError(f"{path}: damaged metadata of a checkpoint: {error!r}") from None
     if not 0 < metadata.scale < math.inf:
@@ -284,6 +287,8 @@ def build_model(
     try:
         with _Within(2 * sum(tensor.numel() for tensor in tensors.values()) + SPARE):
             model = _network(kind, skeleton, sizes, backend)
+    except ItesError as error:
+        raise ItesError(f"{who}: {error}", code=error.code) from None
     except (TypeError, ValueError, RuntimeError) as error:
         raise ItesError(f"{who}: expected the sizes of a {kind}, got {sizes} ({error})") from None
     _check_shapes(who, model.state_dict(), tensors)

@@ -53,7 +53,7 @@ def _setting(
 
     Args:
         default: the paper's value; its type is the setting's type.
-        help: one line for `--help`.
+        help: one line for the command line and the settings file.
         least: the minimum value allowed.
         choices: the values allowed; empty for any.
         shared: all stages of a run should have the same value.

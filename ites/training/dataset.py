@@ -31,7 +31,7 @@ PAIRS = ("first-view", "second-view")
 SAMPLE = 4096
 """Number of checked poses, evenly spaced over the set."""
 FLAT = 1e-3
-"""Width over length below which the joints of a pose lie on a line; change of a pose, over its
+"""Width over length below which the joints of a pose lie on a line. Change of a pose, over its
 size, below which two poses are the same."""
 WILD = 1e3
 """A pose that is larger than the median one by this factor has a joint far outside the image."""
@@ -43,8 +43,9 @@ class TrainingSet(NamedTuple):
     array: (N, J, 2) float32, the networks' input, root-relative. points: the same in the dtype and
     on the device of the training; in main memory if they do not fit. scale: see
     `ites.runs.checkpoint.Metadata`. clips: frames per clip, N in all. stream: whether the data
-    come in chunks from main memory. gravity: (N, 2) elevation and roll of the lines of sight,
-    radians, where `points` are; for recipe "general" alone.
+    come in chunks from main memory. notes: lines on what was left out of the data. gravity:
+    (N, 2) elevation and roll of the lines of sight, radians, where `points` are; for recipe
+    "general" alone.
     """
 
     array: NDArray[np.float32]
@@ -53,6 +54,7 @@ class TrainingSet(NamedTuple):
     skeleton: Skeleton
     clips: list[int]
     stream: bool
+    notes: list[str]
     gravity: Tensor | None = None
 
 
@@ -63,6 +65,11 @@ def read_training_set(store: PoseStore, settings: Settings, device: torch.device
         ItesError: the split is absent or unusable for training; see `check_poses`.
     """
     array, scale = store.points(settings.split, missing=settings.missing)
+    wild, notes = int(store.impossible(settings.split).sum()), []
+    if wild:
+        notes.append(
+            f"{settings.stage}: {wild:,} impossible keypoints of {settings.data} count as missing"
+        )
     check_poses(array, settings)
     clips = clip_lengths(store, settings.split, settings.missing)
     points = torch.as_tensor(array).to(
@@ -72,7 +79,7 @@ def read_training_set(store: PoseStore, settings: Settings, device: torch.device
     stream = needed > device_budget(settings.device_memory, device)
     points = points if stream else points.to(device)
     gravity = _gravity(store, settings).to(points) if settings.recipe == "general" else None
-    return TrainingSet(array, points, scale, store.skeleton, clips, stream, gravity)
+    return TrainingSet(array, points, scale, store.skeleton, clips, stream, notes, gravity)
 
 
 def _gravity(store: PoseStore, settings: Settings) -> Tensor:

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from ites.system.files import atomic_write, load_json
 from ites.system.lock import lock
 from ites.system.ranks import Ranks, pick_device
 from ites.training.dataset import check_poses
-from ites.training.run import train
+from ites.training.run import settings_of, train
 from ites.workflows.fit_data import read_own, split, write_own
 from ites.workflows.fit_settings import in_words, settings_for, settings_from
 
@@ -58,7 +59,7 @@ class Fit:
         figures: of "student", "teacher", "flat", and "start" where there is one, on the held-out
             frames, by name; `ites.evaluation.without_truth.FIGURES` says what they are.
         frames: to train on, and held out.
-        report: the HTML page.
+        report: the HTML page; None where plotly is not installed, which draws it.
     """
 
     run: Path
@@ -164,6 +165,9 @@ def fit(
     files = [files] if isinstance(files, str | os.PathLike) else files
     paths = [Path(file) for file in files]
     folder, console = FitFolder(Path(out)), console or command_console()
+    for stage in STAGES:
+        chosen = settings_of(stage, [*STAGES], settings)
+        make_settings(stage, options={**chosen, "recipe": RECIPE, "seed": seed, "device": device})
     if start not in (None, AUTO):
         start = str(Path(start).absolute())
     options = {
@@ -259,7 +263,8 @@ def _prepare(
         raise
     covered = coverage(points, skeleton)
     plan = settings_from(points, started) if start else settings_for(points)
-    plan = {stage: own | _own_settings(request["settings"], stage) for stage, own in plan.items()}
+    given = request["settings"]
+    plan = {stage: own | settings_of(stage, [*plan], given) for stage, own in plan.items()}
     record = {
         "format": FORMAT,
         "request": request,
@@ -317,7 +322,7 @@ class _Fitting:
     def run(self) -> Fit:
         """Train what is not trained yet, then measure and report."""
         folder, record = self.folder, self.record
-        if "verdict" in record and folder.report.is_file():
+        if "verdict" in record:
             say(self.console, f"{folder.root}: this fit is complete")
             return self._result()
         data = self._judged_data()
@@ -339,7 +344,8 @@ class _Fitting:
         record |= {"figures": figures, "verdict": verdict.word, "reasons": verdict.reasons}
         say(self.console, "5/5  Lifting held-out clips and writing the report")
         lift(folder.store, folder.lifted, run=folder.root, split="test", device=self.device)
-        self._report()
+        if find_spec("plotly") is not None:
+            self._report()
         _write(folder, _plain(record))
         return self._result()
 
@@ -419,7 +425,9 @@ class _Fitting:
             say(self.console, line)
         for name, figures in record["figures"].items():
             say(self.console, f"     {name}: {', '.join(_words(figures))}")
-        say(self.console, f"report: {folder.report}")
+        report = folder.report if folder.report.is_file() else None
+        missing = f"none: it needs plotly (pip install 'ites[view]'); figures in {folder.record}"
+        say(self.console, f"report: {report or missing}")
         return Fit(
             folder.root,
             False,
@@ -427,7 +435,7 @@ class _Fitting:
             record["reasons"],
             record["figures"],
             tuple(record["frames"]),
-            folder.report,
+            report,
         )
 
 
@@ -449,16 +457,6 @@ def held_out(path: Path, scale: float, most: int = MOST_HELD) -> HeldOut:
         np.repeat(np.array(pixels, np.float32), lengths),
         skeleton,
     )
-
-
-def _own_settings(given: Mapping[str, Any], stage: str) -> dict[str, Any]:
-    """The settings that a caller gave for a stage; its own override the common ones."""
-    common = {
-        name: value
-        for name, value in given.items()
-        if not isinstance(value, Mapping) and name in STAGES[stage].names()
-    }
-    return common | dict(given.get(stage, {}))
 
 
 def _from(start: str | None) -> str:

@@ -30,8 +30,9 @@ WRONG = ("swapped-sides", "jump", "outlier", "guessed")
 """Findings whose frames are left out of the training."""
 HELD_OUT = 0.1
 """Share of the frames that is held out, at least."""
-MOST_HELD_OUT = 0.35
-"""Largest share that a whole source sequence may take; else a block of each clip is held out."""
+MOST_HELD_OUT = (0.2, 0.35)
+"""Largest share that whole source sequences may take: where that is possible, and in any case; else
+a block of each clip is held out."""
 GAP = 2.0
 """Seconds between the frames to learn from and a held-out block of the same clip."""
 ASSUMED_FPS = 25.0
@@ -207,24 +208,25 @@ def _away(seen: Mask) -> np.ndarray[Any, np.dtype[np.float64]]:
 def split(sources: Sequence[Source], seed: int) -> list[list[Source]]:
     """Sources to learn from, and those held out.
 
-    Whole sequences are held out, chosen by the seed: at least `HELD_OUT` of the frames. Where the
-    smallest sequence is more than `MOST_HELD_OUT` of them, or there are only two, the end of each
-    clip is held out, after a gap of `GAP` seconds (at most a tenth of the clip).
+    Whole sequences are held out, chosen by the seed: at least `HELD_OUT` of the frames and at most
+    `MOST_HELD_OUT`. Where there are only two, or all are larger, the end of each clip is held out,
+    after a gap of `GAP` seconds (at most a tenth of the clip).
     """
     frames: dict[str, int] = {}
     for source in sources:
         frames[source.sequence] = frames.get(source.sequence, 0) + len(source.clip)
     total = sum(frames.values())
     order = sorted(frames, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
-    chosen: set[str] = set()
-    held = 0
-    for name in order if len(frames) > 2 else ():
-        if held < HELD_OUT * total and held + frames[name] <= MOST_HELD_OUT * total:
-            chosen.add(name)
-            held += frames[name]
-    if held >= HELD_OUT * total:
-        own = [source for source in sources if source.sequence not in chosen]
-        return [own, [source for source in sources if source.sequence in chosen]]
+    for most in MOST_HELD_OUT if len(frames) > 2 else ():
+        chosen: set[str] = set()
+        held = 0
+        for name in order:
+            if held < HELD_OUT * total and held + frames[name] <= most * total:
+                chosen.add(name)
+                held += frames[name]
+        if held >= HELD_OUT * total:
+            own = [source for source in sources if source.sequence not in chosen]
+            return [own, [source for source in sources if source.sequence in chosen]]
     own, out = [], []
     for source in sources:
         fps = source.clip.fps if source.clip.fps > 0 else ASSUMED_FPS

@@ -363,3 +363,12 @@ def test_a_matlab_file_may_be_compressed(tmp_path, compressed):
     scipy.io.savemat(path, named, do_compression=compressed)
     summary = prepare_3dhp(tmp_path / "data", tmp_path / "out.h5")
     assert summary["splits"]["train"]["poses"] == len(CAMERAS) * FRAMES
+
+
+@pytest.mark.parametrize("options", [{"annotation": "annot3"}, {"cameras": [0]}])
+def test_a_choice_that_arrays_do_not_have_is_refused(tmp_path, options):
+    path = tmp_path / "data_test_3dhp.npz"
+    np.savez(path, data=np.zeros(3))
+    (name,) = options
+    with pytest.raises(ItesError, match=f"data_test_3dhp.npz: {name} has no effect"):
+        prepare_3dhp(path, tmp_path / "out.h5", **options)

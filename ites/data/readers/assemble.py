@@ -1,8 +1,8 @@
 """Conversion of detections to clips: missing joints, identities, and Human3.6M's joints.
 
-A joint is missing if a coordinate is not finite, both are exactly 0 or -1, its confidence is below
-`min_confidence` or not above 0, or it lies impossibly far from the image or the body. See
-`ites.pose.missing.impossible`.
+A joint is missing if a coordinate is not finite, or both are exactly 0 or -1. It is missing if its
+confidence is below `min_confidence` or not above 0. It is missing if it lies impossibly far from
+the image or the body. See `ites.pose.missing.impossible`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ FEWEST = 3
 """Minimum number of seen joints per person."""
 ROWS = 50
 """Maximum ratio of all clips' rows to the rows with a visible person."""
+MOST_SURE = 10.0
+"""Largest plausible confidence; those above 1 count as 1."""
+ODD = 0.005
+"""Share of joints whose confidence may be impossible."""
 TOLD = 6
 """Names that a note lists."""
 
@@ -45,6 +49,11 @@ def assemble(path: Path, found: Detections, options: ReadOptions) -> Recording:
             pixels, or the requested person is absent.
     """
     notes = list(found.notes)
+    if options.min_confidence is not None and not found.scored:
+        raise ItesError(
+            f"{path}: min_confidence has no effect: the file holds no confidences, got "
+            f"{options.min_confidence:g}"
+        )
     found = replace(found, image_size=options.image_size or found.image_size)
     make = _follow if found.frames else _clean_tracks
     tracks, joints, name = make(path, found, options, notes)
@@ -222,6 +231,7 @@ def _clean(
     joints = joints.astype(np.float32)
     places, sure = joints[..., :2], np.where(np.isfinite(joints[..., 2]), joints[..., 2], 0)
     finite = np.asarray(np.isfinite(places).all(-1))
+    _check_confidence(path, joints[..., 2][finite])
     corner = finite & (places == 0).all(-1) & ~_centred(places, finite)
     outside = finite & (places == -1).all(-1) & (not found.signed)
     for where, holders in (("(0, 0)", corner), ("(-1, -1)", outside)):
@@ -252,6 +262,21 @@ def _clean(
     return np.concatenate(
         [np.where(seen[..., None], places, 0), sure[..., None]], axis=-1, dtype=np.float32
     )
+
+
+def _check_confidence(path: Path, sure: NDArray[np.float32]) -> None:
+    """Refuse a third number that is a depth or a percentage, unless it is so in a few joints.
+
+    -1 stands for no confidence in some files, and RTMPose's scores may exceed 1.
+    """
+    sure = sure[np.isfinite(sure)]
+    odd = ((sure < -0.05) & (sure != -1)) | (sure > MOST_SURE)
+    if sure.size and odd.mean() > ODD:
+        told = (
+            f"confidence must lie in 0..1, got {sure.min():.3g} to {sure.max():.3g}; a third "
+            "number that is a depth or a percentage must be left out"
+        )
+        raise ImplausibleError(path, Finding("depth", "error", told))
 
 
 def _centred(places: NDArray[np.float32], finite: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -320,7 +345,7 @@ def _trimmed(one: Track) -> Track:
         return one
     rows = slice(int(seen[0]), int(seen[-1]) + 1)
     numbers = np.arange(len(one.joints)) if one.numbers is None else one.numbers
-    return one._replace(joints=one.joints[rows], numbers=numbers[rows])
+    return one._replace(joints=one.joints[rows], numbers=numbers[rows], first=rows.start)
 
 
 def _chosen(path: Path, tracks: list[Track], person: str | int | None) -> list[Track]:
@@ -411,6 +436,7 @@ def _converted(
                 confidence=np.ascontiguousarray(confidence[own], np.float32) if scored else None,
                 focal_length=one.focal_length,
                 image_size=one.image_size,
+                first_frame=one.first,
             )
         )
         numbers = np.arange(len(one.joints)) if one.numbers is None else one.numbers

@@ -16,7 +16,7 @@ class ReadOptions:
 
     Attributes:
         layout: the order of the joints, one of `ites.pose.layouts.LAYOUTS`; None: derived from the
-            format or the number of joints; a plain array of matching size has `skeleton`'s order.
+            format or the number of joints. A plain array of matching size has `skeleton`'s order.
         image_size: (width, height), pixels; required for normalised coordinates.
         fps: frames per second.
         person: the track id or number of the only person to read; None: all people.
@@ -32,11 +32,12 @@ class ReadOptions:
     min_confidence: float | None = None
     skeleton: Skeleton = HUMAN36M
 
-    def refuse_for_store(self, path: Path) -> None:
-        """Refuse what chooses among a detector's results: a pose store has none.
+    def refuse_for_store(self, path: Path, skeleton: Skeleton) -> None:
+        """Refuse what has no effect on a pose store of this skeleton.
 
         Raises:
-            ItesError: `person` or `min_confidence` is given.
+            ItesError: an option chooses among a detector's results, or names another order of
+                joints than the store's own.
         """
         for name in ("person", "min_confidence"):
             value = getattr(self, name)
@@ -45,6 +46,11 @@ class ReadOptions:
                     f"{path}: {name} chooses among a detector's results; a pose store has none, "
                     f"got {value!r}"
                 )
+        if self.layout is not None and self.layout != skeleton.name:
+            raise ItesError(
+                f"{path}: a pose store keeps its order of joints, {skeleton.name}; got layout "
+                f"{self.layout}"
+            )
 
 
 def check_options(
