@@ -454,7 +454,8 @@ class _Lifting:
             assumed.notes = [Note(*note) for note in assumed.notes]
             notes = [*assumed.all_notes(), *self._frames(), *self.notes]
             if errors:
-                line = f"expected error {np.nanmean(np.concatenate(errors)):.0f} mm, a mean over poses"
+                mean = np.nanmean(np.concatenate(errors))
+                line = f"expected error {mean:.0f} mm, a mean over poses"
                 notes.append(Note("expected-error", line))
             if self.judge is not None:
                 of = f"{doubtful:,} of {summary['poses']:,} poses"

@@ -27,7 +27,7 @@ from ites.pose.skeleton import HUMAN36M, Skeleton
 from ites.runs.checkpoint import load_model, load_stage, load_trust
 from ites.runs.folder import RunFolder, refuse_to_overwrite
 from ites.runs.packaged import FOLDER, has_packaged_run
-from ites.runs.settings import STAGES, make_settings
+from ites.runs.settings import STAGES, make_settings, stages_of
 from ites.show.report import Section, write_report
 from ites.system.console import command_console, say
 from ites.system.files import atomic_write, load_json
@@ -35,11 +35,11 @@ from ites.system.lock import lock
 from ites.system.ranks import Ranks, pick_device
 from ites.training.dataset import check_poses
 from ites.training.run import settings_of, train
-from ites.workflows.fit_data import read_own, split, write_own
+from ites.workflows.fit_data import gravity_by, read_own, split, write_own
 from ites.workflows.fit_settings import in_words, settings_for, settings_from
 
 FORMAT = "ites-fit"
-RECIPE = "upright"
+RECIPE, GENERAL = "upright", "general"
 AUTO = "auto"
 TOLD = 12
 """Notes that are printed."""
@@ -128,8 +128,9 @@ def fit(
 
     The files are read and cleaned as `ites.lift` reads them. A tenth of the frames is held out, as
     whole source sequences where there are enough. The prior, the teacher and the student are
-    trained by recipe "upright", with settings that follow from the amount of data; see
-    `ites.workflows.fit_settings`. The report needs no 3D.
+    trained by recipe "upright"; a fit that starts from a run takes its recipe and its stages. The
+    settings follow from the amount of data; see `ites.workflows.fit_settings`. The report needs no
+    3D.
 
     A second call with the same arguments continues an interrupted fit, on a CPU to the same bits.
 
@@ -242,7 +243,7 @@ def _prepare(
     console: Console,
 ) -> dict[str, Any]:
     """Read, clean, split and store the keypoints; plan the training."""
-    start, started = _start(request["start"], skeleton, console)
+    start, started, recipe = _start(request["start"], skeleton, console)
     say(console, f"1/5  Reading {len(paths):,} file{'s' * (len(paths) > 1)} of keypoints")
     own = read_own(paths, skeleton, options)
     if tell is not None:
@@ -253,7 +254,8 @@ def _prepare(
         say(console, f"     and {len(own.notes) - TOLD:,} more notes, in {folder.record}")
     parts = split(own.sources, request["seed"])
     folder.root.mkdir(parents=True, exist_ok=True)
-    write_own(folder.store, own, parts)
+    sensor = gravity_by(start) if start and recipe == GENERAL else None
+    write_own(folder.store, own, parts, sensor)
     try:
         with PoseStore(folder.store) as store:
             points, _ = store.points("train")
@@ -272,6 +274,7 @@ def _prepare(
         "held_out": sorted({source.clip.name for source in parts[1]}),
         "coverage": covered.plain(),
         "start": start,
+        "recipe": recipe,
         "settings": plan,
         "notes": own.notes,
         "findings": own.findings,
@@ -282,27 +285,29 @@ def _prepare(
 
 def _start(
     asked: str | None, skeleton: Skeleton, console: Console
-) -> tuple[str | None, dict[str, Mapping[str, Any]]]:
-    """The run folder to start from, and the settings of its stages."""
+) -> tuple[str | None, dict[str, Mapping[str, Any]], str]:
+    """The run folder to start from, the settings of its stages, and its recipe."""
     if asked is None or asked == AUTO and not has_packaged_run():
-        return None, {}
+        return None, {}, RECIPE
     run = str(FOLDER) if asked == AUTO else asked
     if not Path(run).is_dir():
         raise ItesError(f"{run}: expected a run folder to start from; there is none")
     settings: dict[str, Mapping[str, Any]] = {}
-    for stage in STAGES:
+    teacher, _ = load_model(run, "teacher")
+    recipe = str(teacher.recipe)
+    for stage in stages_of(recipe):
         model, metadata = load_stage(run, stage)
         if metadata.skeleton != skeleton:
             words = f"{run}: expected a {stage} of {skeleton.name}, got {metadata.skeleton.name}"
             if asked != AUTO:
                 raise ItesError(words)
             say(console, f"{words}: training from scratch")
-            return None, {}
+            return None, {}, RECIPE
         if stage != "prior" and not getattr(model, "upright", False):
             raise ItesError(f"{run}: expected a {stage} of recipe {RECIPE}, got the other's")
         sizes: dict[str, Any] = model.sizes()  # type: ignore[operator]
         settings[stage] = {**metadata.settings, **sizes}
-    return run, settings
+    return run, settings, recipe
 
 
 def _write(folder: FitFolder, record: Mapping[str, Any]) -> None:
@@ -340,7 +345,7 @@ class _Fitting:
             return Fit(folder.root, interrupted=True)
         say(self.console, "4/5  Measuring on the held-out frames, without 3D")
         figures = self._measure()
-        verdict = join_verdicts(judge_figures(figures["student"], figures["flat"]), data)
+        verdict = join_verdicts(judge_figures(figures[self.main], figures["flat"]), data)
         record |= {"figures": figures, "verdict": verdict.word, "reasons": verdict.reasons}
         say(self.console, "5/5  Lifting held-out clips and writing the report")
         lift(folder.store, folder.lifted, run=folder.root, split="test", device=self.device)
@@ -355,7 +360,7 @@ class _Fitting:
         results = train(
             self.folder.store,
             run.root,
-            recipe=RECIPE,
+            recipe=record["recipe"],
             start=record["start"],
             resume=run.settings.is_file(),
             console=self.console,
@@ -369,23 +374,28 @@ class _Fitting:
         """The figures of each model on the held-out frames."""
         root = self.folder.root
         device = pick_device(self.device or "auto", Ranks.here())
-        judge = load_trust(root, "student", device)
+        judge = load_trust(root, self.main, device)
         assert judge is not None
-        student, about = load_model(root, "student", device)
+        main, about = load_model(root, self.main, device)
         teacher, _ = load_model(root, "teacher", device)
         held = held_out(self.folder.store, about.scale)
-        lifters = {"student": student, "teacher": teacher}
+        lifters = {self.main: main, "teacher": teacher}
         if self.record["start"]:
-            lifters["start"], _ = load_model(self.record["start"], "student", device)
+            lifters["start"], _ = load_model(self.record["start"], self.main, device)
         figures = {}
         for name, model in lifters.items():
             explains = None
-            if name == "teacher":
+            if name == "teacher" and not teacher.masks:
                 explains = lambda points: teacher(points).camera_pose  # noqa: E731
             pose = fold_norms(model.float()).pose
             figures[name] = measure(pose, held, judge, device, explains)
         figures["flat"] = measure(flat, held, judge, device)
         return figures
+
+    @property
+    def main(self) -> str:
+        """The stage that lifts: the student, or the teacher of a recipe without one."""
+        return "student" if "student" in self.record["settings"] else "teacher"
 
     def _judged_data(self) -> Verdict:
         covered = Coverage(**self.record["coverage"])

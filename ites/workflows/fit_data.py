@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +11,8 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from ites.data.checks import check
 from ites.data.clips import Clip, drop_impossible, fill_missing, seen_joints, stored_clips
@@ -18,9 +20,13 @@ from ites.data.datasets.keypoints import prepare_keypoints
 from ites.data.findings import Finding, summarise
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.errors import ItesError
-from ites.pose.camera import Camera
+from ites.inference.roll import find_roll
+from ites.models import UprightTeacher
+from ites.pose.camera import Camera, normalise
 from ites.pose.missing import Mask, robust_mean
 from ites.pose.skeleton import Skeleton
+from ites.runs.checkpoint import load_model, load_prior
+from ites.training.dataset import turned_back
 
 BRIDGE = 0.25
 """Farthest frame, seconds, from which a missing joint is interpolated."""
@@ -244,8 +250,33 @@ def _part(source: Source, first: int, last: int) -> list[Source]:
     return [replace(source, clip=replace(source.clip, keypoints=points))] if len(points) else []
 
 
-def write_own(out: Path, own: Own, parts: Sequence[Sequence[Source]]) -> None:
-    """Write the store of a fit: splits "train" and "test".
+Sensor = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Gravity (T, 2) of a clip as a store holds it, from its points (T, J, 2) at focal length 1."""
+
+
+def gravity_by(run: str) -> Sensor:
+    """The elevation and roll of each clip's camera as a run of recipe "general" estimates them.
+
+    The roll is `ites.inference.roll`'s, the elevation the median of the teacher's.
+    """
+    teacher, _ = load_model(run, "teacher")
+    prior = load_prior(run)
+    assert isinstance(teacher, UprightTeacher)
+
+    @torch.inference_mode()
+    def sensor(points: NDArray[np.float32]) -> NDArray[np.float32]:
+        roll = find_roll(points, prior)
+        level = turned_back(torch.from_numpy(points), torch.full((len(points),), roll))
+        elevation = float(teacher.elevation(level).median())
+        return np.tile(np.degrees(np.float32([elevation, roll])), (len(points), 1))
+
+    return sensor
+
+
+def write_own(
+    out: Path, own: Own, parts: Sequence[Sequence[Source]], sensor: Sensor | None = None
+) -> None:
+    """Write the store of a fit: splits "train" and "test", with gravity if there is a sensor.
 
     A camera that is only assumed gets the focal length at which the clip's person stands as far
     away as all others, because lifting without a camera sizes each clip by itself.
@@ -265,6 +296,12 @@ def write_own(out: Path, own: Own, parts: Sequence[Sequence[Source]]) -> None:
                 camera = replace(camera, id=key)
                 if key not in writer.cameras:
                     writer.add_camera(key, camera)
+                gravity = None
+                if sensor is not None:
+                    flat = normalise(
+                        source.clip.keypoints, camera.focal_length, root=own.skeleton.root
+                    )
+                    gravity = sensor(flat.astype(np.float32))
                 writer.add(
                     source.clip.keypoints,
                     camera=writer.cameras[key].id,
@@ -272,6 +309,7 @@ def write_own(out: Path, own: Own, parts: Sequence[Sequence[Source]]) -> None:
                     action="keypoints",
                     split=name,
                     fps=source.clip.fps,
+                    gravity=gravity,
                 )
 
 

@@ -41,7 +41,7 @@ FURTHER = {"prior": (0.25, 1e-4), "teacher": (0.5, 1e-4), "student": (0.5, 1e-3)
 KEPT = (
     "width", "blocks", "atoms", "components", "distance", "optimiser", "momentum", "decay",
     "weight_decay", "clip", "samples", "reprojection_weight", "turn_weight", "prior_weight",
-    "bone_weight", "distillation_weight", "vertical",
+    "bone_weight", "elevation_weight", "noise", "distillation_weight", "vertical",
 )  # fmt: skip
 """Settings that a fit takes from the run it starts from."""
 
@@ -74,7 +74,7 @@ def settings_from(
         points: (N, J, 2), the networks' input, root-relative.
         started: the settings of the run's stages, by name.
     """
-    chosen = settings_for(points)
+    chosen = {stage: own for stage, own in settings_for(points).items() if stage in started}
     for stage, own in chosen.items():
         known = STAGES[stage].names()
         share, rate = FURTHER[stage]

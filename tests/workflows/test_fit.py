@@ -16,12 +16,14 @@ from safetensors.torch import load_file
 
 import ites
 from ites.data.clips import Clip
+from ites.data.datasets.field import prepare_field
 from ites.data.store import PoseStore
 from ites.errors import ItesError
 from ites.pose.camera import Camera
 from ites.pose.skeleton import HUMAN36M, load_skeleton
 from ites.runs.folder import RunFolder
-from ites.runs.settings import STAGES
+from ites.runs.settings import STAGES, make_settings
+from ites.training.engine import train
 from ites.training.log import quiet_console
 from ites.workflows.fit_data import Source, read_own, split
 from ites.workflows.fit_settings import components, settings_for, settings_from
@@ -147,6 +149,25 @@ def test_a_fit_starts_from_a_run(fitted, files, tmp_path) -> None:
     assert {name: t.shape for name, t in ours.items()} == {n: t.shape for n, t in theirs.items()}
     moved = (ours["teacher.input.weight"] - theirs["teacher.input.weight"]).abs().max()
     assert 0 < moved < 0.01  # a few steps at a low learning rate
+
+
+def test_a_fit_starts_from_a_general_run(files, tmp_path) -> None:
+    prepare_field(None, tmp_path / "field.h5", people=400, views=1)
+    for stage, own in (("prior", {"width": 32}), ("teacher", {"width": 32, "blocks": 1})):
+        options = {
+            "data": str(tmp_path / "field.h5"), "out": str(tmp_path / "general"),
+            "recipe": "general", "steps": 12, "batch": 64, **own,
+        }  # fmt: skip
+        train(make_settings(stage, None, options), console=quiet_console())
+    given = {"prior": {"steps": 6}, "teacher": {"steps": 6}}
+    start = tmp_path / "general"
+    result = ites.fit(files, tmp_path / "run", start=start, console=quiet_console(), **given)
+    assert list(result.figures) == ["teacher", "start", "flat"]
+    with PoseStore(tmp_path / "run" / "keypoints.h5") as store:
+        gravity = store.gravity("train")
+        assert gravity is not None
+        clip = store.sequences_of("train")[0]
+        assert np.ptp(gravity[clip.rows], axis=0).max() == 0
 
 
 def test_a_training_starts_with_the_weights_of_a_run(fitted, tmp_path) -> None:
