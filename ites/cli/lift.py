@@ -80,8 +80,12 @@ def lift(
         typer.Option(help="Principal point, pixels; by default the image's centre."),
     ] = None,
     roll: Annotated[
-        float, typer.Option(help="Roll of the camera, degrees, clockwise; undone for the lifting.")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            help="Roll of the camera, degrees, clockwise; undone for the lifting. By default 0, or "
+            "what a model of recipe general finds."
+        ),
+    ] = None,
     fps: Fps = None,
     scale: Annotated[
         Literal["auto", "checkpoint", "clip"],
