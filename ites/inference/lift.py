@@ -115,7 +115,7 @@ def lift(
     bone: Mapping[str, float] | None = None,
     up: str = "camera",
     floor: bool = False,
-    temporal: bool = False,
+    temporal: bool | None = None,
     smooth: str | None = None,
     trust: bool = True,
     batch_size: int | None = None,
@@ -163,7 +163,7 @@ def lift(
         floor: with `up="gravity"`, let the root's path stand on the floor: the lowest foot is at
             height 0.
         temporal: fit each clip as a whole with constant bone lengths and smooth depths; see
-            `ites.models.temporal`.
+            `ites.models.temporal`. None: if the frame rate of all clips is known.
         smooth: filter each joint's trajectory: "savitzky-golay" uses past and future frames,
             "one-euro" past frames only; see `ites.pose.smoothing`. None: no filter.
         trust: write the confidence in each pose; this needs a run folder of recipe "upright"; see
@@ -246,6 +246,8 @@ def lift(
                 f"({model.skeleton.num_joints} joints), got {reader.skeleton.name} "
                 f"({reader.skeleton.num_joints} joints)"
             )
+        if temporal is None:
+            temporal = fps is not None or reader.timed
         file = Path(keypoints).stat()
         request = {
             "keypoints": [str(keypoints), file.st_size, file.st_mtime_ns],
@@ -280,6 +282,8 @@ def lift(
             has_density = model.masks and RunFolder(run).weights("prior").is_file()
             density = load_prior(run, where) if has_density else None
             notes = [Note("read", line) for line in reader.notes]
+            if temporal and max(reader.lengths, default=0) > 1:
+                notes.append(Note("temporal", "each clip is lifted as a whole"))
             if smooth is not None:
                 notes.append(Note("smooth", f"smoothed in time: {smooth}"))
             notes += _judged(judge, model, run) if trust else []
@@ -441,15 +445,22 @@ class _Lifting:
     def join(self, out: str | os.PathLike[str], summary: dict[str, Any]) -> dict[str, Any]:
         """Write the output from the parts; return the summary with its notes."""
         assumed, doubtful = Assumed(), 0
+        errors: list[NDArray[np.float32]] = []
         with ClipsWriter(out) as writer:
             for index in range(self.parts.count):
                 clips = read_clips(self.parts.path(index))
                 assumed.add(Assumed(**clips.settings))
                 writer.add(clips)
                 sure_of = (clip.sign_confidence for clip in clips.clips)
+                expected = [clip.expected_error for clip in clips.clips]
+                errors += [own for own in expected if own is not None and np.isfinite(own).any()]
                 doubtful += sum(int((sure < DOUBT).sum()) for sure in sure_of if sure is not None)
             assumed.notes = [Note(*note) for note in assumed.notes]
             notes = [*assumed.all_notes(), *self._frames(), *self.notes]
+            if errors:
+                mean = np.nanmean(np.concatenate(errors))
+                line = f"expected error {mean:.0f} mm, a mean over poses"
+                notes.append(Note("expected-error", line))
             if self.judge is not None:
                 of = f"{doubtful:,} of {summary['poses']:,} poses"
                 line = f"{of} are less than {DOUBT:.0%} sure of their depth's sign"
@@ -509,7 +520,8 @@ def _judged(judge: Trust | None, model: Model, run: str | os.PathLike[str]) -> l
     """Whether the output contains confidence measures, and a reason if not."""
     told = "elevation, log_density, sign_confidence"
     if judge is not None:
-        return [Note("trust", f"how far to trust each pose: {told}")]
+        more = ", expected_error" if judge.odds.error else ""
+        return [Note("trust", f"how far to trust each pose: {told}{more}")]
     if model.upright:
         reason = f"{run} is no run folder with the teacher, the prior and the odds"
     else:
@@ -590,7 +602,12 @@ def to_clips(
         empty = np.asarray(nothing.all(1))
         judged: dict[str, Any] = {}
         for name, values in ({} if judgement is None else judgement._asdict()).items():
-            judged[name] = _nan_where(empty, values[rows])
+            if values is not None:
+                judged[name] = _nan_where(empty, values[rows])
+        if "expected_error" in judged:
+            parents, joints = np.array(clips.skeleton.bones).T
+            bones = np.linalg.norm(poses[:, joints] - poses[:, parents], axis=-1).sum(-1)
+            judged["expected_error"] *= (1000 * bones * metres).astype(np.float32)
         positions = _nan_where(nothing[..., None], poses * metres[:, None, None])
         metres = _nan_where(empty, metres)
         if sights:

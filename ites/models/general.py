@@ -36,12 +36,14 @@ class GeneralLosses(NamedTuple):
 
 
 class _Estimate(NamedTuple):
-    """What is estimated of 2D poses, in their units: complete points (B, J, 2), depths (B, J, 1)
-    and elevations (B,)."""
+    """What is estimated of 2D poses, in their units: complete points (B, J, 2), depths (B, J, 1),
+    elevations (B,), and the mean difference (B,) between the depths of a pose and of its mirror
+    image."""
 
     points: Tensor
     depth: Tensor
     elevation: Tensor
+    difference: Tensor
 
 
 class GeneralTeacher(UprightTeacher):
@@ -102,12 +104,17 @@ class GeneralTeacher(UprightTeacher):
 
     def pose(self, points: Tensor) -> Tensor:
         """3D poses (B, J, 3) of 2D poses (B, J, 2): `backproject(points, depth)`."""
-        points, depth, _ = self._estimate(points)
+        points, depth, *_ = self._estimate(points)
         return geometry.backproject(points, depth, self.distance)
 
     def elevation(self, points: Tensor) -> Tensor:
         """The camera's elevation per 2D pose (B, J, 2): (B,), radians, positive looking down."""
         return self._estimate(points).elevation
+
+    def difference(self, points: Tensor) -> Tensor:
+        """How far depths of poses (B, J, 2) and of their mirror images differ: (B,), in their
+        units."""
+        return self._estimate(points).difference
 
     def _estimate(self, points: Tensor) -> _Estimate:
         """The means of the estimates from 2D poses (B, J, 2) and from their mirror images."""
@@ -117,10 +124,13 @@ class GeneralTeacher(UprightTeacher):
         both = torch.cat([scaled, mirror_image(scaled, self.skeleton)])
         depth, flat, elevation = self._lifted(self.features(both))
         (d1, d2), (p1, p2) = depth.unflatten(0, (2, -1)), flat.unflatten(0, (2, -1))
-        depth = (d1 + other_sides(d2, self.skeleton)) / 2
+        d2 = other_sides(d2, self.skeleton)
+        difference = (d1 - d2).abs().mean((1, 2)) / scale[:, 0, 0]
+        depth = (d1 + d2) / 2
         guess = (p1 + mirror_image(p2, self.skeleton)) / 2
         complete = self._complete(scaled, guess)
-        return _Estimate(complete / scale, depth / scale, elevation.view(2, -1).mean(0))
+        elevation = elevation.view(2, -1).mean(0)
+        return _Estimate(complete / scale, depth / scale, elevation, difference)
 
     def _complete(self, points: Tensor, guess: Tensor) -> Tensor:
         """2D poses (B, J, 2), where joints are missing those of `guess`; root-relative.
