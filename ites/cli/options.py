@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from ites.errors import one_line
+
 Device = Annotated[
     str | None, typer.Option(help='"cpu", "cuda", ...; by default a GPU, if there is one.')
 ]
@@ -54,5 +56,5 @@ Stage = Annotated[
 
 
 def say(line: str = "") -> None:
-    """Print a line as it is."""
-    typer.echo(line)
+    """Print a line; what a file's name or content would break it with is left out."""
+    typer.echo(one_line(line))

@@ -38,7 +38,9 @@ def cmu(
     radius: Annotated[
         float, typer.Option(help="Drop frames farther than this from the clip's middle, metres.")
     ] = 1.5,
-    fps: Annotated[float, typer.Option(help="Frames per second of .amc files.")] = 120.0,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames per second of .amc files; 120 by default.")
+    ] = None,
 ) -> None:
     """CMU motion capture, seen by Human3.6M's cameras.
 
@@ -49,7 +51,13 @@ def cmu(
     _summary(
         out,
         prepare_cmu(
-            source, out, train_rate=train_rate, test_rate=test_rate, radius=radius, fps=fps
+            source,
+            out,
+            train_rate=train_rate,
+            test_rate=test_rate,
+            radius=radius,
+            fps=fps,
+            say=say,
         ),
     )
 
@@ -69,10 +77,11 @@ def synthetic(
     rig: Annotated[
         Literal["human36m", "ring"], typer.Option(help="Human3.6M's cameras, or an ideal ring.")
     ] = "human36m",
-    cameras: Annotated[int, typer.Option(help="Cameras of the ring.")] = 4,
+    cameras: Annotated[int | None, typer.Option(help="Cameras of the ring; 4 by default.")] = None,
     elevation: Annotated[
-        float, typer.Option(help="Angle at which the ring looks down, degrees.")
-    ] = 10.0,
+        float | None,
+        typer.Option(help="Angle at which the ring looks down, degrees; 10 by default."),
+    ] = None,
     noise_px: Annotated[float, typer.Option(help="Keypoint noise, pixels.")] = 0.0,
     drop: Annotated[float, typer.Option(help="Probability that a joint is missing.")] = 0.0,
 ) -> None:
@@ -140,7 +149,7 @@ def h36m(
     """
     from ites.data.datasets.h36m import prepare_h36m
 
-    _summary(out, prepare_h36m(source, out, keypoints=keypoints, every=every))
+    _summary(out, prepare_h36m(source, out, keypoints=keypoints, every=every, say=say))
 
 
 def mpi_inf_3dhp(
@@ -150,12 +159,13 @@ def mpi_inf_3dhp(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Store to write.")] = Path("3dhp.h5"),
     annotation: Annotated[
-        Literal["univ_annot3", "annot3"],
-        typer.Option(help="The 3D: scaled to one body height, or as measured."),
-    ] = "univ_annot3",
+        Literal["univ_annot3", "annot3"] | None,
+        typer.Option(help="The 3D: scaled to one body height, the default, or as measured."),
+    ] = None,
     cameras: Annotated[
-        str, typer.Option(help="Training cameras, 0 to 13, between commas.")
-    ] = "0,1,2,4,5,6,7,8",
+        str | None,
+        typer.Option(help="Training cameras, 0 to 13, between commas; 0,1,2,4,5,6,7,8 by default."),
+    ] = None,
     every: Annotated[int, typer.Option(help="Take every n-th frame.")] = 1,
 ) -> None:
     """MPI-INF-3DHP, from its own files or the arrays that other programs use.
@@ -165,10 +175,10 @@ def mpi_inf_3dhp(
     from ites.data.datasets.mpi_inf_3dhp import prepare_3dhp
 
     try:
-        chosen = [int(word) for word in cameras.split(",")]
+        chosen = None if cameras is None else [int(word) for word in cameras.split(",")]
     except ValueError:
         raise ItesError(f"--cameras: expected numbers between commas, got {cameras!r}") from None
-    summary = prepare_3dhp(source, out, annotation=annotation, cameras=chosen, every=every)
+    summary = prepare_3dhp(source, out, annotation=annotation, cameras=chosen, every=every, say=say)
     _summary(out, summary)
 
 
@@ -201,7 +211,6 @@ def keypoints(
     from ites.data.datasets.keypoints import prepare_keypoints
     from ites.pose.skeleton import load_skeleton
 
-    given: dict[str, Any] = {} if field_of_view is None else {"field_of_view": field_of_view}
     summary = prepare_keypoints(
         sources,
         out,
@@ -210,11 +219,11 @@ def keypoints(
         split=split,
         fps=fps,
         focal_length=focal_length,
+        field_of_view=field_of_view,
         image_size=image_size,
         person=person,
         min_confidence=min_confidence,
         corrections=Corrections(flip_y=flip_y, rotate=rotate, swap_sides=swap_sides),
-        **given,
     )
     tell(summary["findings"])
     _summary(out, summary)

@@ -239,7 +239,7 @@ def _implausible(settings: Settings) -> list[dict[str, Any]]:
         return []  # the training itself reports this
     with PoseStore(settings.data) as store:
         measured, split = store.has_positions, settings.split in store.splits
-    if measured or not split:
+    if measured or not split or settings.recipe == "general":  # made, not measured
         return []
     with KeypointReader(settings.data, split=settings.split) as reader:
         return [finding.plain() for finding in summarise(check_sample(reader))]
@@ -440,9 +440,8 @@ def _show_settings(asked: dict[str, str | None]) -> None:
     config = Path(asked["config"]) if asked["config"] else None
     chosen, why = _chosen(None, config, given)
     console = Console()
-    print_line(
-        console, f"Settings for --set and --config, with what this command would use.\n{why}\n"
-    )
+    for line in ("Settings for --set and --config, with what this command would use.", why, ""):
+        print_line(console, line)
     for stage, held in tables_of(chosen).items():
         table = Table(
             title=f"{stage}.NAME" if stage else "All stages", title_justify="left", box=None

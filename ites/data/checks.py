@@ -43,6 +43,12 @@ LONG = 2.2
 """Ratio to its usual length above which a bone's end is misplaced."""
 ROLL = 15.0, 50.0
 """Degrees of a standing person's lean: a camera's roll from the one on, lying beyond the other."""
+ASPECT = 0.9
+"""A body's usual reach along x over that along y, each in usual lengths of its bones."""
+NARROW, WIDE, WIDEST = 0.36, 1.35, 2.2
+"""The reach along x over that along y below or above which it is unlikely, and above which no view
+of a body has it. In clips of the CMU database it is 0.58 to 1.15. A camera that looks down by 60
+degrees doubles it, and somebody who stands still in profile has little."""
 DENSITY_FLOOR = -150.0
 """Nats: the median log density of a clip that resembles nothing a prior has learned."""
 
@@ -148,6 +154,16 @@ class _Body:
 
 _LIMBS = (0.44, 0.43, 0.30, 0.27)  # thigh, shank, upper arm, forearm, metres
 _TRUNK = 0.50  # hips to shoulders
+_HIPS, _SHOULDERS = 0.22, 0.34  # from side to side
+
+
+def _measured_bones(body: _Body) -> list[tuple[int, int, float]]:
+    """The joints at both ends of each limb's bones and of the trunk's sides, and metres."""
+    bones, sides = [], (0, 1)
+    for chain, lengths in ((body.legs, _LIMBS[:2]), (body.arms, _LIMBS[2:])):
+        for upper, lower, length in zip(chain, chain[1:], lengths, strict=False):
+            bones += [(upper[side], lower[side], length) for side in sides]
+    return bones + [(body.hips[side], body.shoulders[side], _TRUNK) for side in sides]
 
 
 class _Group:
@@ -194,7 +210,7 @@ class _Group:
         if self.body is not None:
             self._measure(self.body)
             for search in (
-                self._order, self._image_size, self._upright, self._sides, self._face,
+                self._order, self._image_size, self._aspect, self._upright, self._sides, self._face,
                 self._jumps, self._outliers,
             ):  # fmt: skip
                 for number, finding in search(self.body):
@@ -214,11 +230,7 @@ class _Group:
 
     def _measure(self, body: _Body) -> None:
         """Scale, and the directions of trunk and legs."""
-        bones, sides = [], (0, 1)
-        for chain, lengths in ((body.legs, _LIMBS[:2]), (body.arms, _LIMBS[2:])):
-            for upper, lower, length in zip(chain, chain[1:], lengths, strict=False):
-                bones += [(upper[side], lower[side], length) for side in sides]
-        bones += [(body.hips[side], body.shoulders[side], _TRUNK) for side in sides]
+        bones = _measured_bones(body)
         a, b = np.array([bone[0] for bone in bones]), np.array([bone[1] for bone in bones])
         both = self.seen[:, a] & self.seen[:, b]
         ratio = norms(self.points[:, a] - self.points[:, b])
@@ -329,6 +341,47 @@ class _Group:
                 f"{clip.image_size[1]} px{words}",
                 {"share": float(share), "exchanged": bool(exchanged)},
                 frames,
+            )
+
+    def _aspect(self, body: _Body) -> Iterator[tuple[int, Finding]]:
+        """Bodies that are far too wide or too narrow: x and y at different scales."""
+        bones = _measured_bones(body)
+        bones += [(*body.hips, _HIPS), (*body.shoulders, _SHOULDERS)]
+        a, b, lengths = (np.array(column) for column in zip(*bones, strict=True))
+        both = self.seen[:, a] & self.seen[:, b]
+        reach = np.abs(self.points[:, a] - self.points[:, b]) / lengths[:, None]
+        for number, (clip, rows) in enumerate(zip(self.clips, self.rows, strict=True)):
+            own = reach[rows][both[rows]]
+            if len(clip) < FEW or len(own) < 0.5 * len(clip) * len(bones):
+                continue
+            along = np.quantile(own, 0.98, axis=0)
+            if not along.min() > 0:
+                continue
+            ratio = float(along[0] / along[1])
+            if NARROW <= ratio <= WIDE:
+                continue
+            times = max(ratio / ASPECT, ASPECT / ratio)
+            width, height = clip.image_size or (1, 1)
+            left = {
+                "": abs(np.log(ratio / ASPECT)),
+                "exchanged": abs(np.log(ratio / ASPECT * (height / width) ** 2)),
+                "by width": abs(np.log(ratio / ASPECT * height / width)),
+            }
+            best = min(left, key=lambda name: left[name])
+            if ratio < NARROW and best != "exchanged":
+                continue
+            words = {
+                "": "x and y are at different scales",
+                "exchanged": f"width and height of {width} x {height} px may be exchanged",
+                "by width": "x and y may both have been divided by the width",
+            }[best]
+            yield self._found(
+                number,
+                "stretched",
+                "error" if ratio > WIDEST else "warning",
+                f"the person is about {times:.1f} times too {'wide' if ratio > 1 else 'narrow'}: "
+                f"{words}",
+                {"ratio": ratio, "cause": best, "size": [width, height]},
             )
 
     def _upright(self, body: _Body) -> Iterator[tuple[int, Finding]]:
@@ -584,6 +637,7 @@ _EXPLAINED_BY: dict[str, frozenset[str]] = {
     "upside-down": _FATAL | {"order"},
     "sideways": _FATAL | {"order"},
     "image-size": _FATAL | {"units"},
+    "stretched": _FATAL | {"units", "order", "sideways"},
     "order": _FATAL,
     "density": frozenset(CODES) - {"density", "roll", "zeros", "swapped-sides", "jump"},
 }

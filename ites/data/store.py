@@ -24,7 +24,7 @@ from ites.pose.camera import (
     turn_back,
     turn_points,
 )
-from ites.pose.missing import interpolate
+from ites.pose.missing import impossible, interpolate
 from ites.pose.skeleton import Skeleton
 from ites.system.files import FileWriter, atomic_write, reading, require_file
 from ites.system.hdf5 import H5Writer, check_heaps, dataset
@@ -116,6 +116,7 @@ class PoseStore:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = require_file(path)
+        self._wild: dict[tuple[int, ...], NDArray[np.bool_]] = {}
         with reading(self.path, "a pose store"):
             try:
                 check_heaps(self.path)
@@ -315,11 +316,34 @@ class PoseStore:
         return positions
 
     def complete(self, split: Split = None) -> NDArray[np.bool_]:
-        """Which poses have all their joints: (N,) bool."""
-        confidence = self.confidence(split)
-        if confidence is None:
-            return np.ones(self._count(split), bool)
-        return np.all(confidence > 0, axis=1)
+        """Which poses have all their joints: (N,) bool; an impossible keypoint is none."""
+        return np.all(self._seen(self.keypoints(split), split), axis=1)
+
+    def impossible(self, split: Split = None) -> NDArray[np.bool_]:
+        """Which keypoints are impossible, by `ites.pose.missing.impossible`: (N, J) bool.
+
+        They count as missing. Keypoints beside 3D are its projections: they may lie outside the
+        image, but not far from the body.
+        """
+        return self._impossible(self.keypoints(split), split)
+
+    def _impossible(self, keypoints: Floats, split: Split) -> NDArray[np.bool_]:
+        rows = tuple(sequence.start for sequence in self._of(split))
+        if rows not in self._wild:
+            confidence, bad = self.confidence(split), np.zeros(keypoints.shape[:2], bool)
+            for sequence in self.sequences_of(split):
+                camera, own = self.cameras[sequence.camera], sequence.rows
+                size = (camera.width, camera.height)
+                known = size if min(size) > 0 and not self.has_positions else None
+                seen = None if confidence is None else confidence[own] > 0
+                bad[own] = impossible(keypoints[own], seen, known)
+            self._wild[rows] = bad
+        return self._wild[rows]
+
+    def _seen(self, keypoints: Floats, split: Split) -> NDArray[np.bool_]:
+        """Which keypoints (N, J) count: confidence above 0, and possible."""
+        confidence, bad = self.confidence(split), self._impossible(keypoints, split)
+        return ~bad if confidence is None else (confidence > 0) & ~bad
 
     def points(
         self, split: Split, scale: float | None = None, missing: str = "error"
@@ -333,7 +357,8 @@ class PoseStore:
             split: a name among `splits`, or None for all poses.
             scale: the factor; None chooses it so that the mean distance from root to head over
                 the poses returned is 1/5.
-            missing: the handling of a pose that lacks a joint (confidence 0). "error" raises.
+            missing: the handling of a pose that lacks a joint: confidence 0, or impossible (see
+                `impossible`). "error" raises.
                 "drop" omits those poses and returns the rows where `complete(split)` holds.
                 "interpolate" fills each joint linearly in time along its sequence, the ends with
                 the nearest value, and returns all rows.
@@ -392,15 +417,19 @@ class PoseStore:
         """Keypoints without missing joints, and which rows of the split they are; see `points`."""
         if missing not in MISSING:
             raise ItesError(f"points: missing must be one of {', '.join(MISSING)}, got {missing!r}")
-        keypoints, complete = self.keypoints(split), self.complete(split)
+        keypoints = self.keypoints(split)
+        seen = self._seen(keypoints, split)
+        complete = np.all(seen, axis=1)
         if complete.all() or missing == "interpolate":
             if not complete.all():
-                self._interpolate(keypoints, split)
+                self._interpolate(keypoints, seen, split)
             return keypoints, np.ones(len(keypoints), bool)
         if missing == "error":
+            bad = np.count_nonzero(self._impossible(keypoints, split))
+            told = f"; {bad:,} impossible keypoints count as missing" if bad else ""
             raise ItesError(
                 f"{self.path}: {np.count_nonzero(~complete)} of {len(complete)} poses lack a "
-                "joint (confidence 0): choose missing = 'drop' or 'interpolate'",
+                f"joint (confidence 0): choose missing = 'drop' or 'interpolate'{told}",
                 code="missing",
             )
         if not complete.any():
@@ -435,20 +464,17 @@ class PoseStore:
         lengths = [sequence.length for sequence in sequences]
         return np.repeat(np.asarray(focal, np.float32).reshape(-1, 2), lengths, axis=0)
 
-    def _interpolate(self, keypoints: Floats, split: Split) -> None:
+    def _interpolate(self, keypoints: Floats, seen: NDArray[np.bool_], split: Split) -> None:
         """Fill missing joints of (N, J, 2) in place, sequence by sequence."""
-        confidence = self.confidence(split)
-        if confidence is None:
-            return
         for sequence in self.sequences_of(split):
-            clip, seen = keypoints[sequence.rows], confidence[sequence.rows] > 0
-            never = np.flatnonzero(~seen.any(0))
+            clip, there = keypoints[sequence.rows], seen[sequence.rows]
+            never = np.flatnonzero(~there.any(0))
             if len(never):
                 raise ItesError(
                     f"{self.path}: sequence {sequence}: joint {self.skeleton.joints[never[0]]} is "
                     "never seen, so it cannot be interpolated: choose missing = 'drop'"
                 )
-            keypoints[sequence.rows] = interpolate(clip, seen)
+            keypoints[sequence.rows] = interpolate(clip, there)
 
     def _of(self, split: Split) -> list[Sequence]:
         if isinstance(split, list):
@@ -571,8 +597,8 @@ class PoseStoreWriter(FileWriter):
             positions: (T, J, 3) metres, camera frame, absolute; for all sequences or for none.
             confidence: (T, J), 0 for a missing joint, whose keypoint may then be NaN; 1 if None.
             gravity: (T, 2), elevation and roll of the line of sight to the root, degrees; for all
-                sequences or for none. A positive elevation looks down; a positive roll turns the
-                picture of an upright person clockwise.
+                sequences or for none. A positive elevation looks down; a positive roll is that of a
+                camera turned clockwise.
 
         Raises:
             ItesError: a shape is wrong, a value is not finite, the camera is unknown, or positions

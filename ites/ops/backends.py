@@ -160,6 +160,20 @@ def choose(op: str, device: str, dtype: torch.dtype, backend: str | None = None)
     Raises:
         ItesError: an explicit choice does not exist or cannot run, with the reason.
     """
+    if torch.compiler.is_compiling():
+        return _choose(op, device, dtype, backend)
+    asked = op, device, dtype, backend or _default
+    chosen = _chosen.get(asked)
+    if chosen is None:
+        chosen = _chosen[asked] = _choose(op, device, dtype, backend)
+    return chosen
+
+
+_chosen: dict[tuple[str, str, torch.dtype, str | None], str] = {}
+"""What `choose` answered before: an op asks at every call."""
+
+
+def _choose(op: str, device: str, dtype: torch.dtype, backend: str | None) -> str:
     wanted = _checked(backend, op) or _default
     if wanted is not None:
         reason = why_not(wanted, op, device, dtype)

@@ -34,7 +34,7 @@ from ites.models import (
     UprightStudent,
     UprightTeacher,
 )
-from ites.models.trust import Odds, Trust
+from ites.models.trust import SIGNS, Odds, Trust
 from ites.pose.skeleton import Skeleton
 from ites.runs.folder import RunFolder
 from ites.system.files import atomic_write, load_json, reading, require_file
@@ -177,10 +177,12 @@ def load_trust(
     path, judges = RunFolder(run).odds(stage), load_judges(run, device)
     if judges is None or not path.is_file():
         return None
+    content = load_json(path)
     try:
-        odds = Odds(**load_json(path))
-        odds = Odds(float(odds.bias), float(odds.slope))
-        if not all(math.isfinite(value) for value in odds):
+        odds = Odds(**content)
+        odds = Odds(float(odds.bias), float(odds.slope), tuple(map(float, odds.error)))
+        numbers = (odds.bias, odds.slope, *odds.error)
+        if not all(map(math.isfinite, numbers)) or len(odds.error) not in (0, SIGNS):
             raise ValueError(f"{odds}")
     except (TypeError, ValueError) as error:
         raise ItesError(f"{path}: expected the odds of a sign, got others ({error})") from None
@@ -200,7 +202,8 @@ def load_judges(
 def save_odds(run: str | os.PathLike[str], stage: str, odds: Odds) -> None:
     """Write the odds of a stage's signs into a run folder."""
     with atomic_write(RunFolder(run).odds(stage)) as temporary:
-        temporary.write_text(json.dumps(odds._asdict()) + "\n", encoding="utf-8")
+        known = {name: value for name, value in odds._asdict().items() if value != ()}
+        temporary.write_text(json.dumps(known) + "\n", encoding="utf-8")
 
 
 def _load(
@@ -231,6 +234,8 @@ def _metadata(path: Path, kind: str, text: Mapping[str, str]) -> tuple[Metadata,
             step=int(text["step"]),
             settings=json.loads(text["settings"]),
         )
+    except ItesError as error:
+        raise ItesError(f"{path}: {error}", code=error.code) from None
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ItesError(f"{path}: damaged metadata of a checkpoint: {error!r}") from None
     if not 0 < metadata.scale < math.inf:
@@ -282,6 +287,8 @@ def build_model(
     try:
         with _Within(2 * sum(tensor.numel() for tensor in tensors.values()) + SPARE):
             model = _network(kind, skeleton, sizes, backend)
+    except ItesError as error:
+        raise ItesError(f"{who}: {error}", code=error.code) from None
     except (TypeError, ValueError, RuntimeError) as error:
         raise ItesError(f"{who}: expected the sizes of a {kind}, got {sizes} ({error})") from None
     _check_shapes(who, model.state_dict(), tensors)

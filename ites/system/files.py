@@ -87,11 +87,20 @@ def reading(path: str | os.PathLike[str], expected: str) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except ItesError as error:
-        if os.fspath(path) in str(error) or Path(path).name in str(error):
-            raise
-        raise type(error)(f"{path}: {error}") from None
+        if not _names(str(error), Path(path)):
+            error.args = (shorten(f"{path}: {error}"),)  # its class and code stay
+        raise
     except BaseException as error:  # a panic of a Rust parser is not an Exception
         raise ItesError(f"{path}: {_reason(error, expected)}") from None
+
+
+def _names(told: str, path: Path) -> bool:
+    """Whether a message names a file; a long name has lost its middle there.
+
+    A name without an ending may be an ordinary word, so only its whole path counts.
+    """
+    names = [str(path), path.name] if path.suffix else [str(path)]
+    return any(shorten(name)[:200] in told for name in names)
 
 
 def _reason(error: BaseException, expected: str) -> str:

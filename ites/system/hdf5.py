@@ -52,23 +52,28 @@ def check_heaps(path: str | os.PathLike[str]) -> None:
     16 bytes.
 
     Raises:
-        ItesError: an object ends before it begins.
+        ItesError: an object ends before it begins, or heaps overlap.
     """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        start = data.find(HEAP)
+        start, left = data.find(HEAP), len(data) // 16
         while 0 <= start <= len(data) - 16:
             (size,) = struct.unpack_from("<Q", data, start + 8)
-            _check_heap(Path(path), data, start, min(start + size, len(data)))
+            left -= _check_heap(Path(path), data, start, min(start + size, len(data)), left)
             start = data.find(HEAP, start + len(HEAP))
 
 
-def _check_heap(path: Path, data: mmap.mmap, start: int, stop: int) -> None:
-    at = start + 16
+def _check_heap(path: Path, data: mmap.mmap, start: int, stop: int, most: int) -> int:
+    """Check the objects of a heap, at most so many; their number."""
+    at, count = start + 16, 0
     while at + 16 <= stop:
+        count += 1
+        if count > most:  # heaps within heaps would take the square of the file's size
+            raise ItesError(f"{path}: expected a sound HDF5 file, got heaps that overlap")
         index, size = struct.unpack_from("<H6xQ", data, at)
         if index == 0 and size < 16:
             raise ItesError(f"{path}: expected a sound HDF5 file, got a damaged heap of texts")
         at += size if index == 0 else 16 + size + -size % 8
+    return count
 
 
 def dataset(group: h5py.Group, name: str, who: str, kinds: str = "fiu") -> h5py.Dataset:

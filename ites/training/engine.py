@@ -82,6 +82,8 @@ def _train(
             return Training(stage, data.scale, device, own, console, ranks, data.stream)
 
         training = begin(settings)
+        for note in data.notes:
+            training.say(note)
         if resume:
             training.restore()
             cut_off = mark.line()

@@ -49,6 +49,11 @@ def assemble(path: Path, found: Detections, options: ReadOptions) -> Recording:
             pixels, or the requested person is absent.
     """
     notes = list(found.notes)
+    if options.min_confidence is not None and not found.scored:
+        raise ItesError(
+            f"{path}: min_confidence has no effect: the file holds no confidences, got "
+            f"{options.min_confidence:g}"
+        )
     found = replace(found, image_size=options.image_size or found.image_size)
     make = _follow if found.frames else _clean_tracks
     tracks, joints, name = make(path, found, options, notes)

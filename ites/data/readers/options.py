@@ -32,11 +32,12 @@ class ReadOptions:
     min_confidence: float | None = None
     skeleton: Skeleton = HUMAN36M
 
-    def refuse_for_store(self, path: Path) -> None:
-        """Refuse what chooses among a detector's results: a pose store has none.
+    def refuse_for_store(self, path: Path, skeleton: Skeleton) -> None:
+        """Refuse what has no effect on a pose store of this skeleton.
 
         Raises:
-            ItesError: `person` or `min_confidence` is given.
+            ItesError: an option chooses among a detector's results, or names another order of
+                joints than the store's own.
         """
         for name in ("person", "min_confidence"):
             value = getattr(self, name)
@@ -45,6 +46,11 @@ class ReadOptions:
                     f"{path}: {name} chooses among a detector's results; a pose store has none, "
                     f"got {value!r}"
                 )
+        if self.layout is not None and self.layout != skeleton.name:
+            raise ItesError(
+                f"{path}: a pose store keeps its order of joints, {skeleton.name}; got layout "
+                f"{self.layout}"
+            )
 
 
 def check_options(

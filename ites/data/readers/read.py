@@ -79,11 +79,23 @@ def read(
         return _folder(path, options)
     path = require_file(path)
     with reading(path, EXPECTED), np.errstate(all="ignore"):
-        found = _file(path)
-        if isinstance(found, Recording):
-            options.refuse_for_store(path)
-            return found
+        return _recording(path, options)
+
+
+def _recording(path: Path, options: ReadOptions) -> Recording:
+    """The recording of one file."""
+    found = _file(path)
+    if isinstance(found, Detections):
         return assemble(path, found, options)
+    options.refuse_for_store(path, found.skeleton)
+    size, fps = options.image_size, options.fps
+    if not size and not fps:
+        return found
+    clips = [
+        replace(clip, image_size=size or clip.image_size, fps=fps or clip.fps)
+        for clip in found.clips
+    ]
+    return replace(found, clips=clips, image_size=size or found.image_size, fps=fps or found.fps)
 
 
 def _file(path: Path) -> Detections | Recording:
@@ -264,7 +276,6 @@ def _folder(path: Path, options: ReadOptions) -> Recording:
     recordings: list[Recording] = []
     for file in files:
         with reading(file, EXPECTED), np.errstate(all="ignore"):
-            found: Detections | Recording | None = None
             if file.suffix.lower() == ".json":
                 content = load_json(file)
                 if content == [] or content == {}:
@@ -281,10 +292,7 @@ def _folder(path: Path, options: ReadOptions) -> Recording:
                     else:
                         frames.frames += found.frames
                     continue
-            found = _file(file)
-            if isinstance(found, Detections):
-                found = assemble(file, found, options)
-            recordings.append(found)
+            recordings.append(_recording(file, options))
     if frames is None and empty:
         raise ItesError(
             f"{path / (empty[0].id + '.json')}: expected keypoints, but nobody is in it: "  # type: ignore[operator]
