@@ -268,7 +268,8 @@ def gravity_by(run: str) -> Sensor:
         roll = find_roll(points, prior)
         level = turned_back(torch.from_numpy(points), torch.full((len(points),), roll))
         elevation = float(teacher.elevation(level).median())
-        return np.tile(np.degrees(np.float32([elevation, roll])), (len(points), 1))
+        angles = np.array([[elevation, roll]], np.float32)
+        return np.degrees(angles).repeat(len(points), axis=0)
 
     return sensor
 
