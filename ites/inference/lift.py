@@ -115,7 +115,7 @@ def lift(
     bone: Mapping[str, float] | None = None,
     up: str = "camera",
     floor: bool = False,
-    temporal: bool = False,
+    temporal: bool | None = None,
     smooth: str | None = None,
     trust: bool = True,
     batch_size: int | None = None,
@@ -163,7 +163,7 @@ def lift(
         floor: with `up="gravity"`, let the root's path stand on the floor: the lowest foot is at
             height 0.
         temporal: fit each clip as a whole with constant bone lengths and smooth depths; see
-            `ites.models.temporal`.
+            `ites.models.temporal`. None: if the frame rate of all clips is known.
         smooth: filter each joint's trajectory: "savitzky-golay" uses past and future frames,
             "one-euro" past frames only; see `ites.pose.smoothing`. None: no filter.
         trust: write the confidence in each pose; this needs a run folder of recipe "upright"; see
@@ -246,6 +246,8 @@ def lift(
                 f"({model.skeleton.num_joints} joints), got {reader.skeleton.name} "
                 f"({reader.skeleton.num_joints} joints)"
             )
+        if temporal is None:
+            temporal = fps is not None or reader.timed
         file = Path(keypoints).stat()
         request = {
             "keypoints": [str(keypoints), file.st_size, file.st_mtime_ns],
@@ -280,6 +282,8 @@ def lift(
             has_density = model.masks and RunFolder(run).weights("prior").is_file()
             density = load_prior(run, where) if has_density else None
             notes = [Note("read", line) for line in reader.notes]
+            if temporal and max(reader.lengths, default=0) > 1:
+                notes.append(Note("temporal", "each clip is lifted as a whole"))
             if smooth is not None:
                 notes.append(Note("smooth", f"smoothed in time: {smooth}"))
             notes += _judged(judge, model, run) if trust else []

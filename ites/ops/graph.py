@@ -350,7 +350,7 @@ def graph_project_mix(
         added = None
         if residual:
             features, added = keeping(x.flatten(0, 1), projection)
-            features, added = features.view(*x.shape[:2], -1), added.view_as(x)
+            features, added = features.view(*x.shape[:2], projection.shape[1]), added.view_as(x)
         else:
             features = x @ projection
         return graph_mix(features, logits, bias, graph, channels, phi_weight, added, backend)

@@ -11,7 +11,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ites.data.checks import check
@@ -20,13 +19,9 @@ from ites.data.datasets.keypoints import prepare_keypoints
 from ites.data.findings import Finding, summarise
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.errors import ItesError
-from ites.inference.roll import find_roll
-from ites.models import UprightTeacher
-from ites.pose.camera import Camera, normalise
+from ites.pose.camera import Camera
 from ites.pose.missing import Mask, robust_mean
 from ites.pose.skeleton import Skeleton
-from ites.runs.checkpoint import load_model, load_prior
-from ites.training.dataset import turned_back
 
 BRIDGE = 0.25
 """Farthest frame, seconds, from which a missing joint is interpolated."""
@@ -46,6 +41,10 @@ LEAST_FRAMES = 100
 """Fewest frames that a fit takes on."""
 AWAY = 5.0
 """Root-to-head distances between the camera and a person, where no camera is known."""
+
+
+Gravity = Callable[[NDArray[np.float32]], tuple[float, float]]
+"""Elevation and roll, degrees, of the camera that saw poses (T, J, 2), root-relative."""
 
 
 @dataclass(frozen=True)
@@ -250,37 +249,22 @@ def _part(source: Source, first: int, last: int) -> list[Source]:
     return [replace(source, clip=replace(source.clip, keypoints=points))] if len(points) else []
 
 
-Sensor = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Gravity (T, 2) of a clip as a store holds it, from its points (T, J, 2) at focal length 1."""
-
-
-def gravity_by(run: str) -> Sensor:
-    """The elevation and roll of each clip's camera as a run of recipe "general" estimates them.
-
-    The roll is `ites.inference.roll`'s, the elevation the median of the teacher's.
-    """
-    teacher, _ = load_model(run, "teacher")
-    prior = load_prior(run)
-    assert isinstance(teacher, UprightTeacher)
-
-    @torch.inference_mode()
-    def sensor(points: NDArray[np.float32]) -> NDArray[np.float32]:
-        roll = find_roll(points, prior)
-        level = turned_back(torch.from_numpy(points), torch.full((len(points),), roll))
-        elevation = float(teacher.elevation(level).median())
-        angles = np.array([[elevation, roll]], np.float32)
-        return np.degrees(angles).repeat(len(points), axis=0)
-
-    return sensor
-
-
 def write_own(
-    out: Path, own: Own, parts: Sequence[Sequence[Source]], sensor: Sensor | None = None
+    out: Path,
+    own: Own,
+    parts: Sequence[Sequence[Source]],
+    gravity: Gravity | None = None,
 ) -> None:
-    """Write the store of a fit: splits "train" and "test", with gravity if there is a sensor.
+    """Write the store of a fit: splits "train" and "test".
 
     A camera that is only assumed gets the focal length at which the clip's person stands as far
     away as all others, because lifting without a camera sizes each clip by itself.
+
+    Args:
+        out: the store to write.
+        own: all clips.
+        parts: those to learn from, and those held out.
+        gravity: estimates how a clip's camera stands; None: the store does not say.
     """
     known = [source for source in own.sources if not source.camera.assumed]
     usual = np.median([_size(source, own.skeleton) for source in known]) if known else 1 / AWAY
@@ -297,12 +281,11 @@ def write_own(
                 camera = replace(camera, id=key)
                 if key not in writer.cameras:
                     writer.add_camera(key, camera)
-                gravity = None
-                if sensor is not None:
-                    flat = normalise(
-                        source.clip.keypoints, camera.focal_length, root=own.skeleton.root
-                    )
-                    gravity = sensor(flat.astype(np.float32))
+                stands = None
+                if gravity is not None:
+                    points = source.clip.keypoints - source.clip.keypoints[:, [own.skeleton.root]]
+                    points = (points / np.asarray(camera.focal_length)).astype(np.float32)
+                    stands = np.tile(np.array(gravity(points), np.float32), (len(points), 1))
                 writer.add(
                     source.clip.keypoints,
                     camera=writer.cameras[key].id,
@@ -310,7 +293,7 @@ def write_own(
                     action="keypoints",
                     split=name,
                     fps=source.clip.fps,
-                    gravity=gravity,
+                    gravity=stands,
                 )
 
 
