@@ -304,8 +304,9 @@ def lifted() -> list[Files]:
         Clip(
             name, _poses(6, 17, 2).astype("f4"), 30.0, np.ones((6, 17), "f4"),
             _poses(6, 17, 3).astype("f4"), _poses(6, 17, 3).astype("f4") if known else None,
-            (1100.0, 1100.0) if known else None, (1000, 1000) if known else None, flat(0.5),
-            **(told if known else {}),
+            focal_length=(1100.0, 1100.0) if known else None,
+            image_size=(1000, 1000) if known else None, metres_per_unit=flat(0.5),
+            root=_poses(6, 1, 3)[:, 0].astype("f4"), **(told if known else {}),
         )
         for name, known in (("a", True), ("b", False))
     ]  # fmt: skip
@@ -418,6 +419,71 @@ def keypoints_csv() -> list[Files]:
     ]
     deeplabcut = "\n".join(map(",".join, lines)) + "\n"
     return [{"k.csv": text.encode()} for text in (long, wide, deeplabcut)]
+
+
+def keypoints_jsonl() -> list[Files]:
+    """JSON Lines of frames, and people nested in JSON in other ways."""
+    from ites.pose.layouts import LAYOUT_JOINTS
+
+    points, names = _poses(3, 17, 2).round(1), LAYOUT_JOINTS["coco17"]
+    named = [
+        [{"x": x, "y": y, "name": n} for n, (x, y) in zip(names, frame, strict=True)]
+        for frame in points.tolist()
+    ]
+    frames = [
+        {"frame": t, "people": [{"id": 1, "keypoints": frame.tolist()}]}
+        for t, frame in enumerate(points)
+    ]
+    vitpose = {"keypoints": [{"0": f.tolist()} for f in points], "skeleton": dict(enumerate(names))}
+    contents: list[Any] = [
+        {"fps": 30, "frames": frames}, [[{"keypoints": one, "score": 0.9}] for one in named],
+        vitpose, [{"predictions": [[{"keypoints": f.tolist(), "bbox": [1]}]]} for f in points],
+    ]  # fmt: skip
+    lines = "\n".join(json.dumps(frame) for frame in frames)
+    texts = [lines, *(json.dumps(content) for content in contents)]
+    return [{"k.json": text.encode()} for text in texts]
+
+
+def sleap() -> list[Files]:
+    """SLEAP's predictions, and an analysis file."""
+    from ites.pose.layouts import LAYOUT_JOINTS
+
+    names = LAYOUT_JOINTS["coco17"]
+    points = _poses(3, 17, 2)
+
+    def project(file: h5py.File) -> None:
+        frames = [(t, 0, t, t, t + 1) for t in range(3)]
+        keys = ("frame_id", "video", "frame_idx", "instance_id_start", "instance_id_end")
+        file["frames"] = np.array(frames, [(key, "u8") for key in keys])
+        keys = ("instance_type", "track", "point_id_start", "point_id_end")
+        rows = [(1, 0, 17 * t, 17 * t + 17) for t in range(3)]
+        file["instances"] = np.array(rows, [(key, "i8") for key in keys])
+        flat = [(x, y, True, 0.8) for x, y in points.reshape(-1, 2)]
+        kinds = [("x", "f8"), ("y", "f8"), ("visible", "?"), ("score", "f8")]
+        file["pred_points"] = np.array(flat, kinds)
+        nodes = [{"name": name} for name in names]
+        skeleton = {"nodes": [{"id": i} for i in range(17)]}
+        told = json.dumps({"nodes": nodes, "skeletons": [skeleton]})
+        file.create_group("metadata").attrs.update(format_id=1.2, json=told)
+        video = {"filename": "a.mp4", "backend": {"shape": [3, 1000, 1000, 3], "fps": 30.0}}
+        file["videos_json"], file["tracks_json"] = [json.dumps(video)], ['[0, "anna"]']
+
+    def analysis(file: h5py.File) -> None:
+        file["tracks"] = points.transpose(2, 1, 0)[None]
+        file["point_scores"] = np.full((1, 17, 3), 0.8)
+        file["node_names"], file["track_names"] = list(names), ["anna"]
+
+    return [{"k.slp": _hdf5(project)}, {"k.h5": _hdf5(analysis)}]
+
+
+def keypoints_hdf5() -> list[Files]:
+    """Arrays in HDF5, plain and compressed by Blosc."""
+    blosc = __import__("hdf5plugin").Blosc()
+    points = _poses(4, 17, 2)
+    return [
+        {"k.h5": _hdf5(lambda file, o=options: file.create_dataset("keypoints", data=points, **o))}
+        for options in ({}, {"chunks": (2, 17, 2), **blosc})
+    ]
 
 
 def checkpoint() -> list[Files]:
@@ -628,6 +694,9 @@ READERS = {
     "keypoints npy": Reader(keypoints_npy, _read_keypoints),
     "keypoints json": Reader(keypoints_json, _read_keypoints),
     "keypoints csv": Reader(keypoints_csv, _read_keypoints),
+    "keypoints jsonl": Reader(keypoints_jsonl, _read_keypoints),
+    "keypoints hdf5": Reader(keypoints_hdf5, _read_keypoints),
+    "sleap": Reader(sleap, _read_keypoints),
     "checkpoint": Reader(checkpoint, _read_checkpoint),
     "state": Reader(state, _read_state),
     "golden": Reader(golden, _read_golden),

@@ -42,8 +42,8 @@ class Row:
     Attributes:
         recipe: whose settings the others are relative to.
         data: "cmu" or one of `benchmarks.accuracy.variants`.
-        prior, teacher, student: settings by name; or the name of the row whose model of the same
-            seed serves instead of a training; or None: none is needed.
+        prior, teacher, student: settings by name. A row's name instead takes its model of the same
+            seed. None: no such stage.
         products: "tf32" or "bf16" where the training's matrix products are those, by
             `benchmarks.accuracy.rounding`.
     """

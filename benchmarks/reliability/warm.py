@@ -150,15 +150,16 @@ def _ended(found: dict[str, Any]) -> Ended:
 
 
 def _serve() -> None:
+    import pydantic  # noqa: F401  # by the command line, late
+    import torch._dynamo  # noqa: F401  # by each optimiser
+
     import ites.cli.main
     import ites.evaluation.evaluate
     import ites.export
     import ites.inference.lift
     import ites.show.report
     import ites.show.view
-    import ites.training.engine
-    import pydantic  # noqa: F401  # by the command line, late
-    import torch._dynamo  # noqa: F401  # by each optimiser
+    import ites.training.engine  # noqa: F401
 
     with contextlib.suppress(ImportError):
         import torch.utils.tensorboard  # noqa: F401

@@ -32,7 +32,7 @@ OPS = (
 EXTRAS = {
     "view": ("plotly", "matplotlib", "imageio_ffmpeg", "PIL"),
     "log": ("tensorboard",),
-    "data": ("cdflib",),
+    "data": ("cdflib", "hdf5plugin"),
     "export": ("ezc3d", "pygltflib", "onnx", "onnxscript"),
 }
 

@@ -11,7 +11,17 @@ from rich.console import Console
 from rich.table import Table
 
 from ites.cli.hints import hint
-from ites.cli.options import FlipY, Layout, MinConfidence, Person, Rotate, SwapSides, say
+from ites.cli.options import (
+    FlipY,
+    Fps,
+    ImageSize,
+    Layout,
+    MinConfidence,
+    Person,
+    Rotate,
+    SwapSides,
+    say,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,10 +40,8 @@ def inspect(
         Path | None, typer.Option(help="Run folder whose prior judges the poses as well.")
     ] = None,
     layout: Layout = None,
-    image_size: Annotated[
-        tuple[int, int] | None, typer.Option(help="Image width and height, pixels.")
-    ] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames per second.")] = None,
+    image_size: ImageSize = None,
+    fps: Fps = None,
     person: Person = None,
     min_confidence: MinConfidence = None,
     flip_y: FlipY = False,

@@ -14,6 +14,9 @@ from ites.cli.export import Floor, Preset, Travel, Up
 from ites.cli.options import (
     Device,
     FlipY,
+    FocalLength,
+    Fps,
+    ImageSize,
     Layout,
     MinConfidence,
     Person,
@@ -32,6 +35,7 @@ OPTIONS = {
     "body-size": "--height, --bone or --body-size",
     "no-image-size": "--image-size",
     "swapped-left-so": "--temporal exchanges them",
+    "temporal": "--no-temporal lifts frame by frame",
     "trust": "--no-trust",
 }
 """By the code of a note, the option that changes what it tells."""
@@ -66,21 +70,23 @@ def lift(
     flip_y: FlipY = False,
     rotate: Rotate = 0,
     swap_sides: SwapSides = False,
-    focal_length: Annotated[float | None, typer.Option(help="Focal length, pixels.")] = None,
+    focal_length: FocalLength = None,
     field_of_view: Annotated[
         float | None, typer.Option(help="Horizontal field of view, degrees.")
     ] = None,
-    image_size: Annotated[
-        tuple[int, int] | None, typer.Option(help="Image width and height, pixels.")
-    ] = None,
+    image_size: ImageSize = None,
     principal_point: Annotated[
         tuple[float, float] | None,
         typer.Option(help="Principal point, pixels; by default the image's centre."),
     ] = None,
     roll: Annotated[
-        float, typer.Option(help="Roll of the camera, degrees, clockwise; undone for the lifting.")
-    ] = 0.0,
-    fps: Annotated[float | None, typer.Option(help="Frames per second.")] = None,
+        float | None,
+        typer.Option(
+            help="Roll of the camera, degrees, clockwise; undone for the lifting. By default 0, or "
+            "what a model of recipe general finds."
+        ),
+    ] = None,
+    fps: Fps = None,
     scale: Annotated[
         Literal["auto", "checkpoint", "clip"],
         typer.Option(help="Scale of the input: the training's or each clip's own."),
@@ -108,11 +114,14 @@ def lift(
         int | None, typer.Option(help="Poses per batch; chosen for the device by default.")
     ] = None,
     temporal: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--temporal", help="Make each clip consistent: bones keep their lengths over it."
+            "--temporal/--no-temporal",
+            help="Lift each clip as a whole: bones keep their lengths over it. "
+            "The default, if the frame rate is known.",
+            show_default=False,
         ),
-    ] = False,
+    ] = None,
     smooth: Annotated[
         Literal["savitzky-golay", "one-euro"] | None,
         typer.Option(help="Filter each joint's trajectory in time."),

@@ -211,7 +211,6 @@ def keypoints(
     from ites.data.datasets.keypoints import prepare_keypoints
     from ites.pose.skeleton import load_skeleton
 
-    given: dict[str, Any] = {} if field_of_view is None else {"field_of_view": field_of_view}
     summary = prepare_keypoints(
         sources,
         out,
@@ -220,11 +219,11 @@ def keypoints(
         split=split,
         fps=fps,
         focal_length=focal_length,
+        field_of_view=field_of_view,
         image_size=image_size,
         person=person,
         min_confidence=min_confidence,
         corrections=Corrections(flip_y=flip_y, rotate=rotate, swap_sides=swap_sides),
-        **given,
     )
     tell(summary["findings"])
     _summary(out, summary)

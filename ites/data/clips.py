@@ -47,6 +47,8 @@ class Clip:
         root: (T, 3) float32, metres, the root's path: its place relative to the camera.
         gravity: the direction of gravity in the camera's axes, a unit vector; None if unknown.
         first_frame: the place of the first row among the video's frames.
+        expected_error: (T,) float32, the expected mean error of a pose's joints after the optimal
+            similarity, thousandths of the positions' unit: millimetres.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Clip:
     root: Floats | None = None
     gravity: tuple[float, float, float] | None = None
     first_frame: int = 0
+    expected_error: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.keypoints)

@@ -47,6 +47,7 @@ PER_FRAME = (
     "elevation",
     "log_density",
     "sign_confidence",
+    "expected_error",
 )
 """The fields of a clip with one row per frame."""
 DOUBT = 0.8
@@ -293,6 +294,7 @@ BOUNDS = {
     "metres_per_unit": (1e-6, 1e6),
     "elevation": (-np.pi, np.pi),
     "sign_confidence": (0, 1),
+    "expected_error": (0, 1e9),
 }
 """The smallest and largest value of an array; other arrays allow any finite value."""
 

@@ -9,14 +9,21 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ites.errors import ItesError
-from ites.pose.camera import Camera, normalise, scale_for
+from ites.pose.camera import (
+    Camera,
+    axis_turn,
+    normalise,
+    scale_for,
+    turn_back,
+    turn_points,
+)
 from ites.pose.missing import impossible, interpolate
 from ites.pose.skeleton import Skeleton
 from ites.system.files import FileWriter, atomic_write, reading, require_file
@@ -74,6 +81,21 @@ class Sequence:
 
 
 Split = str | list[Sequence] | None
+
+
+class TurnedViews(NamedTuple):
+    """Cameras turned towards the people; see `ites.pose.camera.turn_back`.
+
+    turns: (N, 3, 3) float32, from camera axes to the networks'. size: (N), the input's scale; 1
+    where the camera is unknown, so that nothing changes.
+    """
+
+    turns: Floats
+    size: Floats
+
+    def back(self, poses: Floats, rows: slice = slice(None)) -> Floats:  # noqa: B008 - immutable
+        """Lifted poses (n, J, 3) of some rows, network units, in camera axes and perspective."""
+        return turn_back(poses, self.turns[rows], self.size[rows])
 
 
 class PoseStore:
@@ -348,32 +370,71 @@ class PoseStore:
             ItesError: there is no such split, joints are missing under "error", no pose is left,
                 or a joint to interpolate is never seen in a sequence.
         """
-        if missing not in MISSING:
-            raise ItesError(f"points: missing must be one of {', '.join(MISSING)}, got {missing!r}")
-        keypoints = self.keypoints(split)
-        seen = self._seen(keypoints, split)
-        complete = np.all(seen, axis=1)
-        focal = self._focal_lengths(split)
-        if not complete.all():
-            if missing == "error":
-                bad = np.count_nonzero(self._impossible(keypoints, split))
-                told = f"; {bad:,} impossible keypoints count as missing" if bad else ""
-                raise ItesError(
-                    f"{self.path}: {np.count_nonzero(~complete)} of {len(complete)} poses lack a "
-                    f"joint (confidence 0): choose missing = 'drop' or 'interpolate'{told}",
-                    code="missing",
-                )
-            if missing == "interpolate":
-                self._interpolate(keypoints, seen, split)
-            elif complete.any():
-                keypoints, focal = keypoints[complete], focal[complete]
-            else:
-                raise ItesError(f"{self.path}: no pose of split {split!r} has all its joints")
+        keypoints, rows = self._complete_keypoints(split, missing)
+        focal = self._focal_lengths(split)[rows]
         points = normalise(keypoints, focal[:, None], root=self.skeleton.root)  # [N, J, 2]
         if scale is None:
             scale = scale_for(points, self.skeleton)
         points *= np.float32(scale)
         return points, scale
+
+    def turned_points(
+        self, split: Split, scale: float | None = None, missing: str = "error"
+    ) -> tuple[Floats, float, TurnedViews]:
+        """Read the networks' input with each known camera turned towards each pose's root.
+
+        A camera is known if its focal length is not assumed and its image size is there; see
+        `ites.pose.camera.axis_turn`. Points of other cameras are those of `points`.
+
+        Args:
+            split, scale, missing: see `points`.
+
+        Returns:
+            points (N, J, 2) float32, the scale used, and how to turn lifted poses back.
+
+        Raises:
+            ItesError: as `points`.
+        """
+        keypoints, rows = self._complete_keypoints(split, missing)
+        sequences = self._of(split)
+        cameras = [self.cameras[sequence.camera] for sequence in sequences]
+        lengths = [sequence.length for sequence in sequences]
+        focal = self._focal_lengths(split)[rows]
+        centre = np.repeat([camera.center for camera in cameras], lengths, axis=0)[rows]
+        known = [camera.width > 0 and not camera.assumed for camera in cameras]
+        turned = np.repeat(np.asarray(known, bool), lengths)[rows]
+        points = normalise(keypoints, focal[:, None], root=self.skeleton.root)
+        turns = np.tile(np.eye(3, dtype=np.float32), (len(points), 1, 1))
+        sight = (keypoints[turned] - centre[turned, None]) / focal[turned, None]
+        turns[turned] = axis_turn(sight[:, self.skeleton.root])
+        points[turned] = turn_points(sight, turns[turned])
+        if scale is None:
+            scale = scale_for(points, self.skeleton)
+        points *= np.float32(scale)
+        return points, scale, TurnedViews(turns, np.where(turned, scale, 1.0))
+
+    def _complete_keypoints(self, split: Split, missing: str) -> tuple[Floats, NDArray[np.bool_]]:
+        """Keypoints without missing joints, and which rows of the split they are; see `points`."""
+        if missing not in MISSING:
+            raise ItesError(f"points: missing must be one of {', '.join(MISSING)}, got {missing!r}")
+        keypoints = self.keypoints(split)
+        seen = self._seen(keypoints, split)
+        complete = np.all(seen, axis=1)
+        if complete.all() or missing == "interpolate":
+            if not complete.all():
+                self._interpolate(keypoints, seen, split)
+            return keypoints, np.ones(len(keypoints), bool)
+        if missing == "error":
+            bad = np.count_nonzero(self._impossible(keypoints, split))
+            told = f"; {bad:,} impossible keypoints count as missing" if bad else ""
+            raise ItesError(
+                f"{self.path}: {np.count_nonzero(~complete)} of {len(complete)} poses lack a "
+                f"joint (confidence 0): choose missing = 'drop' or 'interpolate'{told}",
+                code="missing",
+            )
+        if not complete.any():
+            raise ItesError(f"{self.path}: no pose of split {split!r} has all its joints")
+        return keypoints[complete], complete
 
     def summary(self) -> dict[str, Any]:
         """A summary of the store for printing: path, title, splits, poses, subjects, and so on."""
@@ -536,8 +597,8 @@ class PoseStoreWriter(FileWriter):
             positions: (T, J, 3) metres, camera frame, absolute; for all sequences or for none.
             confidence: (T, J), 0 for a missing joint, whose keypoint may then be NaN; 1 if None.
             gravity: (T, 2), elevation and roll of the line of sight to the root, degrees; for all
-                sequences or for none. A positive elevation looks down; a positive roll turns the
-                picture of an upright person clockwise.
+                sequences or for none. A positive elevation looks down; a positive roll is that of a
+                camera turned clockwise.
 
         Raises:
             ItesError: a shape is wrong, a value is not finite, the camera is unknown, or positions

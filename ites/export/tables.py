@@ -14,7 +14,7 @@ from ites import __version__
 from ites.data.clips import Clip
 from ites.export.motion import Motion
 
-DOUBTS = ("sign_confidence", "elevation", "log_density")
+DOUBTS = ("sign_confidence", "elevation", "log_density", "expected_error")
 """Per-frame numbers of a lifted clip that a table repeats where they are known."""
 
 

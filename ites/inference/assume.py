@@ -7,6 +7,7 @@ training, the metric scale, and missing joints. Every assumption is reported.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ from ites.pose.missing import impossible, robust_mean, unknown
 from ites.pose.skeleton import Skeleton
 from ites.pose.swaps import brief_swaps
 
+TOLD_ROLL = 5.0
+"""Smallest roll that a note tells, degrees."""
 SCALES = ("auto", "checkpoint", "clip")
 
 
@@ -170,7 +173,8 @@ def network_input(
     mend: bool = False,
     *,
     turned: bool = False,
-    roll: float = 0.0,
+    roll: float | Callable[[NDArray[np.float32]], float] = 0.0,
+    masked: bool = False,
 ) -> NetworkInput:
     """Make the network's input of clips.
 
@@ -184,7 +188,9 @@ def network_input(
         scale: see `ites.inference.lift.lift`.
         mend: exchange limbs that swap sides and back; False only reports them.
         turned: turn known cameras towards the person, as recipe upright does.
-        roll: of the cameras, radians, clockwise.
+        roll: of the cameras, radians, clockwise; or what finds it for a clip from points (T, J, 2),
+            root-relative, nan where a joint is missing.
+        masked: leave missing joints as nan, for a network that is told what is missing.
 
     Raises:
         ItesError: `scale` is not one of `SCALES`.
@@ -201,7 +207,7 @@ def network_input(
         assumed.notes += note
         nothing = unknown(seen, clip.fps)
         _tell_unknown(clip.name, seen, nothing, clips.skeleton, assumed)
-        assumed.filled += missing - int(np.count_nonzero(nothing))
+        assumed.filled += 0 if masked else missing - int(np.count_nonzero(nothing))
         # A person's size in the image varies with the distance, so a model may know only one size.
         # A known camera tells the distance in other ways: see `ites.pose.camera.turn_back`.
         own = scale == "clip" or (scale == "auto" and (turned or clip.focal_length is None))
@@ -213,7 +219,12 @@ def network_input(
                 f"focal length {focal[0]:.0f} px, assumed: {FIELD_OF_VIEW:g} degrees over {width}"
             )
             assumed.notes.append(Note("focal-length-assumed", line))
-        flat, sight = lines_of_sight(clip, clips.skeleton, known=known, roll=roll)
+        angle = (
+            roll
+            if isinstance(roll, float)
+            else _found_roll(clip, clips.skeleton, seen, known, roll, assumed)
+        )
+        flat, sight = lines_of_sight(clip, clips.skeleton, known=known, roll=angle)
         unit = _unit(flat, seen, clips.skeleton) or training_scale
         if own:
             line = "size by each clip's own mean root-to-head distance"
@@ -224,10 +235,33 @@ def network_input(
             assumed.sizes.append(float(training_scale / unit))
         size = unit if own else training_scale
         ready.append(clip)
-        points.append(flat * np.float32(size))
+        flat = flat * np.float32(size)
+        points.append(_nan_where(~seen, flat) if masked else flat)
         sights.append(with_size(sight, size))
     assumed.notes = list(dict.fromkeys(assumed.notes))
     return NetworkInput(replace(clips, clips=ready), np.concatenate(points), assumed, sights)
+
+
+def _found_roll(
+    clip: Clip,
+    skeleton: Skeleton,
+    seen: NDArray[np.bool_],
+    known: bool,
+    find: Callable[[NDArray[np.float32]], float],
+    assumed: Assumed,
+) -> float:
+    """The roll of a clip's camera, radians, found from its poses; adds a note where it is large."""
+    flat, _ = lines_of_sight(clip, skeleton, known=known)
+    angle = find(_nan_where(~seen, flat))
+    if abs(math.degrees(angle)) >= TOLD_ROLL:
+        words = f"{abs(math.degrees(angle)):.0f} degrees {'' if angle > 0 else 'counter'}clockwise"
+        line = f"{clip.name}: camera rolled by about {words}, found from the poses"
+        assumed.notes.append(Note("roll-found", line))
+    return angle
+
+
+def _nan_where(unseen: NDArray[np.bool_], points: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.where(unseen[..., None], np.float32(np.nan), points)
 
 
 def _knows_camera(clip: Clip, assumed: Assumed) -> bool:

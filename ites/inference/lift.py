@@ -36,16 +36,18 @@ from ites.data.readers.options import check_options
 from ites.data.upright import stand_upright
 from ites.errors import ItesError
 from ites.inference.assume import Assumed, Note, assume_camera, network_input
+from ites.inference.roll import find_roll
 from ites.inference.sight import Sight, gravity_of, root_path
 from ites.inference.size import BodySize, body_size_of, metres_per_unit, unseen_bones
-from ites.models import fold_norms
+from ites.models import Prior, fold_norms
 from ites.models.predict import Pose, batch_size_for, cleaned, lift_points
 from ites.models.temporal import consistent_depths
 from ites.models.trust import DOUBT, Judgement, Trust
 from ites.pose import geometry
 from ites.pose.missing import unknown
 from ites.pose.smoothing import SMOOTHERS
-from ites.runs.checkpoint import Model, load_model, load_trust
+from ites.runs.checkpoint import Model, load_model, load_prior, load_trust
+from ites.runs.folder import RunFolder
 from ites.runs.packaged import run_or_packaged
 from ites.system.arithmetic import arithmetic
 from ites.system.files import keep_source
@@ -105,7 +107,7 @@ def lift(
     field_of_view: float | None = None,
     image_size: tuple[int, int] | None = None,
     principal_point: tuple[float, float] | None = None,
-    roll: float = 0.0,
+    roll: float | None = None,
     fps: float | None = None,
     scale: str = "auto",
     body_size: float | None = None,
@@ -113,7 +115,7 @@ def lift(
     bone: Mapping[str, float] | None = None,
     up: str = "camera",
     floor: bool = False,
-    temporal: bool = False,
+    temporal: bool | None = None,
     smooth: str | None = None,
     trust: bool = True,
     batch_size: int | None = None,
@@ -143,7 +145,8 @@ def lift(
         principal_point: (cx, cy) in pixels, after corrections; None: the file's, or else the
             image's centre.
         roll: of the camera about its optical axis, degrees, clockwise; it is undone before the
-            lifting, and the poses are turned back after it.
+            lifting, and the poses are turned back after it. None: 0; a model of recipe general
+            finds it for each clip, see `ites.inference.roll`.
         fps: frames per second; overrides the file's.
         scale: the factor from keypoints to the network's input. "checkpoint": the training split's
             factor, right for the training cameras. "clip": a factor per clip that makes its mean
@@ -160,7 +163,7 @@ def lift(
         floor: with `up="gravity"`, let the root's path stand on the floor: the lowest foot is at
             height 0.
         temporal: fit each clip as a whole with constant bone lengths and smooth depths; see
-            `ites.models.temporal`.
+            `ites.models.temporal`. None: if the frame rate of all clips is known.
         smooth: filter each joint's trajectory: "savitzky-golay" uses past and future frames,
             "one-euro" past frames only; see `ites.pose.smoothing`. None: no filter.
         trust: write the confidence in each pose; this needs a run folder of recipe "upright"; see
@@ -243,6 +246,8 @@ def lift(
                 f"({model.skeleton.num_joints} joints), got {reader.skeleton.name} "
                 f"({reader.skeleton.num_joints} joints)"
             )
+        if temporal is None:
+            temporal = fps is not None or reader.timed
         file = Path(keypoints).stat()
         request = {
             "keypoints": [str(keypoints), file.st_size, file.st_mtime_ns],
@@ -273,13 +278,18 @@ def lift(
             summary = read_settings(out)
         else:
             folded = fold_norms(model.float(), PRECISIONS[precision])
+            known_roll = None if roll is None else math.radians(roll)
+            has_density = model.masks and RunFolder(run).weights("prior").is_file()
+            density = load_prior(run, where) if has_density else None
             notes = [Note("read", line) for line in reader.notes]
+            if temporal and max(reader.lengths, default=0) > 1:
+                notes.append(Note("temporal", "each clip is lifted as a whole"))
             if smooth is not None:
                 notes.append(Note("smooth", f"smoothed in time: {smooth}"))
             notes += _judged(judge, model, run) if trust else []
             lifting = _Lifting(
                 Path(keypoints), reader, portions, parts, camera, metadata.scale, scale,
-                model.upright, math.radians(roll), size, up, floor,
+                model.upright, known_roll, density, model.masks, size, up, floor,
                 folded.pose, folded.clean, temporal, smooth,
                 judge, notes, batch_size, where,
             )  # fmt: skip
@@ -326,7 +336,9 @@ class _Lifting:
     training_scale: float
     scale: str
     turned: bool
-    roll: float
+    roll: float | None
+    density: Prior | None
+    masked: bool
     size: BodySize
     up: str
     floor: bool
@@ -370,11 +382,18 @@ class _Lifting:
         found = refuse(found, len(clips.clips), self.path)
         clips, points, assumed, sights = network_input(
             clips, self.training_scale, self.scale, self.temporal,
-            turned=self.turned, roll=self.roll,
+            turned=self.turned, roll=self._roll(), masked=self.masked,
         )  # fmt: skip
         assumed.notes = notes + assumed.notes + self._unseen(clips)
         assumed.findings = [f.plain() for f in found if not _is_told(f, assumed.notes)]
         return _Portion(index, clips, assumed, points, sights)
+
+    def _roll(self) -> float | Callable[[NDArray[np.float32]], float]:
+        """The given roll, radians, or what finds it."""
+        density, device = self.density, self.device
+        if self.roll is None and density is not None:
+            return lambda points: find_roll(points, density, device)
+        return self.roll or 0.0
 
     def _unseen(self, clips: Clips) -> list[Note]:
         """Notes on clips that lack a bone which the scale is taken from."""
@@ -426,15 +445,22 @@ class _Lifting:
     def join(self, out: str | os.PathLike[str], summary: dict[str, Any]) -> dict[str, Any]:
         """Write the output from the parts; return the summary with its notes."""
         assumed, doubtful = Assumed(), 0
+        errors: list[NDArray[np.float32]] = []
         with ClipsWriter(out) as writer:
             for index in range(self.parts.count):
                 clips = read_clips(self.parts.path(index))
                 assumed.add(Assumed(**clips.settings))
                 writer.add(clips)
                 sure_of = (clip.sign_confidence for clip in clips.clips)
+                expected = [clip.expected_error for clip in clips.clips]
+                errors += [own for own in expected if own is not None and np.isfinite(own).any()]
                 doubtful += sum(int((sure < DOUBT).sum()) for sure in sure_of if sure is not None)
             assumed.notes = [Note(*note) for note in assumed.notes]
             notes = [*assumed.all_notes(), *self._frames(), *self.notes]
+            if errors:
+                mean = np.nanmean(np.concatenate(errors))
+                line = f"expected error {mean:.0f} mm, a mean over poses"
+                notes.append(Note("expected-error", line))
             if self.judge is not None:
                 of = f"{doubtful:,} of {summary['poses']:,} poses"
                 line = f"{of} are less than {DOUBT:.0%} sure of their depth's sign"
@@ -462,9 +488,10 @@ def _density(judge: Trust, device: torch.device) -> Density:
 
 def _is_told(finding: Finding, notes: list[Note]) -> bool:
     """Whether a note of the lifting already covers the finding: it may exchange sides itself."""
-    told = ("swapped", "swapped-left-so")
-    return finding.code == "swapped-sides" and any(
-        note.code in told and note.text.startswith(f"{finding.clip}:") for note in notes
+    told = {"swapped-sides": ("swapped", "swapped-left-so"), "roll": ("roll-found",)}
+    return any(
+        note.code in told.get(finding.code, ()) and note.text.startswith(f"{finding.clip}:")
+        for note in notes
     )
 
 
@@ -493,7 +520,8 @@ def _judged(judge: Trust | None, model: Model, run: str | os.PathLike[str]) -> l
     """Whether the output contains confidence measures, and a reason if not."""
     told = "elevation, log_density, sign_confidence"
     if judge is not None:
-        return [Note("trust", f"how far to trust each pose: {told}")]
+        more = ", expected_error" if judge.odds.error else ""
+        return [Note("trust", f"how far to trust each pose: {told}{more}")]
     if model.upright:
         reason = f"{run} is no run folder with the teacher, the prior and the odds"
     else:
@@ -505,7 +533,7 @@ def _check_axes(
     up: str,
     floor: bool,
     trust: bool,
-    roll: float,
+    roll: float | None,
     principal_point: tuple[float, float] | None,
 ) -> None:
     """Refuse axes, angles and places that no output and no camera has."""
@@ -515,7 +543,7 @@ def _check_axes(
         raise ItesError("lift: floor needs up 'gravity', got up 'camera'")
     if up == "gravity" and not trust:
         raise ItesError("lift: up 'gravity' needs trust, which finds the camera's elevation")
-    if not -180 <= roll <= 180:
+    if roll is not None and not -180 <= roll <= 180:
         raise ItesError(f"lift: roll must lie between -180 and 180 degrees, got {roll}")
     if principal_point is not None and not np.all(np.abs(principal_point) < FARTHEST_CENTRE):
         raise ItesError(
@@ -574,7 +602,12 @@ def to_clips(
         empty = np.asarray(nothing.all(1))
         judged: dict[str, Any] = {}
         for name, values in ({} if judgement is None else judgement._asdict()).items():
-            judged[name] = _nan_where(empty, values[rows])
+            if values is not None:
+                judged[name] = _nan_where(empty, values[rows])
+        if "expected_error" in judged:
+            parents, joints = np.array(clips.skeleton.bones).T
+            bones = np.linalg.norm(poses[:, joints] - poses[:, parents], axis=-1).sum(-1)
+            judged["expected_error"] *= (1000 * bones * metres).astype(np.float32)
         positions = _nan_where(nothing[..., None], poses * metres[:, None, None])
         metres = _nan_where(empty, metres)
         if sights:

@@ -48,7 +48,8 @@ class Lifter:
     `ites.inference.lift.lift` computes two values over a whole clip: the factor to metres and,
     without a focal length, the size of the person in the image. Here both are robust means over the
     last `WINDOW` frames. The first frames of a clip may therefore differ slightly from a lifted
-    file; the last frame of a clip of at most `WINDOW` frames does not.
+    file; the last frame of a clip of at most `WINDOW` frames does not. The camera is taken as
+    level: the roll of a clip is not searched.
 
     With a known camera, that is a focal length and an image size or principal point, a model of
     recipe "upright" turns each frame's lines of sight onto the optical axis and the pose back.
@@ -101,6 +102,7 @@ class Lifter:
         self.precision = precision
         self.size = body_size_of(self.skeleton, body_size, height, bone, "Lifter")
         self._pose = fold_norms(model.float(), PRECISIONS[precision]).pose
+        self._masked = model.masks
         self._factor: Tensor | None = None  # from pixels to network units
         self._camera: Tensor | None = None  # focal length and principal point, if known
         if focal_length is not None and not model.upright:
@@ -123,7 +125,8 @@ class Lifter:
 
         Args:
             frame: (J, 2) or (B, J, 2), numpy or tensor on any device; pixels, x right, y down, in
-                the skeleton's order. A frame with a non-finite joint results in nan.
+                the skeleton's order. A frame with a non-finite joint results in nan; a model of
+                recipe general completes it, but for a frame without any joint.
 
         Returns:
             (J, 3) or (B, J, 3) float32, of the same kind and on the same device: metres, camera

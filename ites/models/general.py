@@ -35,16 +35,27 @@ class GeneralLosses(NamedTuple):
     elevation: Tensor
 
 
+class _Estimate(NamedTuple):
+    """What is estimated of 2D poses, in their units: complete points (B, J, 2), depths (B, J, 1),
+    elevations (B,), and the mean difference (B,) between the depths of a pose and of its mirror
+    image."""
+
+    points: Tensor
+    depth: Tensor
+    elevation: Tensor
+    difference: Tensor
+
+
 class GeneralTeacher(UprightTeacher):
     """The teacher of recipe "general".
 
-    Points may be nan where a joint is missing; lifted poses are complete. All methods scale their
-    input by themselves; depths are in the units of the scaled pose.
+    Points may be nan where a joint is missing; lifted poses are complete. They may have any size;
+    depths are in their units.
 
     Args: see `Teacher`.
     """
 
-    recipe = "general"
+    recipe, masks = "general", True
     shares: Tensor
 
     def add_modules(self, width: int) -> None:
@@ -80,60 +91,59 @@ class GeneralTeacher(UprightTeacher):
             update_running(self.norms, momentum)
         return x
 
-    def resized(self, points: Tensor) -> Tensor:
-        """2D poses (B, J, 2) at their own scale."""
-        return self.scaled(points)
-
-    def scaled(self, points: Tensor) -> Tensor:
-        """2D poses (B, J, 2) at their own scale, relative to the root where it is seen."""
-        points = points * own_scale(points, self.skeleton, self.shares)[:, None, None]
-        root = points[:, self.skeleton.root, None]
-        seen = points.isfinite().all(-1, keepdim=True)
-        mean = points.nan_to_num().sum(1, keepdim=True) / seen.sum(1, keepdim=True).clamp(min=1)
-        return points - torch.where(root.isfinite(), root, mean)
-
     def clean(self, points: Tensor) -> Tensor:
-        """2D poses (B, J, 2), scaled and root-relative; missing joints are the network's."""
+        """2D poses (B, J, 2), root-relative; missing joints are the network's."""
         expect_poses(self, points, self.skeleton)
-        points = self.scaled(points)
         if points.isfinite().all():
-            return points
-        return self._complete(points, self._pair(points)[1])
+            return root_relative(points, self.skeleton.root)
+        return self._estimate(points).points
 
     def depth(self, points: Tensor) -> Tensor:
-        """Camera-frame depths (B, J, 1) of 2D poses (B, J, 2), in units of the scaled poses."""
-        return self._pair(self.scaled(points))[0]
+        """Camera-frame depths (B, J, 1) of 2D poses (B, J, 2)."""
+        return self._estimate(points).depth
 
     def pose(self, points: Tensor) -> Tensor:
-        """3D poses (B, J, 3) of 2D poses (B, J, 2), in units of the scaled poses."""
-        points = self.scaled(points)
-        depth, guess, _ = self._pair(points)
-        return geometry.backproject(self._complete(points, guess), depth, self.distance)
+        """3D poses (B, J, 3) of 2D poses (B, J, 2): `backproject(points, depth)`."""
+        points, depth, *_ = self._estimate(points)
+        return geometry.backproject(points, depth, self.distance)
 
     def elevation(self, points: Tensor) -> Tensor:
         """The camera's elevation per 2D pose (B, J, 2): (B,), radians, positive looking down."""
-        return self._pair(self.scaled(points))[2]
+        return self._estimate(points).elevation
+
+    def difference(self, points: Tensor) -> Tensor:
+        """How far depths of poses (B, J, 2) and of their mirror images differ: (B,), in their
+        units."""
+        return self._estimate(points).difference
+
+    def _estimate(self, points: Tensor) -> _Estimate:
+        """The means of the estimates from 2D poses (B, J, 2) and from their mirror images."""
+        expect_poses(self, points, self.skeleton)
+        scale = own_scale(points, self.skeleton, self.shares)[:, None, None]
+        scaled = points * scale
+        both = torch.cat([scaled, mirror_image(scaled, self.skeleton)])
+        depth, flat, elevation = self._lifted(self.features(both))
+        (d1, d2), (p1, p2) = depth.unflatten(0, (2, -1)), flat.unflatten(0, (2, -1))
+        d2 = other_sides(d2, self.skeleton)
+        difference = (d1 - d2).abs().mean((1, 2)) / scale[:, 0, 0]
+        depth = (d1 + d2) / 2
+        guess = (p1 + mirror_image(p2, self.skeleton)) / 2
+        complete = self._complete(scaled, guess)
+        elevation = elevation.view(2, -1).mean(0)
+        return _Estimate(complete / scale, depth / scale, elevation, difference)
 
     def _complete(self, points: Tensor, guess: Tensor) -> Tensor:
-        """Scaled poses, where joints are missing those of `guess` (B, J, 2); root-relative."""
+        """2D poses (B, J, 2), where joints are missing those of `guess`; root-relative.
+
+        Where the root itself is missing, the guess is moved to the joints that are seen.
+        """
         seen = points.isfinite()
         count = seen.sum(1, keepdim=True).clamp(min=1)
         away = (points - guess).nan_to_num().sum(1, keepdim=True) / count
         root = seen[:, self.skeleton.root, None]
-        points = torch.where(seen, points, guess + away.where(~root, torch.zeros_like(away)))
+        anchor = points[:, self.skeleton.root, None] - guess[:, self.skeleton.root, None]
+        points = torch.where(seen, points, guess + torch.where(root, anchor, away))
         return root_relative(points, self.skeleton.root)
-
-    def _pair(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Depths (B, J, 1), reprojections (B, J, 2) and elevations (B,), means of a scaled pose's
-        and its mirror image's."""
-        both = torch.cat([points, mirror_image(points, self.skeleton)])
-        depth, flat, elevation = self._lifted(self.features(both))
-        (d1, d2), (p1, p2) = depth.unflatten(0, (2, -1)), flat.unflatten(0, (2, -1))
-        return (
-            (d1 + other_sides(d2, self.skeleton)) / 2,
-            (p1 + mirror_image(p2, self.skeleton)) / 2,
-            elevation.view(2, -1).mean(0),
-        )
 
     def _lifted(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Depths, reprojections and elevations of features (B, W)."""
@@ -217,12 +227,14 @@ class GeneralTeacher(UprightTeacher):
 
     @torch.no_grad()
     def take_statistics(self, points: Tensor) -> None:
-        """Make BatchNorm's running statistics those of exact poses (B, J, 2)."""
+        """Make BatchNorm's running statistics those of exact poses (B, J, 2), disturbed."""
         self.train()
+        scale = own_scale(points, self.skeleton)[:, None, None]
         counter = torch.tensor([0, 1 << 50, 0], device=points.device)
-        seen_points, seen = disturb(self.scaled(points), counter, 1)
-        seen_points = seen_points.where(seen[..., None], torch.nan)
-        self.features(self.scaled(seen_points), momentum=1)
+        disturbed, seen = disturb(points * scale, counter, 1)
+        disturbed = disturbed.where(seen[..., None], torch.nan)
+        again = own_scale(disturbed, self.skeleton, self.shares)[:, None, None]
+        self.features(disturbed * again, momentum=1)
 
 
 def _turn(elevation: Tensor, azimuth: Tensor, other: Tensor) -> Tensor:

@@ -123,6 +123,8 @@ class Teacher(nn.Module):
     """
 
     kind, recipe, upright = "teacher", "paper", False
+    masks = False
+    """Whether points may be nan where a joint is missing."""
 
     def __init__(
         self,
@@ -287,10 +289,6 @@ class UprightTeacher(Teacher):
         points = self.clean(points)
         both = torch.cat([points, mirror_image(points, self.skeleton)])
         return self._elevation(self.trunk(both)).view(2, -1).mean(0)
-
-    def resized(self, points: Tensor) -> Tensor:
-        """2D poses (B, J, 2) at the size that the network expects; here the identity."""
-        return points
 
     def clean(self, points: Tensor) -> Tensor:
         """Clean 2D poses (B, J, 2): denoise them and make them relative to the root."""

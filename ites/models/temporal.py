@@ -53,9 +53,9 @@ def consistent_depths(
 
     Bad frames do not affect good ones. s is the mean ratio of bones to their m_b over the ratios
     within `NEAR` of the median. The second and third sums omit a bone that is `TOO_LONG` times m_b
-    in 2D alone, a joint with no other bones, and a joint that was not seen. A frame with such a
-    bone was lifted wrongly as a whole. Short runs of such frames start from interpolated depths,
-    and the third sum does not couple them to good frames.
+    in 2D alone. They omit a joint with no other bones, and a joint that was not seen. A frame with
+    such a bone was lifted wrongly as a whole. Short runs of such frames start from interpolated
+    depths, and the third sum does not couple them to good frames.
 
     Args:
         points: (N, J, 2), the network's input, of clips one after another.

@@ -2,7 +2,7 @@
 
 The layouts are the files of `ites/pose/skeletons` that have a map to Human3.6M, and a user's own
 files of the same form. A map is by name. Each joint of Human3.6M has several recipes, weighted sums
-of a detector's joints, in order of preference; a recipe counts where all of its joints are seen. So
+of a detector's joints, in order of preference. A recipe counts where all of its joints are seen. So
 the head of somebody seen from behind, whose eyes are never found, comes from ears and shoulders.
 The recipes and the reasons for their weights are in `skeletons/human36m.toml`.
 """

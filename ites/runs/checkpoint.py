@@ -34,7 +34,7 @@ from ites.models import (
     UprightStudent,
     UprightTeacher,
 )
-from ites.models.trust import Odds, Trust
+from ites.models.trust import SIGNS, Odds, Trust
 from ites.pose.skeleton import Skeleton
 from ites.runs.folder import RunFolder
 from ites.system.files import atomic_write, load_json, reading, require_file
@@ -180,8 +180,9 @@ def load_trust(
     content = load_json(path)
     try:
         odds = Odds(**content)
-        odds = Odds(float(odds.bias), float(odds.slope))
-        if not all(math.isfinite(value) for value in odds):
+        odds = Odds(float(odds.bias), float(odds.slope), tuple(map(float, odds.error)))
+        numbers = (odds.bias, odds.slope, *odds.error)
+        if not all(map(math.isfinite, numbers)) or len(odds.error) not in (0, SIGNS):
             raise ValueError(f"{odds}")
     except (TypeError, ValueError) as error:
         raise ItesError(f"{path}: expected the odds of a sign, got others ({error})") from None
@@ -201,7 +202,8 @@ def load_judges(
 def save_odds(run: str | os.PathLike[str], stage: str, odds: Odds) -> None:
     """Write the odds of a stage's signs into a run folder."""
     with atomic_write(RunFolder(run).odds(stage)) as temporary:
-        temporary.write_text(json.dumps(odds._asdict()) + "\n", encoding="utf-8")
+        known = {name: value for name, value in odds._asdict().items() if value != ()}
+        temporary.write_text(json.dumps(known) + "\n", encoding="utf-8")
 
 
 def _load(

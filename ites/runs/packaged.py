@@ -13,7 +13,7 @@ FOLDER = Path(__file__).with_name("general")
 
 def has_packaged_run() -> bool:
     """Whether this installation contains the general model."""
-    return (FOLDER / "student.safetensors").is_file()
+    return any((FOLDER / f"{stage}.safetensors").is_file() for stage in ("student", "teacher"))
 
 
 def run_or_packaged(run: str | os.PathLike[str] | None) -> Path:

@@ -40,6 +40,7 @@ def viewer(clips: Clips, notes: Sequence[str] = (), before: Clips | None = None)
     """
     earlier = {} if before is None else {clip.name: clip for clip in before.clips}
     packs: list[str] = []
+    named = scenes(clips.clips)
     data = {
         "joints": list(clips.skeleton.joints),
         "root": clips.skeleton.root,
@@ -51,12 +52,11 @@ def viewer(clips: Clips, notes: Sequence[str] = (), before: Clips | None = None)
         "clips": [_pack_clip(clip, earlier.get(clip.name), packs) for clip in clips.clips],
         "scenes": [
             {"name": name, "clips": members, "fps": clips.clips[members[0]].fps}
-            for name, members in scenes(clips.clips)
+            for name, members in named
         ],
     }
     options = "".join(
-        f'<option value="{i}">{html.escape(scene["name"])}</option>'
-        for i, scene in enumerate(data["scenes"])
+        f'<option value="{i}">{html.escape(name)}</option>' for i, (name, _) in enumerate(named)
     )
     lifted_by = clips.settings.get("model")
     what = f"lifted by the {lifted_by}" if lifted_by else "as measured"
@@ -83,8 +83,9 @@ def _before_title(clips: Clips, before: Clips | None) -> str:
     """How the other lifts differ: by the settings that are not the same."""
     if before is None:
         return ""
+    asked = [{**one.settings, **one.settings.get("request", {})} for one in (before, clips)]
     for name in ("smooth", "temporal", "model", "scale"):
-        old, new = before.settings.get(name), clips.settings.get(name)
+        old, new = (one.get(name) for one in asked)
         if old != new:
             return f"before: {name} {'off' if old in (None, False) else old}"
     return "before"
@@ -168,7 +169,7 @@ def pack_confidence(values: NDArray[np.floating] | None) -> dict[str, Any] | Non
 
 
 def _base64(values: NDArray[Any]) -> str:
-    return base64.b64encode(np.ascontiguousarray(values)).decode()
+    return base64.b64encode(values.tobytes()).decode()
 
 
 def _rounded_mean(values: NDArray[np.floating]) -> int | None:

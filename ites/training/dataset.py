@@ -26,6 +26,8 @@ LEAST_POSES = {"paper": 2, "upright": 30, "general": 30}
 """Minimum number of distinct poses per recipe; the others than "paper" learn their density."""
 LEAST_DIRECTIONS = 4
 """Minimum number of principal components for a density; one moving joint gives two."""
+PAIRS = ("first-view", "second-view")
+"""Splits of a store whose rows are the same people, seen by two cameras at the same time."""
 SAMPLE = 4096
 """Number of checked poses, evenly spaced over the set."""
 FLAT = 1e-3
@@ -90,6 +92,32 @@ def _gravity(store: PoseStore, settings: Settings) -> Tensor:
     if settings.missing == "drop":
         degrees = degrees[store.complete(settings.split)]
     return torch.from_numpy(np.radians(degrees))
+
+
+def turned_back(points: Tensor, roll: Tensor) -> Tensor:
+    """2D poses (N, J, 2) of cameras rolled clockwise by (N,), radians, as level ones see them."""
+    c, s = roll.cos()[:, None], roll.sin()[:, None]
+    x, y = points.unbind(-1)
+    return torch.stack([c * x - s * y, c * y + s * x], dim=-1)
+
+
+def read_pairs(data: str) -> tuple[Tensor, Tensor] | None:
+    """Two views (M, J, 2) each of some people, at focal length 1 and level; None without any."""
+    with PoseStore(data) as store:
+        if not set(PAIRS) <= set(store.splits):
+            return None
+        views = [store.points(split, scale=1.0)[0] for split in PAIRS]
+        angles = [store.gravity(split) for split in PAIRS]
+    if len(views[0]) != len(views[1]):
+        return None
+    found = [
+        turned_back(torch.from_numpy(points), torch.from_numpy(np.radians(gravity[:, 1])))
+        for points, gravity in zip(views, angles, strict=True)
+        if gravity is not None
+    ]
+    if len(found) < len(PAIRS):
+        return None
+    return found[0], found[1]
 
 
 def check_poses(points: NDArray[np.float32], settings: Settings) -> None:

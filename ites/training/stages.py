@@ -32,7 +32,9 @@ from ites.training.calibration import calibrate
 from ites.training.dataset import (
     denoised,
     load_own_prior,
+    read_pairs,
     teacher_labels,
+    turned_back,
     upright_teacher_labels,
     with_mirror_images,
 )
@@ -300,19 +302,17 @@ class GeneralTeacherStage(Stage):
         self.model.take_statistics(_sample(self.data[0], STATISTICS).to(device))
 
     def after_training(self, points: Tensor, device: torch.device) -> None:
-        """Calibrate the odds that a depth's sign is right."""
-        calibrate(self.settings.out, self.settings.stage, points, device)
+        """Calibrate the odds that a depth's sign is right, and the expected error."""
+        pairs = read_pairs(self.settings.data)
+        calibrate(self.settings.out, self.settings.stage, points, device, pairs)
 
 
 def straightened(given: TrainingData) -> tuple[Tensor, Tensor]:
     """2D poses (N, J, 2) at their own scale, turned back by the known roll, and the elevations."""
     if given.gravity is None:
         raise TypeError("recipe general expected the elevations of the lines of sight, got None")
-    elevation, roll = given.gravity.unbind(1)
-    c, s = roll.cos()[:, None], roll.sin()[:, None]
-    x, y = given.points.unbind(-1)
-    points = torch.stack([c * x + s * y, c * y - s * x], dim=-1)
-    return points * own_scale(points, given.skeleton)[:, None, None], elevation
+    points = turned_back(given.points, given.gravity[:, 1])
+    return points * own_scale(points, given.skeleton)[:, None, None], given.gravity[:, 0]
 
 
 class StudentStage(Stage):

@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from rich.console import Console
+from torch import Tensor
 
 from ites.data.corrections import Corrections
 from ites.data.store import PoseStore
@@ -22,12 +25,14 @@ from ites.evaluation.verdict import Verdict, judge_data, judge_figures
 from ites.evaluation.verdict import join as join_verdicts
 from ites.evaluation.without_truth import FIGURES, MEANING, HeldOut, flat, measure
 from ites.inference.lift import lift
+from ites.inference.roll import find_roll
 from ites.models import fold_norms
+from ites.models.predict import Pose
 from ites.pose.skeleton import HUMAN36M, Skeleton
-from ites.runs.checkpoint import load_model, load_stage, load_trust
+from ites.runs.checkpoint import load_model, load_prior, load_stage, load_trust
 from ites.runs.folder import RunFolder, refuse_to_overwrite
 from ites.runs.packaged import FOLDER, has_packaged_run
-from ites.runs.settings import STAGES, make_settings
+from ites.runs.settings import STAGES, make_settings, stages_of
 from ites.show.report import Section, write_report
 from ites.system.console import command_console, say
 from ites.system.files import atomic_write, load_json
@@ -35,7 +40,7 @@ from ites.system.lock import lock
 from ites.system.ranks import Ranks, pick_device
 from ites.training.dataset import check_poses
 from ites.training.run import settings_of, train
-from ites.workflows.fit_data import read_own, split, write_own
+from ites.workflows.fit_data import Gravity, read_own, split, write_own
 from ites.workflows.fit_settings import in_words, settings_for, settings_from
 
 FORMAT = "ites-fit"
@@ -56,8 +61,10 @@ class Fit:
         interrupted: whether the training stopped before its end; the same call continues it.
         verdict: "good", "use with care" or "do not use"; "" of an interrupted fit.
         reasons: why it is not good, a line each.
-        figures: of "student", "teacher", "flat", and "start" where there is one, on the held-out
-            frames, by name; `ites.evaluation.without_truth.FIGURES` says what they are.
+        figures: by name, of the model ("student"), the teacher, the model at the start ("start")
+            if there is one, and a flat pose ("flat"), on the held-out frames. A fit that starts
+            from a run of recipe general has no student; its model is the teacher.
+            `ites.evaluation.without_truth.FIGURES` says what the figures are.
         frames: to train on, and held out.
         report: the HTML page; None where plotly is not installed, which draws it.
     """
@@ -128,8 +135,8 @@ def fit(
 
     The files are read and cleaned as `ites.lift` reads them. A tenth of the frames is held out, as
     whole source sequences where there are enough. The prior, the teacher and the student are
-    trained by recipe "upright", with settings that follow from the amount of data; see
-    `ites.workflows.fit_settings`. The report needs no 3D.
+    trained by recipe "upright", or by that of the run to start from, with settings that follow from
+    the amount of data; see `ites.workflows.fit_settings`. The report needs no 3D.
 
     A second call with the same arguments continues an interrupted fit, on a CPU to the same bits.
 
@@ -242,7 +249,7 @@ def _prepare(
     console: Console,
 ) -> dict[str, Any]:
     """Read, clean, split and store the keypoints; plan the training."""
-    start, started = _start(request["start"], skeleton, console)
+    start = _start(request["start"], skeleton, console)
     say(console, f"1/5  Reading {len(paths):,} file{'s' * (len(paths) > 1)} of keypoints")
     own = read_own(paths, skeleton, options)
     if tell is not None:
@@ -253,25 +260,25 @@ def _prepare(
         say(console, f"     and {len(own.notes) - TOLD:,} more notes, in {folder.record}")
     parts = split(own.sources, request["seed"])
     folder.root.mkdir(parents=True, exist_ok=True)
-    write_own(folder.store, own, parts)
+    gravity = camera_of(start.run) if start.run and start.recipe == "general" else None
+    write_own(folder.store, own, parts, gravity)
     try:
         with PoseStore(folder.store) as store:
             points, _ = store.points("train")
         check_poses(points, make_settings("prior", options={"data": ", ".join(map(str, paths))}))
+        plan = _plan(points, start, request["settings"])
     except ItesError:
         folder.store.unlink()
         raise
     covered = coverage(points, skeleton)
-    plan = settings_from(points, started) if start else settings_for(points)
-    given = request["settings"]
-    plan = {stage: own | settings_of(stage, [*plan], given) for stage, own in plan.items()}
     record = {
         "format": FORMAT,
         "request": request,
         "frames": [sum(len(source.clip) for source in part) for part in parts],
         "held_out": sorted({source.clip.name for source in parts[1]}),
         "coverage": covered.plain(),
-        "start": start,
+        "start": start.run,
+        "recipe": start.recipe,
         "settings": plan,
         "notes": own.notes,
         "findings": own.findings,
@@ -280,29 +287,73 @@ def _prepare(
     return record
 
 
-def _start(
-    asked: str | None, skeleton: Skeleton, console: Console
-) -> tuple[str | None, dict[str, Mapping[str, Any]]]:
-    """The run folder to start from, and the settings of its stages."""
+class _Start(NamedTuple):
+    """Where the training starts: a run folder or None, the recipe, the settings by stage."""
+
+    run: str | None
+    recipe: str
+    settings: dict[str, Mapping[str, Any]]
+
+
+def _start(asked: str | None, skeleton: Skeleton, console: Console) -> _Start:
+    scratch = _Start(None, RECIPE, {})
     if asked is None or asked == AUTO and not has_packaged_run():
-        return None, {}
+        return scratch
     run = str(FOLDER) if asked == AUTO else asked
     if not Path(run).is_dir():
         raise ItesError(f"{run}: expected a run folder to start from; there is none")
+    teacher, about = load_stage(run, "teacher")
+    if about.skeleton != skeleton:
+        words = f"{run}: expected a teacher of {skeleton.name}, got {about.skeleton.name}"
+        if asked != AUTO:
+            raise ItesError(words)
+        say(console, f"{words}: training from scratch")
+        return scratch
+    recipe = str(getattr(teacher, "recipe", ""))
+    if "prior" not in stages_of(recipe):
+        raise ItesError(f"{run}: expected a run of recipe upright or general, got {recipe}")
     settings: dict[str, Mapping[str, Any]] = {}
-    for stage in STAGES:
-        model, metadata = load_stage(run, stage)
-        if metadata.skeleton != skeleton:
-            words = f"{run}: expected a {stage} of {skeleton.name}, got {metadata.skeleton.name}"
-            if asked != AUTO:
-                raise ItesError(words)
-            say(console, f"{words}: training from scratch")
-            return None, {}
-        if stage != "prior" and not getattr(model, "upright", False):
-            raise ItesError(f"{run}: expected a {stage} of recipe {RECIPE}, got the other's")
+    for stage in stages_of(recipe):
+        model, about = load_stage(run, stage)
         sizes: dict[str, Any] = model.sizes()  # type: ignore[operator]
-        settings[stage] = {**metadata.settings, **sizes}
-    return run, settings
+        settings[stage] = {**about.settings, **sizes}
+    return _Start(run, recipe, settings)
+
+
+def _plan(
+    points: NDArray[np.float32], start: _Start, given: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """The settings by stage: those of the rule, overridden by those that a caller gave."""
+    plan = settings_for(points)
+    if start.run is not None:
+        plan = settings_from(points, start.settings, start.recipe)
+    return {stage: own | settings_of(stage, [*plan], given) for stage, own in plan.items()}
+
+
+def camera_of(run: str | os.PathLike[str]) -> Gravity:
+    """What estimates how a clip's camera stands, by the teacher and the prior of a run."""
+    teacher, _ = load_model(run, "teacher")
+    prior = load_prior(run)
+
+    def stands(points: NDArray[np.float32]) -> tuple[float, float]:
+        roll = find_roll(points, prior)
+        with torch.inference_mode():
+            straight = torch.from_numpy(straightened(points, np.float32(roll)))
+            elevation = teacher.elevation(straight)  # type: ignore[operator]
+        return float(elevation.median().rad2deg()), math.degrees(roll)
+
+    return stands
+
+
+def straightened(
+    points: NDArray[np.float32], roll: NDArray[np.float32] | np.float32
+) -> NDArray[np.float32]:
+    """2D poses (N, J, 2) of cameras rolled clockwise by (N, 1) or one angle, radians, turned back.
+
+    `(x, y)' = (x cos(roll) - y sin(roll), y cos(roll) + x sin(roll))`.
+    """
+    c, s, x, y = np.cos(roll), np.sin(roll), points[..., 0], points[..., 1]
+    return np.stack([c * x - s * y, c * y + s * x], axis=-1)
 
 
 def _write(folder: FitFolder, record: Mapping[str, Any]) -> None:
@@ -340,7 +391,7 @@ class _Fitting:
             return Fit(folder.root, interrupted=True)
         say(self.console, "4/5  Measuring on the held-out frames, without 3D")
         figures = self._measure()
-        verdict = join_verdicts(judge_figures(figures["student"], figures["flat"]), data)
+        verdict = join_verdicts(judge_figures(figures[self.model], figures["flat"]), data)
         record |= {"figures": figures, "verdict": verdict.word, "reasons": verdict.reasons}
         say(self.console, "5/5  Lifting held-out clips and writing the report")
         lift(folder.store, folder.lifted, run=folder.root, split="test", device=self.device)
@@ -355,7 +406,7 @@ class _Fitting:
         results = train(
             self.folder.store,
             run.root,
-            recipe=RECIPE,
+            recipe=record["recipe"],
             start=record["start"],
             resume=run.settings.is_file(),
             console=self.console,
@@ -369,23 +420,26 @@ class _Fitting:
         """The figures of each model on the held-out frames."""
         root = self.folder.root
         device = pick_device(self.device or "auto", Ranks.here())
-        judge = load_trust(root, "student", device)
+        judge = load_trust(root, self.model, device)
         assert judge is not None
-        student, about = load_model(root, "student", device)
-        teacher, _ = load_model(root, "teacher", device)
-        held = held_out(self.folder.store, about.scale)
-        lifters = {"student": student, "teacher": teacher}
+        lifters: dict[str, Any] = {}
+        for stage in dict.fromkeys((self.model, "teacher")):
+            lifters[stage], about = load_model(root, stage, device)
         if self.record["start"]:
-            lifters["start"], _ = load_model(self.record["start"], "student", device)
+            lifters["start"], _ = load_model(self.record["start"], self.model, device)
+        held = held_out(self.folder.store, about.scale)
         figures = {}
         for name, model in lifters.items():
-            explains = None
-            if name == "teacher":
-                explains = lambda points: teacher(points).camera_pose  # noqa: E731
+            explains = model.float() if name == "teacher" and model.recipe == RECIPE else None
             pose = fold_norms(model.float()).pose
-            figures[name] = measure(pose, held, judge, device, explains)
+            figures[name] = measure(pose, held, judge, device, explains and _dictionary(explains))
         figures["flat"] = measure(flat, held, judge, device)
         return figures
+
+    @property
+    def model(self) -> str:
+        """The stage whose model lifts."""
+        return stages_of(self.record["recipe"])[-1]
 
     def _judged_data(self) -> Verdict:
         covered = Coverage(**self.record["coverage"])
@@ -439,10 +493,23 @@ class _Fitting:
         )
 
 
+def _dictionary(teacher: Any) -> Pose:
+    """The poses (B, J, 3) out of a teacher's dictionary, in the camera's frame."""
+
+    def pose(points: Tensor) -> Tensor:
+        shown: Tensor = teacher(points).camera_pose
+        return shown
+
+    return pose
+
+
 def held_out(path: Path, scale: float, most: int = MOST_HELD) -> HeldOut:
     """The held-out poses of a fit's store, as many clips as make about `most` poses."""
     with PoseStore(path) as store:
         points, _ = store.points("test", scale)
+        gravity = store.gravity("test")
+        if gravity is not None:
+            points = straightened(points, np.radians(gravity[:, 1:]))
         sequences = store.sequences_of("test")
         cameras = [store.cameras[sequence.camera] for sequence in sequences]
         skeleton = store.skeleton

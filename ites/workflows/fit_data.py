@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +11,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from ites.data.checks import check
 from ites.data.clips import Clip, drop_impossible, fill_missing, seen_joints, stored_clips
@@ -40,6 +41,10 @@ LEAST_FRAMES = 100
 """Fewest frames that a fit takes on."""
 AWAY = 5.0
 """Root-to-head distances between the camera and a person, where no camera is known."""
+
+
+Gravity = Callable[[NDArray[np.float32]], tuple[float, float]]
+"""Elevation and roll, degrees, of the camera that saw poses (T, J, 2), root-relative."""
 
 
 @dataclass(frozen=True)
@@ -244,11 +249,22 @@ def _part(source: Source, first: int, last: int) -> list[Source]:
     return [replace(source, clip=replace(source.clip, keypoints=points))] if len(points) else []
 
 
-def write_own(out: Path, own: Own, parts: Sequence[Sequence[Source]]) -> None:
+def write_own(
+    out: Path,
+    own: Own,
+    parts: Sequence[Sequence[Source]],
+    gravity: Gravity | None = None,
+) -> None:
     """Write the store of a fit: splits "train" and "test".
 
     A camera that is only assumed gets the focal length at which the clip's person stands as far
     away as all others, because lifting without a camera sizes each clip by itself.
+
+    Args:
+        out: the store to write.
+        own: all clips.
+        parts: those to learn from, and those held out.
+        gravity: estimates how a clip's camera stands; None: the store does not say.
     """
     known = [source for source in own.sources if not source.camera.assumed]
     usual = np.median([_size(source, own.skeleton) for source in known]) if known else 1 / AWAY
@@ -265,6 +281,11 @@ def write_own(out: Path, own: Own, parts: Sequence[Sequence[Source]]) -> None:
                 camera = replace(camera, id=key)
                 if key not in writer.cameras:
                     writer.add_camera(key, camera)
+                stands = None
+                if gravity is not None:
+                    points = source.clip.keypoints - source.clip.keypoints[:, [own.skeleton.root]]
+                    points = (points / np.asarray(camera.focal_length)).astype(np.float32)
+                    stands = np.tile(np.array(gravity(points), np.float32), (len(points), 1))
                 writer.add(
                     source.clip.keypoints,
                     camera=writer.cameras[key].id,
@@ -272,6 +293,7 @@ def write_own(out: Path, own: Own, parts: Sequence[Sequence[Source]]) -> None:
                     action="keypoints",
                     split=name,
                     fps=source.clip.fps,
+                    gravity=stands,
                 )
 
 

@@ -384,7 +384,7 @@ def test_output_that_is_not_finite_is_refused():
 def test_an_array_is_lifted_to_a_file(run, tmp_path, stage, ending):
     np.savez(tmp_path / "in.npz", keypoints=keypoints(), focal_length=1000, fps=30)
     out = tmp_path / f"out.{ending}"
-    summary = lift(run, tmp_path / "in.npz", out, stage=stage, device="cpu")
+    summary = lift(run, tmp_path / "in.npz", out, stage=stage, temporal=False, device="cpu")
     assert (summary["poses"], summary["clips"], summary["model"]) == (12, 1, stage)
     assert summary["out"] == str(out)
     clips = read_clips(out)
@@ -550,6 +550,20 @@ def test_portions_are_whole_clips():
     assert batch_size_for("cpu", HUMAN36M) == 512
 
 
+def test_a_clip_whose_rate_is_known_is_lifted_as_a_whole(run, tmp_path):
+    lifted = {}
+    for name, rate in (("timed", {"fps": 30}), ("untimed", {})):
+        np.savez(tmp_path / f"{name}.npz", keypoints=keypoints(), focal_length=1000, **rate)
+        for temporal in (None, True, False):
+            out = tmp_path / "out.npz"
+            told = lift(run, tmp_path / f"{name}.npz", out, temporal=temporal, device="cpu")
+            assert ("temporal" in told["codes"]) == (temporal or (temporal is None and bool(rate)))
+            lifted[name, temporal] = read_clips(out).clips[0].positions
+    for name, alike in (("timed", True), ("untimed", False)):
+        np.testing.assert_array_equal(lifted[name, None], lifted[name, alike])
+        assert np.abs(lifted[name, True] - lifted[name, False]).max() > 0.01
+
+
 def test_portions_give_what_one_piece_gives(run, tmp_path, monkeypatch):
     store = many(tmp_path / "s.h5")
     model, _ = load_model(run)
@@ -558,7 +572,7 @@ def test_portions_give_what_one_piece_gives(run, tmp_path, monkeypatch):
         monkeypatch.setattr("ites.inference.lift.PORTION", size)
         for ending in ("h5", "npz"):
             out = tmp_path / f"out.{ending}"
-            summary = lift(run, store, out, device="cpu", batch_size=1, trust=False)
+            summary = lift(run, store, out, device="cpu", batch_size=1, trust=False, temporal=False)
             assert (summary["poses"], summary["clips"]) == (28, 4)
             *told, metres = summary["notes"]
             assert told == notes and metres.startswith("metres by a mean of 0.72 m")
@@ -623,7 +637,8 @@ def test_half_precision_is_near(run, tmp_path):
     clips = []
     for precision in ("float32", "bf16"):
         out = tmp_path / f"{precision}.npz"
-        assert lift(run, tmp_path / "in.npz", out, precision=precision)["precision"] == precision
+        summary = lift(run, tmp_path / "in.npz", out, precision=precision, temporal=False)
+        assert summary["precision"] == precision
         clips.append(read_clips(out).clips[0].positions)
     assert 0 < np.abs(clips[0] - clips[1]).mean() < 0.01 * np.abs(clips[0]).mean()
 

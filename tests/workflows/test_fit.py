@@ -23,7 +23,8 @@ from ites.pose.skeleton import HUMAN36M, load_skeleton
 from ites.runs.folder import RunFolder
 from ites.runs.settings import STAGES
 from ites.training.log import quiet_console
-from ites.workflows.fit_data import Source, read_own, split
+from ites.workflows.fit import straightened
+from ites.workflows.fit_data import Source, read_own, split, write_own
 from ites.workflows.fit_settings import components, settings_for, settings_from
 
 
@@ -149,11 +150,44 @@ def test_a_fit_starts_from_a_run(fitted, files, tmp_path) -> None:
     assert 0 < moved < 0.01  # a few steps at a low learning rate
 
 
+@pytest.fixture(scope="module")
+def general(files, tmp_path_factory) -> Path:
+    """A run of recipe general, whose cameras look down by 10 degrees."""
+    folder = tmp_path_factory.mktemp("general")
+    own = read_own(files, HUMAN36M, {})
+    write_own(folder / "own.h5", own, split(own.sources, 0), lambda points: (10.0, 0.0))
+    given = {**TINY, "components": 6, "atoms": 6, "recipe": "general"}
+    del given["student"]
+    ites.train(folder / "own.h5", folder / "run", console=quiet_console(), **given)
+    return folder / "run"
+
+
+def test_a_fit_starts_from_a_run_of_recipe_general(general, files, tmp_path) -> None:
+    """It has no student; its teacher estimates the elevations of the cameras."""
+    given = {**TINY, "prior": {}, "teacher": {}}
+    del given["student"]
+    result = ites.fit(files, tmp_path / "run", start=general, console=quiet_console(), **given)
+    assert list(result.figures) == ["teacher", "start", "flat"]
+    assert not RunFolder(tmp_path / "run").weights("student").exists()
+    with PoseStore(tmp_path / "run/keypoints.h5") as store:
+        gravity = store.gravity("train")
+        assert gravity.shape == (144, 2) and np.isfinite(gravity).all()
+        (first, *_) = store.sequences_of("train")
+        assert (gravity[first.rows] == gravity[0]).all()
+
+
+def test_a_rolled_camera_is_turned_back() -> None:
+    """Clockwise by a quarter: what is right in the picture was above."""
+    points = np.array([[[1.0, 0.0], [0.0, 2.0]]], np.float32)
+    turned = straightened(points, np.float32(np.pi / 2))
+    np.testing.assert_allclose(turned, [[[0, 1], [-2, 0]]], atol=1e-6)
+
+
 def test_a_training_starts_with_the_weights_of_a_run(fitted, tmp_path) -> None:
     store = fitted.run / "keypoints.h5"
     ites.train(
         store, tmp_path / "run", start=fitted.run, learning_rate=0.0, console=quiet_console(),
-        **{**TINY, "steps": 1}, recipe="upright",
+        **{**TINY, "steps": 1, "components": 4, "atoms": 8}, recipe="upright",
     )  # fmt: skip
     ours, theirs = numbers(tmp_path / "run"), numbers(fitted.run)
     trained = [name for name in ours if name.endswith((".weight", ".bias", "dictionary"))]
@@ -165,7 +199,7 @@ def test_a_training_starts_with_the_weights_of_a_run(fitted, tmp_path) -> None:
     "start, skeleton, message",
     [
         ("nowhere", "human36m", "nowhere: expected a run folder to start from; there is none"),
-        ("run", "coco17", "run: expected a prior of coco17, got human36m"),
+        ("run", "coco17", "run: expected a teacher of coco17, got human36m"),
     ],
 )
 def test_a_start_that_cannot_be(fitted, files, tmp_path, start, skeleton, message) -> None:
@@ -263,15 +297,21 @@ def test_settings_follow_from_the_amount_of_data() -> None:
     rng = np.random.default_rng(0)
     basis = rng.normal(size=(5, 34))
     points = (rng.normal(size=(2000, 5)) @ basis).reshape(-1, 17, 2)
-    assert components(points) == 5
+    assert components(points, 0.999) == 5 and components(points[:, :, :1], 1.0) <= 17
     few, many = settings_for(points), settings_for(np.tile(points, (40, 1, 1)))
-    assert few["prior"] == {"batch": 128, "steps": 625, "epochs": 41, "components": 5}
+    assert (few["prior"]["batch"], few["prior"]["steps"], few["prior"]["width"]) == (128, 468, 64)
+    assert few["prior"]["components"] == components(points, 0.99)
+    assert many["prior"]["components"] == 5 and many["prior"]["width"] == 256
     assert (few["teacher"]["steps"], few["teacher"]["atoms"]) == (3125, 8)
     assert (many["prior"]["steps"], many["teacher"]["steps"]) == (1500, 4000)
     assert many["student"]["steps"] == 3000
-    further = settings_from(points, {"teacher": {"width": 64}, "prior": {}, "student": {}})
+    started = {"teacher": {"width": 64}, "prior": {}, "student": {}}
+    further = settings_from(points, started, "upright")
     assert further["teacher"]["width"] == 64 and further["teacher"]["pilot_steps"] == 0
-    assert further["teacher"]["learning_rate"] == 1e-4
+    assert further["teacher"]["learning_rate"] == 1e-4 and further["teacher"]["steps"] == 625
+    general = settings_from(points, {"prior": {"width": 8}, "teacher": {"noise": 0.5}}, "general")
+    assert list(general) == ["prior", "teacher"] and general["teacher"]["noise"] == 0.5
+    assert "pilot_steps" not in general["teacher"]
 
 
 def test_the_example_runs_as_written(files, tmp_path, monkeypatch, capsys) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from ites.data.datasets.cmu import ACKNOWLEDGEMENT, TEST_SUBJECTS, clips_of, thinned
 from ites.data.datasets.plausible import Say, sound_frames
@@ -30,6 +31,7 @@ from ites.data.synthetic.variety import (
 )
 from ites.errors import ItesError
 from ites.pose.camera import Camera, focal_length_of
+from ites.pose.missing import impossible
 from ites.pose.skeleton import HUMAN36M
 
 KINDS = ("mocap", "action", "posture")
@@ -52,6 +54,8 @@ SENSOR = 2.0
 """Standard deviation of the error with which the roll is known, degrees."""
 DISTANCES = 1.8, 14.0
 """Nearest and farthest person, metres."""
+PAIRS = 1000
+"""One of so many people per camera is in the pairs of views."""
 FRAMES = 60
 """Frames of a synthetic action, 5 per second."""
 
@@ -69,7 +73,8 @@ def prepare_field(
 ) -> dict[str, Any]:
     """Write a pose store of people in the field, split "train".
 
-    The same arguments give the same bits.
+    The splits "first-view" and "second-view" hold some people twice, row by row. They calibrate the
+    expected error; nothing is trained on them. The same arguments give the same bits.
 
     Args:
         source: CMU motion as `ites.data.datasets.cmu` reads it; None: synthetic people alone.
@@ -100,16 +105,40 @@ def prepare_field(
         for camera in cameras:
             chosen = rng.integers(people, size=max(1, people * views // len(cameras)))
             keypoints, gravity = see(rng, poses[chosen], camera)
-            writer.add(
-                keypoints,
-                camera=camera.id,
-                subject="everybody",
-                action="anything",
-                fps=float("nan"),
-                gravity=gravity,
-            )
+            sound = _sound(keypoints, camera)
+            _add(writer, camera, "train", keypoints[sound], gravity[sound])
+        later = []
+        for index, camera in enumerate(cameras):
+            other = cameras[(index + 5) % len(cameras)]
+            people_twice = poses[rng.integers(people, size=max(1, people // PAIRS))]
+            first, second = see(rng, people_twice, camera), see(rng, people_twice, other)
+            sound = _sound(first[0], camera) & _sound(second[0], other)
+            if sound.any():
+                _add(writer, camera, "first-view", first[0][sound], first[1][sound])
+                later.append((other, second[0][sound], second[1][sound]))
+        for other, keypoints, gravity in later:
+            _add(writer, other, "second-view", keypoints, gravity)
     with PoseStore(out) as store:
         return store.summary()
+
+
+def _sound(keypoints: Array, camera: Camera) -> NDArray[np.bool_]:
+    """Which poses (N, J, 2) have all their joints at places where a detector could see them."""
+    return ~impossible(keypoints, None, (camera.width, camera.height)).any(1)
+
+
+def _add(
+    writer: PoseStoreWriter, camera: Camera, split: str, keypoints: Array, gravity: Array
+) -> None:
+    writer.add(
+        keypoints,
+        camera=camera.id,
+        subject="everybody",
+        action="anything",
+        split=split,
+        fps=float("nan"),
+        gravity=gravity,
+    )
 
 
 def draw_people(
@@ -207,7 +236,7 @@ def see(rng: Generator, poses: Array, camera: Camera) -> tuple[Array, Array]:
 
     Returns:
         keypoints (N, 17, 2), pixels; gravity (N, 2): elevation and roll of the line of sight,
-        degrees, as known by a sensor. A positive roll turns the picture clockwise.
+        degrees, as known by a sensor; the roll is the camera's, clockwise.
     """
     count, focal = len(poses), camera.focal_length[0]
     body = turned(poses, rng.uniform(-180, 180, count), 2)
@@ -230,4 +259,4 @@ def see(rng: Generator, poses: Array, camera: Camera) -> tuple[Array, Array]:
     seen = points[..., :2] / np.maximum(points[..., 2:], 0.2)
     keypoints = seen[:, :-1] * focal + camera.center
     known = roll + SENSOR * rng.standard_normal(count)
-    return keypoints, np.stack([elevation, known], 1)
+    return keypoints, np.stack([elevation, -known], 1)  # the camera turns against its picture

@@ -5,9 +5,9 @@ they differ in digits alone. In names that differ only in digits, the run of dig
 is the frame number. A folder's digits count only where the files' own names do not vary. Names that
 differ elsewhere belong to different videos.
 
-Frames form a video if at least one in `GAPS` of its numbers exists, or most are consecutive, and
-people are near their positions in the previous frame. Otherwise each frame is a photograph, with a
-clip of its own.
+Frames form a video if at least one in `GAPS` of its numbers exists, or most are consecutive. People
+must also be near their positions in the previous frame. Otherwise each frame is a photograph, with
+a clip of its own.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
   object of these by joint name. Confidences are in the joints, or in a list beside them.
 - A frame is a person, a list of people, an object of people by track id, or an object that holds
   one of these under a name of `PEOPLE`. Lists in lists are joined.
-- A file is a list of frames, an object of frames by number or image name, or an object that holds
-  one of these under a name of `FRAMES`, with the image size and the rate beside it.
+- A file is a list of frames, or an object of frames by number or image name. It may also be an
+  object that holds one of these under a name of `FRAMES`, beside the image size and the rate.
 
 Sources: OpenPose's doc/02_output.md (frames joined to one list, as ComfyUI and DWPose write them
 with canvas_width); MMPose's inferencer ("predictions") and demos of 0.x; Transformers'
@@ -120,15 +120,22 @@ def parse(content: Any, where: str) -> Detections:
         found.format, found.min_confidence = "MMPose", 0.3
     elif _holds(frames, "box") and _holds(frames, "class"):
         found.format, found.min_confidence = "Ultralytics", 0.5
-    _name_joints(found, names)
+    _name_joints(found, names, where)
     found.image_size, found.fps = image_size(content), rate(content)
     return found
 
 
-def _name_joints(found: Detections, names: tuple[str, ...] | None) -> None:
+def _name_joints(found: Detections, names: tuple[str, ...] | None, where: str) -> None:
+    """Tell the layout of named joints, or their names.
+
+    Raises:
+        ItesError: there are more or fewer names than joints.
+    """
     count = next((len(p.joints) for frame in found.frames for p in frame.people), 0)
     if names is None:
         return
+    if len(names) != count:
+        raise ItesError(f"{where}: expected names of {count} joints, got {len(names)}")
     joints = tuple(joint_name(name) for name in names)
     usual = BY_COUNT.get(count)
     if count == 33 and "left_eye_inner" in joints:
@@ -162,7 +169,7 @@ def rate(content: Any) -> float:
     for told in _about(content):
         for key in RATES:
             value = told.get(key)
-            if type(value) in (int, float) and 0 < value < 1e6:
+            if isinstance(value, (int, float)) and 0 < value < 1e6:
                 return float(value)
     return math.nan
 

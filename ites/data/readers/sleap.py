@@ -253,7 +253,7 @@ def _attribute(file: h5py.File, where: str) -> str:
 
 def _format(file: h5py.File) -> float:
     value = file["metadata"].attrs.get("format_id", 1.2)
-    return float(value) if np.isscalar(value) and not isinstance(value, (str, bytes)) else 1.2
+    return float(value) if isinstance(value, (int, float, np.integer, np.floating)) else 1.2
 
 
 def _json(text: str, where: str) -> Any:
@@ -310,4 +310,4 @@ def _size(video: Any) -> tuple[int, int] | None:
 
 def _rate(video: Any) -> float:
     value = _backend(video).get("fps")
-    return float(value) if type(value) in (int, float) and 0 < value < 1e6 else float("nan")
+    return float(value) if isinstance(value, (int, float)) and 0 < value < 1e6 else float("nan")
