@@ -256,3 +256,17 @@ def test_perspective_grows_as_the_camera_comes_near():
     np.testing.assert_allclose(same, pose, atol=1e-6)
     near, far = (turn_back(pose, np.eye(3)[None], size)[0, 1, 0] for size in (0.5, 2.0))
     assert (near, far) == (pytest.approx(7 / 6), pytest.approx(5.5 / 6))
+
+
+@pytest.mark.parametrize("focal", [None, 1674.0])
+def test_a_real_portrait_clip_is_lifted_alike_from_file_and_store(upright, shared, tmp_path, focal):
+    source = shared / "cases/25-portrait-camera-store-or-array/balance_cam2_h36m.npz"
+    prepare_keypoints([source], tmp_path / "s.h5", focal_length=focal)
+    clips = []
+    for given, options in ((tmp_path / "s.h5", {}), (source, {"focal_length": focal})):
+        lift(given, tmp_path / "o.npz", run=upright, device="cpu", **options)
+        clips += read_clips(tmp_path / "o.npz").clips
+    store, file = clips
+    np.testing.assert_allclose(store.positions, file.positions, atol=1e-5)
+    np.testing.assert_allclose(store.root, file.root, atol=1e-4)
+    assert store.focal_assumed is file.focal_assumed is (focal is None)
