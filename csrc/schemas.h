@@ -1,6 +1,6 @@
 // The ops' schemas, the same under ites_cpp (CPU) and ites_cuda. Inputs are contiguous, outputs
-// new. `rotations` is either matrices (n B, 3, 3) or an int64 counter (3,) to draw them from:
-// turns where there are an elevation (B,) and a spread (2,), which come together.
+// new. `rotations` is either matrices (n B, 3, 3) or an int64 counter (3,) to draw them from. An
+// elevation (B,) and a spread (2,), given together, make them turns.
 #pragma once
 
 namespace ites {

@@ -67,8 +67,8 @@ ITES_FN V before_relu_backward(V grad, V x, V skip, const Channel<V>& c, Form fo
   return form.relu ? select(V{} >= before_relu(x, skip, c, form), V{}, grad) : grad;
 }
 
-// Gradient of x, from that of the value that meets the ReLU and the means over the batch of
-// that gradient and of its product with the normalised value.
+// Gradient of x. Given are the gradient before the ReLU, and the means over the batch of that
+// gradient and of its product with the normalised value.
 template <class V>
 ITES_FN V batch_norm_backward(V grad, V x, V grad_mean, V product_mean, const Channel<V>& c) {
   return c.weight * c.scale * (grad - grad_mean - normalised(x, c) * product_mean);

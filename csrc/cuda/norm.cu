@@ -1,8 +1,7 @@
 // The norm family in CUDA. A block takes a slice of 32 channels and a range of rows: eight threads
-// along the channels, four each, and 32 along the rows. The statistics' kernel leaves one partial
-// result per range; the kernel that follows joins them, in a fixed order, before its own rows, so
-// that each direction is two launches and reads its input twice. Up to 512 rows stay in registers:
-// one launch.
+// along the channels, four each, and 32 along the rows. The first kernel leaves one partial result
+// per range. The second joins them in a fixed order before its own rows. So each direction is two
+// launches and reads its input twice. Up to 512 rows stay in registers: one launch.
 #include "common/norm.h"
 
 #include <type_traits>

@@ -77,6 +77,7 @@ class Student(nn.Module):
     """
 
     kind, recipe, upright = "student", "paper", False
+    masks = False  # see `ites.models.Teacher.masks`
     view_momentum = MOMENTUM  # of BatchNorm's running statistics in the pass over the views
 
     def __init__(

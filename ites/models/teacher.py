@@ -123,6 +123,8 @@ class Teacher(nn.Module):
     """
 
     kind, recipe, upright = "teacher", "paper", False
+    masks = False
+    """Whether points may be nan where a joint is missing."""
 
     def __init__(
         self,

@@ -20,8 +20,8 @@ def linear(
 ) -> Tensor:
     """`x @ weight.T + bias`.
 
-    On a CPU it is C++, for PyTorch's product knows the widest instructions of Intel's processors
-    alone; on those, on every other backend, and for a few rows, it is PyTorch's own.
+    On a CPU it is C++, because PyTorch's product uses the widest instructions on Intel's processors
+    only. On those, on every other backend, and for a few rows, it is PyTorch's own.
 
     Args:
         x: (..., K).

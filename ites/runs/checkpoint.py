@@ -22,10 +22,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ites.errors import ItesError
-from ites.models import Prior, Student, Teacher, UprightStudent, UprightTeacher
-from ites.models.trust import Odds, Trust
+from ites.models import (
+    GeneralPrior,
+    GeneralTeacher,
+    Prior,
+    Student,
+    Teacher,
+    UprightStudent,
+    UprightTeacher,
+)
+from ites.models.trust import SIGNS, Odds, Trust
 from ites.pose.skeleton import Skeleton
 from ites.runs.folder import RunFolder
 from ites.system.files import atomic_write, load_json, reading, require_file
@@ -40,7 +49,14 @@ UPRIGHT: dict[str, type[Teacher] | type[Student]] = {
     "student": UprightStudent,
 }
 """The models of recipe "upright", whose sizes hold `"upright": true`."""
+GENERAL: dict[str, type[GeneralTeacher] | type[GeneralPrior]] = {
+    "teacher": GeneralTeacher,
+    "prior": GeneralPrior,
+}
+"""The models of recipe "general", whose sizes hold `"general": true`."""
 MODEL_FORMAT, STATE_FORMAT, VERSION = "ites-model", "ites-training-state", 1
+SPARE = 1 << 22
+"""Elements of tensors that a model may have besides those in its file."""
 CHECKSUM = "sha256"
 """The metadata's entry that `_checksum` fills; files of older versions lack it."""
 
@@ -137,6 +153,15 @@ def load_prior(path: str | os.PathLike[str], device: str | torch.device = "cpu")
     return model.to(device).eval()
 
 
+def load_stage(path: str | os.PathLike[str], stage: str) -> tuple[nn.Module, Metadata]:
+    """Read the model of any stage, on the CPU, from a checkpoint or a run folder.
+
+    Raises:
+        ItesError: see `load_model`.
+    """
+    return _load(path, (stage,), None)
+
+
 def load_trust(
     run: str | os.PathLike[str], stage: str, device: torch.device | str = "cpu"
 ) -> Trust | None:
@@ -152,10 +177,12 @@ def load_trust(
     path, judges = RunFolder(run).odds(stage), load_judges(run, device)
     if judges is None or not path.is_file():
         return None
+    content = load_json(path)
     try:
-        odds = Odds(**load_json(path))
-        odds = Odds(float(odds.bias), float(odds.slope))
-        if not all(math.isfinite(value) for value in odds):
+        odds = Odds(**content)
+        odds = Odds(float(odds.bias), float(odds.slope), tuple(map(float, odds.error)))
+        numbers = (odds.bias, odds.slope, *odds.error)
+        if not all(map(math.isfinite, numbers)) or len(odds.error) not in (0, SIGNS):
             raise ValueError(f"{odds}")
     except (TypeError, ValueError) as error:
         raise ItesError(f"{path}: expected the odds of a sign, got others ({error})") from None
@@ -175,7 +202,8 @@ def load_judges(
 def save_odds(run: str | os.PathLike[str], stage: str, odds: Odds) -> None:
     """Write the odds of a stage's signs into a run folder."""
     with atomic_write(RunFolder(run).odds(stage)) as temporary:
-        temporary.write_text(json.dumps(odds._asdict()) + "\n", encoding="utf-8")
+        known = {name: value for name, value in odds._asdict().items() if value != ()}
+        temporary.write_text(json.dumps(known) + "\n", encoding="utf-8")
 
 
 def _load(
@@ -206,6 +234,8 @@ def _metadata(path: Path, kind: str, text: Mapping[str, str]) -> tuple[Metadata,
             step=int(text["step"]),
             settings=json.loads(text["settings"]),
         )
+    except ItesError as error:
+        raise ItesError(f"{path}: {error}", code=error.code) from None
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ItesError(f"{path}: damaged metadata of a checkpoint: {error!r}") from None
     if not 0 < metadata.scale < math.inf:
@@ -232,7 +262,7 @@ def build_model(
 ) -> nn.Module:
     """Build a model whose tensors have the shapes of the given ones, without their values.
 
-    No memory is allocated before the shapes agree, so sizes from a damaged file are harmless.
+    No more memory is taken than the tensors have, so sizes from a damaged file are harmless.
 
     Args:
         kind: one of `MODELS`.
@@ -255,21 +285,50 @@ def build_model(
         if not right:
             raise ItesError(f"{who}: {name}: expected a size that fits its tensors, got {value!r}")
     try:
-        with torch.device("meta"):
-            plan = _network(kind, skeleton, sizes, backend)
+        with _Within(2 * sum(tensor.numel() for tensor in tensors.values()) + SPARE):
+            model = _network(kind, skeleton, sizes, backend)
+    except ItesError as error:
+        raise ItesError(f"{who}: {error}", code=error.code) from None
     except (TypeError, ValueError, RuntimeError) as error:
         raise ItesError(f"{who}: expected the sizes of a {kind}, got {sizes} ({error})") from None
-    _check_shapes(who, plan.state_dict(), tensors)
-    return _network(kind, skeleton, sizes, backend)
+    _check_shapes(who, model.state_dict(), tensors)
+    return model
+
+
+class _Within(TorchFunctionMode):
+    """Refuse tensors of more elements in all than a number, before their memory is taken.
+
+    A plan on the meta device would show the same, but imports PyTorch's compiler, which takes
+    seconds.
+    """
+
+    MAKERS = (torch.empty, torch.zeros, torch.ones, torch.eye, torch.randperm)
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.left = most
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.MAKERS and args:
+            shape = args if isinstance(args[0], int) else args[0]
+            self.left -= math.prod(shape) ** (2 if func is torch.eye else 1)
+            if self.left < 0:
+                raise ValueError(f"these make tensors such as {tuple(shape)}, more than are there")
+        return func(*args, **(kwargs or {}))
 
 
 def _network(
     kind: str, skeleton: Skeleton, sizes: Mapping[str, Any], backend: str | None
 ) -> nn.Module:
-    """Build a model of the class that "upright" in the sizes selects."""
+    """Build a model of the class that "general" or "upright" in the sizes selects."""
+    general = kind in GENERAL and sizes.get("general") is True
     upright = kind in UPRIGHT and sizes.get("upright") is True
+    chosen: Mapping[str, Any] = GENERAL if general else UPRIGHT if upright else MODELS
     own = {name: size for name, size in sizes.items() if name != "upright" or kind == "prior"}
-    return (UPRIGHT if upright else MODELS)[kind](skeleton, **own, backend=backend)
+    if general:
+        del own["general"]
+    network: nn.Module = chosen[kind](skeleton, **own, backend=backend)
+    return network
 
 
 def _check_shapes(who: str, own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:

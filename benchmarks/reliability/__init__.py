@@ -1,0 +1,1 @@
+"""What happens to a command and its files where the process, the disk or the machine fails."""

@@ -1,0 +1,189 @@
+"""The commands that are put under faults: their inputs, and how their files are compared."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from safetensors import safe_open
+
+from benchmarks.reliability.warm import Ended, Job, Warm
+from ites.data.lifted import read_clips
+from ites.data.store import PoseStore
+
+SIZES = ("width=8", "blocks=1", "batch=32", "log_every=2", "checkpoint_every=2")
+SMALL = tuple(word for size in SIZES for word in ("--set", size))
+CLOCK = ("seconds", "lifting_seconds", "metrics_seconds", "poses_per_second")
+"""Entries of a file that depend on the clock."""
+GROWING = ".csv"
+"""Logs grow row by row: a process that dies may leave part of a row."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command and its inputs.
+
+    Args:
+        words: after `ites`.
+        inputs: files and folders of the template that it reads.
+        again: words that continue after a crash, where they differ.
+    """
+
+    words: tuple[str, ...]
+    inputs: tuple[str, ...]
+    again: tuple[str, ...] = ()
+
+
+TRAIN = ("train", "--data", "store.h5", "--out", "made", "--recipe", "upright", *SMALL)
+LIFT = ("lift", "run", "keypoints.npy", "-o", "made.npz")
+COMMANDS = {
+    "prepare synthetic": Command(
+        ("prepare", "synthetic", "--poses", "80", "--fps", "5", "--subjects", "1")
+        + ("--test-subjects", "1", "--rig", "ring", "--cameras", "2", "-o", "made.h5"),
+        (),
+    ),
+    "prepare keypoints": Command(
+        ("prepare", "keypoints", "keypoints.npy", "-o", "made.h5"), ("keypoints.npy",)
+    ),
+    "train": Command((*TRAIN, "--steps", "3"), ("store.h5",), ("train", "--resume", "made")),
+    "lift": Command(LIFT, ("run", "keypoints.npy"), (*LIFT, "--resume")),
+    "evaluate": Command(("evaluate", "run", "--data", "store.h5"), ("run", "store.h5")),
+    "export": Command(("export", "lifted.npz", "-o", "made.bvh"), ("lifted.npz",)),
+    "view": Command(("view", "lifted.npz", "-o", "made.html"), ("lifted.npz",)),
+}
+
+
+def make_template(warm: Warm, folder: Path) -> None:
+    """Make every input: a store, a run of three stages, keypoints, and their lifted poses."""
+    folder.mkdir(parents=True)
+    angle = np.linspace(0, 2, 12)[:, None, None]
+    body = np.random.default_rng(0).normal(0, 60, (17, 2))
+    walk = body * np.cos(angle) + 500 + 10 * angle
+    np.save(folder / "keypoints.npy", walk.astype(np.float32))
+    train = ("train", "--data", "store.h5", "--out", "run", "--recipe", "upright", *SMALL)
+    for words in (
+        ("prepare", "synthetic", "--poses", "200", "--fps", "5", "--subjects", "2")
+        + ("--test-subjects", "1", "-o", "store.h5"),
+        (*train, "--steps", "2"),
+        ("lift", "run", "keypoints.npy", "-o", "lifted.npz"),
+    ):
+        must(warm.run(Job(words, str(folder))))
+
+
+def must(ended: Ended) -> Ended:
+    """The end of a job that must succeed."""
+    if ended.code:
+        raise RuntimeError(f"exit code {ended.code}: {ended.error}")
+    return ended
+
+
+def place(command: Command, template: Path, folder: Path) -> Path:
+    """Make a folder anew with a command's inputs."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in command.inputs:
+        copy = shutil.copytree if (template / name).is_dir() else shutil.copy2
+        copy(template / name, folder / name)
+    return folder
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    """The files in a folder by their names, but for TensorBoard's, which begin anew."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {
+        str(path.relative_to(folder)): path for path in found if "tensorboard" not in path.parts
+    }
+
+
+def orphans(folder: Path) -> list[str]:
+    """What no command may leave: incomplete files, parts, locks, marks of unfinished work."""
+    return [
+        str(path.relative_to(folder))
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in (".tmp", ".parts", ".lock") or path.name.endswith(".unfinished.json")
+    ]
+
+
+def content(path: Path) -> Any:
+    """What a file holds, without what depends on the clock; fails where it is not whole."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, "numpy") as file:
+            tensors = {name: file.get_tensor(name).tobytes() for name in sorted(file.keys())}
+            text = dict(file.metadata())
+        counters = without_clock(json.loads(text.get("counters", "{}")))
+        step = text.get("step"), text.get("kind"), counters
+        return tensors, step
+    if path.suffix == ".npz":
+        clips = read_clips(path)
+        arrays = [
+            {name: np.asarray(value).tobytes() for name, value in vars(clip).items()}
+            for clip in clips.clips
+        ]
+        return arrays, without_clock(clips.settings)
+    if path.suffix == ".h5":
+        with PoseStore(path):
+            pass
+        return list(_datasets(path))
+    if path.suffix == ".json":
+        return without_clock(json.loads(path.read_text(encoding="utf-8")))
+    if path.suffix == ".csv":
+        return [without_clock(row) for row in csv.DictReader(io.StringIO(path.read_text()))]
+    return path.read_bytes()
+
+
+def _datasets(path: Path) -> Iterator[tuple[str, object]]:
+    names: list[str] = []
+    with h5py.File(path) as file:
+        file.visit(names.append)
+        for name in names:
+            if isinstance(file[name], h5py.Dataset):
+                value = np.asarray(file[name][()])
+                yield name, value.tolist() if value.dtype.kind == "O" else value.tobytes()
+
+
+def without_clock(value: Any) -> Any:
+    """A JSON value without the entries that depend on the clock."""
+    if isinstance(value, dict):
+        return {name: without_clock(item) for name, item in value.items() if name not in CLOCK}
+    return [without_clock(item) for item in value] if isinstance(value, list) else value
+
+
+def broken(folder: Path, given: dict[str, Path] | None = None) -> list[str]:
+    """Files of a folder that are neither absent nor whole.
+
+    Args:
+        folder: where a command died or failed.
+        given: files of a complete run; files that are not logs must be equal to theirs. None: they
+            must be readable.
+    """
+    found = []
+    for name, path in files_of(folder).items():
+        if path.name.startswith(".") or ".parts/" in name:
+            continue
+        if path.suffix == GROWING and "log" in path.name:
+            continue
+        try:
+            mine = content(path)
+            if given is not None and mine != content(given[name]):
+                found.append(name)
+        except Exception as error:
+            found.append(f"{name} ({type(error).__name__}: {error})")
+    return found
+
+
+def differences(folder: Path, clean: Path) -> list[str]:
+    """Names of the files of two folders that differ."""
+    ours, theirs = files_of(folder), files_of(clean)
+    return [
+        name
+        for name in sorted(ours.keys() | theirs.keys())
+        if name not in ours or name not in theirs or content(ours[name]) != content(theirs[name])
+    ]

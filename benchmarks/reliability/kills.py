@@ -1,0 +1,129 @@
+"""Kill commands at each of their writes, and at random moments, and call them again.
+
+    python -m benchmarks.reliability.kills [--random 200] [--command lift ...]
+
+A kill is SIGKILL. At each call that changes a file, see `faults.c`, one run of the command is
+killed. If the call is a write, half of its bytes are written. After a kill each file is checked:
+absent, or whole. Then the command is called again, a training and a lifting with --resume. All
+files must be bit for bit those of an undisturbed run, and nothing else may be left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks.reliability.commands import (
+    COMMANDS,
+    Command,
+    broken,
+    differences,
+    files_of,
+    make_template,
+    must,
+    orphans,
+    place,
+)
+from benchmarks.reliability.tables import publish
+from benchmarks.reliability.warm import ROOT, Job, Warm
+
+COLUMNS = (
+    "command", "calls that change a file", "kills at a call", "kills at random",
+    "file neither absent nor whole", "next call failed", "result differs", "orphan left",
+)  # fmt: skip
+FAILURES = COLUMNS[4:]
+
+
+class Killing:
+    """One command, killed again and again.
+
+    Args:
+        warm: runs the jobs.
+        command: to kill.
+        template: the inputs.
+        folder: to work in.
+    """
+
+    def __init__(self, warm: Warm, command: Command, template: Path, folder: Path) -> None:
+        self.warm, self.command, self.template = warm, command, template
+        self.clean, self.work = folder / "clean", folder / "work"
+        place(command, template, self.clean)
+        ended = must(warm.run(Job(command.words, str(self.clean))))
+        self.calls, self.seconds = ended.calls, ended.seconds
+
+    def kill(self, at: int = -1, after: float = 0.0) -> list[tuple[str, str]]:
+        """Kill one run at a call, or after seconds: which of `FAILURES` were found, and where."""
+        place(self.command, self.template, self.work)
+        fault = "kill" if at >= 0 else ""
+        job = Job(self.command.words, str(self.work), fault, at, kill_after=after)
+        ended = self.warm.run(job)
+        if at >= 0 and ended.code != -9:
+            raise RuntimeError(f"{self.command.words}: exit code {ended.code} at call {at}")
+        grows = self.command.words[0] == "train"
+        found = broken(self.work, None if grows else files_of(self.clean))
+        failures = [(FAILURES[0], name) for name in found]
+        ended = self.again() if ended.code else ended
+        if ended.code:
+            failures.append((FAILURES[1], ended.error))
+        failures += [(FAILURES[2], name) for name in differences(self.work, self.clean)]
+        return failures + [(FAILURES[3], name) for name in orphans(self.work)]
+
+    def again(self):
+        """Call again: to continue, or from the start where there is nothing to continue."""
+        if self.command.again:
+            ended = self.warm.run(Job(self.command.again, str(self.work)))
+            if ended.code != 2:
+                return ended
+        return self.warm.run(Job(self.command.words, str(self.work)))
+
+
+def evenly(count: int, most: int) -> Iterable[int]:
+    """At most so many of the numbers below `count`, evenly spaced."""
+    return (
+        sorted({index * count // most for index in range(most)}) if count > most else range(count)
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--random", type=int, default=200, help="kills at random moments, in all")
+    parser.add_argument("--most", type=int, default=1000, help="kills at calls, per command")
+    parser.add_argument("--command", nargs="+", choices=COMMANDS, default=list(COMMANDS))
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(argv)
+    rng, rows = random.Random(given.seed), []
+    with tempfile.TemporaryDirectory(dir=ROOT / "build") as home, Warm() as warm:
+        template = Path(home) / "template"
+        make_template(warm, template)
+        for index, name in enumerate(given.command):
+            killing = Killing(warm, COMMANDS[name], template, Path(home) / name.replace(" ", "-"))
+            calls = list(evenly(killing.calls, given.most))
+            counts: Counter[str] = Counter()
+            drawn = len(range(index, given.random, len(given.command)))
+            trials = [(at, 0.0) for at in calls]
+            trials += [(-1, rng.uniform(0.01, 1.1) * killing.seconds) for _ in range(drawn)]
+            for at, after in trials:
+                failures = killing.kill(at, after)
+                counts.update({failure for failure, _ in failures})
+                for failure, where in failures:
+                    moment = f"call {at}" if at >= 0 else f"{after:.3f} s"
+                    print(f"{name}, killed at {moment}: {failure}: {where}", flush=True)
+            numbers = (killing.calls, len(calls), drawn)
+            row = dict(zip(COLUMNS, (name, *numbers, *(counts[f] for f in FAILURES)), strict=True))
+            print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+            rows.append(row)
+    if given.command == list(COMMANDS):
+        publish("kills", COLUMNS, rows)
+    return int(any(row[failure] for row in rows for failure in FAILURES))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
