@@ -1,5 +1,6 @@
 # make demo   install, then train, evaluate, lift and look, in minutes
 # make test   install, then run the tests
+# make wheel  build and test a wheel, as a release does for each Python
 # Both make the environment .venv on their first run; VENV and PYTHON choose others.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ TORCH ?= torch>=2.11,<2.14
 TRITON ?= triton==3.6.0
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/ites demo --out $(DEMO)
@@ -21,6 +22,9 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+wheel:
+	PYTHON=$(PYTHON) .ci/wheel
+
 $(VENV)/installed: pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -30,4 +34,4 @@ $(VENV)/installed: pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build demo *.egg-info ites/*.so
+	rm -rf $(VENV) build dist demo *.egg-info ites/*.so

@@ -3,9 +3,10 @@
     python -m benchmarks.fuzz --inputs 100000 [--reader bvh ...] [--seconds 600]
 
 An input is a valid file, made here, of which bytes, words, or whole arrays and JSON values are
-replaced. Each is read in a child process whose memory is limited; a watchdog ends it when an input
-takes longer than `SECONDS`. Input `i` of a reader is the same in every run; a run goes on where
-the one before stopped. Writes `benchmarks/results/fuzz.csv` and the table in `docs/reliability.md`.
+replaced. Each is read in a child process whose memory is limited. A watchdog ends it when an input
+takes more than `SECONDS` of processor time, or `WAIT` times as long on a busy machine. Input `i` of
+a reader is the same in every run; a run goes on where the one before stopped. Writes
+`benchmarks/results/fuzz.csv` and the table in `docs/reliability.md`.
 
 Right is: read, or refused by one line of at most 300 characters that names the file.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import multiprocessing
@@ -38,7 +40,7 @@ import numpy as np
 
 from ites.errors import ItesError
 
-SECONDS = 5.0
+SECONDS, WAIT = 5.0, 20.0
 MEMORY = 1 << 30
 LINE = 300
 PREFIX = "ites: "
@@ -84,6 +86,28 @@ def _hdf5(fill: Callable[[h5py.File], object]) -> bytes:
     stream = io.BytesIO()
     with h5py.File(stream, "w") as file:
         fill(file)
+    return stream.getvalue()
+
+
+def _small(data: bytes) -> bytes:
+    """An HDF5 file whose chunks are as large as their data, without room to grow."""
+    stream = io.BytesIO()
+    with h5py.File(io.BytesIO(data), "r") as old, h5py.File(stream, "w") as new:
+
+        def copy(name: str, item: h5py.Dataset | h5py.Group) -> None:
+            if isinstance(item, h5py.Group):
+                made = new.require_group(name)
+            elif item.chunks is None:
+                made = new.create_dataset(name, data=item[()], dtype=item.dtype)
+            else:
+                chunks = tuple(max(1, size) for size in item.shape)
+                made = new.create_dataset(
+                    name, data=item[()], dtype=item.dtype, chunks=chunks, maxshape=item.maxshape
+                )
+            made.attrs.update(item.attrs)
+
+        new.attrs.update(old.attrs)
+        old.visititems(copy)
     return stream.getvalue()
 
 
@@ -262,7 +286,8 @@ def store() -> list[Files]:
                         confidence=np.full((frames, 17), 0.5) if confidence else None,
                     )  # fmt: skip
 
-    return [{"s.h5": _written(lambda path, c=c: write(path, c), "s.h5")} for c in (False, True)]
+    stores = (_written(lambda path, c=c: write(path, c), "s.h5") for c in (False, True))
+    return [{"s.h5": _small(data)} for data in stores]
 
 
 def lifted() -> list[Files]:
@@ -279,16 +304,17 @@ def lifted() -> list[Files]:
         Clip(
             name, _poses(6, 17, 2).astype("f4"), 30.0, np.ones((6, 17), "f4"),
             _poses(6, 17, 3).astype("f4"), _poses(6, 17, 3).astype("f4") if known else None,
-            (1100.0, 1100.0) if known else None, (1000, 1000) if known else None, flat(0.5),
-            **(told if known else {}),
+            focal_length=(1100.0, 1100.0) if known else None,
+            image_size=(1000, 1000) if known else None, metres_per_unit=flat(0.5),
+            root=_poses(6, 1, 3)[:, 0].astype("f4"), **(told if known else {}),
         )
         for name, known in (("a", True), ("b", False))
     ]  # fmt: skip
     whole = Clips(HUMAN36M, clips, "t", "a", {"notes": ["x"]})
-    return [
-        {f"l{end}": _written(lambda path: write_clips(path, whole), f"l{end}")}
-        for end in (".npz", ".h5")
-    ]
+    npz, hdf5 = (
+        _written(lambda path: write_clips(path, whole), f"l{end}") for end in (".npz", ".h5")
+    )
+    return [{"l.npz": npz}, {"l.h5": _small(hdf5)}]
 
 
 def keypoints_npz() -> list[Files]:
@@ -395,13 +421,81 @@ def keypoints_csv() -> list[Files]:
     return [{"k.csv": text.encode()} for text in (long, wide, deeplabcut)]
 
 
+def keypoints_jsonl() -> list[Files]:
+    """JSON Lines of frames, and people nested in JSON in other ways."""
+    from ites.pose.layouts import LAYOUT_JOINTS
+
+    points, names = _poses(3, 17, 2).round(1), LAYOUT_JOINTS["coco17"]
+    named = [
+        [{"x": x, "y": y, "name": n} for n, (x, y) in zip(names, frame, strict=True)]
+        for frame in points.tolist()
+    ]
+    frames = [
+        {"frame": t, "people": [{"id": 1, "keypoints": frame.tolist()}]}
+        for t, frame in enumerate(points)
+    ]
+    vitpose = {"keypoints": [{"0": f.tolist()} for f in points], "skeleton": dict(enumerate(names))}
+    contents: list[Any] = [
+        {"fps": 30, "frames": frames}, [[{"keypoints": one, "score": 0.9}] for one in named],
+        vitpose, [{"predictions": [[{"keypoints": f.tolist(), "bbox": [1]}]]} for f in points],
+    ]  # fmt: skip
+    lines = "\n".join(json.dumps(frame) for frame in frames)
+    texts = [lines, *(json.dumps(content) for content in contents)]
+    return [{"k.json": text.encode()} for text in texts]
+
+
+def sleap() -> list[Files]:
+    """SLEAP's predictions, and an analysis file."""
+    from ites.pose.layouts import LAYOUT_JOINTS
+
+    names = LAYOUT_JOINTS["coco17"]
+    points = _poses(3, 17, 2)
+
+    def project(file: h5py.File) -> None:
+        frames = [(t, 0, t, t, t + 1) for t in range(3)]
+        keys = ("frame_id", "video", "frame_idx", "instance_id_start", "instance_id_end")
+        file["frames"] = np.array(frames, [(key, "u8") for key in keys])
+        keys = ("instance_type", "track", "point_id_start", "point_id_end")
+        rows = [(1, 0, 17 * t, 17 * t + 17) for t in range(3)]
+        file["instances"] = np.array(rows, [(key, "i8") for key in keys])
+        flat = [(x, y, True, 0.8) for x, y in points.reshape(-1, 2)]
+        kinds = [("x", "f8"), ("y", "f8"), ("visible", "?"), ("score", "f8")]
+        file["pred_points"] = np.array(flat, kinds)
+        nodes = [{"name": name} for name in names]
+        skeleton = {"nodes": [{"id": i} for i in range(17)]}
+        told = json.dumps({"nodes": nodes, "skeletons": [skeleton]})
+        file.create_group("metadata").attrs.update(format_id=1.2, json=told)
+        video = {"filename": "a.mp4", "backend": {"shape": [3, 1000, 1000, 3], "fps": 30.0}}
+        file["videos_json"], file["tracks_json"] = [json.dumps(video)], ['[0, "anna"]']
+
+    def analysis(file: h5py.File) -> None:
+        file["tracks"] = points.transpose(2, 1, 0)[None]
+        file["point_scores"] = np.full((1, 17, 3), 0.8)
+        file["node_names"], file["track_names"] = list(names), ["anna"]
+
+    return [{"k.slp": _hdf5(project)}, {"k.h5": _hdf5(analysis)}]
+
+
+def keypoints_hdf5() -> list[Files]:
+    """Arrays in HDF5, plain and compressed by Blosc."""
+    blosc = __import__("hdf5plugin").Blosc()
+    points = _poses(4, 17, 2)
+    return [
+        {"k.h5": _hdf5(lambda file, o=options: file.create_dataset("keypoints", data=points, **o))}
+        for options in ({}, {"chunks": (2, 17, 2), **blosc})
+    ]
+
+
 def checkpoint() -> list[Files]:
     """A small teacher and a small student."""
     from ites.models import Student, Teacher
     from ites.pose.skeleton import HUMAN36M
     from ites.runs.checkpoint import Metadata, save_model
 
-    models = {"teacher": Teacher(HUMAN36M, 8, 4), "student": Student(HUMAN36M, 8)}
+    models = {
+        "teacher": Teacher(HUMAN36M, width=8, blocks=1, atoms=4),
+        "student": Student(HUMAN36M, width=8, blocks=1),
+    }
     return [
         {
             f"{kind}.safetensors": _written(
@@ -419,7 +513,7 @@ def _small_training() -> tuple[Any, Any]:
     from ites.models import Student
     from ites.pose.skeleton import HUMAN36M
 
-    model = Student(HUMAN36M, 8)
+    model = Student(HUMAN36M, width=8, blocks=1)
     return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
 
@@ -600,6 +694,9 @@ READERS = {
     "keypoints npy": Reader(keypoints_npy, _read_keypoints),
     "keypoints json": Reader(keypoints_json, _read_keypoints),
     "keypoints csv": Reader(keypoints_csv, _read_keypoints),
+    "keypoints jsonl": Reader(keypoints_jsonl, _read_keypoints),
+    "keypoints hdf5": Reader(keypoints_hdf5, _read_keypoints),
+    "sleap": Reader(sleap, _read_keypoints),
     "checkpoint": Reader(checkpoint, _read_checkpoint),
     "state": Reader(state, _read_state),
     "golden": Reader(golden, _read_golden),
@@ -825,42 +922,58 @@ def _tensors(rng: random.Random, data: bytes) -> bytes:
 
 def _signed(rng: random.Random, data: bytes) -> bytes:
     """Break texts and tensors of a safetensors file, its checksum put right."""
-    import torch
-    from safetensors import safe_open
-
-    from ites.runs.checkpoint import _write
-
-    with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
-        path = Path(folder) / "m.safetensors"
-        path.write_bytes(data)
-        with safe_open(path, framework="pt") as file:
-            text = dict(file.metadata())
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        text.pop("checksum", None)
-        name = rng.choice(sorted(tensors))
-        if rng.random() < 0.5:
-            key = rng.choice(sorted(text))
-            text[key] = rng.choice(
-                (
-                    _words(rng, text[key].encode()).decode("utf-8", "replace"),
-                    json.dumps(_value(rng)),
-                    rng.choice(WORDS).decode("utf-8", "replace"),
-                )
+    size = int.from_bytes(data[:8], "little")
+    header, body = json.loads(data[8 : 8 + size]), data[8 + size :]
+    text = header.pop("__metadata__")
+    tensors = {
+        name: (about["dtype"], tuple(about["shape"]), body[slice(*about["data_offsets"])])
+        for name, about in header.items()
+    }
+    text.pop("sha256", None)
+    name = rng.choice(sorted(tensors))
+    if rng.random() < 0.5:
+        key = rng.choice(sorted(text))
+        text[key] = rng.choice(
+            (
+                _words(rng, text[key].encode()).decode("utf-8", "replace"),
+                json.dumps(_value(rng)),
+                rng.choice(WORDS).decode("utf-8", "replace"),
             )
-        elif rng.random() < 0.3:
-            del tensors[name]
-        else:
-            array = _strange(rng, tuple(tensors[name].shape))
-            if array.dtype.kind in "fiu" and array.dtype.isnative:
-                tensors[name] = torch.from_numpy(np.ascontiguousarray(array))
-        _write(path, tensors, text)
-        return path.read_bytes()
+        )
+    elif rng.random() < 0.3:
+        del tensors[name]
+    else:
+        array = _strange(rng, tensors[name][1])
+        code = f"{array.dtype.kind.upper()}{8 * array.itemsize}"
+        if array.dtype.kind in "fiu" and array.dtype.isnative:
+            tensors[name] = (code, array.shape, np.ascontiguousarray(array).tobytes())
+    text["sha256"] = _checksum(tensors, text)
+    at, header = 0, {"__metadata__": text}
+    for key, (code, shape, values) in tensors.items():
+        offsets = [at, at := at + len(values)]
+        header[key] = {"dtype": code, "shape": list(shape), "data_offsets": offsets}
+    head = json.dumps(header).encode()
+    parts = (values for _, _, values in tensors.values())
+    return len(head).to_bytes(8, "little") + head + b"".join(parts)
+
+
+def _checksum(tensors: dict[str, tuple[str, tuple[int, ...], bytes]], text: dict[str, str]) -> str:
+    """The checksum that `ites.runs.checkpoint` writes and verifies."""
+    digest = hashlib.sha256(json.dumps(text, sort_keys=True).encode())
+    for name in sorted(tensors):
+        code, shape, values = tensors[name]
+        kind = {"F": "float", "I": "int", "U": "uint"}[code[0]] + code[1:]
+        digest.update(f"\n{name} torch.{kind} {shape}\n".encode())
+        digest.update(values)
+    return digest.hexdigest()
 
 
 def _datasets(rng: random.Random, data: bytes) -> bytes:
     """Replace, drop or enlarge a dataset, or change an attribute."""
-    stream = io.BytesIO(data)
-    with h5py.File(stream, "r+") as file:
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fapl_core(backing_store=False)
+    access.set_file_image(data)
+    with h5py.File(h5py.h5f.open(b"in memory", h5py.h5f.ACC_RDWR, access)) as file:
         names: list[str] = []
         groups: list[Any] = [file]
         file.visititems(
@@ -905,7 +1018,8 @@ def _datasets(rng: random.Random, data: bytes) -> bytes:
                     h5py.SoftLink("/"),
                 )
             )
-    return stream.getvalue()
+        file.flush()
+        return file.id.get_file_image()
 
 
 # Running
@@ -938,7 +1052,8 @@ def broken(name: str, index: int, seeds: list[Files]) -> Files:
     return mutate(rng, rng.choice(seeds))
 
 
-def _child(name: str, start: int, stop: int, folder: str, out: Connection) -> None:
+def _child(name: str, stop: int, folder: str, tally: Any, out: Connection) -> None:
+    """Read inputs from `tally[0]` on, which says which one is being read; count the outcomes."""
     reader = READERS[name]
     seeds = reader.seeds()
     home = Path(folder)
@@ -948,67 +1063,79 @@ def _child(name: str, start: int, stop: int, folder: str, out: Connection) -> No
         if what != "read":
             out.send(f"expected a valid file, got {what}: {text}")
             return
+    import scipy.optimize  # noqa: F401 - slow to import, and rarely needed
+
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-    for index in range(start, stop):
-        files = broken(name, index, seeds)
-        path = place_of(home, files)
-        out.send(None)
-        begun = time.monotonic()
+    for index in range(tally[0], stop):
+        path = place_of(home, broken(name, index, seeds))
+        begun = time.process_time()
         what, text = outcome(reader, path)
-        if time.monotonic() - begun > SECONDS:
+        if time.process_time() - begun > SECONDS:
             what = "slower than 5 s"
-        out.send((index, what, text[:500]))
+        if what not in ("read", "refused"):
+            out.send((index, what, text[:500]))
+        tally[1 + OUTCOMES.index(what)] += 1
+        tally[0] = index + 1
     out.send("done")
 
 
 def place_of(folder: Path, files: Files) -> Path:
     """Write the files of an input, alone in a folder; the first one's path."""
-    for old in sorted(folder.rglob("*"), reverse=True):
-        old.rmdir() if old.is_dir() else old.unlink()
-    for name, data in files.items():
-        path = folder / name
+    paths = [folder / name for name in files]
+    if {*folder.rglob("*.*")} - {*paths}:
+        for old in sorted(folder.rglob("*"), reverse=True):
+            old.rmdir() if old.is_dir() else old.unlink()
+    for path, data in zip(paths, files.values(), strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    return folder / next(iter(files))
+    return paths[0]
 
 
 def run(name: str, inputs: int, start: int, seconds: float, say: Callable[[str], None]) -> Counter:
     """Inputs `start` to `inputs` of a reader, or as many as the time allows."""
-    counts: Counter[str] = Counter()
-    context, index, end = multiprocessing.get_context("fork"), start, time.monotonic() + seconds
+    context, end = multiprocessing.get_context("fork"), time.monotonic() + seconds
+    tally = context.RawArray("q", [start, *[0] * len(OUTCOMES)])
     with tempfile.TemporaryDirectory(dir=SCRATCH) as home:
-        while index < inputs and time.monotonic() < end:
+        while tally[0] < inputs and time.monotonic() < end:
             receive, send = context.Pipe(False)
-            child = context.Process(target=_child, args=(name, index, inputs, home, send))
+            child = context.Process(target=_child, args=(name, inputs, home, tally, send))
             child.start()
             send.close()
-            reading = False
+            first, before, since, used = tally[0], -1, time.monotonic(), 0.0
             try:
                 while time.monotonic() < end:
-                    if not receive.poll(SECONDS + 1 if reading else 120):
-                        raise TimeoutError
-                    got = receive.recv()
-                    if got == "done":
-                        break
-                    if isinstance(got, str):
-                        raise SystemExit(f"{name}: {got}")
-                    reading = got is None
-                    if got is None:
-                        continue
-                    index, what, text = got[0] + 1, got[1], got[2]
-                    counts[what] += 1
-                    if what not in ("read", "refused"):
-                        say(f"{name} {got[0]}: {what}: {text}")
+                    if receive.poll(0.5):
+                        got = receive.recv()
+                        if got == "done":
+                            break
+                        if isinstance(got, str):
+                            raise SystemExit(f"{name}: {got}")
+                        say(f"{name} {got[0]}: {got[1]}: {got[2]}")
+                    elif tally[0] != before:
+                        before, since, used = tally[0], time.monotonic(), _used(child.pid)
+                    elif before > first or _used(child.pid) > 60:  # else it imports
+                        waited = time.monotonic() - since
+                        if _used(child.pid) - used > SECONDS or waited > WAIT * SECONDS:
+                            raise TimeoutError
             except (TimeoutError, EOFError) as error:
                 what = "slower than 5 s" if isinstance(error, TimeoutError) else "process died"
-                counts[what] += 1
-                say(f"{name} {index}: {what}")
-                index += 1
+                say(f"{name} {tally[0]}: {what}")
+                tally[1 + OUTCOMES.index(what)] += 1
+                tally[0] += 1
             finally:
                 child.kill()
                 child.join()
-    return counts
+    return Counter(dict(zip(OUTCOMES, tally[1:], strict=True)))
+
+
+def _used(process: int | None) -> float:
+    """Seconds of processor time that a process has used."""
+    try:
+        numbers = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def table(rows: list[dict[str, Any]]) -> str:

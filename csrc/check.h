@@ -1,4 +1,4 @@
-// Checks of an op's arguments, made on the host before a pointer is taken: any call of
+// Checks of an op's arguments on the host, before a pointer is taken. Every call of
 // torch.ops.ites_cpp and torch.ops.ites_cuda is either computed or rejected in one line.
 #pragma once
 

@@ -24,8 +24,8 @@ inline void check_mix(const Call& call, const Tensor& x, int64_t columns, const 
   call.require(columns >= least, "features must have at least ", least, " columns, got ", columns);
 }
 
-// Refuses tables on the host that lead out of the skeleton: rows start at 0, never go back and end
-// at the edges' count, a row's columns ascend, and all joints exist.
+// Refuses tables on the host that lead out of the skeleton. Rows must start at 0, never descend and
+// end at the number of edges. A row's columns must ascend, and all joints must exist.
 inline void check_tables(const Call& call, const Tensor& row_start, const Tensor& cols,
                          const Tensor& pairs) {
   const int *rows = data<int>(row_start), *column = data<int>(cols), *pair = data<int>(pairs);

@@ -1,5 +1,5 @@
-// ites._C: importing it registers torch.ops.ites_cpp. As a Python module it tells how it was built
-// and offers the math of csrc/common in float64, the very formulas that the CUDA kernels run.
+// ites._C: importing it registers torch.ops.ites_cpp. The Python module tells how it was built. It
+// offers the math of csrc/common in float64, the same formulas as in the CUDA kernels.
 #include <pybind11/pybind11.h>
 #include <torch/headeronly/version.h>
 

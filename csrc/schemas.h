@@ -1,6 +1,6 @@
 // The ops' schemas, the same under ites_cpp (CPU) and ites_cuda. Inputs are contiguous, outputs
-// new. `rotations` is either matrices (n B, 3, 3) or an int64 counter (3,) to draw them from:
-// turns where there are an elevation (B,) and a spread (2,), which come together.
+// new. `rotations` is either matrices (n B, 3, 3) or an int64 counter (3,) to draw them from. An
+// elevation (B,) and a spread (2,), given together, make them turns.
 #pragma once
 
 namespace ites {
@@ -68,6 +68,26 @@ constexpr const char* norm_schemas[] = {
     "batch_norm_relu_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor? skip, "
     "Tensor mean, Tensor var, bool relu, bool skip_after, float eps) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
+};
+
+// ites_cuda alone, where a layer's two norms as one save launches.
+constexpr const char* nested_norm_schemas[] = {
+    "nested_norm_relu(Tensor x, Tensor inner_weight, Tensor added, Tensor weight, Tensor bias, "
+    "Tensor? skip, float eps) -> (Tensor, Tensor)",
+    "nested_norm_relu_backward(Tensor grad, Tensor x, Tensor inner_weight, Tensor added, "
+    "Tensor weight, Tensor bias, Tensor statistics, float eps) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+};
+
+// ites_cuda alone, where each operator costs a launch. A shift is empty where there is none.
+constexpr const char* running_schemas[] = {
+    "move_running(Tensor(a!)[] running_means, Tensor(b!)[] running_vars, Tensor[] means, "
+    "Tensor[] vars, Tensor[] shifts, float correction, float momentum) -> ()",
+};
+
+constexpr const char* join_schemas[] = {
+    "join_graph_layers(Tensor[] parameters, int columns) -> Tensor[]",
+    "join_graph_layers_backward(Tensor[] grads, Tensor[] parameters) -> Tensor[]",
 };
 
 }  // namespace ites

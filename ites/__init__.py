@@ -2,7 +2,7 @@
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 # Where each public name lives; imported when first asked for, so that `import ites` stays quick.
 _HOMES = {
@@ -16,6 +16,7 @@ _HOMES = {
     "Student": "models",
     "Teacher": "models",
     "evaluate": "evaluation.evaluate",
+    "fit": "workflows.fit",
     "lift": "inference.lift",
     "load_model": "runs.checkpoint",
     "train": "training.run",

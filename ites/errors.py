@@ -15,10 +15,21 @@ def shorten(text: object, limit: int = LIMIT) -> str:
     mark, end = " ... ", limit // 5
     if len(whole) > 100 * limit:  # no need to look at all of a huge one
         whole = f"{whole[: 2 * limit]}{mark}{whole[-2 * limit :]}"
-    line = "".join(char if char.isprintable() else "?" for char in " ".join(whole.split()))
+    line = one_line(" ".join(whole.split()))
     if len(line) <= limit:
         return line
     return f"{line[: limit - end - len(mark)].rstrip()}{mark}{line[-end:].lstrip()}"
+
+
+def one_line(text: object) -> str:
+    """A text of any length as one printable line: a file's name may hold line breaks and escapes.
+
+    White space becomes spaces, other characters that cannot be printed become "?".
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
 
 
 class ItesError(ValueError):

@@ -1,8 +1,8 @@
 """Rotations, the networks' camera and packed stores as device functions, all in float32.
 
 A rotation is kept as (c, q), four numbers, with `R = I + 2 c [q]x + 2 [q]x^2`. For a rotation
-vector w with a = |w| and f = 1 / (a + 1e-4) these are `c = cos(a / 2)` and `q = f sin(a / 2) w`:
-the paper's formula, since `2 c q = f sin(a) w` and `2 (f sin(a / 2))^2 = f^2 (1 - cos a)`.
+vector w with a = |w| and f = 1 / (a + 1e-4) these are `c = cos(a / 2)` and `q = f sin(a / 2) w`.
+This is the paper's formula, since `2 c q = f sin(a) w` and `2 (f sin(a / 2))^2 = f^2 (1 - cos a)`.
 """
 
 import triton

@@ -2,9 +2,9 @@
 
     python -m benchmarks.accuracy.pictures paper=runs/paper upright=runs/upright --data cmu.h5
 
-Frames evenly spread over the test split, not chosen by how they turned out; a row for the 2D
-keypoints, one for the truth, and one a run, its poses at the least-squares scale, in colour, over
-the truth in grey. Seen a little from the side, where the depth shows.
+The frames are evenly spread over the test split, not chosen by their result. One row has the 2D
+keypoints, one the truth, and one per run its poses. These are at the least-squares scale, in
+colour, over the truth in grey. Seen a little from the side, where the depth shows.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m benchmarks.accuracy.recipes ROW ... --data cmu.h5 --seeds 0 1 2
 
 A row is a name and what it sets otherwise than its recipe. Each seed's runs stay in
-`runs/accuracy/ROW/SEED`; its figures go to `benchmarks/results/cmu/ROW.csv`, a line a stage: the
-CMU protocol, every test pose, the test split by its own scale.
+`runs/accuracy/ROW/SEED`. Its figures go to `benchmarks/results/cmu/ROW.csv`, one line per stage:
+the CMU protocol, every test pose, the test split by its own scale.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Row:
     Attributes:
         recipe: whose settings the others are relative to.
         data: "cmu" or one of `benchmarks.accuracy.variants`.
-        prior, teacher, student: settings by name; or the name of the row whose model of the same
-            seed serves instead of a training; or None: none is needed.
+        prior, teacher, student: settings by name. A row's name instead takes its model of the same
+            seed. None: no such stage.
         products: "tf32" or "bf16" where the training's matrix products are those, by
             `benchmarks.accuracy.rounding`.
     """

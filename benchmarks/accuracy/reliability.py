@@ -3,9 +3,9 @@
     python -m benchmarks.accuracy.reliability RUN [RUN ...] --data cmu.h5 [--stage student]
 
 Every pose of the test split by its own scale, all runs' together. Writes
-`benchmarks/results/cmu/reliability.csv` and `.svg`: poses by the confidence in their depth's sign,
-beside the share of them whose sign is right; and by tenths of the density of their turned views,
-beside their error.
+`benchmarks/results/cmu/reliability.csv` and `.svg`: poses grouped by the confidence in their
+depth's sign, with the share whose sign is right. A second grouping is by tenths of the density of
+their turned views, with their error.
 """
 
 from __future__ import annotations

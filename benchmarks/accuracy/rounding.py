@@ -1,9 +1,9 @@
 """Coarser matrix products on a machine that has none: factors rounded as a GPU rounds them.
 
-Tensor cores multiply TF32 or bf16 factors exactly and add the products up in float32. On a CPU the
-same numbers, but for the order of the sums, come of rounding the factors first; with bf16 autocast
-a product is rounded, too. What else autocast keeps in bf16, the norms' results, is the next
-product's factor, which is rounded here; the residual between them alone stays float32.
+Tensor cores multiply TF32 or bf16 factors exactly and add the products up in float32. On a CPU,
+rounding the factors first gives the same numbers, except for the order of the sums. With bf16
+autocast a product is rounded, too. What else autocast keeps in bf16, the norms' results, is the
+next product's factor, which is rounded here; the residual between them alone stays float32.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One factory for all timings of ops: what to run, what work it is, and how it is timed.
 
-A case makes the arguments of an op for a number of poses and calls it, and says how many bytes
-must move (each input read once, each output written once) and how many operations its formula
-takes. A row is a case at one batch, in one mode, by one provider.
+A case makes the arguments of an op for a number of poses and calls it. It counts the bytes that
+must move, each input read once and each output written once, and the operations of the formula. A
+row is a case at one batch, in one mode, by one provider.
 """
 
 from __future__ import annotations

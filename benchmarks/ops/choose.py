@@ -2,9 +2,9 @@
 
     python -m benchmarks.ops.choose [benchmarks/results/<device>/ops.json ...]
 
-Backends are put in the order of their mean time over all batches, forward and with the backward
-pass, each relative to the fastest of its row. A table serves all batches of an op; where another
-backend than its first is the fastest at some batch by more than a tenth, that is said.
+Backends are ordered by their mean time over all batches, forward and with the backward pass. Each
+time is relative to the fastest of its row. One order serves all batches of an op. The command tells
+where another backend than the first is faster at some batch by more than a tenth.
 """
 
 from __future__ import annotations

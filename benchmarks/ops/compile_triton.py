@@ -12,7 +12,6 @@ nothing, only checked for spills.
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 import subprocess
 import sys
@@ -27,12 +26,14 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from benchmarks import machine
+from benchmarks.ops.resource_table import ResourceTable
 from ites.kernels import dictionary, graph, norm, rotation
 
-TABLE = Path(__file__).parents[1] / "results/triton_resources.csv"
 ARCHITECTURES = (80, 90, 100, 120)
-COLUMNS = ("kernel", "case", "sm", "registers", "spilled_bytes", "shared_bytes", "triton")
+TABLE = ResourceTable(
+    Path(__file__).parents[1] / "results/triton_resources.csv",
+    ("kernel", "case", "sm", "registers", "spilled_bytes", "shared_bytes", "triton"),
+)
 POSES, JOINTS, ATOMS, SAMPLES = 1 << 20, 17, 12, 4
 EDGES, PAIRS, CHANNELS, ATTENDED = 49, 8, 128, 64
 _TYPES = {
@@ -226,26 +227,6 @@ def _usage(cubin: bytes) -> tuple[int, int]:
     return numbers["REG"], numbers["STACK"] + numbers["LOCAL"]
 
 
-def differences(rows: list[dict[str, Any]], table: Path) -> list[str]:
-    """How rows differ from a table made by the same Triton; empty for another's."""
-
-    def keyed(many: Any) -> dict[tuple[str, ...], dict[str, str]]:
-        texts = [{name: str(row[name]) for name in COLUMNS} for row in many]
-        return {(row["kernel"], row["case"], row["sm"]): row for row in texts}
-
-    made = keyed(rows)
-    compiled_for = {row["sm"] for row in made.values()}
-    with table.open(newline="") as file:
-        committed = keyed(row for row in csv.DictReader(file) if row["sm"] in compiled_for)
-    if {row["triton"] for row in committed.values()} != {triton.__version__}:
-        return []
-    return [
-        f"{' '.join(key)}: committed {committed.get(key)}, now {made.get(key)}"
-        for key in sorted(committed.keys() | made.keys())
-        if committed.get(key) != made.get(key)
-    ]
-
-
 def main(argv: list[str] | None = None) -> int:
     """Compile, print the table, then write it or compare it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -255,25 +236,10 @@ def main(argv: list[str] | None = None) -> int:
     rows = []
     for launch in launches():
         for architecture in options.sm:
-            row = compiled(launch, architecture)
-            rows.append(row)
-            print(
-                f"{row['kernel']:28} {row['case']:28} sm_{row['sm']:<4}"
-                f"{row['registers']:5} registers {row['spilled_bytes']:4} B spilled "
-                f"{row['shared_bytes']:6} B shared",
-                flush=True,
-            )
-    problems = [
-        f"{r['kernel']} ({r['case']}, sm_{r['sm']}) spills" for r in rows if r["spilled_bytes"]
-    ]
-    if options.check:
-        problems += differences(rows, TABLE)
-    elif tuple(options.sm) == ARCHITECTURES:
-        machine.write_table(TABLE, COLUMNS, rows)
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    print(f"{len(rows)} compiled, {len(problems)} problems")
-    return 1 if problems else 0
+            rows.append(compiled(launch, architecture))
+            print(TABLE.line(rows[-1]), flush=True)
+    complete = tuple(options.sm) == ARCHITECTURES
+    return TABLE.finish(rows, check=options.check, write=complete)
 
 
 if __name__ == "__main__":

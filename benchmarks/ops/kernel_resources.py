@@ -13,7 +13,6 @@ docs/kernels.md.
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
 import os
 import re
@@ -23,10 +22,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine
+from benchmarks.ops.resource_table import ResourceTable
 
-TABLE = Path(__file__).parents[1] / "results/kernel_resources.csv"
-COLUMNS = ("kernel", "sm", "registers", "local_bytes", "shared_bytes", "nvcc")
+TABLE = ResourceTable(
+    Path(__file__).parents[1] / "results/kernel_resources.csv",
+    ("kernel", "sm", "registers", "local_bytes", "shared_bytes", "nvcc"),
+)
 RESERVED_SHARED = 1024  # bytes that the system takes of each block, from sm_90 on: not the kernel's
 
 
@@ -107,34 +108,6 @@ def _short(signature: str) -> str:
     return re.sub(r"_kernel\b", "", name.split("(")[0])
 
 
-def differences(rows: list[dict[str, Any]], table: Path) -> list[str]:
-    """How rows differ from a table made by the same nvcc; empty for another's.
-
-    Only the architectures that the rows have are compared: a build may have fewer.
-    """
-    built = {str(row["sm"]) for row in rows}
-
-    def keyed(many: Any) -> dict[tuple[str, str], dict[str, str]]:
-        texts = [{name: str(row[name]) for name in COLUMNS} for row in many]
-        return {(row["kernel"], row["sm"]): row for row in texts if row["sm"] in built}
-
-    with table.open(newline="") as file:
-        committed = keyed(csv.DictReader(file))
-    made = keyed(rows)
-    if {row["nvcc"] for row in committed.values()} != {row["nvcc"] for row in made.values()}:
-        return []
-
-    def use(row: dict[str, str] | None) -> str:
-        return "absent" if row is None else ", ".join(f"{c} {row[c]}" for c in COLUMNS[2:5])
-
-    return [
-        f"{kernel} sm_{sm}: committed {use(committed.get((kernel, sm)))}; "
-        f"now {use(made.get((kernel, sm)))}"
-        for kernel, sm in sorted(committed.keys() | made.keys())
-        if committed.get((kernel, sm)) != made.get((kernel, sm))
-    ]
-
-
 def main(argv: list[str] | None = None) -> int:
     """Read the binary, print the table, then write it or compare it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -147,19 +120,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"kernel_resources: {error}", file=sys.stderr)
         return 2
     for row in rows:
-        print(
-            f"{row['kernel']:48} sm_{row['sm']:<4}{row['registers']:4} registers "
-            f"{row['local_bytes']:4} B local {row['shared_bytes']:6} B shared"
-        )
-    problems = [f"{r['kernel']} (sm_{r['sm']}) spills" for r in rows if r["local_bytes"]]
-    if options.check:
-        problems += differences(rows, TABLE)
-    else:
-        machine.write_table(TABLE, COLUMNS, rows)
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    print(f"{len(rows)} kernels, {len(problems)} problems")
-    return 1 if problems else 0
+        print(TABLE.line(row))
+    return TABLE.finish(rows, check=options.check, write=True)
 
 
 if __name__ == "__main__":

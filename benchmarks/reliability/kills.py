@@ -3,9 +3,9 @@
     python -m benchmarks.reliability.kills [--random 200] [--command lift ...]
 
 A kill is SIGKILL. At each call that changes a file, see `faults.c`, one run of the command is
-killed; where the call is a write, half of its bytes are written. After a kill each file is checked:
-absent, or whole. Then the command is called again, a training and a lifting with --resume; all
-files must be bit for bit those of a run that nobody killed, and nothing else may be left.
+killed. If the call is a write, half of its bytes are written. After a kill each file is checked:
+absent, or whole. Then the command is called again, a training and a lifting with --resume. All
+files must be bit for bit those of an undisturbed run, and nothing else may be left.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
     python -m benchmarks.reliability.places [--command lift ...] [--fault "closed pipe" ...]
 
-A run is right if it gives what a run without a fault gives; or if its exit code is 1 or 2, it says
-why in one line of at most 300 characters, and leaves nothing, or complete work that the next call
-continues to the same result. Faults that need another user or a mount are made by root alone.
+A run is right if it gives what a run without a fault gives. It is also right if its exit code is 1
+or 2, with the reason in one line of at most 300 characters. It then leaves nothing, or complete
+work that the next call continues to the same result. Faults that need another user or a mount are
+made by root alone.
 """
 
 from __future__ import annotations

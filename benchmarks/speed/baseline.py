@@ -1,10 +1,10 @@
 """The method in the released program's order of operations, in eager PyTorch: what we race against.
 
-1x1 convolutions where linear layers would do, a dense masked softmax of the skeleton in every graph
-convolution and two products in each, theta and phi expanded over all pairs of joints and
-concatenated before a convolution, joints reordered by indexing, new tensors in every step. Written
-from the method's description; parameters carry the released program's names, so that numbers made
-by it can be loaded and compared.
+1x1 convolutions where linear layers would do. Each graph convolution has a dense masked softmax of
+the skeleton and two products. Theta and phi are expanded over all pairs of joints and concatenated
+before a convolution. Joints are reordered by indexing. Every step makes new tensors. Written from
+the method's description; parameters carry the released program's names, so that numbers made by it
+can be loaded and compared.
 """
 
 from __future__ import annotations

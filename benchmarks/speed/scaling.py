@@ -2,12 +2,12 @@
 
     python -m benchmarks.speed.scaling [--quick] [--out FOLDER]
 
-Poses, 10^4 to 10^7 of random keypoints in clips of 1000 frames: loading a store, an epoch's batches
-shuffled and gathered without the steps between, and `ites lift` from store to file, by a small
-network, for it is the path of the data that is measured. A training step does not see how many
+Poses, 10^4 to 10^7 of random keypoints in clips of 1000 frames: loading a store; an epoch's
+batches, shuffled and gathered, without the steps between; and `ites lift` from store to file. The
+network is small, because the path of the data is measured. A training step does not see how many
 poses there are. Joints, 5 to 133, in a chain and in a binary tree: a step of each network at the
-paper's sizes, forward, backward and SGD. Each row is measured in a process of its own; memory is
-what that process grew by at its peak, on a GPU what was allocated there.
+paper's sizes, forward, backward and SGD. Each row is measured in a process of its own. Memory is
+the growth of that process at its peak, or on a GPU the memory allocated there.
 
 Writes `scaling.csv` and `scaling.svg`, and `scaling.json` with the machine.
 """
@@ -93,7 +93,8 @@ def epoch(folder: Path, device: torch.device) -> Callable[[], None]:
 
 def lift_store(folder: Path, device: torch.device) -> None:
     """Lift a store to a file."""
-    lift(folder / MODEL, folder / STORE, folder / "out.h5", device=str(device))
+    model, device_name = folder / MODEL, str(device)
+    lift(folder / STORE, folder / "out.h5", run=model, temporal=False, device=device_name)
 
 
 def skeleton_of(shape: str, joints: int) -> Skeleton:

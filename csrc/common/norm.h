@@ -67,11 +67,73 @@ ITES_FN V before_relu_backward(V grad, V x, V skip, const Channel<V>& c, Form fo
   return form.relu ? select(V{} >= before_relu(x, skip, c, form), V{}, grad) : grad;
 }
 
-// Gradient of x, from that of the value that meets the ReLU and the means over the batch of
-// that gradient and of its product with the normalised value.
+// Gradient of x. Given are the gradient before the ReLU, and the means over the batch of that
+// gradient and of its product with the normalised value.
 template <class V>
 ITES_FN V batch_norm_backward(V grad, V x, V grad_mean, V product_mean, const Channel<V>& c) {
   return c.weight * c.scale * (grad - grad_mean - normalised(x, c) * product_mean);
+}
+
+// The joint moments of pairs of values: means, sums of squared deviations and of their products.
+template <class V>
+struct JointMoments {
+  V x_mean, y_mean, xx, yy, xy;
+};
+
+template <int R, class V>
+ITES_FN JointMoments<V> joint_moments_of(const V (&x)[R], const V (&y)[R]) {
+  const Moments<V> of_x = moments_of(x), of_y = moments_of(y);
+  V xy = (x[0] - of_x.mean) * (y[0] - of_y.mean);
+  for (int r = 1; r < R; ++r) xy += (x[r] - of_x.mean) * (y[r] - of_y.mean);
+  return {of_x.mean, of_y.mean, of_x.deviation, of_y.deviation, xy};
+}
+
+// Two sets together; share and weight as for Moments.
+template <class V>
+ITES_FN JointMoments<V> join(const JointMoments<V>& a, const JointMoments<V>& b, scalar_of<V> share,
+                             scalar_of<V> weight) {
+  const V x = b.x_mean - a.x_mean, y = b.y_mean - a.y_mean, s(share), w(weight);
+  return {a.x_mean + x * s, a.y_mean + y * s, a.xx + b.xx + x * x * w, a.yy + b.yy + y * y * w,
+          a.xy + b.xy + x * y * w};
+}
+
+// One channel of a norm of bn(x) + y: x's statistics, those of the sum, and the parameters. The
+// bias of the inner norm cancels.
+template <class V>
+struct NestedChannel {
+  V x_mean, x_scale, gain;      // gain = inner weight * x_scale
+  V mean, scale, weight, bias;  // of the sum z = gain (x - x_mean) + y
+};
+
+template <class V>
+ITES_FN V nested_normalised(V x, V y, const NestedChannel<V>& c) {
+  return (c.gain * (x - c.x_mean) + (y - c.mean)) * c.scale;
+}
+
+// The batch's variance of the sum, from x's and y's variances and their covariance.
+template <class V>
+ITES_FN V nested_variance(V x_var, V y_var, V covariance, V gain) {
+  const V var = gain * gain * x_var + y_var + V(scalar_of<V>(2)) * gain * covariance;
+  return select(V{} > var, V{}, var);
+}
+
+// The means over the batch that the gradients need: of the gradient behind the ReLU, and of its
+// products with the sum's and x's normalised values; `correlation` is the mean of theirs.
+template <class V>
+struct NestedMeans {
+  V grad, with_sum, with_x, correlation;
+};
+
+// Gradient of the sum's input, which is y's.
+template <class V>
+ITES_FN V nested_backward(V grad, V normalised, const NestedMeans<V>& m,
+                          const NestedChannel<V>& c) {
+  return c.weight * c.scale * (grad - m.grad - normalised * m.with_sum);
+}
+// The mean of that gradient's product with x's normalised value.
+template <class V>
+ITES_FN V nested_product(const NestedMeans<V>& m, const NestedChannel<V>& c) {
+  return c.weight * c.scale * (m.with_x - m.correlation * m.with_sum);
 }
 
 }  // namespace ites

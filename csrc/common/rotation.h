@@ -117,8 +117,9 @@ ITES_FN Vec3<T> so3_exp_vjp(const Mat3<T>& G, const Vec3<T>& w) {
           s * skew.z + t * both.z + radial * w.z};
 }
 
-// Distribution of random rotations: axes is a mask of x = 1, y = 2, z = 4; the angle is uniform in
-// [0, max_angle), the axis uniform on the sphere, circle or pair of directions that the mask spans.
+// Distribution of random rotations. The mask `axes` is a sum of x = 1, y = 2, z = 4. The angle is
+// uniform in [0, max_angle), the axis uniform on the sphere, circle or pair of directions that the
+// mask spans.
 template <class S>
 struct Draw {
   int axes;

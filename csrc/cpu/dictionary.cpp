@@ -41,8 +41,8 @@ std::unique_ptr<T[], FreeAligned> make_scratch(const Dictionary<T>& d, bool grad
       static_cast<T*>(::operator new(lanes * 64, std::align_val_t(64))));
 }
 
-// Sums over poses in parts that depend on their number alone, not on the threads, so that the
-// result repeats: loop(part's result, begin, end) for each, then the parts in order.
+// Sums over poses in parts: loop(part's result, begin, end) for each, then the parts in order. The
+// parts depend on the number of poses alone, not on the threads, so that the result repeats.
 template <class T, class Loop>
 void sum_over_poses(int64_t poses, const Dictionary<T>& d, T* grad_dictionary, T* grad_mean,
                     const Loop& loop) {

@@ -41,8 +41,8 @@ ITES_FN void reconstruct(const Dictionary<T>& d, const V* coefficients, V* pose)
   }
 }
 
-// Given a group's pose gradient: the gradient of its coefficients, in place of them, and what it
-// adds to those of the dictionary and the mean.
+// From a group's pose gradient: writes the gradient of its coefficients in their place, and adds to
+// the gradients of the dictionary and the mean.
 template <class T, class V>
 ITES_FN void reconstruct_backward(const Dictionary<T>& d, const V* grad_pose, V* coefficients,
                                   V* gradients) {

@@ -53,7 +53,8 @@ void batch_statistics(const BatchNorm<T>& a, T* mean, T* var) {
     const double share = here / (before + here);
     for (int64_t c = 0; c < C; ++c) {
       const Moments<double> joined =
-          join<double>({means[c], deviations[c]}, {unit[c], unit[C + c]}, share, before * share);
+          join(Moments<double>{means[c], deviations[c]}, Moments<double>{unit[c], unit[C + c]},
+               share, before * share);
       means[c] = joined.mean;
       deviations[c] = joined.deviation;
     }

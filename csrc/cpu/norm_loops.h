@@ -9,8 +9,8 @@
 namespace ites {
 namespace ITES_SIMD {
 
-// Rows of one tensor that are summed at once, and of several that are read and written together:
-// a power of two bytes apart, more of those would share a cache set and drive each other out.
+// Rows that are summed at once, of one tensor and of several that are read and written together.
+// More rows of several, a power of two bytes apart, would share a cache set and evict each other.
 constexpr int SUMMED = 8, STREAMED = 2;
 
 // Calls body(Rows, r) for groups of R rows, then for single rows.

@@ -1,5 +1,6 @@
 // Matrix products of one thread. A block of the result stays in registers while its sums run over
-// `inner`, in order; so many rows of b as L1 holds serve all rows of a before the next ones come.
+// `inner`, in order. As many rows of b as L1 holds serve all rows of a before the next rows are
+// read.
 #pragma once
 
 #include "cpu/channels.h"

@@ -13,7 +13,7 @@ namespace ites {
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
 
-struct Four {
+struct alignas(16) Four {
   float v[4];
 
   Four() = default;
@@ -66,8 +66,9 @@ struct BitsOf<float> {
 template <class T>
 using Bits = typename BitsOf<T>::type;
 
+// By value: behind a reference nvcc would load memory byte by byte.
 template <class T>
-ITES_FN Four unpack(const Bits<T>& bits) {
+ITES_FN Four unpack(const Bits<T> bits) {
   static_assert(sizeof(Bits<T>) == 4 * sizeof(T));
   T x[4];
   memcpy(x, &bits, sizeof bits);
@@ -76,10 +77,10 @@ ITES_FN Four unpack(const Bits<T>& bits) {
   return out;
 }
 
-// Channels at `from`, which must be aligned to all four.
+// Channels at `from`, aligned to all four, which no thread of the kernel writes.
 template <class T>
 __device__ __forceinline__ Four load(const T* from) {
-  return unpack<T>(*reinterpret_cast<const Bits<T>*>(from));
+  return unpack<T>(__ldg(reinterpret_cast<const Bits<T>*>(from)));
 }
 template <class T>
 __device__ __forceinline__ void store(T* to, const Four& value) {
@@ -87,7 +88,7 @@ __device__ __forceinline__ void store(T* to, const Four& value) {
   for (int k = 0; k < 4; ++k) x[k] = static_cast<T>(value.v[k]);
   Bits<T> bits;
   memcpy(&bits, x, sizeof bits);
-  *reinterpret_cast<Bits<T>*>(to) = bits;
+  __stwb(reinterpret_cast<Bits<T>*>(to), bits);  // an assignment may be split into its floats
 }
 
 // Only the first `count` channels, zero beyond.

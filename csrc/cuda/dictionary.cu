@@ -1,8 +1,8 @@
 // The dictionary family in CUDA. A block stays on its multiprocessor and takes tile after tile of
 // poses, with the dictionary, transposed, in shared memory. A thread reconstructs one joint of two
-// poses at a time, so that each float4 of the dictionary that it reads serves twice. The gradients
-// of dictionary and mean are summed by each block over its tiles, in an order that never varies,
-// and over the blocks by a second kernel. 17 joints and 12 atoms have kernels of their own.
+// poses at a time, so that each float4 of the dictionary that it reads serves twice. Each block
+// sums the gradients of dictionary and mean over its tiles, in a fixed order. A second kernel sums
+// over the blocks. Sizes of 17 joints and 12 atoms have kernels of their own.
 #include "cuda/launch.cuh"
 #include "dictionary_inputs.h"
 #include "schemas.h"

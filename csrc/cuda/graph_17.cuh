@@ -1,6 +1,6 @@
 // The graph family for skeletons of 17 joints in 8 pairs. A thread keeps four neighbouring channels
-// of all joints of a pose in a column of shared memory that it alone uses, filled by asynchronous
-// copies that are all under way at once; gathering over the skeleton then costs no barrier and no
+// of all joints of a pose in a column of shared memory that no other thread uses. Asynchronous
+// copies fill it, all under way at once. Gathering over the skeleton then needs no barrier and no
 // second read of global memory. A group of 16 threads (32 where M > 64) serves one pose. A block
 // has one task: the non-local block, or a slice of the convolution's channels.
 #pragma once

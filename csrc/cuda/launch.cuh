@@ -45,16 +45,29 @@ class OnDevice {
               const Arguments&... arguments) const {
     if (blocks == 0) return;
     STD_TORCH_CHECK(blocks <= 0x7FFFFFFF, "ites: a launch of ", blocks, " blocks is too large");
+    start(kernel, dim3(static_cast<unsigned>(blocks)), threads, shared_bytes, arguments...);
+  }
+  // The same in `rows` rows of blocks, without shared memory; both are small.
+  template <class... Parameters, class... Arguments>
+  void launch_rows(void (*kernel)(Parameters...), size_t blocks, size_t rows, int threads,
+                   const Arguments&... arguments) const {
+    start(kernel, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(rows)), threads, 0,
+          arguments...);
+  }
+
+ private:
+  template <class... Parameters, class... Arguments>
+  void start(void (*kernel)(Parameters...), dim3 blocks, int threads, size_t shared_bytes,
+             const Arguments&... arguments) const {
     allow_shared(kernel, shared_bytes);
     cudaLaunchConfig_t config{};
-    config.gridDim = dim3(static_cast<unsigned>(blocks));
+    config.gridDim = blocks;
     config.blockDim = dim3(static_cast<unsigned>(threads));
     config.dynamicSmemBytes = shared_bytes;
     config.stream = stream_;
     STD_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, arguments...));
   }
 
- private:
   template <class... Parameters>
   static void allow_shared(void (*kernel)(Parameters...), size_t bytes) {
     if (bytes > 48 * 1024)

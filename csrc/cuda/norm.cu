@@ -1,63 +1,17 @@
 // The norm family in CUDA. A block takes a slice of 32 channels and a range of rows: eight threads
-// along the channels, four each, and 32 along the rows. The statistics' kernel leaves one partial
-// result a range; the kernel that follows joins them, in a fixed order, before its own rows, so
-// that each direction is two launches and reads its input twice.
+// along the channels, four each, and 32 along the rows. The first kernel leaves one partial result
+// per range. The second joins them in a fixed order before its own rows. So each direction is two
+// launches and reads its input twice. Up to 512 rows stay in registers: one launch.
 #include "common/norm.h"
 
 #include <type_traits>
 
-#include "cuda/channels.cuh"
+#include "cuda/norm_blocks.cuh"
 #include "norm_inputs.h"
 #include "schemas.h"
 
 namespace ites {
 namespace {
-
-constexpr int ACROSS = 8, DOWN = 32, THREADS = ACROSS * DOWN, SLICE = 4 * ACROSS;
-
-struct Range {
-  int64_t rows, channels, height;  // rows in all, and of a range
-  int slices;
-
-  int64_t count() const { return (rows + height - 1) / height; }
-};
-
-// Ranges of at least 64 rows, at most as many as fill a large GPU and can be joined quickly.
-Range ranges_of(int64_t rows, int64_t channels) {
-  const int64_t slices = (channels + SLICE - 1) / SLICE;
-  const int64_t most = slices > 16 ? 32 : slices > 2 ? 512 / slices : 256;
-  const int64_t height = ((rows + most - 1) / most + DOWN - 1) / DOWN * DOWN;
-  return {rows, channels, height < 64 ? 64 : height, static_cast<int>(slices)};
-}
-
-// This thread's part of a block's work.
-struct Place {
-  int across, down;
-  int64_t range, channel, left;  // left: channels from `channel` on
-  int64_t begin, end;            // rows begin, begin + DOWN, ...
-
-  __device__ explicit Place(const Range& r)
-      : across(threadIdx.x % ACROSS), down(threadIdx.x / ACROSS), range(blockIdx.x / r.slices) {
-    channel = (blockIdx.x % r.slices) * SLICE + across * 4;
-    left = r.channels - channel;
-    begin = range * r.height + down;
-    end = min((range + 1) * r.height, r.rows);
-  }
-};
-
-template <bool WHOLE, class T>
-__device__ __forceinline__ Four get(const T* from, int64_t left) {
-  if constexpr (WHOLE) return left > 0 ? load(from) : Four(0.0f);
-  return load_some(from, left);
-}
-template <bool WHOLE, class T>
-__device__ __forceinline__ void put(T* to, const Four& value, int64_t left) {
-  if constexpr (WHOLE) {
-    if (left > 0) store(to, value);
-  } else {
-    store_some(to, value, left);
-  }
-}
 
 struct Counted {
   Moments<Four> moments;
@@ -67,22 +21,6 @@ struct Counted {
 __device__ __forceinline__ Counted join(const Counted& a, const Counted& b) {
   const float count = a.count + b.count, share = count > 0.0f ? b.count / count : 0.0f;
   return {join(a.moments, b.moments, share, a.count * share), count};
-}
-
-// Combines the values of the threads that share channels; all of them get the result.
-template <class Value, class Combine>
-__device__ Value over_block(Value mine, const Place& at, const Combine& combine) {
-  Value* const shared = reinterpret_cast<Value*>(shared_floats());
-  for (int half = DOWN / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (at.down >= half && at.down < 2 * half) shared[threadIdx.x] = mine;
-    __syncthreads();
-    if (at.down < half) mine = combine(mine, shared[threadIdx.x + half * ACROSS]);
-  }
-  __syncthreads();
-  if (at.down == 0) shared[at.across] = mine;
-  __syncthreads();
-  return shared[at.across];
 }
 
 template <class T, bool WHOLE>
@@ -105,8 +43,8 @@ __global__ void __launch_bounds__(THREADS)
   all = over_block(all, at, [](const Counted& a, const Counted& b) { return join(a, b); });
   if (at.down > 0) return;
   float* const to = partial + at.range * 2 * r.channels + at.channel;
-  store_some(to, all.moments.mean, at.left);
-  store_some(to + r.channels, all.moments.deviation, at.left);
+  put<WHOLE>(to, all.moments.mean, at.left);
+  put<WHOLE>(to + r.channels, all.moments.deviation, at.left);
 }
 
 struct Parameters {
@@ -115,12 +53,19 @@ struct Parameters {
   Form form;
 };
 
+template <bool WHOLE>
 __device__ __forceinline__ Channel<Four> channel_of(const Parameters& p, const Place& at,
                                                     const Four& mean, const Four& var) {
   Four scale;
   for (int k = 0; k < 4; ++k) scale.v[k] = 1.0f / sqrtf(var.v[k] + p.eps);
-  return {mean, scale, load_some(p.weight + at.channel, at.left),
-          load_some(p.bias + at.channel, at.left)};
+  return {mean, scale, get<WHOLE>(p.weight + at.channel, at.left),
+          get<WHOLE>(p.bias + at.channel, at.left)};
+}
+// With the statistics that the forward pass left.
+template <bool WHOLE>
+__device__ __forceinline__ Channel<Four> channel_of(const Parameters& p, const Place& at) {
+  return channel_of<WHOLE>(p, at, get<WHOLE>(p.mean + at.channel, at.left),
+                           get<WHOLE>(p.var + at.channel, at.left));
 }
 
 template <class T, bool WHOLE>
@@ -133,16 +78,16 @@ __global__ void __launch_bounds__(THREADS)
   for (int64_t range = at.down; range * r.height < r.rows; range += DOWN) {
     const float* from = partial + range * 2 * r.channels + at.channel;
     const int64_t rows = min(r.height, r.rows - range * r.height);
-    all = join(all, Counted{{load_some(from, at.left), load_some(from + r.channels, at.left)},
+    all = join(all, Counted{{get<WHOLE>(from, at.left), get<WHOLE>(from + r.channels, at.left)},
                             static_cast<float>(rows)});
   }
   all = over_block(all, at, [](const Counted& a, const Counted& b) { return join(a, b); });
   const Four batch_var = all.moments.deviation * Four(1.0f / all.count);
   if (at.range == 0 && at.down == 0) {
-    store_some(mean + at.channel, all.moments.mean, at.left);
-    store_some(var + at.channel, batch_var, at.left);
+    put<WHOLE>(mean + at.channel, all.moments.mean, at.left);
+    put<WHOLE>(var + at.channel, batch_var, at.left);
   }
-  const Channel<Four> channel = channel_of(p, at, all.moments.mean, batch_var);
+  const Channel<Four> channel = channel_of<WHOLE>(p, at, all.moments.mean, batch_var);
 #pragma unroll 4
   for (int64_t row = at.begin; row < at.end; row += DOWN) {
     const int64_t here = row * r.channels + at.channel;
@@ -168,8 +113,7 @@ __global__ void __launch_bounds__(THREADS)
                 const T* __restrict__ x, const T* __restrict__ skip, T* __restrict__ grad_skip,
                 float* __restrict__ partial) {
   const Place at(r);
-  const Channel<Four> channel = channel_of(p, at, load_some(p.mean + at.channel, at.left),
-                                           load_some(p.var + at.channel, at.left));
+  const Channel<Four> channel = channel_of<WHOLE>(p, at);
   Sums sums{Four(0.0f), Four(0.0f)};
 #pragma unroll 4
   for (int64_t row = at.begin; row < at.end; row += DOWN) {
@@ -185,8 +129,8 @@ __global__ void __launch_bounds__(THREADS)
   sums = sums_over_block(sums, at);
   if (at.down > 0) return;
   float* const to = partial + at.range * 2 * r.channels + at.channel;
-  store_some(to, sums.grad, at.left);
-  store_some(to + r.channels, sums.product, at.left);
+  put<WHOLE>(to, sums.grad, at.left);
+  put<WHOLE>(to + r.channels, sums.product, at.left);
 }
 
 template <class T, bool WHOLE>
@@ -199,18 +143,17 @@ __global__ void __launch_bounds__(THREADS)
   Sums sums{Four(0.0f), Four(0.0f)};
   for (int64_t range = at.down; range * r.height < r.rows; range += DOWN) {
     const float* from = partial + range * 2 * r.channels + at.channel;
-    sums.grad += load_some(from, at.left);
-    sums.product += load_some(from + r.channels, at.left);
+    sums.grad += get<WHOLE>(from, at.left);
+    sums.product += get<WHOLE>(from + r.channels, at.left);
   }
   sums = sums_over_block(sums, at);
   if (at.range == 0 && at.down == 0) {
-    store_some(grad_bias + at.channel, sums.grad, at.left);
-    store_some(grad_weight + at.channel, sums.product, at.left);
+    put<WHOLE>(grad_bias + at.channel, sums.grad, at.left);
+    put<WHOLE>(grad_weight + at.channel, sums.product, at.left);
   }
   const Four share(1.0f / static_cast<float>(r.rows));
   const Four grad_mean = sums.grad * share, product_mean = sums.product * share;
-  const Channel<Four> channel = channel_of(p, at, load_some(p.mean + at.channel, at.left),
-                                           load_some(p.var + at.channel, at.left));
+  const Channel<Four> channel = channel_of<WHOLE>(p, at);
 #pragma unroll 4
   for (int64_t row = at.begin; row < at.end; row += DOWN) {
     const int64_t here = row * r.channels + at.channel;
@@ -222,16 +165,81 @@ __global__ void __launch_bounds__(THREADS)
   }
 }
 
-// Whether four channels may be moved at once: calls body with that as a type.
-template <class Body>
-void with_wholeness(int64_t channels, std::initializer_list<const void*> pointers,
-                    const Body& body) {
-  bool whole = channels % 4 == 0;
-  for (const void* pointer : pointers) whole &= reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
-  if (whole) {
-    body(std::true_type());
-  } else {
-    body(std::false_type());
+// Few rows: a block has all rows of its channels, a thread the rows down, down + DOWN, ... of its
+// four, ROWS at most, in registers. The input is read once, the variance taken in two passes.
+constexpr int FEW = 4, MORE = 16;
+
+template <class T, bool WHOLE, int ROWS>
+__global__ void __launch_bounds__(THREADS)
+    few_rows_kernel(const Range r, const Parameters p, const T* __restrict__ x,
+                    const T* __restrict__ skip, T* __restrict__ out, float* __restrict__ mean,
+                    float* __restrict__ var) {
+  const Place at(r);
+  const auto add = [](const Four& a, const Four& b) { return a + b; };
+  const Four share(1.0f / static_cast<float>(r.rows));
+  Four values[ROWS], sum(0.0f), squares(0.0f);
+#pragma unroll
+  for (int k = 0; k < ROWS; ++k) {
+    const int64_t row = at.down + k * DOWN;
+    values[k] = row < r.rows ? get<WHOLE>(x + row * r.channels + at.channel, at.left) : Four(0.0f);
+    sum += values[k];
+  }
+  const Four centre = over_block(sum, at, add) * share;
+#pragma unroll
+  for (int k = 0; k < ROWS; ++k) {
+    const Four away = values[k] - centre;
+    if (at.down + k * DOWN < r.rows) squares += away * away;
+  }
+  const Four batch_var = over_block(squares, at, add) * share;
+  if (at.down == 0) {
+    put<WHOLE>(mean + at.channel, centre, at.left);
+    put<WHOLE>(var + at.channel, batch_var, at.left);
+  }
+  const Channel<Four> channel = channel_of<WHOLE>(p, at, centre, batch_var);
+#pragma unroll
+  for (int k = 0; k < ROWS; ++k) {
+    const int64_t row = at.down + k * DOWN, here = row * r.channels + at.channel;
+    if (row >= r.rows) break;
+    const Four added = skip ? get<WHOLE>(skip + here, at.left) : Four(0.0f);
+    put<WHOLE>(out + here, batch_norm_relu(values[k], added, channel, p.form), at.left);
+  }
+}
+
+template <class T, bool WHOLE, int ROWS>
+__global__ void __launch_bounds__(THREADS)
+    few_rows_backward_kernel(const Range r, const Parameters p, const T* __restrict__ grad,
+                             const T* __restrict__ x, const T* __restrict__ skip,
+                             T* __restrict__ grad_skip, T* __restrict__ grad_x,
+                             float* __restrict__ grad_weight, float* __restrict__ grad_bias) {
+  const Place at(r);
+  const Channel<Four> channel = channel_of<WHOLE>(p, at);
+  Four values[ROWS], grads[ROWS];
+  Sums sums{Four(0.0f), Four(0.0f)};
+#pragma unroll
+  for (int k = 0; k < ROWS; ++k) {
+    const int64_t row = at.down + k * DOWN, here = row * r.channels + at.channel;
+    if (row >= r.rows) break;
+    values[k] = get<WHOLE>(x + here, at.left);
+    const Four added = skip ? get<WHOLE>(skip + here, at.left) : Four(0.0f);
+    grads[k] =
+        before_relu_backward(get<WHOLE>(grad + here, at.left), values[k], added, channel, p.form);
+    if (skip) put<WHOLE>(grad_skip + here, grads[k], at.left);
+    sums.grad += grads[k];
+    sums.product += grads[k] * normalised(values[k], channel);
+  }
+  sums = sums_over_block(sums, at);
+  if (at.down == 0) {
+    put<WHOLE>(grad_bias + at.channel, sums.grad, at.left);
+    put<WHOLE>(grad_weight + at.channel, sums.product, at.left);
+  }
+  const Four share(1.0f / static_cast<float>(r.rows));
+  const Four grad_mean = sums.grad * share, product_mean = sums.product * share;
+#pragma unroll
+  for (int k = 0; k < ROWS; ++k) {
+    const int64_t row = at.down + k * DOWN;
+    if (row >= r.rows) break;
+    put<WHOLE>(grad_x + row * r.channels + at.channel,
+               batch_norm_backward(grads[k], values[k], grad_mean, product_mean, channel), at.left);
   }
 }
 
@@ -247,8 +255,9 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_op(const Tensor& x, const Ten
     return {empty(x, {N, C}), torch::stable::new_zeros(weight, {C}),
             torch::stable::new_zeros(weight, {C})};
   const Tensor out = empty(x, {N, C}), mean = empty(weight, {C}), var = empty(weight, {C});
-  const Range r = ranges_of(N, C);
-  const Tensor partial = empty(weight, {r.count(), 2, C});
+  const bool few = N <= FEW * DOWN, one_launch = N <= MORE * DOWN;
+  const Range r = one_launch ? one_range(N, C) : ranges_of(N, C);
+  const Tensor partial = empty(weight, {one_launch ? 0 : r.count(), 2, C});
   const Parameters p{nullptr,
                      nullptr,
                      data<float>(weight),
@@ -260,8 +269,14 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_op(const Tensor& x, const Ten
     using T = decltype(zero);
     const T *from = data<T>(x), *added = data<T>(skip);
     T* to = mutable_data<T>(out);
-    with_wholeness(C, {from, added, to}, [&](auto whole) {
+    with_wholeness(C, {from, added, to, p.weight, p.bias}, [&](auto whole) {
       constexpr bool W = decltype(whole)::value;
+      if (one_launch) {
+        device.launch(few ? few_rows_kernel<T, W, FEW> : few_rows_kernel<T, W, MORE>, blocks,
+                      THREADS, THREADS * sizeof(Four), r, p, from, added, to,
+                      mutable_data<float>(mean), mutable_data<float>(var));
+        return;
+      }
       device.launch(moments_kernel<T, W>, blocks, THREADS, THREADS * sizeof(Counted), r, from,
                     mutable_data<float>(partial));
       device.launch(apply_kernel<T, W>, blocks, THREADS, THREADS * sizeof(Counted), r, p, from,
@@ -290,8 +305,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_relu_backward_op(
             torch::stable::new_zeros(weight, {C}), grad_skip};
   const Tensor grad_x = empty(x, {N, C}), grad_weight = empty(weight, {C});
   const Tensor grad_bias = empty(weight, {C});
-  const Range r = ranges_of(N, C);
-  const Tensor partial = empty(weight, {r.count(), 2, C});
+  const bool few = N <= FEW * DOWN, one_launch = N <= MORE * DOWN;
+  const Range r = one_launch ? one_range(N, C) : ranges_of(N, C);
+  const Tensor partial = empty(weight, {one_launch ? 0 : r.count(), 2, C});
   const Parameters p{data<float>(mean), data<float>(var),        data<float>(weight),
                      data<float>(bias), static_cast<float>(eps), form};
   const int64_t blocks = r.count() * r.slices;
@@ -300,17 +316,26 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_relu_backward_op(
     const T *incoming = data<T>(grad), *from = data<T>(x);
     const T* added = form.skip_before ? data<T>(skip) : nullptr;
     T *behind = mutable_data<T>(grad_skip), *to = mutable_data<T>(grad_x);
-    with_wholeness(C, {incoming, from, added, behind, to}, [&](auto whole) {
-      constexpr bool W = decltype(whole)::value;
-      device.launch(sums_kernel<T, W>, blocks, THREADS, THREADS * sizeof(Sums), r, p, incoming,
-                    from, added, behind, mutable_data<float>(partial));
-      // The gradient that the sums' kernel stored is already masked by the ReLU.
-      Parameters rest = p;
-      if (form.skip_before) rest.form = {false, false, false};
-      device.launch(backward_apply_kernel<T, W>, blocks, THREADS, THREADS * sizeof(Sums), r, rest,
-                    form.skip_before ? behind : incoming, from, data<float>(partial), to,
-                    mutable_data<float>(grad_weight), mutable_data<float>(grad_bias));
-    });
+    with_wholeness(
+        C, {incoming, from, added, behind, to, p.weight, p.bias, p.mean, p.var}, [&](auto whole) {
+          constexpr bool W = decltype(whole)::value;
+          if (one_launch) {
+            const auto kernel =
+                few ? few_rows_backward_kernel<T, W, FEW> : few_rows_backward_kernel<T, W, MORE>;
+            device.launch(kernel, blocks, THREADS, THREADS * sizeof(Sums), r, p, incoming, from,
+                          added, behind, to, mutable_data<float>(grad_weight),
+                          mutable_data<float>(grad_bias));
+            return;
+          }
+          device.launch(sums_kernel<T, W>, blocks, THREADS, THREADS * sizeof(Sums), r, p, incoming,
+                        from, added, behind, mutable_data<float>(partial));
+          // The gradient that the sums' kernel stored is already masked by the ReLU.
+          Parameters rest = p;
+          if (form.skip_before) rest.form = {false, false, false};
+          device.launch(backward_apply_kernel<T, W>, blocks, THREADS, THREADS * sizeof(Sums), r,
+                        rest, form.skip_before ? behind : incoming, from, data<float>(partial), to,
+                        mutable_data<float>(grad_weight), mutable_data<float>(grad_bias));
+        });
   });
   return {grad_x, grad_weight, grad_bias, grad_skip};
 }

@@ -1,8 +1,8 @@
 // The rotation family in CUDA. A block takes a tile of poses: their rotations are drawn once into
 // shared memory, then each thread serves one joint of one pose for every sample. Points move as
-// float2, joints through shared memory: all of it coalesced. Skeletons of 17 joints have kernels
-// of their own, where the division of an index by the joints is by a constant; so have turns, whose
-// draw would cost the other rotations registers.
+// float2, joints through shared memory: all of it coalesced. Skeletons of 17 joints have kernels of
+// their own, which divide an index by a constant. Turns have kernels of their own too, because
+// their draw would cost the other rotations registers.
 #include "cuda/launch.cuh"
 #include "rotation_inputs.h"
 #include "schemas.h"

@@ -16,7 +16,6 @@ from typing import Annotated, Any
 import typer
 
 import ites
-from ites.cli.options import say
 from ites.errors import ItesError
 
 OPS = (
@@ -33,7 +32,7 @@ OPS = (
 EXTRAS = {
     "view": ("plotly", "matplotlib", "imageio_ffmpeg", "PIL"),
     "log": ("tensorboard",),
-    "data": ("cdflib",),
+    "data": ("cdflib", "hdf5plugin"),
     "export": ("ezc3d", "pygltflib", "onnx", "onnxscript"),
 }
 
@@ -46,7 +45,7 @@ def doctor(
     Example: ites doctor
     """
     findings = examine()
-    say(json.dumps(findings, indent=1) if as_json else describe(findings))
+    typer.echo(json.dumps(findings, indent=1) if as_json else describe(findings))
 
 
 def examine() -> dict[str, Any]:

@@ -24,8 +24,8 @@ USERS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOO
 def run(app: Callable[..., Any], args: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process.
 
-    Exit code 2 stands for a mistake of the user, 1 for the machine's: a full disk, no memory, no
-    permission, a reader of the output that has gone.
+    Exit code 2 stands for a mistake of the user. Exit code 1 stands for a fault of the machine: a
+    full disk, no memory, no permission, a closed output.
 
     Args:
         app: the Typer application.

@@ -13,6 +13,21 @@ Preset = Annotated[
     Literal["blender", "unity", "unreal", "opensim"] | None,
     typer.Option(help="Axes and unit of a program; of BVH, TRC, C3D, CSV and JSON."),
 ]
+Up = Annotated[
+    Literal["camera", "gravity"] | None,
+    typer.Option(
+        help="gravity: turn each clip upright by the gravity found. camera: as in the image."
+    ),
+]
+Travel = Annotated[
+    bool | None,
+    typer.Option(
+        "--travel/--in-place",
+        help="Move by the root's path, or keep the root at the origin; by default --travel with "
+        "--up gravity.",
+    ),
+]
+Floor = Annotated[bool, typer.Option("--floor", help="Put the lowest foot at height 0.")]
 
 
 def export(
@@ -33,9 +48,9 @@ def export(
         Literal["exact", "constant"],
         typer.Option(help="BVH: exact positions, or bones of constant length for animation."),
     ] = "exact",
-    floor: Annotated[
-        bool, typer.Option("--floor", help="Shift each clip so that its lowest joint is at 0.")
-    ] = False,
+    up: Up = None,
+    travel: Travel = None,
+    floor: Floor = False,
     stage: Stage = None,
 ) -> None:
     """Write poses for Blender, OpenSim, Unity or a spreadsheet, or a model for ONNX Runtime.
@@ -47,16 +62,19 @@ def export(
     if out.suffix.lower() in (".onnx", ".pt2"):
         from ites.export.network import export_model
 
-        if clip is not None or preset is not None or bones != "exact" or floor:
-            raise ItesError(
-                f"{out}: --clip, --preset, --bones and --floor are for poses, not for a model"
-            )
+        told = {"--clip": clip, "--preset": preset, "--up": up, "--travel": travel}
+        given = [name for name, value in told.items() if value is not None]
+        given += ["--bones"] * (bones != "exact") + ["--floor"] * floor
+        if given:
+            raise ItesError(f"{out}: {given[0]} is for poses, not for a model")
         summary = export_model(source, out, stage=stage)
     else:
         from ites.export import export as run_export
 
         if stage is not None:
             raise ItesError(f"{out}: --stage chooses a model to export, to .onnx or .pt2")
-        summary = run_export(source, out, clip=clip, preset=preset, bones=bones, floor=floor)
+        summary = run_export(
+            source, out, clip=clip, preset=preset, bones=bones, up=up, travel=travel, floor=floor
+        )
     for line in [*summary["notes"], *summary["files"]]:
         say(line)

@@ -7,16 +7,19 @@ from typing import Any
 
 import typer
 
+from ites.errors import one_line
+
 OPTIONS = {
     "normalised": "--image-size WIDTH HEIGHT",
     "units": "multiply them to pixels first",
     "zeros": "--min-confidence, or leave them out",
     "order": "--layout NAME",
     "image-size": "--image-size WIDTH HEIGHT",
+    "stretched": "multiply them to pixels first",
     "upside-down": "--flip-y, or --rotate 180",
     "sideways": "--rotate 90 or 270",
     "roll": "turn the keypoints upright, or keep it in mind",
-    "swapped-sides": "--temporal when lifting exchanges them",
+    "swapped-sides": "--temporal when lifting exchanges swaps of at most a second",
     "mirrored": "--swap-sides",
     "jump": "--person ID, or a file per scene",
     "outlier": "--min-confidence where they have a low one",
@@ -25,6 +28,7 @@ OPTIONS = {
 }
 """What mends each kind of fault, by its code."""
 MISTAKES = {
+    "no-model": "--run RUN",
     "no-data": "--data STORE, from `ites prepare`",
     "no-teacher": "--teacher RUN names another",
     "no-prior": "--prior RUN names another",
@@ -47,6 +51,10 @@ def hint(code: str, data: Mapping[str, Any] | None = None) -> str:
         return f"--rotate {data['rotate']}"
     if code == "guessed" and data.get("confidence"):
         return f"--min-confidence {float(data['confidence']) + 0.01:.2f}"
+    if code == "stretched" and data.get("cause"):
+        width, height = data["size"]
+        swapped = data["cause"] == "exchanged"
+        return f"--image-size {height if swapped else width} {width}"
     if code == "image-size" and data.get("exchanged"):
         return "--image-size with width and height exchanged"
     return OPTIONS.get(code, "")
@@ -65,4 +73,5 @@ def tell(findings: Iterable[Mapping[str, Any]]) -> None:
     for finding in findings:
         option = hint(finding["code"], finding["data"])
         end = f" ({option})" if option else ""
-        typer.echo(f"{finding['severity']}: {finding['message']}{end}", err=True)
+        line = f"{finding['severity']}: {finding['message']}{end}"
+        typer.echo(one_line(line), err=True)

@@ -11,7 +11,17 @@ from rich.console import Console
 from rich.table import Table
 
 from ites.cli.hints import hint
-from ites.cli.options import FlipY, Layout, MinConfidence, Person, Rotate, SwapSides, say
+from ites.cli.options import (
+    FlipY,
+    Fps,
+    ImageSize,
+    Layout,
+    MinConfidence,
+    Person,
+    Rotate,
+    SwapSides,
+    say,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,10 +40,8 @@ def inspect(
         Path | None, typer.Option(help="Run folder whose prior judges the poses as well.")
     ] = None,
     layout: Layout = None,
-    image_size: Annotated[
-        tuple[int, int] | None, typer.Option(help="Image width and height, pixels.")
-    ] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames per second.")] = None,
+    image_size: ImageSize = None,
+    fps: Fps = None,
     person: Person = None,
     min_confidence: MinConfidence = None,
     flip_y: FlipY = False,
@@ -47,8 +55,9 @@ def inspect(
     from ites.data.checks import check
     from ites.data.corrections import Corrections
     from ites.data.findings import ImplausibleError, summarise
-    from ites.data.readers import read
+    from ites.data.readers import ReadOptions, read
 
+    options = ReadOptions(layout, image_size, fps, person, min_confidence)
     corrections = Corrections(flip_y=flip_y, rotate=rotate, swap_sides=swap_sides)
     prior = None if run is None else _prior(run)
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
@@ -56,14 +65,7 @@ def inspect(
         if number:
             say()
         try:
-            recording = read(
-                file,
-                layout=layout,
-                image_size=image_size,
-                fps=fps,
-                person=person,
-                min_confidence=min_confidence,
-            )
+            recording = read(file, options)
         except ImplausibleError as error:  # read, and found to be no pixels or no confidence
             say(f"{file}: keypoints")
             _tell([error.finding])

@@ -10,10 +10,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ites.cli.export import Preset
+from ites.cli.export import Floor, Preset, Travel, Up
 from ites.cli.options import (
     Device,
     FlipY,
+    FocalLength,
+    Fps,
+    ImageSize,
     Layout,
     MinConfidence,
     Person,
@@ -29,22 +32,34 @@ OPTIONS = {
     "fps-assumed": "--fps",
     "size": "--scale",
     "other-size": "--scale clip",
-    "body-size": "--body-size",
+    "body-size": "--height, --bone or --body-size",
+    "no-image-size": "--image-size",
     "swapped-left-so": "--temporal exchanges them",
+    "temporal": "--no-temporal lifts frame by frame",
     "trust": "--no-trust",
 }
 """By the code of a note, the option that changes what it tells."""
 
 
 def lift(
-    run: Annotated[Path, typer.Argument(help="Run folder or checkpoint.")],
-    keypoints: Annotated[Path, typer.Argument(help="Pose store, or keypoints by any detector.")],
+    keypoints: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="KEYPOINTS",
+            help="Pose store, or keypoints by any detector.",
+            show_default=False,
+        ),
+    ],
     out: Annotated[
         Path,
         typer.Option(
             "--out", "-o", help=".npz or .h5 to write; or .bvh, .trc, .c3d, .glb, .csv or .json."
         ),
     ],
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Run folder or checkpoint; by default the general model."),
+    ] = None,
     stage: Stage = None,
     split: Annotated[
         str | None, typer.Option(help="Split of a store; by default test, if there is one.")
@@ -55,14 +70,23 @@ def lift(
     flip_y: FlipY = False,
     rotate: Rotate = 0,
     swap_sides: SwapSides = False,
-    focal_length: Annotated[float | None, typer.Option(help="Focal length, pixels.")] = None,
+    focal_length: FocalLength = None,
     field_of_view: Annotated[
         float | None, typer.Option(help="Horizontal field of view, degrees.")
     ] = None,
-    image_size: Annotated[
-        tuple[int, int] | None, typer.Option(help="Image width and height, pixels.")
+    image_size: ImageSize = None,
+    principal_point: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Principal point, pixels; by default the image's centre."),
     ] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames per second.")] = None,
+    roll: Annotated[
+        float | None,
+        typer.Option(
+            help="Roll of the camera, degrees, clockwise; undone for the lifting. By default 0, or "
+            "what a model of recipe general finds."
+        ),
+    ] = None,
+    fps: Fps = None,
     scale: Annotated[
         Literal["auto", "checkpoint", "clip"],
         typer.Option(help="Scale of the input: the training's or each clip's own."),
@@ -71,15 +95,33 @@ def lift(
         float | None,
         typer.Option(help="Assumed pelvis-to-head distance, metres; sets the output's scale."),
     ] = None,
+    height: Annotated[
+        float | None,
+        typer.Option(help="Standing height of the people, metres; sets the output's scale."),
+    ] = None,
+    bone: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=METRES",
+            help="Length of the bone that ends at a joint, such as knee=0.45 or left_knee=0.45; "
+            "may be repeated.",
+        ),
+    ] = None,
+    up: Up = None,
+    travel: Travel = None,
+    floor: Floor = False,
     batch_size: Annotated[
         int | None, typer.Option(help="Poses per batch; chosen for the device by default.")
     ] = None,
     temporal: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--temporal", help="Make each clip consistent: bones keep their lengths over it."
+            "--temporal/--no-temporal",
+            help="Lift each clip as a whole: bones keep their lengths over it. "
+            "The default, if the frame rate is known.",
+            show_default=False,
         ),
-    ] = False,
+    ] = None,
     smooth: Annotated[
         Literal["savitzky-golay", "one-euro"] | None,
         typer.Option(help="Filter each joint's trajectory in time."),
@@ -98,25 +140,32 @@ def lift(
 ) -> None:
     """Lift 2D keypoints to 3D.
 
-    Example: ites lift runs/cmu clip.npz --layout coco17 -o clip3d.npz
+    Example: ites lift clip.json -o clip3d.npz
+
+    `ites lift RUN KEYPOINTS` means the same as `ites lift KEYPOINTS --run RUN`.
     """
     from ites.cli.hints import tell
     from ites.data.corrections import Corrections
     from ites.inference.lift import lift as run_lift
 
+    run, source = _which(run, keypoints)
     given: dict[str, Any] = {"body_size": body_size, "batch_size": batch_size}
     exports = out.suffix not in (".npz", ".h5")
     if exports:
         _check_export(out, resume)
-    elif preset is not None:
-        raise ItesError(f"{out}: .npz and .h5 keep camera axes and metres; leave --preset out")
+    elif preset is not None or travel is not None:
+        option = "--preset" if preset is not None else "--travel"
+        raise ItesError(
+            f"{out}: .npz and .h5 keep poses and the root's path apart, in metres; leave "
+            f"{option} out"
+        )
     stack = ExitStack()
     lifted = Path(stack.enter_context(TemporaryDirectory())) / "lifted.npz" if exports else out
     with stack:
         summary = run_lift(
-            run,
-            keypoints,
+            source,
             lifted,
+            run=run,
             stage=stage,
             split=split,
             layout=layout,
@@ -126,8 +175,14 @@ def lift(
             focal_length=focal_length,
             field_of_view=field_of_view,
             image_size=image_size,
+            principal_point=principal_point,
+            roll=roll,
             fps=fps,
             scale=scale,
+            height=height,
+            bone=_bones(bone or []),
+            up=up or "camera",
+            floor=floor and not exports,
             temporal=temporal,
             smooth=smooth,
             trust=trust,
@@ -139,7 +194,7 @@ def lift(
         if exports:
             from ites.export import export
 
-            written = export(lifted, out, preset=preset)
+            written = export(lifted, out, preset=preset, travel=travel, floor=floor)
     if not summary:  # another rank tells
         return
     for code, note in zip(summary["codes"], summary["notes"], strict=True):
@@ -155,6 +210,36 @@ def lift(
     )
     if not exports:
         say(f"next: ites view {summary['out']}")
+
+
+def _which(run: Path | None, files: list[Path]) -> tuple[Path | None, Path]:
+    """The run and the keypoints of `ites lift [RUN] KEYPOINTS [--run RUN]`.
+
+    Raises:
+        ItesError: there are too many files.
+    """
+    if len(files) > (2 if run is None else 1):
+        told = ", ".join(map(str, files))
+        raise ItesError(f"lift: expected one file or folder of keypoints, got {told}")
+    return (files[0] if len(files) == 2 else run), files[-1]
+
+
+def _bones(given: list[str]) -> dict[str, float]:
+    """The lengths of bones, metres, by the names in texts NAME=METRES.
+
+    Raises:
+        ItesError: a text has another form.
+    """
+    lengths = {}
+    for text in given:
+        name, sign, metres = text.partition("=")
+        try:
+            lengths[name.strip()] = float(metres)
+        except ValueError:
+            sign = ""
+        if not sign:
+            raise ItesError(f"--bone: expected NAME=METRES, such as knee=0.45, got {text[:60]!r}")
+    return lengths
 
 
 def _check_export(out: Path, resume: bool) -> None:

@@ -9,10 +9,10 @@ import typer
 from typer.core import TyperGroup
 
 from ites import __version__
-from ites.cli import doctor, errors, export, inspect, lift, prepare, results, train
+from ites.cli import doctor, errors, export, fit, inspect, lift, prepare, results, train
 from ites.cli.options import say
 
-FIRST = ("demo", "prepare", "train")
+FIRST = ("demo", "fit", "prepare", "train")
 
 
 class _InOrder(TyperGroup):
@@ -43,10 +43,12 @@ app.add_typer(train.app, name="train")
 PREPARE: tuple[Callable[..., None], ...] = (
     prepare.cmu,
     prepare.synthetic,
+    prepare.field,
     prepare.h36m,
     prepare.keypoints,
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
+    fit.fit,
     inspect.inspect,
     results.evaluate,
     lift.lift,

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from ites.errors import one_line
+
 Device = Annotated[
     str | None, typer.Option(help='"cpu", "cuda", ...; by default a GPU, if there is one.')
 ]
@@ -32,6 +34,20 @@ Person = Annotated[
     str | None,
     typer.Option(help="Track id or number of the only person to read; everybody by default."),
 ]
+Fps = Annotated[float | None, typer.Option(help="Frames per second.")]
+FocalLength = Annotated[float | None, typer.Option(help="Focal length, pixels.")]
+FieldOfView = Annotated[
+    float | None, typer.Option(help="Horizontal field of view, degrees; 55 by default.")
+]
+ImageSize = Annotated[tuple[int, int] | None, typer.Option(help="Image width and height, pixels.")]
+SkeletonName = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="Skeleton of the poses: human36m, to which a body's keypoints are converted; another "
+        "built-in one, such as hand21 or ap10k17; or a TOML file.",
+    ),
+]
 Split = Annotated[str, typer.Option(help="Split of the store.")]
 Stage = Annotated[
     Literal["teacher", "student"] | None,
@@ -40,5 +56,5 @@ Stage = Annotated[
 
 
 def say(line: str = "") -> None:
-    """Print a line as it is."""
-    typer.echo(line)
+    """Print a line; what a file's name or content would break it with is left out."""
+    typer.echo(one_line(line))

@@ -7,7 +7,21 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ites.cli.options import FlipY, Layout, MinConfidence, Person, Rotate, Split, SwapSides, say
+from ites.cli.options import (
+    FieldOfView,
+    FlipY,
+    FocalLength,
+    Fps,
+    ImageSize,
+    Layout,
+    MinConfidence,
+    Person,
+    Rotate,
+    SkeletonName,
+    Split,
+    SwapSides,
+    say,
+)
 from ites.errors import ItesError
 
 SHOWN = 20
@@ -24,7 +38,9 @@ def cmu(
     radius: Annotated[
         float, typer.Option(help="Drop frames farther than this from the clip's middle, metres.")
     ] = 1.5,
-    fps: Annotated[float, typer.Option(help="Frames per second of .amc files.")] = 120.0,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames per second of .amc files; 120 by default.")
+    ] = None,
 ) -> None:
     """CMU motion capture, seen by Human3.6M's cameras.
 
@@ -35,7 +51,13 @@ def cmu(
     _summary(
         out,
         prepare_cmu(
-            source, out, train_rate=train_rate, test_rate=test_rate, radius=radius, fps=fps
+            source,
+            out,
+            train_rate=train_rate,
+            test_rate=test_rate,
+            radius=radius,
+            fps=fps,
+            say=say,
         ),
     )
 
@@ -55,10 +77,11 @@ def synthetic(
     rig: Annotated[
         Literal["human36m", "ring"], typer.Option(help="Human3.6M's cameras, or an ideal ring.")
     ] = "human36m",
-    cameras: Annotated[int, typer.Option(help="Cameras of the ring.")] = 4,
+    cameras: Annotated[int | None, typer.Option(help="Cameras of the ring; 4 by default.")] = None,
     elevation: Annotated[
-        float, typer.Option(help="Angle at which the ring looks down, degrees.")
-    ] = 10.0,
+        float | None,
+        typer.Option(help="Angle at which the ring looks down, degrees; 10 by default."),
+    ] = None,
     noise_px: Annotated[float, typer.Option(help="Keypoint noise, pixels.")] = 0.0,
     drop: Annotated[float, typer.Option(help="Probability that a joint is missing.")] = 0.0,
 ) -> None:
@@ -87,6 +110,28 @@ def synthetic(
     )
 
 
+def field(
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            help="HDF5 file of CMU motion, or a folder of .asf/.amc or .bvh. Without it: synthetic "
+            "people alone."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Store to write.")] = Path("field.h5"),
+    people: Annotated[int, typer.Option(help="Number of poses.")] = 300_000,
+    views: Annotated[int, typer.Option(help="Views of each pose, by unrelated cameras.")] = 3,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+) -> None:
+    """People of every build in every posture, seen by any camera: for recipe general.
+
+    Example: ites prepare field cmu_h36m17.h5 --out field.h5
+    """
+    from ites.data.datasets.field import prepare_field
+
+    _summary(out, prepare_field(source, out, people=people, views=views, seed=seed, say=say))
+
+
 def h36m(
     source: Annotated[
         Path,
@@ -104,7 +149,7 @@ def h36m(
     """
     from ites.data.datasets.h36m import prepare_h36m
 
-    _summary(out, prepare_h36m(source, out, keypoints=keypoints, every=every))
+    _summary(out, prepare_h36m(source, out, keypoints=keypoints, every=every, say=say))
 
 
 def mpi_inf_3dhp(
@@ -114,12 +159,13 @@ def mpi_inf_3dhp(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Store to write.")] = Path("3dhp.h5"),
     annotation: Annotated[
-        Literal["univ_annot3", "annot3"],
-        typer.Option(help="The 3D: scaled to one body height, or as measured."),
-    ] = "univ_annot3",
+        Literal["univ_annot3", "annot3"] | None,
+        typer.Option(help="The 3D: scaled to one body height, the default, or as measured."),
+    ] = None,
     cameras: Annotated[
-        str, typer.Option(help="Training cameras, 0 to 13, between commas.")
-    ] = "0,1,2,4,5,6,7,8",
+        str | None,
+        typer.Option(help="Training cameras, 0 to 13, between commas; 0,1,2,4,5,6,7,8 by default."),
+    ] = None,
     every: Annotated[int, typer.Option(help="Take every n-th frame.")] = 1,
 ) -> None:
     """MPI-INF-3DHP, from its own files or the arrays that other programs use.
@@ -129,10 +175,10 @@ def mpi_inf_3dhp(
     from ites.data.datasets.mpi_inf_3dhp import prepare_3dhp
 
     try:
-        chosen = [int(word) for word in cameras.split(",")]
+        chosen = None if cameras is None else [int(word) for word in cameras.split(",")]
     except ValueError:
         raise ItesError(f"--cameras: expected numbers between commas, got {cameras!r}") from None
-    summary = prepare_3dhp(source, out, annotation=annotation, cameras=chosen, every=every)
+    summary = prepare_3dhp(source, out, annotation=annotation, cameras=chosen, every=every, say=say)
     _summary(out, summary)
 
 
@@ -144,23 +190,12 @@ def keypoints(
         "keypoints.h5"
     ),
     layout: Layout = None,
-    skeleton: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="Skeleton of the store: human36m, to which a body's keypoints are converted; "
-            "another built-in one, such as hand21 or ap10k17; or a TOML file.",
-        ),
-    ] = "human36m",
+    skeleton: SkeletonName = "human36m",
     split: Split = "train",
-    fps: Annotated[float | None, typer.Option(help="Frames per second.")] = None,
-    focal_length: Annotated[float | None, typer.Option(help="Focal length, pixels.")] = None,
-    field_of_view: Annotated[
-        float | None, typer.Option(help="Horizontal field of view, degrees; 55 by default.")
-    ] = None,
-    image_size: Annotated[
-        tuple[int, int] | None, typer.Option(help="Image width and height, pixels.")
-    ] = None,
+    fps: Fps = None,
+    focal_length: FocalLength = None,
+    field_of_view: FieldOfView = None,
+    image_size: ImageSize = None,
     person: Person = None,
     min_confidence: MinConfidence = None,
     flip_y: FlipY = False,
@@ -176,7 +211,6 @@ def keypoints(
     from ites.data.datasets.keypoints import prepare_keypoints
     from ites.pose.skeleton import load_skeleton
 
-    given: dict[str, Any] = {} if field_of_view is None else {"field_of_view": field_of_view}
     summary = prepare_keypoints(
         sources,
         out,
@@ -185,11 +219,11 @@ def keypoints(
         split=split,
         fps=fps,
         focal_length=focal_length,
+        field_of_view=field_of_view,
         image_size=image_size,
         person=person,
         min_confidence=min_confidence,
         corrections=Corrections(flip_y=flip_y, rotate=rotate, swap_sides=swap_sides),
-        **given,
     )
     tell(summary["findings"])
     _summary(out, summary)

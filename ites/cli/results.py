@@ -63,6 +63,9 @@ def view(
     mp4: Annotated[Path | None, typer.Option(help="Film of the first clip.")] = None,
     png: Annotated[Path | None, typer.Option(help="Strip of its frames.")] = None,
     clip: Annotated[str | None, typer.Option(help="Only clips whose names contain this.")] = None,
+    before: Annotated[
+        Path | None, typer.Option(help="Another lift of the same clips, to show beside this one.")
+    ] = None,
     max_clips: Annotated[
         int | None, typer.Option(help="Maximum number of clips on the page.")
     ] = None,
@@ -84,6 +87,7 @@ def view(
         mp4=mp4,
         png=png,
         clip=clip,
+        before=before,
         **{name: value for name, value in given.items() if value is not None},
     )
     for line in [*summary["notes"], *summary["files"]]:

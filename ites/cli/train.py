@@ -69,9 +69,12 @@ def demo(
 
     Example: ites demo --out demo
     """
+    from ites.workflows.demo import DATA
     from ites.workflows.demo import demo as run
 
     run(out, seed=seed, device=device, say=say)
+    say(f"next: ites evaluate {out} --data {out / DATA}")
+    say("next, your own keypoints: ites prepare keypoints FILES --layout coco17 --out mine.h5")
 
 
 @app.callback()
@@ -84,10 +87,11 @@ def train(
         str | None, typer.Option(metavar="RUN", help="Run folder to write; run by default.")
     ] = None,
     recipe: Annotated[
-        Literal["paper", "upright"] | None,
+        Literal["paper", "upright", "general"] | None,
         typer.Option(
-            help="paper: the published method. upright: finds each depth's sign from 2D. By "
-            "default upright where the data hold no 3D, else paper."
+            help="paper: the published method. upright: finds each depth's sign from 2D. general: "
+            "one model for any camera, from `ites prepare field`. By default upright where the "
+            "data hold no 3D, else paper."
         ),
     ] = None,
     only: Annotated[
@@ -235,7 +239,7 @@ def _implausible(settings: Settings) -> list[dict[str, Any]]:
         return []  # the training itself reports this
     with PoseStore(settings.data) as store:
         measured, split = store.has_positions, settings.split in store.splits
-    if measured or not split:
+    if measured or not split or settings.recipe == "general":  # made, not measured
         return []
     with KeypointReader(settings.data, split=settings.split) as reader:
         return [finding.plain() for finding in summarise(check_sample(reader))]
@@ -436,9 +440,8 @@ def _show_settings(asked: dict[str, str | None]) -> None:
     config = Path(asked["config"]) if asked["config"] else None
     chosen, why = _chosen(None, config, given)
     console = Console()
-    print_line(
-        console, f"Settings for --set and --config, with what this command would use.\n{why}\n"
-    )
+    for line in ("Settings for --set and --config, with what this command would use.", why, ""):
+        print_line(console, line)
     for stage, held in tables_of(chosen).items():
         table = Table(
             title=f"{stage}.NAME" if stage else "All stages", title_justify="left", box=None

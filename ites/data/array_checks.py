@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ites.data.findings import Finding
+from ites.pose.missing import norms
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
@@ -153,9 +154,3 @@ def zeros(placeholder: Bools, name: str) -> Iterator[Finding]:
         name,
         frames,
     )
-
-
-def norms(vectors: Floats) -> Floats:
-    """Of vectors (..., 2); faster than `numpy.linalg.norm`."""
-    x, y = vectors[..., 0], vectors[..., 1]
-    return np.sqrt(x * x + y * y)

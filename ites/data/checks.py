@@ -17,11 +17,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.array_checks import Bools, Floats, check_array, norms, placeholders, units, zeros
+from ites.data.array_checks import Bools, Floats, check_array, placeholders, units, zeros
 from ites.data.clips import Clip, Clips, cut
 from ites.data.findings import CODES, NO_FRAMES, Finding, Severity, ranges
 from ites.data.joint_orders import ORDERS, body_names, bones_of, misfit
+from ites.pose.missing import norms
 from ites.pose.skeleton import HUMAN36M, Skeleton, root_relative
+from ites.pose.swaps import exchanges, minority, share_of
 
 Density = Callable[[NDArray[np.float32]], Floats]
 """Log densities (N,), nats, of 2D poses (N, J, 2), network units, root-relative."""
@@ -41,6 +43,12 @@ LONG = 2.2
 """Ratio to its usual length above which a bone's end is misplaced."""
 ROLL = 15.0, 50.0
 """Degrees of a standing person's lean: a camera's roll from the one on, lying beyond the other."""
+ASPECT = 0.9
+"""A body's usual reach along x over that along y, each in usual lengths of its bones."""
+NARROW, WIDE, WIDEST = 0.36, 1.35, 2.2
+"""The reach along x over that along y below or above which it is unlikely, and above which no view
+of a body has it. In clips of the CMU database it is 0.58 to 1.15. A camera that looks down by 60
+degrees doubles it, and somebody who stands still in profile has little."""
 DENSITY_FLOOR = -150.0
 """Nats: the median log density of a clip that resembles nothing a prior has learned."""
 
@@ -120,12 +128,6 @@ def check_sample(reader: Reader, frames: int = 50_000) -> list[Finding]:
     return found
 
 
-def _swap_shares(clips: Sequence[Clip]) -> NDArray[np.float32]:
-    """The required gain in smoothness by a change of sides; it grows as the rate falls."""
-    rates = np.array([clip.fps if clip.fps > 0 else 25.0 for clip in clips])
-    return np.interp(rates, [5, 12, 20], [0.15, 0.3, 0.5]).astype(np.float32)
-
-
 @dataclass(frozen=True)
 class _Body:
     """Indices of a skeleton's joints by role."""
@@ -152,6 +154,16 @@ class _Body:
 
 _LIMBS = (0.44, 0.43, 0.30, 0.27)  # thigh, shank, upper arm, forearm, metres
 _TRUNK = 0.50  # hips to shoulders
+_HIPS, _SHOULDERS = 0.22, 0.34  # from side to side
+
+
+def _measured_bones(body: _Body) -> list[tuple[int, int, float]]:
+    """The joints at both ends of each limb's bones and of the trunk's sides, and metres."""
+    bones, sides = [], (0, 1)
+    for chain, lengths in ((body.legs, _LIMBS[:2]), (body.arms, _LIMBS[2:])):
+        for upper, lower, length in zip(chain, chain[1:], lengths, strict=False):
+            bones += [(upper[side], lower[side], length) for side in sides]
+    return bones + [(body.hips[side], body.shoulders[side], _TRUNK) for side in sides]
 
 
 class _Group:
@@ -198,7 +210,7 @@ class _Group:
         if self.body is not None:
             self._measure(self.body)
             for search in (
-                self._order, self._image_size, self._upright, self._sides, self._face,
+                self._order, self._image_size, self._aspect, self._upright, self._sides, self._face,
                 self._jumps, self._outliers,
             ):  # fmt: skip
                 for number, finding in search(self.body):
@@ -218,18 +230,14 @@ class _Group:
 
     def _measure(self, body: _Body) -> None:
         """Scale, and the directions of trunk and legs."""
-        bones, sides = [], (0, 1)
-        for chain, lengths in ((body.legs, _LIMBS[:2]), (body.arms, _LIMBS[2:])):
-            for upper, lower, length in zip(chain, chain[1:], lengths, strict=False):
-                bones += [(upper[side], lower[side], length) for side in sides]
-        bones += [(body.hips[side], body.shoulders[side], _TRUNK) for side in sides]
+        bones = _measured_bones(body)
         a, b = np.array([bone[0] for bone in bones]), np.array([bone[1] for bone in bones])
         both = self.seen[:, a] & self.seen[:, b]
         ratio = norms(self.points[:, a] - self.points[:, b])
         ratio /= np.array([bone[2] for bone in bones], np.float32)
         ratio[~both] = np.nan
-        # Foreshortening makes most bones look short, and a wild joint two of them long: a scale
-        # that a quarter of the bones exceeds is near the true one.
+        # Foreshortening makes most bones look short, and a wild joint makes two of them long. A
+        # scale that a quarter of the bones exceeds is near the true one.
         count = both.sum(1)
         rank = np.maximum(np.ceil(0.75 * count).astype(np.intp) - 1, 0)
         ordered = np.sort(ratio, axis=1)  # nan last
@@ -335,6 +343,47 @@ class _Group:
                 frames,
             )
 
+    def _aspect(self, body: _Body) -> Iterator[tuple[int, Finding]]:
+        """Bodies that are far too wide or too narrow: x and y at different scales."""
+        bones = _measured_bones(body)
+        bones += [(*body.hips, _HIPS), (*body.shoulders, _SHOULDERS)]
+        a, b, lengths = (np.array(column) for column in zip(*bones, strict=True))
+        both = self.seen[:, a] & self.seen[:, b]
+        reach = np.abs(self.points[:, a] - self.points[:, b]) / lengths[:, None]
+        for number, (clip, rows) in enumerate(zip(self.clips, self.rows, strict=True)):
+            own = reach[rows][both[rows]]
+            if len(clip) < FEW or len(own) < 0.5 * len(clip) * len(bones):
+                continue
+            along = np.quantile(own, 0.98, axis=0)
+            if not along.min() > 0:
+                continue
+            ratio = float(along[0] / along[1])
+            if NARROW <= ratio <= WIDE:
+                continue
+            times = max(ratio / ASPECT, ASPECT / ratio)
+            width, height = clip.image_size or (1, 1)
+            left = {
+                "": abs(np.log(ratio / ASPECT)),
+                "exchanged": abs(np.log(ratio / ASPECT * (height / width) ** 2)),
+                "by width": abs(np.log(ratio / ASPECT * height / width)),
+            }
+            best = min(left, key=lambda name: left[name])
+            if ratio < NARROW and best != "exchanged":
+                continue
+            words = {
+                "": "x and y are at different scales",
+                "exchanged": f"width and height of {width} x {height} px may be exchanged",
+                "by width": "x and y may both have been divided by the width",
+            }[best]
+            yield self._found(
+                number,
+                "stretched",
+                "error" if ratio > WIDEST else "warning",
+                f"the person is about {times:.1f} times too {'wide' if ratio > 1 else 'narrow'}: "
+                f"{words}",
+                {"ratio": ratio, "cause": best, "size": [width, height]},
+            )
+
     def _upright(self, body: _Body) -> Iterator[tuple[int, Finding]]:
         """The lean of each frame's trunk and legs, and their common value over most frames."""
         hips, has_hips = self._middle(body.hips)
@@ -402,12 +451,9 @@ class _Group:
 
     def _sides(self, body: _Body) -> Iterator[tuple[int, Finding]]:
         """Frames in which left and right of legs, arms or both swap temporarily."""
-        swapped = {
-            "leg": self._swapped(body.legs),
-            "arm": self._swapped(body.arms),
-        }
+        changed = [self._exchanges(body.legs), self._exchanges(body.arms)]
         for number, (clip, rows) in enumerate(zip(self.clips, self.rows, strict=True)):
-            legs, arms = (self._minority(swapped[part][rows]) for part in ("leg", "arm"))
+            legs, arms = (minority(event[rows]) for event in changed)
             for what, frames in (
                 ("legs and arms", legs & arms),
                 ("legs", legs & ~arms),
@@ -425,48 +471,18 @@ class _Group:
                         where,
                     )
 
-    def _swapped(self, pairs: Sequence[tuple[int, int]]) -> Bools:
-        """The frames (N,) before which left and right of some joints swap.
-
-        Left minus right changes smoothly; a swap of sides negates it. For the four frames around
-        each step the search finds the signs with the smallest second differences.
-        """
-        left, right = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        apart = self.points[:, left] - self.points[:, right]  # [N, P, 2]
-        both = self.seen[:, left] & self.seen[:, right]
-        count = len(apart)
-        event = np.zeros(count, bool)
-        if count < 4:
-            return event
-        there = both[:-3] & both[1:-2] & both[2:-1] & both[3:]
-        there &= (self.clip_of[3:] == self.clip_of[:-3])[:, None]
-        before, here, after, last = (apart[k : count - 3 + k] for k in range(4))
-
-        def bend(p: Floats, q: Floats, r: Floats) -> Floats:
-            """The second difference of three frames, summed over the joints."""
-            return (norms(p - 2 * q + r) * there).sum(1)
-
-        # The signs of the outer frames are free: only the agreement of the middle two matters.
-        kept, change = (
-            np.minimum(bend(before, here, sign * after), bend(-before, here, sign * after))
-            + np.minimum(bend(here, sign * after, last), bend(here, sign * after, -last))
-            for sign in (1, -1)
+    def _exchanges(self, pairs: Sequence[tuple[int, int]]) -> Bools:
+        """The frames (N,) before which left and right of some joints are exchanged."""
+        left, right = (list(side) for side in zip(*pairs, strict=True))
+        shares = np.array([share_of(clip.fps) for clip in self.clips])
+        return exchanges(
+            self.points[:, left],
+            self.points[:, right],
+            self.seen[:, left] & self.seen[:, right],
+            self.typical[self.clip_of],
+            shares[self.clip_of],
+            self.clip_of,
         )
-        # At a swap of sides their midpoint is continuous; at a cut of the clip it is not.
-        middle = self.points[:, left] + self.points[:, right]
-        steady = (norms(middle[2:-1] - middle[1:-2]) * there).sum(1) / 2
-        reach = np.repeat(self.typical, [len(clip) for clip in self.clips])[:-3]
-        share = np.repeat(_swap_shares(self.clips), [len(clip) for clip in self.clips])[:-3]
-        with np.errstate(invalid="ignore"):
-            event[2:-1] = (change < share * kept) & (kept - change > 0.35 * reach)
-            event[2:-1] &= (there.sum(1) >= 2) & (steady < 0.5 * kept)
-        return event
-
-    @staticmethod
-    def _minority(event: Bools) -> Bools:
-        """The frames of a clip whose sides differ from those of most frames."""
-        state = np.cumsum(event) % 2 == 1
-        return ~state if state.sum() > len(state) / 2 else state
 
     def _face(self, body: _Body) -> Iterator[tuple[int, Finding]]:
         """Eyes are seen from the front: then left is on the image's right."""
@@ -621,6 +637,7 @@ _EXPLAINED_BY: dict[str, frozenset[str]] = {
     "upside-down": _FATAL | {"order"},
     "sideways": _FATAL | {"order"},
     "image-size": _FATAL | {"units"},
+    "stretched": _FATAL | {"units", "order", "sideways"},
     "order": _FATAL,
     "density": frozenset(CODES) - {"density", "roll", "zeros", "swapped-sides", "jump"},
 }

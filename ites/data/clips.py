@@ -13,12 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ites.data.store import PoseStore, Sequence
+from ites.pose.camera import Camera
 from ites.pose.missing import fill, impossible
 from ites.pose.skeleton import Skeleton, root_relative
 
 Floats = NDArray[np.floating]
 ASSUMED_FPS = 25.0
 """Default frames per second of a clip with an unknown rate."""
+
+METRE = "metre"
+FRAMES = ("camera", "gravity", "gravity, floor at 0")
+"""Axes of 3D: the camera's (x right, y down, z forward), or those turned so that y is gravity's
+direction and z level; with the floor, y = 0 is where the lowest foot stands."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,13 @@ class Clip:
         image_size: (width, height), pixels, or None if unknown.
         metres_per_unit: (T,) float32, the metres per network unit in each pose.
         elevation, log_density, sign_confidence: (T,) float32, see `ites.models.trust.Judgement`.
+        focal_assumed: whether the focal length is an assumption that nothing known supports.
+        principal_point: (cx, cy), pixels, or None: the image's centre.
+        root: (T, 3) float32, metres, the root's path: its place relative to the camera.
+        gravity: the direction of gravity in the camera's axes, a unit vector; None if unknown.
+        first_frame: the place of the first row among the video's frames.
+        expected_error: (T,) float32, the expected mean error of a pose's joints after the optimal
+            similarity, thousandths of the positions' unit: millimetres.
     """
 
     name: str
@@ -50,6 +63,12 @@ class Clip:
     elevation: Floats | None = None
     log_density: Floats | None = None
     sign_confidence: Floats | None = None
+    focal_assumed: bool = False
+    principal_point: tuple[float, float] | None = None
+    root: Floats | None = None
+    gravity: tuple[float, float, float] | None = None
+    first_frame: int = 0
+    expected_error: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -57,13 +76,24 @@ class Clip:
 
 @dataclass(frozen=True)
 class Clips:
-    """Clips of one skeleton with title, acknowledgement, and lifting settings."""
+    """Clips of one skeleton with title, acknowledgement, and lifting settings.
+
+    Args:
+        skeleton: of the clips.
+        clips: any number.
+        title, acknowledgement: of the data.
+        settings: of the lifting.
+        frame: axes of `positions`, `truth` and `root`, one of `FRAMES`.
+        unit: of them, in words: what makes them metres.
+    """
 
     skeleton: Skeleton
     clips: list[Clip]
     title: str = ""
     acknowledgement: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+    frame: str = "camera"
+    unit: str = METRE
 
     def __len__(self) -> int:
         return sum(map(len, self.clips))
@@ -131,8 +161,9 @@ def stored_clips(store: PoseStore, rows: list[Sequence]) -> Clips:
     """The clips of a store's sequences."""
     keypoints, confidence = store.keypoints(rows), store.confidence(rows)
     positions = store.positions(rows)
-    truth = None
+    truth = roots = None
     if positions is not None:
+        roots = positions[:, store.skeleton.root].astype(np.float32, copy=False)
         truth = root_relative(positions, store.skeleton.root).astype(np.float32, copy=False)
     clips = []
     for sequence in store.sequences_of(rows):
@@ -146,6 +177,18 @@ def stored_clips(store: PoseStore, rows: list[Sequence]) -> Clips:
                 truth=None if truth is None else truth[own],
                 focal_length=None if camera.assumed else camera.focal_length,
                 image_size=(camera.width, camera.height) if camera.width else None,
+                principal_point=camera.center if camera.width else None,
+                root=None if roots is None else roots[own],
+                gravity=None if roots is None else _gravity(camera),
             )
         )
     return Clips(store.skeleton, clips, store.title, store.acknowledgement)
+
+
+def _gravity(camera: Camera) -> tuple[float, float, float] | None:
+    """The direction of gravity in a camera's axes; None if its place in the world is unknown."""
+    if camera.orientation == Camera.orientation:
+        return None
+    origin, below = camera.world_to_camera(np.array([[0.0, 0, 0], [0, 0, -1]]))
+    x, y, z = (below - origin) / np.linalg.norm(below - origin)
+    return float(x), float(y), float(z)

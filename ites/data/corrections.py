@@ -78,7 +78,11 @@ def flip_y(clip: Clip) -> Clip:
     """
     _, height = _edges(clip)
     x, y = clip.keypoints[..., 0], clip.keypoints[..., 1]
-    return _placed(clip, x, (0.0 if _seen_max(clip, 1) <= 0 else height) - y)
+    negative = _seen_max(clip, 1) <= 0
+    if clip.principal_point is not None and not negative:
+        cx, cy = clip.principal_point
+        clip = replace(clip, principal_point=(cx, height - cy))
+    return _placed(clip, x, (0.0 if negative else height) - y)
 
 
 def rotate(clip: Clip, degrees: int) -> Clip:
@@ -99,6 +103,10 @@ def rotate(clip: Clip, degrees: int) -> Clip:
         return clip
     width, height = _edges(clip)
     x, y = clip.keypoints[..., 0], clip.keypoints[..., 1]
+    if clip.principal_point is not None:
+        cx, cy = clip.principal_point
+        moved = {90: (height - cy, cx), 180: (width - cx, height - cy), 270: (cy, width - cx)}
+        clip = replace(clip, principal_point=moved[degrees])
     if degrees == 180:
         return _placed(clip, width - x, height - y)
     turned = _placed(clip, height - y, x) if degrees == 90 else _placed(clip, y, width - x)

@@ -60,6 +60,7 @@ CODES = {
     "zeros": "joints at exactly (0, 0) or (-1, -1), which stand for joints not found",
     "order": "the joints stand in another order than said",
     "image-size": "keypoints outside the image",
+    "stretched": "x and y are at different scales",
     "upside-down": "the person stands on the head",
     "sideways": "the person lies on the side",
     "roll": "the image is tilted",

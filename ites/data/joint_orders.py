@@ -109,8 +109,9 @@ def bones_of(joints: tuple[str, ...]) -> tuple[NDArray[np.intp], NDArray[np.floa
 def misfit(keypoints: Floats, seen: NDArray[np.bool_], joints: tuple[str, ...]) -> Floats:
     """How badly keypoints (T, J, 2) in a joint order fit a body.
 
-    `mean over bones of |bone| / (usual length + 5 cm)`, over the root mean square distance of the
-    frame's keypoints from their mean: free of the image's scale, place and rotation.
+    `mean over bones of |bone| / (usual length + 5 cm)`, divided by the root mean square distance of
+    the frame's keypoints from their mean. It is independent of scale, position and rotation in the
+    image.
 
     Args:
         keypoints: (T, J, 2), any unit.

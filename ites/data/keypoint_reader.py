@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ites.data.clips import Clips, stored_clips, stored_sequences
 from ites.data.corrections import Corrections
-from ites.data.readers import read
+from ites.data.readers import ReadOptions, is_detectors, read
 from ites.data.store import PoseStore
 from ites.errors import ItesError
 from ites.pose.skeleton import HUMAN36M, Skeleton
@@ -57,8 +57,8 @@ class KeypointReader:
     Raises:
         ItesError: as `read_keypoints`.
 
-    Attributes: `skeleton`; `lengths`, the frames per clip; `notes`, lines on assumptions, derived
-    joints and omissions.
+    Attributes: `skeleton`; `lengths`, the frames per clip; `timed`, whether every clip's frame rate
+    is known; `notes`, lines on assumptions, derived joints and omissions.
     """
 
     def __init__(
@@ -75,47 +75,37 @@ class KeypointReader:
         self._sources: list[tuple[Floats, str]] = []
         self._corrections = corrections
         self.notes: list[str] = []
+        wanted = ReadOptions(layout, skeleton=skeleton, **options)
         if _is_store(path):
             with reading(path, "a pose store"):
                 self._open_store(path, split)
-            self._of_store(path, layout, options)
+            try:
+                wanted.refuse_for_store(path, self.skeleton)
+            except ItesError:
+                self.__exit__()
+                raise
+            self.notes += corrections.lines() if corrections else []
             return
         if split is not None:
             raise ItesError(f"{path}: only a pose store has splits, got split {split!r}")
-        recording = read(path, layout=layout, skeleton=skeleton, **options)
+        recording = read(path, wanted)
         self.notes = [*recording.notes, *(corrections.lines() if corrections else [])]
         self._sources = [(source.array(), recording.layout) for source in recording.source]
         self._clips = Clips(recording.skeleton, recording.clips, title=path.name)
         self.skeleton = recording.skeleton
         self.lengths = [len(clip) for clip in recording.clips]
+        self.timed = all(clip.fps > 0 for clip in recording.clips)
 
     def _open_store(self, path: Path, split: str | None) -> None:
         self._store = PoseStore(path)
         self.skeleton = self._store.skeleton
         self._rows = stored_sequences(self._store, split)
         self.lengths = [sequence.length for sequence in self._rows]
+        self.timed = all(sequence.fps > 0 for sequence in self._rows)
         if not self._rows:
             there = ", ".join(self._store.splits) or "some poses"
             self._store.close()
             raise ItesError(f"{path}: expected a split of {there}, got {split!r}")
-
-    def _of_store(self, path: Path, layout: str | None, options: dict[str, Any]) -> None:
-        """Tell or refuse options that a store's own numbers leave without an effect.
-
-        Raises:
-            ItesError: one would choose what is read.
-        """
-        for name in ("person", "min_confidence"):
-            if options.get(name) is not None:
-                self.__exit__()
-                raise ItesError(
-                    f"{path}: {name} chooses among a detector's results; a pose store has none, "
-                    f"got {options[name]!r}"
-                )
-        if layout is not None and layout != self.skeleton.name:
-            self.notes.append(f"a pose store keeps its order of joints: not {layout}")
-        if self._corrections:
-            self.notes += self._corrections.lines()
 
     def __enter__(self) -> KeypointReader:
         return self
@@ -142,8 +132,8 @@ class KeypointReader:
 
 
 def _is_store(path: Path) -> bool:
-    """Whether a file is HDF5 but not a pandas table as DeepLabCut writes it."""
+    """Whether a file is HDF5 but not a detector's."""
     if path.is_dir() or not h5py.is_hdf5(require_file(path)):
         return False
     with opened(path, "a pose store") as file:
-        return not any("pandas_type" in group.attrs for group in file.values())
+        return not is_detectors(file)

@@ -13,7 +13,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.clips import Clip, Clips, fill_missing, seen_joints
+from ites import __version__
+from ites.data.clips import METRE, Clip, Clips, fill_missing, seen_joints
 from ites.data.keypoint_reader import KeypointReader
 from ites.data.store import CHUNK, FARTHEST, skeleton_of
 from ites.data.store import FORMAT as STORE_FORMAT
@@ -24,22 +25,35 @@ from ites.system.files import FileWriter, atomic_write, load_npz, reading, requi
 from ites.system.hdf5 import H5Writer, dataset, opened
 
 FORMAT = "ites-lifted"
-VERSION = 1
-FRAME = "camera axes: x right, y down, z forward; origin at the root joint of each pose"
+VERSIONS = ("1", "2")
+"""Versions that can be read; the last is written. The first has neither root path nor gravity."""
+_POSES = "origin of positions and truth at the root joint of each pose"
+FRAME = {
+    "camera": f"camera axes: x right, y down, z forward; {_POSES}, of root at the camera",
+    "gravity": f"gravity axes: x right, y down along gravity, z forward and level; {_POSES}, of "
+    "root at the camera",
+    "gravity, floor at 0": "gravity axes: x right, y down along gravity, z forward and level; "
+    f"{_POSES}, of root on the floor below the camera",
+}
+"""By the frame of the clips, the text that states it."""
+_FRAME_1 = "camera axes: x right, y down, z forward; origin at the root joint of each pose"
 PER_FRAME = (
     "keypoints",
     "confidence",
     "positions",
     "metres_per_unit",
+    "root",
     "truth",
     "elevation",
     "log_density",
     "sign_confidence",
+    "expected_error",
 )
 """The fields of a clip with one row per frame."""
 DOUBT = 0.8
 """A pose with a lower sign confidence is counted as uncertain and shown pale."""
-UNIT = "metre, by an assumed body size; divide by metres_per_unit for network units"
+UNIT = "; divide by metres_per_unit for network units"
+"""Follows the unit of the clips."""
 
 
 def write_clips(path: str | os.PathLike[str], clips: Clips) -> None:
@@ -140,8 +154,12 @@ def _to_arrays(clips: Clips) -> dict[str, NDArray[Any]]:
         "sequence_start": np.cumsum(lengths) - lengths,
         "sequence_length": lengths,
         "sequence_fps": np.array([clip.fps for clip in items]),
+        "sequence_first": np.array([clip.first_frame for clip in items]),
         "focal_length": np.array([clip.focal_length or (np.nan, np.nan) for clip in items]),
+        "focal_assumed": np.array([int(clip.focal_assumed) for clip in items]),
         "image_size": np.array([clip.image_size or (0, 0) for clip in items]),
+        "principal_point": np.array([clip.principal_point or (np.nan,) * 2 for clip in items]),
+        "gravity": np.array([clip.gravity or (np.nan,) * 3 for clip in items]),
     }
     for key in PER_FRAME:
         values = [getattr(clip, key) for clip in items]
@@ -163,9 +181,10 @@ def _to_arrays(clips: Clips) -> dict[str, NDArray[Any]]:
 def _to_texts(clips: Clips) -> dict[str, str]:
     return {
         "format": FORMAT,
-        "version": str(VERSION),
-        "frame": FRAME,
-        "unit": UNIT,
+        "version": VERSIONS[-1],
+        "written_by": f"ites {__version__}",
+        "frame": FRAME[clips.frame],
+        "unit": clips.unit + UNIT,
         "skeleton": clips.skeleton.to_json(),
         "title": clips.title,
         "acknowledgement": clips.acknowledgement,
@@ -187,8 +206,9 @@ def read_clips(path: str | os.PathLike[str]) -> Clips:
             return _measured(path)
         if texts.get("format") != FORMAT:
             raise ItesError(f"{path}: expected a file that `ites lift` wrote, or a pose store")
-        if texts.get("version") != str(VERSION):
-            raise ItesError(f"{path}: expected version {VERSION}, got {texts.get('version')}")
+        if texts.get("version") not in VERSIONS:
+            wanted, got = " or ".join(VERSIONS), f"{texts.get('version')}"[:20]
+            raise ItesError(f"{path}: expected version {wanted}, got {got}")
         try:
             return _from_arrays(path, arrays, texts)
         except KeyError as error:
@@ -236,29 +256,45 @@ def _measured(path: Path) -> Clips:
         filled, _ = fill_missing(clip, store.skeleton)
         shown = np.where(nothing, np.float32(np.nan), filled.keypoints)
         clips.append(replace(clip, keypoints=shown, positions=clip.truth, truth=None))
-    return replace(store, clips=clips)
+    return replace(store, clips=clips, unit=f"{METRE}, measured")
 
 
-SHAPES = {"keypoints": ("J", 2), "confidence": ("J",), "positions": ("J", 3), "truth": ("J", 3)}
+SHAPES = {
+    "keypoints": ("J", 2),
+    "confidence": ("J",),
+    "positions": ("J", 3),
+    "truth": ("J", 3),
+    "root": (3,),
+}
 """Row shapes of the arrays with one row per frame; others have one number per row."""
 PER_CLIP = {
     "sequence_name": ("UO", ()),
     "sequence_start": ("iu", ()),
     "sequence_length": ("iu", ()),
     "sequence_fps": ("fiu", ()),
+    "sequence_first": ("iu", ()),
     "focal_length": ("fiu", (2,)),
     "image_size": ("iu", (2,)),
+    "focal_assumed": ("iu", ()),
+    "principal_point": ("fiu", (2,)),
+    "gravity": ("fiu", (3,)),
 }
 """Dtype kinds and row shapes of the arrays with one row per clip."""
+NEW = ("focal_assumed", "principal_point", "gravity")
+"""Those that version 1 lacks."""
+OPTIONAL = ("sequence_first",)
+"""Those that a file may lack; they are 0 then."""
 KNOWN = frozenset((*PER_FRAME, *PER_CLIP))
 BOUNDS = {
     "keypoints": (-FARTHEST["keypoints"], FARTHEST["keypoints"]),
     "positions": (-FARTHEST["positions"], FARTHEST["positions"]),
     "truth": (-FARTHEST["positions"], FARTHEST["positions"]),
+    "root": (-FARTHEST["positions"], FARTHEST["positions"]),
     "confidence": (0, 1e6),
     "metres_per_unit": (1e-6, 1e6),
     "elevation": (-np.pi, np.pi),
     "sign_confidence": (0, 1),
+    "expected_error": (0, 1e9),
 }
 """The smallest and largest value of an array; other arrays allow any finite value."""
 
@@ -284,12 +320,15 @@ def _from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], texts: Mapping[
         known = {k: v for k, v in own.items() if k == "positions" or not np.isnan(v).all()}
         name = str(arrays["sequence_name"][i])
         _check_values(f"{path}: clip {name[:60]}", known, skeleton)
+        own_camera = _own_camera(arrays, i) if "gravity" in arrays else {}
         clips.append(
             Clip(
                 name=name,
                 fps=float(arrays["sequence_fps"][i]),
                 focal_length=(fx, fy) if fx > 0 else None,
                 image_size=(width, height) if width else None,
+                first_frame=int(arrays["sequence_first"][i]) if "sequence_first" in arrays else 0,
+                **own_camera,
                 **{"keypoints": own["keypoints"], **known},
             )
         )
@@ -299,7 +338,43 @@ def _from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], texts: Mapping[
         texts.get("title", ""),
         texts.get("acknowledgement", ""),
         _settings(path, texts),
+        _frame(path, texts),
+        _unit(path, texts),
     )
+
+
+def _own_camera(arrays: Mapping[str, NDArray[Any]], clip: int) -> dict[str, Any]:
+    centre, gravity = arrays["principal_point"][clip], arrays["gravity"][clip]
+    return {
+        "focal_assumed": bool(arrays["focal_assumed"][clip]),
+        "principal_point": None if np.isnan(centre).any() else tuple(map(float, centre)),
+        "gravity": None if np.isnan(gravity).any() else tuple(map(float, gravity)),
+    }
+
+
+def _frame(path: Path, texts: Mapping[str, str]) -> str:
+    """The frame that a file states.
+
+    Raises:
+        ItesError: it states none, or another than the known.
+    """
+    stated = texts.get("frame", "")
+    known = {text: name for name, text in FRAME.items()} | {_FRAME_1: "camera"}
+    if stated not in known:
+        raise ItesError(f"{path}: expected a frame in camera or gravity axes, got {stated[:80]!r}")
+    return known[stated]
+
+
+def _unit(path: Path, texts: Mapping[str, str]) -> str:
+    """The unit that a file states, without what follows it.
+
+    Raises:
+        ItesError: it is not the metre.
+    """
+    stated = texts.get("unit", "")
+    if not stated.startswith(METRE):
+        raise ItesError(f"{path}: expected positions in metres, got unit {stated[:80]!r}")
+    return stated.removesuffix(UNIT)
 
 
 def _settings(path: Path, texts: Mapping[str, str]) -> dict[str, Any]:
@@ -312,7 +387,10 @@ def _settings(path: Path, texts: Mapping[str, str]) -> dict[str, Any]:
 def _check_clips(path: Path, arrays: Mapping[str, NDArray[Any]]) -> int:
     """Check the arrays with one row per clip; return the number of frames they imply."""
     clips = len(np.atleast_1d(arrays["sequence_length"]))
+    some_new = any(key in arrays for key in NEW)
     for key, (kinds, inner) in PER_CLIP.items():
+        if (key in NEW and not some_new) or (key in OPTIONAL and key not in arrays):
+            continue
         value = arrays[key]
         if value.dtype.kind not in kinds or value.shape != (clips, *inner):
             wanted = "text" if "U" in kinds else "whole numbers" if kinds == "iu" else "numbers"
@@ -338,7 +416,25 @@ def _check_clips(path: Path, arrays: Mapping[str, NDArray[Any]]) -> int:
         raise ItesError(f"{path}: focal_length: expected both or none, got {focal}")
     if (size < 0).any() or (size > 1e9).any():
         raise ItesError(f"{path}: image_size: expected whole pixels, got {size}")
+    first = arrays.get("sequence_first", np.zeros(1, int))
+    if (first < 0).any() or (first > 1e9).any():
+        raise ItesError(f"{path}: sequence_first: expected frames from 0, got {first}"[:300])
+    if some_new:
+        _check_camera(path, arrays)
     return row
+
+
+def _check_camera(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Check the arrays of the clips' cameras that version 1 lacks."""
+    centre, gravity = arrays["principal_point"], arrays["gravity"]
+    if not (np.isnan(centre) | (np.abs(centre) < 1e9)).all():
+        raise ItesError(f"{path}: principal_point: expected pixels, or nan, got {centre}"[:300])
+    length = np.linalg.norm(gravity, axis=-1)
+    if not (np.isnan(gravity).all(-1) | (np.abs(length - 1) < 1e-3)).all():
+        raise ItesError(f"{path}: gravity: expected unit vectors, or nan, got {gravity}"[:300])
+    if not np.isin(arrays["focal_assumed"], (0, 1)).all():
+        got = arrays["focal_assumed"]
+        raise ItesError(f"{path}: focal_assumed: expected 0 or 1, got {got}"[:300])
 
 
 def _check_frames(
@@ -370,7 +466,7 @@ def _check_values(who: str, values: Mapping[str, NDArray[np.float32]], skeleton:
             bad |= unknown
         if bad.any():
             at = np.argwhere(bad)[0]
-            joint = f", {skeleton.joints[at[1]]}" if len(at) > 1 else ""
+            joint = f", {skeleton.joints[at[1]]}" if len(at) > 1 and key != "root" else ""
             raise ItesError(
                 f"{who}: {key}: expected finite numbers of a pose, got {array[tuple(at)]:g} in "
                 f"frame {at[0]}{joint}"

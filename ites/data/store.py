@@ -9,15 +9,22 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ites.errors import ItesError
-from ites.pose.camera import Camera, normalise, scale_for
-from ites.pose.missing import interpolate
+from ites.pose.camera import (
+    Camera,
+    axis_turn,
+    normalise,
+    scale_for,
+    turn_back,
+    turn_points,
+)
+from ites.pose.missing import impossible, interpolate
 from ites.pose.skeleton import Skeleton
 from ites.system.files import FileWriter, atomic_write, reading, require_file
 from ites.system.hdf5 import H5Writer, check_heaps, dataset
@@ -76,6 +83,21 @@ class Sequence:
 Split = str | list[Sequence] | None
 
 
+class TurnedViews(NamedTuple):
+    """Cameras turned towards the people; see `ites.pose.camera.turn_back`.
+
+    turns: (N, 3, 3) float32, from camera axes to the networks'. size: (N), the input's scale; 1
+    where the camera is unknown, so that nothing changes.
+    """
+
+    turns: Floats
+    size: Floats
+
+    def back(self, poses: Floats, rows: slice = slice(None)) -> Floats:  # noqa: B008 - immutable
+        """Lifted poses (n, J, 3) of some rows, network units, in camera axes and perspective."""
+        return turn_back(poses, self.turns[rows], self.size[rows])
+
+
 class PoseStore:
     """Read a pose store; a context manager.
 
@@ -94,6 +116,7 @@ class PoseStore:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = require_file(path)
+        self._wild: dict[tuple[int, ...], NDArray[np.bool_]] = {}
         with reading(self.path, "a pose store"):
             try:
                 check_heaps(self.path)
@@ -181,6 +204,7 @@ class PoseStore:
             "keypoints": (count, joints, 2),
             "confidence": (count, joints),
             "positions": (count, joints, 3),
+            "gravity": (count, 2),
         }
         for name, shape in expected.items():
             if name in poses:
@@ -268,6 +292,15 @@ class PoseStore:
         self._refuse("confidence", ~np.isfinite(confidence) | (confidence < 0), split)
         return confidence
 
+    def gravity(self, split: Split = None) -> Floats | None:
+        """Read elevation and roll of the lines of sight: (N, 2) float32, degrees; or None."""
+        if "gravity" not in self._file["poses"]:
+            return None
+        gravity = self._read("gravity", split)
+        if not np.isfinite(gravity).all():
+            raise ItesError(f"{self.path}: gravity: expected finite angles, got others")
+        return gravity
+
     def positions(self, split: Split = None) -> Floats | None:
         """Read the 3D joints: (N, J, 3) float32, metres, camera frame, absolute; or None."""
         if not self.has_positions:
@@ -283,11 +316,34 @@ class PoseStore:
         return positions
 
     def complete(self, split: Split = None) -> NDArray[np.bool_]:
-        """Which poses have all their joints: (N,) bool."""
-        confidence = self.confidence(split)
-        if confidence is None:
-            return np.ones(self._count(split), bool)
-        return np.all(confidence > 0, axis=1)
+        """Which poses have all their joints: (N,) bool; an impossible keypoint is none."""
+        return np.all(self._seen(self.keypoints(split), split), axis=1)
+
+    def impossible(self, split: Split = None) -> NDArray[np.bool_]:
+        """Which keypoints are impossible, by `ites.pose.missing.impossible`: (N, J) bool.
+
+        They count as missing. Keypoints beside 3D are its projections: they may lie outside the
+        image, but not far from the body.
+        """
+        return self._impossible(self.keypoints(split), split)
+
+    def _impossible(self, keypoints: Floats, split: Split) -> NDArray[np.bool_]:
+        rows = tuple(sequence.start for sequence in self._of(split))
+        if rows not in self._wild:
+            confidence, bad = self.confidence(split), np.zeros(keypoints.shape[:2], bool)
+            for sequence in self.sequences_of(split):
+                camera, own = self.cameras[sequence.camera], sequence.rows
+                size = (camera.width, camera.height)
+                known = size if min(size) > 0 and not self.has_positions else None
+                seen = None if confidence is None else confidence[own] > 0
+                bad[own] = impossible(keypoints[own], seen, known)
+            self._wild[rows] = bad
+        return self._wild[rows]
+
+    def _seen(self, keypoints: Floats, split: Split) -> NDArray[np.bool_]:
+        """Which keypoints (N, J) count: confidence above 0, and possible."""
+        confidence, bad = self.confidence(split), self._impossible(keypoints, split)
+        return ~bad if confidence is None else (confidence > 0) & ~bad
 
     def points(
         self, split: Split, scale: float | None = None, missing: str = "error"
@@ -301,8 +357,9 @@ class PoseStore:
             split: a name among `splits`, or None for all poses.
             scale: the factor; None chooses it so that the mean distance from root to head over
                 the poses returned is 1/5.
-            missing: the handling of a pose that lacks a joint (confidence 0). "error" raises;
-                "drop" omits those poses and returns the rows where `complete(split)` holds;
+            missing: the handling of a pose that lacks a joint: confidence 0, or impossible (see
+                `impossible`). "error" raises.
+                "drop" omits those poses and returns the rows where `complete(split)` holds.
                 "interpolate" fills each joint linearly in time along its sequence, the ends with
                 the nearest value, and returns all rows.
 
@@ -313,28 +370,71 @@ class PoseStore:
             ItesError: there is no such split, joints are missing under "error", no pose is left,
                 or a joint to interpolate is never seen in a sequence.
         """
-        if missing not in MISSING:
-            raise ItesError(f"points: missing must be one of {', '.join(MISSING)}, got {missing!r}")
-        keypoints, complete = self.keypoints(split), self.complete(split)
-        focal = self._focal_lengths(split)
-        if not complete.all():
-            if missing == "error":
-                raise ItesError(
-                    f"{self.path}: {np.count_nonzero(~complete)} of {len(complete)} poses lack a "
-                    "joint (confidence 0): choose missing = 'drop' or 'interpolate'",
-                    code="missing",
-                )
-            if missing == "interpolate":
-                self._interpolate(keypoints, split)
-            elif complete.any():
-                keypoints, focal = keypoints[complete], focal[complete]
-            else:
-                raise ItesError(f"{self.path}: no pose of split {split!r} has all its joints")
+        keypoints, rows = self._complete_keypoints(split, missing)
+        focal = self._focal_lengths(split)[rows]
         points = normalise(keypoints, focal[:, None], root=self.skeleton.root)  # [N, J, 2]
         if scale is None:
             scale = scale_for(points, self.skeleton)
         points *= np.float32(scale)
         return points, scale
+
+    def turned_points(
+        self, split: Split, scale: float | None = None, missing: str = "error"
+    ) -> tuple[Floats, float, TurnedViews]:
+        """Read the networks' input with each known camera turned towards each pose's root.
+
+        A camera is known if its focal length is not assumed and its image size is there; see
+        `ites.pose.camera.axis_turn`. Points of other cameras are those of `points`.
+
+        Args:
+            split, scale, missing: see `points`.
+
+        Returns:
+            points (N, J, 2) float32, the scale used, and how to turn lifted poses back.
+
+        Raises:
+            ItesError: as `points`.
+        """
+        keypoints, rows = self._complete_keypoints(split, missing)
+        sequences = self._of(split)
+        cameras = [self.cameras[sequence.camera] for sequence in sequences]
+        lengths = [sequence.length for sequence in sequences]
+        focal = self._focal_lengths(split)[rows]
+        centre = np.repeat([camera.center for camera in cameras], lengths, axis=0)[rows]
+        known = [camera.width > 0 and not camera.assumed for camera in cameras]
+        turned = np.repeat(np.asarray(known, bool), lengths)[rows]
+        points = normalise(keypoints, focal[:, None], root=self.skeleton.root)
+        turns = np.tile(np.eye(3, dtype=np.float32), (len(points), 1, 1))
+        sight = (keypoints[turned] - centre[turned, None]) / focal[turned, None]
+        turns[turned] = axis_turn(sight[:, self.skeleton.root])
+        points[turned] = turn_points(sight, turns[turned])
+        if scale is None:
+            scale = scale_for(points, self.skeleton)
+        points *= np.float32(scale)
+        return points, scale, TurnedViews(turns, np.where(turned, scale, 1.0))
+
+    def _complete_keypoints(self, split: Split, missing: str) -> tuple[Floats, NDArray[np.bool_]]:
+        """Keypoints without missing joints, and which rows of the split they are; see `points`."""
+        if missing not in MISSING:
+            raise ItesError(f"points: missing must be one of {', '.join(MISSING)}, got {missing!r}")
+        keypoints = self.keypoints(split)
+        seen = self._seen(keypoints, split)
+        complete = np.all(seen, axis=1)
+        if complete.all() or missing == "interpolate":
+            if not complete.all():
+                self._interpolate(keypoints, seen, split)
+            return keypoints, np.ones(len(keypoints), bool)
+        if missing == "error":
+            bad = np.count_nonzero(self._impossible(keypoints, split))
+            told = f"; {bad:,} impossible keypoints count as missing" if bad else ""
+            raise ItesError(
+                f"{self.path}: {np.count_nonzero(~complete)} of {len(complete)} poses lack a "
+                f"joint (confidence 0): choose missing = 'drop' or 'interpolate'{told}",
+                code="missing",
+            )
+        if not complete.any():
+            raise ItesError(f"{self.path}: no pose of split {split!r} has all its joints")
+        return keypoints[complete], complete
 
     def summary(self) -> dict[str, Any]:
         """A summary of the store for printing: path, title, splits, poses, subjects, and so on."""
@@ -364,20 +464,17 @@ class PoseStore:
         lengths = [sequence.length for sequence in sequences]
         return np.repeat(np.asarray(focal, np.float32).reshape(-1, 2), lengths, axis=0)
 
-    def _interpolate(self, keypoints: Floats, split: Split) -> None:
+    def _interpolate(self, keypoints: Floats, seen: NDArray[np.bool_], split: Split) -> None:
         """Fill missing joints of (N, J, 2) in place, sequence by sequence."""
-        confidence = self.confidence(split)
-        if confidence is None:
-            return
         for sequence in self.sequences_of(split):
-            clip, seen = keypoints[sequence.rows], confidence[sequence.rows] > 0
-            never = np.flatnonzero(~seen.any(0))
+            clip, there = keypoints[sequence.rows], seen[sequence.rows]
+            never = np.flatnonzero(~there.any(0))
             if len(never):
                 raise ItesError(
                     f"{self.path}: sequence {sequence}: joint {self.skeleton.joints[never[0]]} is "
                     "never seen, so it cannot be interpolated: choose missing = 'drop'"
                 )
-            keypoints[sequence.rows] = interpolate(clip, seen)
+            keypoints[sequence.rows] = interpolate(clip, there)
 
     def _of(self, split: Split) -> list[Sequence]:
         if isinstance(split, list):
@@ -456,15 +553,14 @@ class PoseStoreWriter(FileWriter):
         self._file.create_group("skeleton").attrs["json"] = skeleton.to_json()
         self._file.create_group("cameras")
         self._poses = self._file.create_group("poses")
-        self._create("keypoints", 2)
+        self._create("keypoints", skeleton.num_joints, 2)
 
     def _create(self, name: str, *last: int, fill: float = 0.0) -> h5py.Dataset:
-        joints = self.skeleton.num_joints
         return self._poses.create_dataset(
             name,
-            shape=(self._count, joints, *last),
-            maxshape=(None, joints, *last),
-            chunks=(CHUNK, joints, *last),
+            shape=(self._count, *last),
+            maxshape=(None, *last),
+            chunks=(CHUNK, *last),
             dtype="f4",
             fillvalue=fill,
         )
@@ -487,6 +583,7 @@ class PoseStoreWriter(FileWriter):
         fps: float,
         positions: ArrayLike | None = None,
         confidence: ArrayLike | None = None,
+        gravity: ArrayLike | None = None,
     ) -> None:
         """Append one sequence.
 
@@ -499,6 +596,9 @@ class PoseStoreWriter(FileWriter):
             fps: poses per second; nan if unknown.
             positions: (T, J, 3) metres, camera frame, absolute; for all sequences or for none.
             confidence: (T, J), 0 for a missing joint, whose keypoint may then be NaN; 1 if None.
+            gravity: (T, 2), elevation and roll of the line of sight to the root, degrees; for all
+                sequences or for none. A positive elevation looks down; a positive roll is that of a
+                camera turned clockwise.
 
         Raises:
             ItesError: a shape is wrong, a value is not finite, the camera is unknown, or positions
@@ -516,8 +616,12 @@ class PoseStoreWriter(FileWriter):
         if positions is not None:
             arrays["positions"] = _shaped(who, "positions", positions, (length, joints, 3))
             _refuse_values(who, "positions", _not_finite(arrays["positions"]))
-        if self.sequences and ("positions" in arrays) != ("positions" in self._poses):
-            raise ItesError(f"{who}: positions must be given for all sequences or for none")
+        if gravity is not None:
+            arrays["gravity"] = _shaped(who, "gravity", gravity, (length, 2))
+            _refuse_values(who, "gravity", ~np.isfinite(arrays["gravity"]))
+        for name in ("positions", "gravity"):
+            if self.sequences and (name in arrays) != (name in self._poses):
+                raise ItesError(f"{who}: {name} must be given for all sequences or for none")
         if camera not in self.cameras:
             raise ItesError(f"{who}: unknown camera; there is {', '.join(self.cameras) or 'none'}")
         if not length or fps <= 0 or fps == np.inf or not split:  # nan: unknown
@@ -533,7 +637,7 @@ class PoseStoreWriter(FileWriter):
     def _append(self, arrays: dict[str, Floats], length: int) -> None:
         for name, array in arrays.items():
             if name not in self._poses:
-                self._create(name, *array.shape[2:], fill=1.0 if name == "confidence" else 0.0)
+                self._create(name, *array.shape[1:], fill=1.0 if name == "confidence" else 0.0)
         start, self._count = self._count, self._count + length
         for name, data in self._poses.items():
             data.resize(self._count, axis=0)

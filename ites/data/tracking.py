@@ -6,8 +6,8 @@ size, plus half the logarithm of their size ratio. A person's size is 4 times th
 the joints from their median: about the standing height. The expected position continues the last
 frame's motion for up to `CARRIED` frames.
 
-A pair is allowed up to a distance of `NEAR` sizes in the next frame, plus `GROWTH` per frame of
-absence, at most `FAR`, and a size ratio of `RATIO`. A person who reappears after `AWAY` frames, or
+A pair may be `NEAR` sizes apart in the next frame, `GROWTH` more per frame of absence, and at most
+`FAR`. Its sizes may differ by the factor `RATIO`. A person who reappears after `AWAY` frames, or
 elsewhere, starts a new track.
 """
 

@@ -1,8 +1,8 @@
 """Evaluate a trained model on a store with 3D: the usual protocols and ITES's side by side.
 
-The ITES protocol lets the better of two depth signs count, pose by pose: an oracle, for a user of
-the method does not know which is better. No such figure stands here without the one that leaves
-the sign alone and the share of poses whose sign was wrong.
+The ITES protocol counts the better of two depth signs, pose by pose. This is an oracle, because a
+user of the method does not know which is better. No such figure stands here without the one that
+leaves the sign alone and the share of poses whose sign was wrong.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from ites.data.store import PoseStore
+from ites.data.store import PoseStore, TurnedViews
 from ites.errors import ItesError
 from ites.models import fold_norms
 from ites.models.predict import lift_points
@@ -220,6 +220,9 @@ def evaluate(
 ) -> Evaluation:
     """Lift a split of a store and compare with its 3D.
 
+    For a model of recipe upright, known cameras are turned towards the person before lifting, and
+    poses are turned back after it. Recipe paper takes the input as published.
+
     Processes that `torchrun` started share the work; all return the result, rank 0 writes it.
 
     Args:
@@ -270,7 +273,11 @@ def evaluate(
             )
         positions = truth(store, split, missing)
         given = metadata.scale if scale == "checkpoint" else None
-        points, factor = store.points(split, given, missing)
+        views: TurnedViews | None = None
+        if model.upright:
+            points, factor, views = store.turned_points(split, given, missing)
+        else:
+            points, factor = store.points(split, given, missing)
         actions, subjects = (_names(store, split, missing, n) for n in ("action", "subject"))
     settings = {
         "model": metadata.kind,
@@ -289,7 +296,7 @@ def evaluate(
     with ranks.joined(where):
         evaluation = compare(
             pose, points, positions, actions, metadata.skeleton, settings, batch_size, ranks,
-            subjects,
+            subjects, views,
         )  # fmt: skip
     ranks.leave()
     if save and ranks.is_main:
@@ -307,6 +314,7 @@ def compare(
     batch_size: int | None = None,
     ranks: Ranks = Ranks(),  # noqa: B008 - immutable
     subjects: Sequence[str] | NDArray[np.str_] = (),
+    views: TurnedViews | None = None,
 ) -> Evaluation:
     """Lift poses in memory and compare with the truth, beside depth 0 for every joint.
 
@@ -320,6 +328,8 @@ def compare(
         batch_size: poses lifted at a time; None: what suits the device.
         ranks: who shares the work; all of them call this with the same arguments.
         subjects: of each pose (N), or none.
+        views: how to turn lifted poses back, where known cameras are turned; see
+            `ites.data.store.PoseStore.turned_points`.
 
     Returns:
         An `Evaluation`; the seconds spent are added to its settings.
@@ -330,6 +340,7 @@ def compare(
     unit, own = settings["unit"], ranks.share(len(points))
     start = time.perf_counter()
     pose = lift_points(lifter, points[own], skeleton, batch_size, settings["device"])
+    pose = pose if views is None else views.back(pose, own)
     lifted = time.perf_counter()
     errors = _gather(_errors(pose, positions[own], skeleton, unit), ranks)
     seconds = {
@@ -338,6 +349,7 @@ def compare(
     }
     rows, over_actions, over_poses = _rows(errors, actions)
     flat = depth_zero(points[own], skeleton)
+    flat = flat if views is None else views.back(flat, own)
     flat_errors = _gather(_errors(flat, positions[own], skeleton, unit), ranks)
     _, *baseline = _rows(flat_errors, actions, "depth 0, ")
     of_subject = _rows(errors, subjects)[0] if len(set(subjects)) > 1 else []

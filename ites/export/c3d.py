@@ -45,7 +45,7 @@ def write_c3d(path: Path, motion: Motion) -> None:
     for name, text in (
         ("COMPANY", "ites"),
         ("SOFTWARE", f"ites {__version__}"),
-        ("FRAME", motion.frame.words),
+        ("FRAME", motion.words),
     ):
         file.add_parameter("MANUFACTURER", name, [text])
     written = path.with_name(f"{path.name}.c3d")  # the library requires this ending

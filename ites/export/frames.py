@@ -35,7 +35,7 @@ class Frame:
 
     @property
     def up(self) -> NDArray[np.float64]:
-        """The unit vector (3,) that points up where the camera is level."""
+        """The unit vector (3,) that points up in the image, or against gravity in its axes."""
         return np.array(self.matrix, np.float64) @ np.array([0.0, -1.0, 0.0])
 
     @property

@@ -49,7 +49,8 @@ def write_gltf(path: Path, motions: Sequence[Motion]) -> None:
         ],
     )
     document.asset.extras = {
-        "frame": motions[0].frame.words,
+        "frame": motions[0].words,
+        "unit": motions[0].frame.unit,
         "framesPerSecond": [motion.fps for motion in motions],
     }
     data = _Data(gltf, document)

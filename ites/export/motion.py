@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.clips import Clip
+from ites.data.clips import METRE, Clip
+from ites.data.upright import floor_of
 from ites.errors import ItesError
 from ites.export.frames import Frame
 from ites.pose.missing import interpolate
@@ -15,6 +16,9 @@ from ites.pose.skeleton import Skeleton
 
 FPS = 25.0
 """Default frames per second."""
+UPS = {"camera": "up as in the image", "gravity": "up against gravity"}
+"""By the axes of the clips, where up is."""
+ROOT, CAMERA_PLACE = "at the root joint of each pose", "at the camera"
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,9 @@ class Motion:
         frame: axes and unit of `positions`.
         fps: frames per second.
         positions: (T, J, 3); nan where a joint is unknown.
+        up: where the frame's up axis points: `UP`, or against gravity.
+        origin: where the frame's origin is, in words.
+        scale: what makes the unit what it is, in words.
     """
 
     name: str
@@ -34,6 +41,14 @@ class Motion:
     frame: Frame
     fps: float
     positions: NDArray[np.float64]
+    up: str = UPS["camera"]
+    origin: str = ROOT
+    scale: str = METRE
+
+    @property
+    def words(self) -> str:
+        """Axes, unit, origin and scale in a line, for files."""
+        return f"{self.frame.words}; {self.up}; origin {self.origin}; scale: {self.scale}"
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -62,23 +77,45 @@ class Motion:
         return 0 if parent < 0 else 1 + self._depth(parent)
 
 
-def to_motion(clip: Clip, skeleton: Skeleton, frame: Frame, *, floor: bool = False) -> Motion:
+def to_motion(
+    clip: Clip,
+    skeleton: Skeleton,
+    frame: Frame,
+    *,
+    floor: bool = False,
+    travel: bool = False,
+    axes: str = "camera",
+    scale: str = METRE,
+) -> Motion:
     """Convert a lifted clip to a frame.
 
     Args:
-        clip: with `positions`, metres, camera axes.
+        clip: with `positions`, metres, camera axes or gravity's.
         skeleton: of the clip.
         frame: the target frame.
-        floor: shift the clip along the frame's up axis so that its lowest joint stands at 0.
+        floor: shift the clip along the frame's up axis so that the lowest joint stands at 0; see
+            `ites.data.upright.floor_of`.
+        travel: let the poses travel by the root's path; else each pose's root is at the origin.
+        axes: of the clip, one of `ites.data.clips.FRAMES`.
+        scale: what makes the clip's unit metres, in words.
 
     Raises:
-        ItesError: the clip has no 3D positions, or none of them is finite.
+        ItesError: the clip has no 3D positions, or none of them is finite, or no path to travel.
     """
     if clip.positions is None or not np.isfinite(clip.positions).any():
         raise ItesError(f"{clip.name}: expected 3D positions to export, got none; lift it first")
-    positions = frame.convert(clip.positions)
+    positions = clip.positions.astype(np.float64)
+    origin = ROOT
+    if travel:
+        if clip.root is None:
+            raise ItesError(f"{clip.name}: expected a root path to travel by; lift the clip again")
+        positions = positions + clip.root[:, None]
+        origin = CAMERA_PLACE + ", its height at the floor" * axes.endswith("floor at 0")
+    positions = frame.convert(positions)
     if floor:
         height = positions @ frame.up
-        positions = positions - np.nanmin(height) * frame.up
+        positions = positions - floor_of(height) * frame.up
+        origin = f"{CAMERA_PLACE if travel else ROOT}, its height at the floor"
     fps = clip.fps if clip.fps > 0 else FPS
-    return Motion(clip.name, skeleton, frame, float(fps), positions)
+    up = UPS["camera" if axes == "camera" else "gravity"]
+    return Motion(clip.name, skeleton, frame, float(fps), positions, up, origin, scale)

@@ -7,8 +7,8 @@ Joint rotations are computed from the root down:
 
 - several children: the rotation that best aligns their rest directions with the present ones
   (Kabsch);
-- one child: the parent's rotation, then the smallest rotation that takes the bone to its
-  direction, so that a bone never twists about itself relative to its parent;
+- one child: the parent's rotation, then the smallest rotation that takes the bone to its direction.
+  A bone then never twists about itself relative to its parent;
 - no child: the parent's rotation.
 
 Vectors are columns here, as in these formats: `x = R @ rest`.

@@ -14,7 +14,7 @@ from ites import __version__
 from ites.data.clips import Clip
 from ites.export.motion import Motion
 
-DOUBTS = ("sign_confidence", "elevation", "log_density")
+DOUBTS = ("sign_confidence", "elevation", "log_density", "expected_error")
 """Per-frame numbers of a lifted clip that a table repeats where they are known."""
 
 
@@ -52,6 +52,9 @@ def write_json(path: Path, motions: Sequence[Motion], clips: Sequence[Clip]) -> 
         "version": __version__,
         "axes": motions[0].frame.axes,
         "unit": motions[0].frame.unit,
+        "up": motions[0].up,
+        "origin": motions[0].origin,
+        "scale": motions[0].scale,
         "joints": skeleton.joints,
         "parents": skeleton.parents,
         "clips": [
@@ -75,7 +78,7 @@ def _statement(motions: Sequence[Motion]) -> list[str]:
     rates = sorted({motion.fps for motion in motions})
     return [
         f"ites {__version__}: 3D poses",
-        f"frame: {motions[0].frame.words}",
+        f"frame: {motions[0].words}",
         f"frames per second: {', '.join(f'{rate:g}' for rate in rates)}",
     ]
 

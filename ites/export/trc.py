@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ites import __version__
 from ites.export.motion import Motion
 
 
 def write_trc(path: Path, motion: Motion, name: str) -> None:
     """Write a clip as TRC, one marker per joint; an unknown joint's cells are `nan`.
+
+    The first line states the version, axes, up, origin and scale after the file's name. OpenSim
+    and others read only its first word.
 
     Args:
         path: the file to write.
@@ -22,7 +26,7 @@ def write_trc(path: Path, motion: Motion, name: str) -> None:
     values += [rate, "1", str(len(motion))]
     axes = [f"{axis}{i}" for i in range(1, len(joints) + 1) for axis in "XYZ"]
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(f"PathFileType\t4\t(X/Y/Z)\t{name}\n")
+        file.write(f"PathFileType\t4\t(X/Y/Z)\t{name}\tites {__version__}: {motion.words}\n")
         file.write("\t".join(names) + "\n" + "\t".join(values) + "\n")
         file.write("Frame#\tTime\t" + "\t\t\t".join(joints) + "\t\t\n")
         file.write("\t\t" + "\t".join(axes) + "\n\n")

@@ -13,10 +13,11 @@ import numpy as np
 
 from ites.data.clips import Clip, Clips
 from ites.data.lifted import read_clips, write_clips
+from ites.data.upright import stand_upright
 from ites.errors import ItesError
 from ites.export.bvh import write_bvh
 from ites.export.c3d import write_c3d
-from ites.export.frames import Y_UP, Frame, find_preset
+from ites.export.frames import Y_UP, find_preset
 from ites.export.gltf import write_gltf
 from ites.export.motion import FPS, Motion, to_motion
 from ites.export.rotations import find_rotations, forward_kinematics
@@ -35,6 +36,8 @@ def export(
     clip: str | None = None,
     preset: str | None = None,
     bones: str = "exact",
+    up: str | None = None,
+    travel: bool | None = None,
     floor: bool = False,
 ) -> dict[str, Any]:
     """Write lifted clips in the format that the ending of `out` selects.
@@ -57,7 +60,12 @@ def export(
         preset: axes and units of a program: "blender", "unity", "unreal" or "opensim".
         bones: of BVH: "exact" gives every joint position channels; "constant" keeps bone lengths
             constant, as animation tools expect, and moves joints slightly.
-        floor: shift each clip so that its lowest joint stands at height 0.
+        up: "gravity" turns each clip upright by the gravity found; "camera" keeps up as in the
+            image; None: as the source is.
+        travel: let the poses travel by the root's path, from the camera; False puts the root joint
+            of each pose at the origin. None: travel where up is gravity's and the path is known.
+        floor: shift each clip so that its lowest joint stands at height 0; the 5th percentile over
+            frames counts.
 
     Returns:
         `files`, the paths written, and `notes`, one per line.
@@ -77,10 +85,12 @@ def export(
         raise ItesError(f"export: bones must be one of {', '.join(BONES)}, got {bones!r}")
     if bones != "exact" and ending != ".bvh":
         raise ItesError(f"{out}: constant bones are a choice of BVH files alone")
-    if ending in (".npz", ".h5") and (preset is not None or floor):
+    if up not in (None, "camera", "gravity"):
+        raise ItesError(f"export: up must be camera or gravity, got {up!r}")
+    if ending in (".npz", ".h5") and (preset is not None or travel is not None):
         raise ItesError(
-            f"{out}: {ending} keeps camera axes and metres; presets and the floor are for the "
-            "other formats"
+            f"{out}: {ending} keeps poses and the root's path apart, in metres; presets and travel "
+            "are for the other formats"
         )
     if not isinstance(source, Clips):
         keep_source(source, path)
@@ -91,15 +101,31 @@ def export(
             names = ", ".join(item.name for item in clips.clips[:5])
             raise ItesError(f"{source}: expected a clip whose name holds {clip!r}, got {names}")
         clips = replace(clips, clips=wanted)
+    if up == "camera" and clips.frame != "camera":
+        raise ItesError(f"{source}: expected poses in camera axes, got {clips.frame}; lift again")
+    if up == "gravity":
+        clips = stand_upright(clips)
     if ending in (".npz", ".h5"):
+        if floor:
+            if clips.frame == "camera":
+                raise ItesError(f"{out}: a floor in {ending} needs up 'gravity'")
+            clips = stand_upright(clips, floor=True)
         write_clips(path, clips)
-        return {"files": [str(path)], "notes": []}
+        return {"files": [str(path)], "notes": [f"frame: {clips.frame} axes; {clips.unit}"]}
 
     frame = {".csv": chosen.native, ".json": chosen.native, ".glb": Y_UP}.get(
         ending, chosen.interchange
     )
-    motions = [to_motion(item, clips.skeleton, frame, floor=floor) for item in clips.clips]
-    notes = _notes(clips.clips, motions, frame, ending)
+    if travel is None:
+        travel = clips.frame != "camera" and all(item.root is not None for item in clips.clips)
+    motions = [
+        to_motion(
+            item, clips.skeleton, frame, floor=floor, travel=travel, axes=clips.frame,
+            scale=clips.unit,
+        )
+        for item in clips.clips
+    ]  # fmt: skip
+    notes = _notes(clips.clips, motions, ending, travel)
     if ending in (".csv", ".json", ".glb"):
         with atomic_write(path) as temporary:
             if ending == ".csv":
@@ -140,9 +166,11 @@ def _targets(path: Path, motions: Sequence[Motion]) -> list[Path]:
 
 
 def _notes(
-    clips: Sequence[Clip], motions: Sequence[Motion], frame: Frame, ending: str
+    clips: Sequence[Clip], motions: Sequence[Motion], ending: str, travel: bool
 ) -> list[str]:
-    notes = [f"frame: {frame.words}"]
+    notes = [f"frame: {motions[0].words}"]
+    if travel and any(clip.focal_assumed for clip in clips):
+        notes.append("root path: its distance is in proportion to the focal length, assumed")
     if any(not clip.fps > 0 for clip in clips):
         notes.append(f"{FPS:g} frames per second, assumed")
     unknown = sum(int((~np.isfinite(m.positions).all(-1)).sum()) for m in motions)

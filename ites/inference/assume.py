@@ -1,12 +1,13 @@
 """Assumptions in lifting: the quantities that 2D keypoints leave undetermined.
 
-These are the camera, if no file or option gives it; the person's size in the image, which must
-match the training; the metric scale; and missing joints. Every assumption is reported.
+These are the camera if it is not given, the person's size in the image, which must match the
+training, the metric scale, and missing joints. Every assumption is reported.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -15,13 +16,14 @@ from numpy.typing import NDArray
 
 from ites.data.clips import ASSUMED_FPS, Clip, Clips, drop_impossible, fill_missing, seen_joints
 from ites.errors import ItesError
-from ites.pose.camera import FIELD_OF_VIEW, HEAD_DISTANCE, focal_length_of, normalise
+from ites.inference.sight import Sight, lines_of_sight, with_size
+from ites.pose.camera import FIELD_OF_VIEW, HEAD_DISTANCE, focal_length_of
 from ites.pose.missing import impossible, robust_mean, unknown
 from ites.pose.skeleton import Skeleton
-from ites.pose.swaps import swapped
+from ites.pose.swaps import brief_swaps
 
-BODY_SIZE = 0.72
-"""Assumed distance from pelvis to crown, metres: the mean of 17 subjects of the CMU database."""
+TOLD_ROLL = 5.0
+"""Smallest roll that a note tells, degrees."""
 SCALES = ("auto", "checkpoint", "clip")
 
 
@@ -81,6 +83,7 @@ def assume_camera(
     field_of_view: float | None = None,
     image_size: tuple[int, int] | None = None,
     fps: float | None = None,
+    principal_point: tuple[float, float] | None = None,
 ) -> tuple[Clips, list[Note]]:
     """Replace the file's camera by the caller's.
 
@@ -93,6 +96,7 @@ def assume_camera(
         field_of_view: horizontal, degrees; in place of `focal_length`.
         image_size: (width, height) in pixels; None keeps the clip's own.
         fps: frames per second; None keeps the clip's own, or else 25.
+        principal_point: (cx, cy) in pixels; None keeps the clip's own, or else the image's centre.
 
     Returns:
         The clips and the assumptions.
@@ -106,7 +110,9 @@ def assume_camera(
         raise ItesError(f"lift: field_of_view must lie between 0 and 180, got {field_of_view}")
     given, notes = [], []
     for clip in clips.clips:
-        size = image_size or clip.image_size
+        size, centre = image_size or clip.image_size, principal_point or clip.principal_point
+        if size != clip.image_size and principal_point is None:
+            centre = None  # that of another image
         focal = (focal_length, focal_length) if focal_length else clip.focal_length
         if field_of_view is not None:
             focal, width = from_field_of_view(
@@ -118,7 +124,8 @@ def assume_camera(
         if not rate > 0:
             rate = ASSUMED_FPS
             notes.append(Note("fps-assumed", f"{ASSUMED_FPS:g} frames per second, assumed"))
-        given.append(replace(clip, focal_length=focal, image_size=size, fps=rate))
+        camera = {"focal_length": focal, "image_size": size, "principal_point": centre}
+        given.append(replace(clip, **camera, fps=rate))
     return replace(clips, clips=given), list(dict.fromkeys(notes))
 
 
@@ -143,12 +150,36 @@ def from_field_of_view(
     return (focal, focal), words
 
 
+class NetworkInput(NamedTuple):
+    """What `network_input` makes of clips.
+
+    Attributes:
+        clips: with `keypoints` filled, `confidence` 0 for unseen joints, and `focal_length`.
+        points: (N, J, 2) of all clips, network units.
+        assumed: the assumptions.
+        sights: how each clip's camera sees the person.
+    """
+
+    clips: Clips
+    points: NDArray[np.float32]
+    assumed: Assumed
+    sights: list[Sight]
+
+
 def network_input(
-    clips: Clips, training_scale: float, scale: str = "auto", mend: bool = False
-) -> tuple[Clips, NDArray[np.float32], Assumed]:
+    clips: Clips,
+    training_scale: float,
+    scale: str = "auto",
+    mend: bool = False,
+    *,
+    turned: bool = False,
+    roll: float | Callable[[NDArray[np.float32]], float] = 0.0,
+    masked: bool = False,
+) -> NetworkInput:
     """Make the network's input of clips.
 
-    `points = scale * (keypoints - root keypoint) / focal_length`. Impossible keypoints
+    `points = scale * (keypoints - root keypoint) / focal_length`; of a known camera that is
+    `turned`, see `ites.inference.sight.lines_of_sight`. Impossible keypoints
     (`ites.pose.missing.impossible`) become missing; missing keypoints are filled first.
 
     Args:
@@ -156,17 +187,17 @@ def network_input(
         training_scale: the factor stored in the checkpoint.
         scale: see `ites.inference.lift.lift`.
         mend: exchange limbs that swap sides and back; False only reports them.
-
-    Returns:
-        The clips with `keypoints` filled, `confidence` 0 for unseen joints, and `focal_length`; the
-        points (N, J, 2) of all clips, network units; and the assumptions.
+        turned: turn known cameras towards the person, as recipe upright does.
+        roll: of the cameras, radians, clockwise; or what finds it for a clip from points (T, J, 2),
+            root-relative, nan where a joint is missing.
+        masked: leave missing joints as nan, for a network that is told what is missing.
 
     Raises:
         ItesError: `scale` is not one of `SCALES`.
     """
     if scale not in SCALES:
         raise ItesError(f"lift: scale must be one of {', '.join(SCALES)}, got {scale!r}")
-    assumed, ready, points = Assumed(), [], []
+    assumed, ready, points, sights = Assumed(), [], [], []
     for clip in clips.clips:
         clip, words = drop_impossible(clip, clips.skeleton)
         assumed.notes += [Note("impossible", line) for line in words]
@@ -176,17 +207,24 @@ def network_input(
         assumed.notes += note
         nothing = unknown(seen, clip.fps)
         _tell_unknown(clip.name, seen, nothing, clips.skeleton, assumed)
-        assumed.filled += missing - int(np.count_nonzero(nothing))
-        own = scale == "clip" or (scale == "auto" and clip.focal_length is None)
+        assumed.filled += 0 if masked else missing - int(np.count_nonzero(nothing))
+        # A person's size in the image varies with the distance, so a model may know only one size.
+        # A known camera tells the distance in other ways: see `ites.pose.camera.turn_back`.
+        own = scale == "clip" or (scale == "auto" and (turned or clip.focal_length is None))
+        known = turned and _knows_camera(clip, assumed)
         if clip.focal_length is None:
             focal, width = from_field_of_view(FIELD_OF_VIEW, clip.image_size, clip.keypoints, seen)
-            clip = replace(clip, focal_length=focal)
+            clip = replace(clip, focal_length=focal, focal_assumed=True)
             line = (
                 f"focal length {focal[0]:.0f} px, assumed: {FIELD_OF_VIEW:g} degrees over {width}"
             )
             assumed.notes.append(Note("focal-length-assumed", line))
-        focal_length = np.asarray(clip.focal_length, np.float32)
-        flat = normalise(clip.keypoints, focal_length, root=clips.skeleton.root)
+        angle = (
+            roll
+            if isinstance(roll, float)
+            else _found_roll(clip, clips.skeleton, seen, known, roll, assumed)
+        )
+        flat, sight = lines_of_sight(clip, clips.skeleton, known=known, roll=angle)
         unit = _unit(flat, seen, clips.skeleton) or training_scale
         if own:
             line = "size by each clip's own mean root-to-head distance"
@@ -195,17 +233,55 @@ def network_input(
             line = f"size by the training split's scale, {training_scale:.4g}"
             assumed.notes.append(Note("size", line))
             assumed.sizes.append(float(training_scale / unit))
+        size = unit if own else training_scale
         ready.append(clip)
-        points.append(flat * np.float32(unit if own else training_scale))
+        flat = flat * np.float32(size)
+        points.append(_nan_where(~seen, flat) if masked else flat)
+        sights.append(with_size(sight, size))
     assumed.notes = list(dict.fromkeys(assumed.notes))
-    return replace(clips, clips=ready), np.concatenate(points), assumed
+    return NetworkInput(replace(clips, clips=ready), np.concatenate(points), assumed, sights)
+
+
+def _found_roll(
+    clip: Clip,
+    skeleton: Skeleton,
+    seen: NDArray[np.bool_],
+    known: bool,
+    find: Callable[[NDArray[np.float32]], float],
+    assumed: Assumed,
+) -> float:
+    """The roll of a clip's camera, radians, found from its poses; adds a note where it is large."""
+    flat, _ = lines_of_sight(clip, skeleton, known=known)
+    angle = find(_nan_where(~seen, flat))
+    if abs(math.degrees(angle)) >= TOLD_ROLL:
+        words = f"{abs(math.degrees(angle)):.0f} degrees {'' if angle > 0 else 'counter'}clockwise"
+        line = f"{clip.name}: camera rolled by about {words}, found from the poses"
+        assumed.notes.append(Note("roll-found", line))
+    return angle
+
+
+def _nan_where(unseen: NDArray[np.bool_], points: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.where(unseen[..., None], np.float32(np.nan), points)
+
+
+def _knows_camera(clip: Clip, assumed: Assumed) -> bool:
+    """Whether focal length and principal point are known; adds a note."""
+    if clip.focal_length is None:
+        return False
+    if clip.image_size is None and clip.principal_point is None:
+        line = "image size unknown: people are taken to be on the optical axis"
+        assumed.notes.append(Note("no-image-size", line))
+        return False
+    line = "known camera: lines of sight are turned onto the optical axis, poses turned back"
+    assumed.notes.append(Note("known-camera", line))
+    return True
 
 
 def _own_sides(
     clip: Clip, seen: NDArray[np.bool_], skeleton: Skeleton, mend: bool
 ) -> tuple[Clip, list[Note]]:
     """The clip with swapped limbs exchanged, if enabled, and a line about them."""
-    found = swapped(clip.keypoints, skeleton, clip.fps, seen)
+    found = brief_swaps(clip.keypoints, skeleton, clip.fps, seen)
     if not found:
         return clip, []
     keypoints, frames = clip.keypoints.copy(), np.unique(np.concatenate([f for *_, f in found]))
@@ -258,28 +334,3 @@ def _unit(points: NDArray[np.float32], seen: NDArray[np.bool_], skeleton: Skelet
     both = seen[:, skeleton.head] & seen[:, skeleton.root]
     mean = robust_mean(heads[both] if both.any() else heads)
     return HEAD_DISTANCE / mean if mean > 0 else 0.0
-
-
-def metres_per_unit(
-    positions: NDArray[np.float32], skeleton: Skeleton, body_size: float = BODY_SIZE
-) -> NDArray[np.float32]:
-    """The factor per pose from network units to metres.
-
-    2D cannot distinguish a small person nearby from a tall one far away. The networks place
-    everyone at the same distance, so a person who approaches the camera appears larger. The factors
-    give all poses of a clip the same summed bone length, and the clip a mean root-to-head distance
-    of `body_size`. The mean is robust, so a few wrong poses do not affect the others.
-
-    Args:
-        positions: (T, J, 3), network units, root-relative, one clip.
-        skeleton: of the positions.
-        body_size: metres.
-
-    Returns:
-        (T,) float32.
-    """
-    parents, joints = np.array(skeleton.bones).T
-    bones = np.linalg.norm(positions[:, joints] - positions[:, parents], axis=-1).sum(-1)
-    factors = 1 / np.maximum(bones, 1e-6)
-    heads = np.linalg.norm(positions[:, skeleton.head], axis=-1)
-    return factors * np.float32(body_size / max(robust_mean(heads * factors), 1e-6))

@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import wraps
+from inspect import signature
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ites.data.checks import Density, check_reader
 from ites.data.clips import Clip, Clips, cut, seen_joints
@@ -27,23 +33,22 @@ from ites.data.findings import Finding, refuse, summarise
 from ites.data.keypoint_reader import KeypointReader
 from ites.data.lifted import ClipsWriter, read_clips, read_settings, write_clips
 from ites.data.readers.options import check_options
+from ites.data.upright import stand_upright
 from ites.errors import ItesError
-from ites.inference.assume import (
-    BODY_SIZE,
-    Assumed,
-    Note,
-    assume_camera,
-    metres_per_unit,
-    network_input,
-)
-from ites.models import fold_norms
+from ites.inference.assume import Assumed, Note, assume_camera, network_input
+from ites.inference.roll import find_roll
+from ites.inference.sight import Sight, gravity_of, root_path
+from ites.inference.size import BodySize, body_size_of, metres_per_unit, unseen_bones
+from ites.models import Prior, fold_norms
 from ites.models.predict import Pose, batch_size_for, cleaned, lift_points
 from ites.models.temporal import consistent_depths
 from ites.models.trust import DOUBT, Judgement, Trust
 from ites.pose import geometry
 from ites.pose.missing import unknown
 from ites.pose.smoothing import SMOOTHERS
-from ites.runs.checkpoint import Model, load_model, load_trust
+from ites.runs.checkpoint import Model, load_model, load_prior, load_trust
+from ites.runs.folder import RunFolder
+from ites.runs.packaged import run_or_packaged
 from ites.system.arithmetic import arithmetic
 from ites.system.files import keep_source
 from ites.system.lock import lock
@@ -53,16 +58,45 @@ from ites.system.ranks import Ranks, pick_device
 
 PORTION = 1 << 16
 """Poses that are read, lifted and written together, but for a clip's end."""
-LARGEST_BODY = 1000.0
-"""Metres from root to head."""
+FARTHEST_CENTRE = 1e6
+"""Pixels."""
+UPS = ("camera", "gravity")
 PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
 
+def _files_or_arrays(lift_file: Callable[..., dict[str, Any]]) -> Callable[..., Any]:
+    """Let `lift` take an array, return clips, and accept the older order (run, keypoints, out)."""
+
+    @wraps(lift_file)
+    def call(*files: Any, **options: Any) -> Any:
+        names: tuple[str, ...] = ("keypoints", "out")
+        if len(files) == 3 or (len(files) == 2 and "out" in options):
+            names = ("run", *names)
+        signature(lift_file).bind_partial(**options)  # names an unknown argument
+        for name, file in zip(names, files, strict=len(files) > 3):
+            if name in options:
+                raise TypeError(f"lift() got multiple values for argument {name!r}")
+            options[name] = file
+        keypoints, out = options["keypoints"], options.get("out")
+        if out is None and Ranks.here().distributed:
+            raise ItesError("lift: several processes need a file to write, got out=None")
+        with TemporaryDirectory(prefix="ites-") as folder:
+            if isinstance(keypoints, np.ndarray | Tensor):
+                options["keypoints"] = Path(folder, "keypoints.npy")
+                np.save(options["keypoints"], np.asarray(keypoints))
+            options["out"] = Path(folder, "lifted.npz") if out is None else out
+            summary = lift_file(**options)
+            return read_clips(options["out"]) if out is None else summary
+
+    return call
+
+
+@_files_or_arrays
 def lift(
-    run: str | os.PathLike[str],
-    keypoints: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    keypoints: str | os.PathLike[str] | NDArray[np.floating] | Tensor,
+    out: str | os.PathLike[str] | None = None,
     *,
+    run: str | os.PathLike[str] | None = None,
     stage: str | None = None,
     split: str | None = None,
     layout: str | None = None,
@@ -72,10 +106,16 @@ def lift(
     focal_length: float | None = None,
     field_of_view: float | None = None,
     image_size: tuple[int, int] | None = None,
+    principal_point: tuple[float, float] | None = None,
+    roll: float | None = None,
     fps: float | None = None,
     scale: str = "auto",
-    body_size: float = BODY_SIZE,
-    temporal: bool = False,
+    body_size: float | None = None,
+    height: float | None = None,
+    bone: Mapping[str, float] | None = None,
+    up: str = "camera",
+    floor: bool = False,
+    temporal: bool | None = None,
     smooth: str | None = None,
     trust: bool = True,
     batch_size: int | None = None,
@@ -88,9 +128,12 @@ def lift(
     Processes started by `torchrun` share the work; rank 0 joins their output.
 
     Args:
-        run: a run folder or a checkpoint.
-        keypoints: a pose store, or any input of `ites.data.readers.read`.
-        out: the .npz or .h5 file to write; `docs/lifting.md` lists its keys.
+        keypoints: a pose store, any input of `ites.data.readers.read`, or an array: (N, J, 2) or
+            (N, J, 3), pixels and confidence.
+        out: the .npz or .h5 file to write; `docs/lifting.md` lists its keys. None: no file, the
+            lifted clips are returned.
+        run: a run folder or a checkpoint; None: the general model of the package, if it has one.
+            `lift(run, keypoints, out)` is accepted too.
         stage: "teacher" or "student"; None: the checkpoint's own kind; from a folder the student,
             or else the teacher.
         split: the split of a store to lift; None: "test" if present, else all.
@@ -99,14 +142,28 @@ def lift(
         focal_length: pixels, x and y alike; overrides the file's.
         field_of_view: horizontal, degrees, in place of the focal length.
         image_size: (width, height) in pixels, before corrections; overrides the file's.
+        principal_point: (cx, cy) in pixels, after corrections; None: the file's, or else the
+            image's centre.
+        roll: of the camera about its optical axis, degrees, clockwise; it is undone before the
+            lifting, and the poses are turned back after it. None: 0; a model of recipe general
+            finds it for each clip, see `ites.inference.roll`.
         fps: frames per second; overrides the file's.
         scale: the factor from keypoints to the network's input. "checkpoint": the training split's
             factor, right for the training cameras. "clip": a factor per clip that makes its mean
-            root-to-head distance 1/5, without a camera. "auto": "checkpoint" if the camera is
-            known, else "clip".
-        body_size: assumed mean pelvis-to-head distance in metres; sets the output's scale.
+            root-to-head distance 1/5. "auto": "clip"; a model of recipe paper takes "checkpoint" if
+            the camera is known.
+        body_size: mean pelvis-to-head distance in metres; sets the output's scale. 0.72 is assumed
+            if neither this, `height` nor `bone` is given.
+        height: standing height of the people in metres, in place of `body_size`; see
+            `ites.inference.size.STATURE`.
+        bone: lengths in metres by bone, in place of `body_size`; {"knee": 0.45} is a thigh. See
+            `ites.inference.size.body_size_of`.
+        up: axes of the output: "camera", or "gravity" to turn each clip upright by the elevation
+            found; this needs a run folder of recipe "upright".
+        floor: with `up="gravity"`, let the root's path stand on the floor: the lowest foot is at
+            height 0.
         temporal: fit each clip as a whole with constant bone lengths and smooth depths; see
-            `ites.models.temporal`.
+            `ites.models.temporal`. None: if the frame rate of all clips is known.
         smooth: filter each joint's trajectory: "savitzky-golay" uses past and future frames,
             "one-euro" past frames only; see `ites.pose.smoothing`. None: no filter.
         trust: write the confidence in each pose; this needs a run folder of recipe "upright"; see
@@ -121,21 +178,25 @@ def lift(
         together, joining aside, in this call), model, device, out; notes: what was assumed, found
         or left out, a line each; codes: what each of them is about; and findings: what is
         implausible, each as `ites.data.findings.Finding.plain` gives it. Empty on all ranks but 0.
+        Without `out`, `ites.data.clips.Clips` instead: each clip's `positions` are (N, J, 3),
+        metres, and its `settings` are that summary.
 
     Raises:
         ItesError: a file is invalid, or an argument is out of range.
 
     Example:
         >>> import ites
-        >>> summary = ites.lift("runs/mine", "clip.npz", "clip3d.npz")
+        >>> summary = ites.lift("clip.npz", "clip3d.npz", run="runs/mine")
         >>> summary["poses"], summary["out"]
         (12, 'clip3d.npz')
+        >>> ites.lift("clip.npz", run="runs/mine").clips[0].positions.shape
+        (12, 17, 3)
     """
-    for name, value in (("body_size", body_size), ("batch_size", batch_size)):
-        if value is not None and not 0 < value < float("inf"):
-            raise ItesError(f"lift: {name} must be positive and finite, got {value}")
-    if body_size > LARGEST_BODY:
-        raise ItesError(f"lift: body_size must be at most {LARGEST_BODY:g} m, got {body_size}")
+    assert out is not None and not isinstance(keypoints, np.ndarray | Tensor)
+    run = run_or_packaged(run)
+    if batch_size is not None and not 0 < batch_size < float("inf"):
+        raise ItesError(f"lift: batch_size must be positive and finite, got {batch_size}")
+    _check_axes(up, floor, trust, roll, principal_point)
     check_options("lift", image_size, fps, min_confidence, focal_length)
     keep_source(keypoints, out)
     if precision not in PRECISIONS:
@@ -151,11 +212,18 @@ def lift(
         "field_of_view": field_of_view,
         "image_size": image_size[::-1] if image_size and turned else image_size,
         "fps": fps,
+        "principal_point": principal_point,
     }
     ranks = Ranks.here()
     where = pick_device(device or "auto", ranks)
     model, metadata = load_model(run, stage, where)
+    size = body_size_of(model.skeleton, body_size, height, bone)
     judge = load_trust(run, metadata.kind, where) if trust else None
+    if up == "gravity" and judge is None:
+        raise ItesError(
+            f"{run}: up 'gravity' needs the camera's elevation: a run folder of recipe upright "
+            "with teacher, prior and odds"
+        )
     batch_size = batch_size or batch_size_for(where, model.skeleton)
     with (
         arithmetic(precision),
@@ -178,6 +246,8 @@ def lift(
                 f"({model.skeleton.num_joints} joints), got {reader.skeleton.name} "
                 f"({reader.skeleton.num_joints} joints)"
             )
+        if temporal is None:
+            temporal = fps is not None or reader.timed
         file = Path(keypoints).stat()
         request = {
             "keypoints": [str(keypoints), file.st_size, file.st_mtime_ns],
@@ -189,7 +259,12 @@ def lift(
             **camera,
             "model": f"{metadata.kind} {_digest(model)}",
             "scale": scale,
-            "body_size": body_size,
+            "roll": roll,
+            "body_size": None if size.bones else size.metres,
+            "height": height,
+            "bone": dict(bone or {}),
+            "up": up,
+            "floor": floor,
             "temporal": temporal,
             "smooth": smooth,
             "trust": judge is not None,
@@ -203,12 +278,18 @@ def lift(
             summary = read_settings(out)
         else:
             folded = fold_norms(model.float(), PRECISIONS[precision])
+            known_roll = None if roll is None else math.radians(roll)
+            has_density = model.masks and RunFolder(run).weights("prior").is_file()
+            density = load_prior(run, where) if has_density else None
             notes = [Note("read", line) for line in reader.notes]
+            if temporal and max(reader.lengths, default=0) > 1:
+                notes.append(Note("temporal", "each clip is lifted as a whole"))
             if smooth is not None:
                 notes.append(Note("smooth", f"smoothed in time: {smooth}"))
             notes += _judged(judge, model, run) if trust else []
             lifting = _Lifting(
-                Path(keypoints), reader, portions, parts, camera, metadata.scale, scale, body_size,
+                Path(keypoints), reader, portions, parts, camera, metadata.scale, scale,
+                model.upright, known_roll, density, model.masks, size, up, floor,
                 folded.pose, folded.clean, temporal, smooth,
                 judge, notes, batch_size, where,
             )  # fmt: skip
@@ -240,6 +321,7 @@ class _Portion:
     clips: Clips
     assumed: Assumed
     points: NDArray[np.float32]
+    sights: list[Sight]
 
 
 @dataclass(frozen=True)
@@ -253,7 +335,13 @@ class _Lifting:
     camera: dict[str, Any]
     training_scale: float
     scale: str
-    body_size: float
+    turned: bool
+    roll: float | None
+    density: Prior | None
+    masked: bool
+    size: BodySize
+    up: str
+    floor: bool
     pose: Pose
     clean: Pose
     temporal: bool
@@ -292,12 +380,31 @@ class _Lifting:
         clips, notes = assume_camera(self.reader.read(chosen), **self.camera)
         found = check_reader(self.reader, chosen, prior)
         found = refuse(found, len(clips.clips), self.path)
-        clips, points, assumed = network_input(
-            clips, self.training_scale, self.scale, self.temporal
-        )
-        assumed.notes = notes + assumed.notes
+        clips, points, assumed, sights = network_input(
+            clips, self.training_scale, self.scale, self.temporal,
+            turned=self.turned, roll=self._roll(), masked=self.masked,
+        )  # fmt: skip
+        assumed.notes = notes + assumed.notes + self._unseen(clips)
         assumed.findings = [f.plain() for f in found if not _is_told(f, assumed.notes)]
-        return _Portion(index, clips, assumed, points)
+        return _Portion(index, clips, assumed, points, sights)
+
+    def _roll(self) -> float | Callable[[NDArray[np.float32]], float]:
+        """The given roll, radians, or what finds it."""
+        density, device = self.density, self.device
+        if self.roll is None and density is not None:
+            return lambda points: find_roll(points, density, device)
+        return self.roll or 0.0
+
+    def _unseen(self, clips: Clips) -> list[Note]:
+        """Notes on clips that lack a bone which the scale is taken from."""
+        notes = []
+        for clip in clips.clips:
+            names = unseen_bones(self.size, seen_joints(clip), clips.skeleton)
+            if names:
+                left = "" if len(names) < len(self.size.bones) else "; a standing body's stand in"
+                line = f"{clip.name}: metres without bones never seen: {', '.join(names)}{left}"
+                notes.append(Note("unseen-bones", line))
+        return notes
 
     def compute(self, portion: _Portion) -> tuple[_Portion, NDArray[np.float32], Judgement | None]:
         """Lift the portion: its poses, network units, and their confidence measures."""
@@ -305,31 +412,55 @@ class _Lifting:
         lifted = lift_points(self.pose, points, skeleton, self.batch_size, self.device)
         if self.temporal:
             flat = cleaned(self.clean, points, self.device)
-            lifted = make_consistent(portion.clips, flat, lifted, self.device)
+            lifted = make_consistent(portion.clips, flat, lifted, self.device, portion.sights)
         judgement = self.judge(points, lifted, self.device) if self.judge else None
         return portion, lifted, judgement
 
     def write(self, done: tuple[_Portion, NDArray[np.float32], Judgement | None]) -> None:
         """Write a part."""
         portion, lifted, judgement = done
-        clips = to_clips(portion.clips, lifted, self.body_size, judgement)
+        clips = to_clips(portion.clips, lifted, self.size, judgement, portion.sights)
         if self.smooth is not None:
             clips = replace(clips, clips=[_smoothed(clip, self.smooth) for clip in clips.clips])
+        if self.up == "gravity":
+            clips = stand_upright(clips, self.floor)
         settings = asdict(portion.assumed)
         write_clips(self.parts.path(portion.index), replace(clips, settings=settings))
+
+    def _frames(self) -> list[Note]:
+        """Notes on the output's unit and axes."""
+        told = "given" if self.size.given else "assumed"
+        notes = [
+            Note(
+                "height" if told == "given" else "body-size", f"metres by {self.size.words}, {told}"
+            )
+        ]
+        if self.roll:
+            notes.append(Note("roll", f"camera rolled by {math.degrees(self.roll):g} degrees"))
+        if self.up == "gravity":
+            line = "turned upright by each clip's median elevation: y is gravity's direction"
+            notes.append(Note("up", line + ", 0 at the floor" * self.floor))
+        return notes
 
     def join(self, out: str | os.PathLike[str], summary: dict[str, Any]) -> dict[str, Any]:
         """Write the output from the parts; return the summary with its notes."""
         assumed, doubtful = Assumed(), 0
+        errors: list[NDArray[np.float32]] = []
         with ClipsWriter(out) as writer:
             for index in range(self.parts.count):
                 clips = read_clips(self.parts.path(index))
                 assumed.add(Assumed(**clips.settings))
                 writer.add(clips)
                 sure_of = (clip.sign_confidence for clip in clips.clips)
+                expected = [clip.expected_error for clip in clips.clips]
+                errors += [own for own in expected if own is not None and np.isfinite(own).any()]
                 doubtful += sum(int((sure < DOUBT).sum()) for sure in sure_of if sure is not None)
             assumed.notes = [Note(*note) for note in assumed.notes]
-            notes = [*assumed.all_notes(), _metres(self.body_size), *self.notes]
+            notes = [*assumed.all_notes(), *self._frames(), *self.notes]
+            if errors:
+                mean = np.nanmean(np.concatenate(errors))
+                line = f"expected error {mean:.0f} mm, a mean over poses"
+                notes.append(Note("expected-error", line))
             if self.judge is not None:
                 of = f"{doubtful:,} of {summary['poses']:,} poses"
                 line = f"{of} are less than {DOUBT:.0%} sure of their depth's sign"
@@ -357,9 +488,10 @@ def _density(judge: Trust, device: torch.device) -> Density:
 
 def _is_told(finding: Finding, notes: list[Note]) -> bool:
     """Whether a note of the lifting already covers the finding: it may exchange sides itself."""
-    told = ("swapped", "swapped-left-so")
-    return finding.code == "swapped-sides" and any(
-        note.code in told and note.text.startswith(f"{finding.clip}:") for note in notes
+    told = {"swapped-sides": ("swapped", "swapped-left-so"), "roll": ("roll-found",)}
+    return any(
+        note.code in told.get(finding.code, ()) and note.text.startswith(f"{finding.clip}:")
+        for note in notes
     )
 
 
@@ -388,7 +520,8 @@ def _judged(judge: Trust | None, model: Model, run: str | os.PathLike[str]) -> l
     """Whether the output contains confidence measures, and a reason if not."""
     told = "elevation, log_density, sign_confidence"
     if judge is not None:
-        return [Note("trust", f"how far to trust each pose: {told}")]
+        more = ", expected_error" if judge.odds.error else ""
+        return [Note("trust", f"how far to trust each pose: {told}{more}")]
     if model.upright:
         reason = f"{run} is no run folder with the teacher, the prior and the odds"
     else:
@@ -396,8 +529,26 @@ def _judged(judge: Trust | None, model: Model, run: str | os.PathLike[str]) -> l
     return [Note("no-trust", f"no {told}: {reason}")]
 
 
-def _metres(body_size: float) -> Note:
-    return Note("body-size", f"metres by a mean of {body_size:g} m from root to head, assumed")
+def _check_axes(
+    up: str,
+    floor: bool,
+    trust: bool,
+    roll: float | None,
+    principal_point: tuple[float, float] | None,
+) -> None:
+    """Refuse axes, angles and places that no output and no camera has."""
+    if up not in UPS:
+        raise ItesError(f"lift: up must be one of {', '.join(UPS)}, got {up!r}")
+    if floor and up != "gravity":
+        raise ItesError("lift: floor needs up 'gravity', got up 'camera'")
+    if up == "gravity" and not trust:
+        raise ItesError("lift: up 'gravity' needs trust, which finds the camera's elevation")
+    if roll is not None and not -180 <= roll <= 180:
+        raise ItesError(f"lift: roll must lie between -180 and 180 degrees, got {roll}")
+    if principal_point is not None and not np.all(np.abs(principal_point) < FARTHEST_CENTRE):
+        raise ItesError(
+            f"lift: principal_point must be two numbers of pixels, got {principal_point}"
+        )
 
 
 def make_consistent(
@@ -405,6 +556,7 @@ def make_consistent(
     points: NDArray[np.float32],
     lifted: NDArray[np.float32],
     device: torch.device | str = "cpu",
+    sights: Sequence[Sight] = (),
 ) -> NDArray[np.float32]:
     """Lifted poses (N, J, 3), network units, with depths that are consistent over each clip.
 
@@ -413,45 +565,66 @@ def make_consistent(
         points: (N, J, 2), the lifted points.
         lifted: (N, J, 3), root-relative.
         device: where the fit runs; see `ites.models.temporal.consistent_depths`.
+        sights: of the clips; bones of a known camera are measured in its perspective.
     """
     flat, depth = torch.from_numpy(points), torch.from_numpy(lifted[..., 2:])
     lengths = [len(clip) for clip in clips.clips]
     seen = torch.from_numpy(np.concatenate([seen_joints(clip) for clip in clips.clips]))
-    depth = consistent_depths(flat, depth, lengths, clips.skeleton, seen=seen, device=device)
+    sizes = [sight.size if sight.exact else 1.0 for sight in sights] or [1.0] * len(lengths)
+    size = torch.repeat_interleave(torch.tensor(sizes), torch.tensor(lengths))[:, None, None]
+    depth = consistent_depths(
+        flat / size, depth, lengths, clips.skeleton, geometry.DISTANCE * size, device, seen
+    )
     return geometry.backproject(flat, depth).numpy()
 
 
 def to_clips(
     clips: Clips,
     lifted: NDArray[np.float32],
-    body_size: float,
+    size: BodySize,
     judgement: Judgement | None = None,
+    sights: Sequence[Sight] = (),
 ) -> Clips:
     """The clips with their rows of `lifted` (N, J, 3), network units, as `positions` in metres.
 
-    Rows of the judgement are added if there is one. Unknown values are nan: a joint that is never
+    With `sights`, positions are turned to camera axes, and the root's path is added. Rows of the
+    judgement are added if there is one, and gravity. Unknown values are nan: a joint that is never
     seen in the clip, and all joints of a frame without any seen joint.
     """
     done, start = [], 0
-    for clip in clips.clips:
+    for index, clip in enumerate(clips.clips):
         rows = slice(start, start + len(clip))
         start = rows.stop
-        metres = metres_per_unit(lifted[rows], clips.skeleton, body_size)
-        nothing = unknown(seen_joints(clip), clip.fps)
+        seen = seen_joints(clip)
+        poses = sights[index].to_camera(lifted[rows]) if sights else lifted[rows]
+        metres = metres_per_unit(poses, clips.skeleton, size, seen)
+        nothing = unknown(seen, clip.fps)
         empty = np.asarray(nothing.all(1))
         judged: dict[str, Any] = {}
         for name, values in ({} if judgement is None else judgement._asdict()).items():
-            judged[name] = _nan_where(empty, values[rows])
+            if values is not None:
+                judged[name] = _nan_where(empty, values[rows])
+        if "expected_error" in judged:
+            parents, joints = np.array(clips.skeleton.bones).T
+            bones = np.linalg.norm(poses[:, joints] - poses[:, parents], axis=-1).sum(-1)
+            judged["expected_error"] *= (1000 * bones * metres).astype(np.float32)
+        positions = _nan_where(nothing[..., None], poses * metres[:, None, None])
+        metres = _nan_where(empty, metres)
+        if sights:
+            sight = sights[index]
+            judged["root"] = root_path(positions, metres, sight, clips.skeleton, clip.fps)
+            found = None if judgement is None else gravity_of(judged["elevation"], sight)
+            judged["gravity"] = found
         done.append(
             replace(
                 clip,
                 keypoints=_nan_where(nothing[..., None], clip.keypoints),
-                positions=_nan_where(nothing[..., None], lifted[rows] * metres[:, None, None]),
-                metres_per_unit=_nan_where(empty, metres),
+                positions=positions,
+                metres_per_unit=metres,
                 **judged,
             )
         )
-    return replace(clips, clips=done)
+    return replace(clips, clips=done, unit=size.unit)
 
 
 def _smoothed(clip: Clip, smooth: str) -> Clip:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -13,14 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ites.data.readers.options import check_options
 from ites.errors import ItesError
-from ites.inference.assume import BODY_SIZE
 from ites.inference.lift import PRECISIONS
+from ites.inference.size import body_size_of
 from ites.models import fold_norms
 from ites.pose.camera import HEAD_DISTANCE
+from ites.pose.geometry import DISTANCE
 from ites.pose.missing import FAR, SHARE, SPREADS
 from ites.pose.skeleton import root_relative
 from ites.runs.checkpoint import load_model
+from ites.runs.packaged import run_or_packaged
 from ites.system.arithmetic import arithmetic
 from ites.system.graphs import launch_on, record
 from ites.system.ranks import Ranks, pick_device
@@ -37,7 +40,7 @@ Frame = TypeVar("Frame", NDArray[np.floating], Tensor)
 class Lifter:
     """Lifts a stream of frames with a trained model.
 
-        lifter = Lifter("runs/cmu", focal_length=1145)
+        lifter = Lifter(focal_length=1145)        # or Lifter("runs/mine", ...)
         for keypoints in camera:                  # (17, 2), pixels
             positions = lifter.lift(keypoints)    # (17, 3), metres
         print(lifter.latency())
@@ -45,17 +48,24 @@ class Lifter:
     `ites.inference.lift.lift` computes two values over a whole clip: the factor to metres and,
     without a focal length, the size of the person in the image. Here both are robust means over the
     last `WINDOW` frames. The first frames of a clip may therefore differ slightly from a lifted
-    file; the last frame of a clip of at most `WINDOW` frames does not.
+    file; the last frame of a clip of at most `WINDOW` frames does not. The camera is taken as
+    level: the roll of a clip is not searched.
+
+    With a known camera, that is a focal length and an image size or principal point, a model of
+    recipe "upright" turns each frame's lines of sight onto the optical axis and the pose back.
 
     On CUDA the computation per frame is one captured graph, replayed from fixed buffers.
 
     Args:
-        run: a run folder or a checkpoint.
+        run: a run folder or a checkpoint; None: the general model of the package, if it has one.
         stage: "teacher" or "student"; None: the checkpoint's own kind; from a folder the student,
             or else the teacher.
-        focal_length: (fx, fy) or one number, pixels. None: people are scaled to the training size
-            by their mean root-to-head distance, so the camera may be unknown.
-        body_size: mean distance from root to head, metres.
+        focal_length: (fx, fy) or one number, pixels. None: the camera is unknown. A model of recipe
+            "paper" then scales people to the training size by their mean root-to-head distance,
+            as one of recipe "upright" always does.
+        image_size: (width, height), pixels; its centre is the principal point.
+        principal_point: (cx, cy), pixels.
+        body_size, height, bone: what makes metres; see `ites.inference.lift.lift`.
         device: "cpu", "cuda", ...; None: a GPU if available.
         precision: of matrix products: "float32", "tf32" (on a GPU) or "bf16".
 
@@ -67,31 +77,42 @@ class Lifter:
 
     def __init__(
         self,
-        run: str | os.PathLike[str],
+        run: str | os.PathLike[str] | None = None,
         *,
         stage: str | None = None,
         focal_length: float | tuple[float, float] | None = None,
-        body_size: float = BODY_SIZE,
+        image_size: tuple[int, int] | None = None,
+        principal_point: tuple[float, float] | None = None,
+        body_size: float | None = None,
+        height: float | None = None,
+        bone: Mapping[str, float] | None = None,
         device: str | None = None,
         precision: str = "float32",
     ) -> None:
         if not np.all(np.asarray(1.0 if focal_length is None else focal_length) > 0):
             raise ItesError(f"Lifter: focal_length must be positive, got {focal_length}")
-        if not body_size > 0:
-            raise ItesError(f"Lifter: body_size must be positive, got {body_size}")
+        check_options("Lifter", image_size)
         if precision not in PRECISIONS:
             raise ItesError(
                 f"Lifter: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
             )
         self.device = pick_device(device or "auto", Ranks.here())
-        model, metadata = load_model(run, stage, self.device)
+        model, metadata = load_model(run_or_packaged(run), stage, self.device)
         self.skeleton = model.skeleton
-        self.precision, self.body_size = precision, body_size
+        self.precision = precision
+        self.size = body_size_of(self.skeleton, body_size, height, bone, "Lifter")
         self._pose = fold_norms(model.float(), PRECISIONS[precision]).pose
+        self._masked = model.masks
         self._factor: Tensor | None = None  # from pixels to network units
-        if focal_length is not None:
+        self._camera: Tensor | None = None  # focal length and principal point, if known
+        if focal_length is not None and not model.upright:
             factors = metadata.scale / np.broadcast_to(np.asarray(focal_length, np.float32), 2)
             self._factor = torch.tensor(factors, dtype=torch.float32, device=self.device)
+        if image_size is not None and principal_point is None:
+            principal_point = image_size[0] / 2, image_size[1] / 2
+        if focal_length is not None and principal_point is not None and model.upright:
+            camera = np.stack([np.broadcast_to(focal_length, 2), principal_point])
+            self._camera = torch.tensor(camera, dtype=torch.float32, device=self.device)
         parents, joints = zip(*self.skeleton.bones, strict=True)
         self._bones = torch.tensor([joints, parents], device=self.device)
         self._sizes = torch.full((2, WINDOW), torch.nan, device=self.device)  # newest last
@@ -104,7 +125,8 @@ class Lifter:
 
         Args:
             frame: (J, 2) or (B, J, 2), numpy or tensor on any device; pixels, x right, y down, in
-                the skeleton's order. A frame with a non-finite joint results in nan.
+                the skeleton's order. A frame with a non-finite joint results in nan; a model of
+                recipe general completes it, but for a frame without any joint.
 
         Returns:
             (J, 3) or (B, J, 3) float32, of the same kind and on the same device: metres, camera
@@ -157,15 +179,36 @@ class Lifter:
         """(B, J, 2) pixels to (B, J, 3) metres, on the device, without synchronisation."""
         root, head = self.skeleton.root, self.skeleton.head
         keypoints = keypoints.where(~_impossible(keypoints)[..., None], torch.nan)
-        points = root_relative(keypoints, root)
+        turns: Tensor | None = None
+        if self._camera is None:
+            points = root_relative(keypoints, root)
+        else:
+            rays = (keypoints - self._camera[1]) / self._camera[0]
+            turns = _axis_turn(rays[:, root])
+            points = _turn_points(rays, turns)
         factor = self._factor
         if factor is None:
             factor = HEAD_DISTANCE / self._mean(0, points[:, head].norm(dim=-1))
         pose = root_relative(self._pose(points * factor), root)
+        if turns is not None:
+            depth = pose[..., 2:]
+            away = (DISTANCE + depth / factor) / (DISTANCE + depth).clamp(min=1)
+            pose = torch.cat([pose[..., :2] * away, depth], dim=-1) @ turns.mT
         joints, parents = self._bones
-        bones = (pose[:, joints] - pose[:, parents]).norm(dim=-1).sum(1).clamp(min=1e-6)
-        mean = self._mean(1, pose[:, head].norm(dim=-1) / bones)
-        return pose * (self.body_size / mean.clamp(min=1e-6) / bones)[:, None, None]
+        bones = (pose[:, joints] - pose[:, parents]).norm(dim=-1)
+        whole = bones.sum(1).clamp(min=1e-6)
+        if not self.size.bones:
+            mean = self._mean(1, pose[:, head].norm(dim=-1) / whole)
+            return pose * (self.size.metres / mean.clamp(min=1e-6) / whole)[:, None, None]
+        length = sum(bones[:, self._column(ends)].mean(1) for ends, _ in self.size.bones)
+        metres = sum(metres for _, metres in self.size.bones)
+        mean = self._mean(1, length / whole)
+        return pose * (metres / mean.clamp(min=1e-6) / whole)[:, None, None]
+
+    def _column(self, ends: tuple[int, ...]) -> list[int]:
+        """The places in `bones` of the bones that end at these joints."""
+        order = [joint for _, joint in self.skeleton.bones]
+        return [order.index(joint) for joint in ends]
 
     def _mean(self, which: int, values: Tensor) -> Tensor:
         """The robust mean of the last values and these; see `ites.pose.missing.robust_mean`.
@@ -201,6 +244,22 @@ class Lifter:
         self._sizes.copy_(sizes)
         self._steps[size] = keypoints, run
         return self._steps[size]
+
+
+def _axis_turn(points: Tensor) -> Tensor:
+    """`ites.pose.camera.axis_turn` of lines of sight (B, 2): (B, 3, 3), on their device."""
+    x, y = points.unbind(-1)
+    pan, tilt = x.atan(), torch.atan2(y, (1 + x.square()).sqrt())
+    cx, sx, cy, sy = pan.cos(), pan.sin(), tilt.cos(), tilt.sin()
+    rows = [cx, -sx * sy, sx * cy, 0 * x, cy, sy, -sx, -cx * sy, cx * cy]
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+
+
+def _turn_points(points: Tensor, turns: Tensor) -> Tensor:
+    """`ites.pose.camera.turn_points` of (B, J, 2) on their device."""
+    rays = torch.nn.functional.pad(points, (0, 1), value=1.0) @ turns
+    limit = 0.1 * rays.norm(dim=-1, keepdim=True)
+    return rays[..., :2] / torch.maximum(rays[..., 2:], limit)
 
 
 def _nanmedian(values: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from ites.models.denoiser import Denoiser
 from ites.models.folded import fold_norms
-from ites.models.prior import Prior
+from ites.models.general import GeneralTeacher
+from ites.models.prior import GeneralPrior, Prior
 from ites.models.student import Student, StudentLosses, UprightStudent
 from ites.models.teacher import (
     Teacher,
@@ -14,6 +15,8 @@ from ites.models.teacher import (
 
 __all__ = [
     "Denoiser",
+    "GeneralPrior",
+    "GeneralTeacher",
     "Prior",
     "Student",
     "StudentLosses",

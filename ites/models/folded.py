@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ites import ops
-from ites.models.layers import BatchNormReLU, GraphLayer, GraphWeights, SemGraphConv
+from ites.models.layers import BatchNormReLU, GraphLayer, SemGraphConv
 from ites.models.student import Student
 from ites.models.teacher import Teacher
+from ites.ops import GraphWeights
 
 Network = TypeVar("Network", bound=Teacher | Student)
 
@@ -102,6 +103,9 @@ class _Activation(nn.Module):
     def after(self, layer: nn.Module, x: Tensor, skip: Tensor | None = None) -> Tensor:
         y = layer(x)
         return self(y if skip is None else y.add_(skip))
+
+    def after_keeping(self, layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.after(layer, x), x
 
     def forward(self, x: Tensor) -> Tensor:
         return x.relu_().to(self.dtype)

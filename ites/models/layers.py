@@ -10,7 +10,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ites import ops
+from ites.ops import GraphWeights
 from ites.ops._registry import expect
+from ites.ops.backends import choose
 from ites.pose.skeleton import Skeleton
 
 MOMENTUM = 0.1  # of BatchNorm's running statistics
@@ -54,18 +56,6 @@ class Linear(nn.Linear):
         return ops.linear(x, self.weight, self.bias if biased else None, self.backend)
 
 
-class _Cancelled(torch.autograd.Function):
-    """Returns `bias`; gives `cancelled` an explicit zero gradient, so that weight decay applies."""
-
-    @staticmethod
-    def forward(ctx: Any, bias: Tensor, cancelled: Tensor) -> Tensor:
-        return bias.view_as(bias)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        return grad, torch.zeros_like(grad)
-
-
 class BatchNormReLU(nn.Module):
     """Batch normalisation over rows, with its residual and ReLU.
 
@@ -107,27 +97,34 @@ class BatchNormReLU(nn.Module):
         """`self(layer(x), skip)`; in training without the layer's bias, which has no effect.
 
         Subtracting the batch mean cancels the bias: the result does not depend on it, and its
-        gradient is exactly zero. Only the running mean includes it.
+        gradient is exactly zero; `ites.models.passes` provides it. Only the running mean includes
+        the bias.
         """
         if not self.training:
             return self(layer(x), skip)
         return self(layer(x, biased=False), skip, layer.bias)
+
+    def after_keeping(self, layer: Linear, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`after(layer, x)`, and x for a residual; see `ites.ops.linear_keeping`."""
+        if not self.training:
+            return self.after(layer, x), x
+        y, x = ops.linear_keeping(x, layer.weight, layer.backend)
+        return self(y, None, layer.bias), x
 
     def forward(self, x: Tensor, skip: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         """x and skip: (..., C) with all leading dimensions as rows; shift (C,): see `after`."""
         if not self.training:
             return self._normalise(x, skip, self.running_mean, self.running_var)
         rows = x.flatten(0, -2)
-        bias = self.bias if shift is None else _Cancelled.apply(self.bias, shift)
         if self.synchronised:
             mean, var, count = _statistics_of_all_ranks(rows)
             unbiased = (var * (count / (count - 1).clamp(min=1))).detach()
             self.batch = BatchStatistics(mean.detach(), unbiased, 1.0, shift)
-            return self._normalise(x, skip, mean, var, bias).to(x.dtype)
+            return self._normalise(x, skip, mean, var).to(x.dtype)
         y, mean, var = ops.batch_norm_relu(
             rows,
             self.weight,
-            bias,
+            self.bias,
             None if skip is None else skip.flatten(0, -2),
             relu=self.relu,
             skip_after=self.skip_after,
@@ -139,16 +136,9 @@ class BatchNormReLU(nn.Module):
             self.batch = BatchStatistics(mean, var, correction, shift)
         return y.view_as(x)
 
-    def _normalise(
-        self,
-        x: Tensor,
-        skip: Tensor | None,
-        mean: Tensor,
-        var: Tensor,
-        bias: Tensor | None = None,
-    ) -> Tensor:
+    def _normalise(self, x: Tensor, skip: Tensor | None, mean: Tensor, var: Tensor) -> Tensor:
         scale = self.weight * (var + self.eps).rsqrt()
-        y = x * scale + ((self.bias if bias is None else bias) - mean * scale)
+        y = x * scale + (self.bias - mean * scale)
         if skip is not None and not self.skip_after:
             y = y + skip
         if self.relu:
@@ -173,13 +163,22 @@ def update_running(norms: Iterable[BatchNormReLU], momentum: float = MOMENTUM) -
 
 
 def _move(norms: list[BatchNormReLU], momentum: float) -> None:
-    norms = sorted(norms, key=lambda norm: norm.batch.shift is None)  # type: ignore[union-attr]
-    means, variances, corrections, given = zip(*(n.batch for n in norms if n.batch), strict=True)
-    shifts = [shift.detach() for shift in given if shift is not None]
-    shifted = torch._foreach_add(means[: len(shifts)], shifts) if shifts else []
-    running = [norm.running_mean for norm in norms] + [norm.running_var for norm in norms]
-    unbiased = torch._foreach_mul(variances, corrections)
-    torch._foreach_lerp_(running, [*shifted, *means[len(shifts) :], *unbiased], momentum)
+    together: dict[float, list[BatchNormReLU]] = {}
+    for norm in norms:
+        if norm.batch is not None:
+            together.setdefault(norm.batch.correction, []).append(norm)
+    for correction, some in together.items():
+        means, variances, _, shifts = zip(*(n.batch for n in some if n.batch), strict=True)
+        ops.move_running(
+            [norm.running_mean for norm in some],
+            [norm.running_var for norm in some],
+            list(means),
+            list(variances),
+            list(shifts),
+            correction,
+            momentum,
+            some[0].backend,
+        )
 
 
 def _statistics_of_all_ranks(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -276,18 +275,6 @@ class NonLocal(nn.Module):
         nn.init.zeros_(self.norm.bias)
 
 
-class GraphWeights(NamedTuple):
-    """The weights of a `GraphLayer`, joined for a single matrix product.
-
-    projection (C, S): [W0 | W1 | g | phi | theta' u | 0], S rounded up to a multiple of 8;
-    bias (C + M + 1,): [b | b_g | u . b_theta + v . b_phi]; phi_weight (M,): v.
-    """
-
-    projection: Tensor
-    bias: Tensor
-    phi_weight: Tensor
-
-
 class GraphLayer(nn.Module):
     """`ReLU(BatchNorm(SemGraphConv(x) + NonLocal(x)))`, plus an optional residual.
 
@@ -303,16 +290,12 @@ class GraphLayer(nn.Module):
     Source: METHOD, "Student", layer.
     """
 
-    padding: Tensor
-
     def __init__(self, skeleton: Skeleton, channels: int, backend: str | None = None) -> None:
         super().__init__()
         self.backend = backend
         self.conv = SemGraphConv(skeleton, channels, channels, backend)
         self.non_local = NonLocal(channels, backend)
         self.norm = BatchNormReLU(channels, skip_after=True, backend=backend)
-        width = 2 * channels + 2 * (channels // 2) + 1
-        self.register_buffer("padding", torch.zeros(channels, -width % 8), persistent=False)
 
     def forward(
         self, x: Tensor, skip: Tensor | None = None, weights: GraphWeights | None = None
@@ -332,14 +315,41 @@ class GraphLayer(nn.Module):
             backend=self.backend,
         )
         assert t is not None
+        if self.training and not self.norm.synchronised and self._norms_are_one(y):
+            return self._both_norms(non_local.out(t, biased=False), y, skip)
         return self.norm(non_local.norm.after(non_local.out, t, skip=y), skip=skip)
+
+    def _norms_are_one(self, x: Tensor) -> bool:
+        return choose("batch_norm_relu", x.device.type, x.dtype, self.backend) == "cuda"
+
+    def _both_norms(self, x: Tensor, y: Tensor, skip: Tensor | None) -> Tensor:
+        """Both norms of the layer at once; the bias of the first has no effect on the second."""
+        inner, outer, out = self.non_local.norm, self.norm, self.non_local.out
+        rows = x.flatten(0, -2)
+        result, statistics = ops.nested_norm_relu(
+            rows,
+            inner.weight,
+            y.flatten(0, -2),
+            outer.weight,
+            outer.bias,
+            None if skip is None else skip.flatten(0, -2),
+            outer.eps,
+            self.backend,
+        )
+        if len(rows):
+            mean, var, outer_mean, outer_var = statistics.unbind()
+            correction = len(rows) / max(len(rows) - 1, 1)
+            inner.batch = BatchStatistics(mean, var, correction, out.bias)
+            outer.batch = BatchStatistics(outer_mean, outer_var, correction, inner.bias)
+        return result.view_as(x)
+
+    def joined(self) -> list[nn.Parameter]:
+        """The parameters that only `join` uses."""
+        conv, block = self.conv, self.non_local
+        linears = (block.g, block.theta, block.phi)
+        pairs = [tensor for linear in linears for tensor in (linear.weight, linear.bias)]
+        return [conv.weight, conv.bias, *pairs, block.affinity]
 
     def join(self) -> GraphWeights:
         """Join the weights; the passes of a step can share them."""
-        conv, block = self.conv, self.non_local
-        u, v = block.affinity.unbind()
-        columns = [conv.weight.transpose(0, 1).flatten(1), block.g.weight.T, block.phi.weight.T]
-        columns += [(u @ block.theta.weight)[:, None], self.padding]
-        constant = (block.affinity * torch.stack([block.theta.bias, block.phi.bias])).sum()
-        bias = torch.cat([conv.bias, block.g.bias, constant[None]])
-        return GraphWeights(torch.cat(columns, dim=1), bias, v)
+        return ops.join_graph_layers([self.joined()], self.backend)[0]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from ites.models.components import principal_components
 from ites.models.layers import Linear, expect_poses
+from ites.models.sizes import own_scale
 from ites.pose.skeleton import HUMAN36M, Skeleton, root_relative
 
 _LIMIT = 2.0  # bound of a layer's log scale
@@ -25,11 +28,11 @@ def soft_clamp(density: Tensor) -> Tensor:
 class Coupling(nn.Module):
     """An affine coupling: half of the components scale and shift the other half."""
 
-    def __init__(self, components: int, width: int) -> None:
+    def __init__(self, components: int, width: int, conditions: int = 0) -> None:
         super().__init__()
         self.kept = components // 2
         self.net = nn.Sequential(
-            Linear(self.kept, width),
+            Linear(self.kept + conditions, width),
             nn.ReLU(),
             Linear(width, width),
             nn.ReLU(),
@@ -38,10 +41,11 @@ class Coupling(nn.Module):
         nn.init.zeros_(self.net[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.net[-1].bias)  # type: ignore[arg-type]
 
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, z: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, K) to (B, K), and the logarithm (B,) of the volume's change."""
         kept, moved = z[:, : self.kept], z[:, self.kept :]
-        scale, shift = self.net(kept).chunk(2, dim=1)
+        given = kept if condition is None else torch.cat([kept, condition], dim=1)
+        scale, shift = self.net(given).chunk(2, dim=1)
         scale = _LIMIT * torch.tanh(scale)
         return torch.cat([kept, moved * scale.exp() + shift], dim=1), scale.sum(1)
 
@@ -75,11 +79,15 @@ class Prior(nn.Module):
         self.skeleton, self.backend, self.width = skeleton, backend, width
         coordinates = 2 * (skeleton.num_joints - 1)
         self.components = min(components, coordinates)
-        self.couplings = nn.ModuleList(Coupling(self.components, width) for _ in range(blocks))
+        self.add_couplings(blocks, width)
         self.register_buffer("centre", torch.zeros(coordinates))
         self.register_buffer("whiten", torch.zeros(coordinates, self.components))
         orders = [torch.randperm(self.components) for _ in range(blocks)]
         self.register_buffer("order", torch.stack(orders) if orders else torch.zeros(0, 0).long())
+
+    def add_couplings(self, blocks: int, width: int) -> None:
+        """Create the coupling layers."""
+        self.couplings = nn.ModuleList(Coupling(self.components, width) for _ in range(blocks))
 
     def sizes(self) -> dict[str, int | float]:
         """The constructor arguments of this model, without the skeleton."""
@@ -111,10 +119,17 @@ class Prior(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """Negative log density (B,), nats, of the whitened components of 2D poses (B, J, 2)."""
+        return self._density(points)
+
+    def at(self, points: Tensor, elevation: Tensor) -> Tensor:
+        """The same for views at elevations (B,), radians, which this prior does not distinguish."""
+        return self(points)
+
+    def _density(self, points: Tensor, condition: Tensor | None = None) -> Tensor:
         z = (self._relative(points) - self.centre) @ self.whiten
         volume = torch.zeros_like(z[:, 0])
         for coupling, order in zip(self.couplings, self.order, strict=True):
-            z, change = coupling(z.index_select(1, order))
+            z, change = coupling(z.index_select(1, order), condition)
             volume = volume + change
         normal = 0.5 * z.square().sum(1) + 0.5 * self.components * _LOG_2_PI
         return normal - volume
@@ -126,4 +141,36 @@ class Prior(nn.Module):
         return torch.cat([joints[:, :root], joints[:, root + 1 :]], dim=1).flatten(1)
 
 
+class GeneralPrior(Prior):
+    """The density of recipe "general": of 2D poses at their own scale, by the camera's elevation.
+
+    Without an elevation it is the mean density over `ELEVATIONS`.
+
+    Args: see `Prior`.
+    """
+
+    def add_couplings(self, blocks: int, width: int) -> None:
+        """Create couplings that take the elevation's sine and cosine."""
+        self.couplings = nn.ModuleList(Coupling(self.components, width, 2) for _ in range(blocks))
+
+    def sizes(self) -> dict[str, int | float]:
+        """The constructor arguments of this model, without the skeleton."""
+        return super().sizes() | {"general": True}
+
+    def at(self, points: Tensor, elevation: Tensor) -> Tensor:
+        """Negative log density (B,), nats, of 2D poses (B, J, 2) at elevations (B,), radians."""
+        return self(points, elevation)
+
+    def forward(self, points: Tensor, elevation: Tensor | None = None) -> Tensor:
+        """Negative log density (B,), nats, of 2D poses (B, J, 2), optionally at elevations (B,)."""
+        if elevation is None:
+            each = [self(points, points.new_full((len(points),), e)) for e in ELEVATIONS]
+            return math.log(len(each)) - torch.logsumexp(-torch.stack(each), 0)
+        points = points * own_scale(points, self.skeleton)[:, None, None]
+        # Of about unit spread over the range of elevations.
+        return self._density(points, torch.stack([4 * elevation.sin(), 8 * elevation.cos() - 7], 1))
+
+
+ELEVATIONS = (-0.2, 0.0, 0.2, 0.4, 0.7)
+"""Elevations over which a density without an elevation is averaged, radians."""
 _LOG_2_PI = 1.8378770664093453

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from ites.models.layers import (
     update_running,
 )
 from ites.models.mirror import mean_depth
+from ites.models.passes import two_passes
 from ites.models.prior import soft_clamp
 from ites.pose import geometry
 from ites.pose.skeleton import HUMAN36M, Skeleton, root_relative
@@ -75,6 +77,7 @@ class Student(nn.Module):
     """
 
     kind, recipe, upright = "student", "paper", False
+    masks = False  # see `ites.models.Teacher.masks`
     view_momentum = MOMENTUM  # of BatchNorm's running statistics in the pass over the views
 
     def __init__(
@@ -102,9 +105,18 @@ class Student(nn.Module):
             "upright": self.upright,
         }
 
+    def layers(self) -> list[GraphLayer]:
+        """All graph layers, in the order of a pass."""
+        return [layer for block in self.blocks for layer in (block.layer1, block.layer2)]  # type: ignore[union-attr]
+
     def join(self) -> list[BlockWeights]:
         """The weights of all blocks; see `GraphLayer.join`."""
-        return [block.join() for block in self.blocks]  # type: ignore[operator]
+        layers = self.layers()
+        if self.training:
+            return _in_blocks(
+                ops.join_graph_layers([layer.joined() for layer in layers], self.backend)
+            )
+        return _in_blocks([layer.join() for layer in layers])
 
     def forward(
         self,
@@ -162,16 +174,31 @@ class Student(nn.Module):
             prior: returns the negative log density of the rotated views; see `ites.models.Prior`.
         """
         weights = self.join()
-        depth = self(points, weights)
+        apart = [tensor for layer in self.layers() for tensor in layer.joined()]
+        flat = [tensor for block in weights for layer in block for tensor in layer]
+        (first, once), (second, again) = two_passes(self, *flat, without=apart)
+        with first:
+            depth = self(points, _grouped(once))
         pose = geometry.backproject(points, depth, self.distance)
         views, _ = ops.rotate_project(pose, rotations, self.distance, backend=self.backend)
-        again = self(views, weights, self.view_momentum)
+        with second:
+            lifted = self(views, _grouped(again), self.view_momentum)
         equivariance = ops.equivariance_distance(
-            pose, views, again, rotations, self.distance, self.backend
+            pose, views, lifted, rotations, self.distance, self.backend
         ).mean()
         distillation = (depth - teacher_depth).abs().mean()
         unlikely = None if prior is None else soft_clamp(prior(views)).mean()
         return StudentLosses(distillation, equivariance, unlikely)
+
+
+def _in_blocks(layers: Sequence[GraphWeights]) -> list[BlockWeights]:
+    """The weights of all layers, two per block."""
+    return list(zip(layers[::2], layers[1::2], strict=True))
+
+
+def _grouped(tensors: Sequence[Tensor]) -> list[BlockWeights]:
+    """The weights of all blocks from their tensors in a row."""
+    return _in_blocks([GraphWeights(*tensors[i : i + 3]) for i in range(0, len(tensors), 3)])
 
 
 class UprightStudent(Student):

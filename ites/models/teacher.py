@@ -12,6 +12,7 @@ from ites import ops
 from ites.models.denoiser import Denoiser
 from ites.models.layers import MOMENTUM, BatchNormReLU, Linear, expect_poses, update_running
 from ites.models.mirror import mean_depth, mirror_image
+from ites.models.passes import two_passes
 from ites.models.prior import soft_clamp
 from ites.pose import geometry
 from ites.pose.skeleton import HUMAN36M, Skeleton, root_relative
@@ -66,7 +67,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, W) to (B, W)."""
-        y = self.norm1.after(self.linear1, x)
+        y, x = self.norm1.after_keeping(self.linear1, x)
         y = self.norm2.after(self.linear2, y)
         return self.norm3.after(self.linear3, y, skip=x)
 
@@ -122,6 +123,8 @@ class Teacher(nn.Module):
     """
 
     kind, recipe, upright = "teacher", "paper", False
+    masks = False
+    """Whether points may be nan where a joint is missing."""
 
     def __init__(
         self,
@@ -220,15 +223,18 @@ class Teacher(nn.Module):
             centre_cycle: whether the cycle's canonical pose is centred on the root, as in the first
                 15 epochs.
         """
-        output, error = self._lift(self._centre(points))
+        (first, _), (second, _) = two_passes(self)
+        with first:
+            output, error = self._lift(self._centre(points))
         start = output.canonical
         if centre_cycle:
             start = root_relative(start, self.skeleton.root)
         views, _ = ops.rotate_project(start, rotations, self.distance, backend=self.backend)
-        again = self.coefficients(self.trunk(views))
-        cycle = ops.invariance_distance(
-            again, self.dictionary, self.mean_pose, start, self.backend
-        ).mean()
+        with second:
+            again = self.coefficients(self.trunk(views))
+            cycle = ops.invariance_distance(
+                again, self.dictionary, self.mean_pose, start, self.backend
+            ).mean()
         return TeacherLosses(error.mean(), cycle)
 
     def _depth(self, camera_pose: Tensor) -> Tensor:
@@ -310,13 +316,16 @@ class UprightTeacher(Teacher):
         Source: ElePose, CVPR 2022, section 3; METHOD, "Student", losses.
         """
         points = self._centre(points)
-        features = self.trunk(points)
-        output, error = self._pose_of(features, points)
-        elevation = self._elevation(features)
+        (first, _), (second, _) = two_passes(self)
+        with first:
+            features = self.trunk(points)
+            output, error = self._pose_of(features, points)
+            elevation = self._elevation(features)
         pose = geometry.backproject(points, self._depth(output.camera_pose), self.distance)
         turns = ops.TurnDraw(counter, elevation, spread_of(elevation), samples)
         views, _ = ops.rotate_project(pose, turns, self.distance, backend=self.backend)
-        again, view_error = self._pose_of(self.trunk(views, momentum=0), views.detach())
+        with second:
+            again, view_error = self._pose_of(self.trunk(views, momentum=0), views.detach())
         turn = ops.equivariance_distance(
             pose, views, self._depth(again.camera_pose), turns, self.distance, self.backend
         ).mean()

@@ -39,7 +39,7 @@ def consistent_depths(
     depth: Tensor,
     lengths: list[int],
     skeleton: Skeleton,
-    distance: float = geometry.DISTANCE,
+    distance: float | Tensor = geometry.DISTANCE,
     device: torch.device | str = "cpu",
     seen: Tensor | None = None,
 ) -> Tensor:
@@ -53,16 +53,16 @@ def consistent_depths(
 
     Bad frames do not affect good ones. s is the mean ratio of bones to their m_b over the ratios
     within `NEAR` of the median. The second and third sums omit a bone that is `TOO_LONG` times m_b
-    in 2D alone, a joint with no other bones, and a joint that was not seen. A frame with such a
-    bone was lifted wrongly as a whole. Short runs of such frames start from interpolated depths,
-    and the third sum does not couple them to good frames.
+    in 2D alone. They omit a joint with no other bones, and a joint that was not seen. A frame with
+    such a bone was lifted wrongly as a whole. Short runs of such frames start from interpolated
+    depths, and the third sum does not couple them to good frames.
 
     Args:
         points: (N, J, 2), the network's input, of clips one after another.
         depth: (N, J, 1), lifted from it, network units, relative to the root.
         lengths: frames per clip, N in all.
         skeleton: of the poses.
-        distance: c.
+        distance: c, one number or (N, 1, 1) for the poses.
         device: where the fit runs; the tensors may lie elsewhere.
         seen: (N, J) bool, the joints that a detector saw; None: all.
 
@@ -78,7 +78,8 @@ def consistent_depths(
         rows = slice(start, start + sum(lengths[some]))
         start = rows.stop
         flat, lifted, there = (tensor[rows].to(device) for tensor in (points, depth, seen))
-        fitted = _fit(flat, lifted, there, lengths[some], skeleton, distance)
+        away = distance[rows].to(device) if isinstance(distance, Tensor) else distance
+        fitted = _fit(flat, lifted, there, lengths[some], skeleton, away)
         found.append(fitted.to(depth.device))
     return torch.cat(found)
 
@@ -90,7 +91,7 @@ def _fit(
     seen: Tensor,
     lengths: list[int],
     skeleton: Skeleton,
-    distance: float,
+    distance: float | Tensor,
 ) -> Tensor:
     device = points.device
     frames = torch.tensor(lengths, device=device)

@@ -20,8 +20,9 @@ from ites.ops.graph import (
     graph_project_mix,
     semantic_graph_conv,
 )
-from ites.ops.linear import linear
-from ites.ops.norm import batch_norm_relu
+from ites.ops.join import GraphWeights, join_graph_layers
+from ites.ops.linear import linear, linear_keeping
+from ites.ops.norm import batch_norm_relu, move_running, nested_norm_relu
 from ites.ops.rotation import (
     RotationDraw,
     Rotations,
@@ -35,6 +36,7 @@ from ites.ops.rotation import (
 
 __all__ = [
     "Graph",
+    "GraphWeights",
     "RotationDraw",
     "Rotations",
     "TurnDraw",
@@ -46,7 +48,11 @@ __all__ = [
     "graph_of",
     "graph_project_mix",
     "invariance_distance",
+    "join_graph_layers",
     "linear",
+    "linear_keeping",
+    "move_running",
+    "nested_norm_relu",
     "philox",
     "rotate_project",
     "semantic_graph_conv",

@@ -72,12 +72,13 @@ def define(
 
 
 def _one_device(name: str, inputs: Iterable[Any]) -> list[Tensor]:
-    """The tensors among the inputs, all on one device.
+    """The tensors among the inputs and in their lists, all on one device.
 
     Raises:
         ValueError: a tensor is on another device, where a kernel would follow a foreign pointer.
     """
-    tensors = [value for value in inputs if isinstance(value, Tensor)]
+    lists = (value if isinstance(value, (list, tuple)) else (value,) for value in inputs)
+    tensors = [value for values in lists for value in values if isinstance(value, Tensor)]
     device = tensors[0].device
     for tensor in tensors:
         if tensor.device != device:
@@ -204,13 +205,14 @@ def expect(op: str, argument: str, tensor: Tensor, *shape: int | str) -> None:
         ValueError: the shape is another, with what was expected and given.
     """
     given = tensor.shape
-    fits = len(given) == len(shape)
-    for want, size in zip(shape, given):  # noqa: B905 - a plain loop, as every call comes here
-        if want != size and not isinstance(want, str):
-            fits = False
-    if not fits:
-        wanted = ", ".join(str(size) for size in shape)
-        raise ValueError(f"{op}: {argument} must have shape ({wanted}), got {tuple(given)}")
+    if len(given) == len(shape):
+        for want, size in zip(shape, given):  # noqa: B905 - a plain loop, as every call comes here
+            if want != size and not isinstance(want, str):
+                break
+        else:
+            return
+    wanted = ", ".join(str(size) for size in shape)
+    raise ValueError(f"{op}: {argument} must have shape ({wanted}), got {tuple(given)}")
 
 
 def expect_alike(op: str, **tensors: Tensor) -> None:
@@ -222,10 +224,13 @@ def expect_alike(op: str, **tensors: Tensor) -> None:
     (first, lead), *others = tensors.items()
     if not lead.is_floating_point():
         raise TypeError(f"{op}: {first} must be floating, got {lead.dtype}")
+    if not others:
+        return
+    dtype, device = lead.dtype, lead.device
     for name, tensor in others:
-        if tensor.dtype != lead.dtype or tensor.device != lead.device:
+        if tensor.dtype != dtype or tensor.device != device:
             raise TypeError(
-                f"{op}: {name} must be {lead.dtype} on {lead.device} like {first}, "
+                f"{op}: {name} must be {dtype} on {device} like {first}, "
                 f"got {tensor.dtype} on {tensor.device}"
             )
 

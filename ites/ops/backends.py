@@ -7,8 +7,8 @@
 | cuda | CUDA C++ (`ites._C_cuda`) | float32, bf16, fp16 on an NVIDIA GPU |
 | triton | Triton kernels (`ites.kernels`) | the same; on a CPU under `TRITON_INTERPRET=1` |
 
-Where nobody names a backend, `choices.json` says which is the fastest for an op and a kind of
-device, and on what that was measured; `python -m benchmarks.ops.choose` writes it.
+Without a named backend `choices.json` decides: it lists the fastest backends per op and kind of
+device, and where they were measured. `python -m benchmarks.ops.choose` writes it.
 """
 
 from __future__ import annotations
@@ -122,6 +122,11 @@ def using(backend: str | None) -> Iterator[None]:
         _default = before
 
 
+def on_gpu(tensor: torch.Tensor) -> bool:
+    """Whether a tensor's operators launch GPU kernels, each of which costs microseconds."""
+    return tensor.is_cuda
+
+
 def why_not(backend: str, op: str, device: str, dtype: torch.dtype) -> str | None:
     """Why `backend` cannot run `op` on tensors of this device and dtype; None where it can."""
     if backend == "reference":
@@ -155,6 +160,20 @@ def choose(op: str, device: str, dtype: torch.dtype, backend: str | None = None)
     Raises:
         ItesError: an explicit choice does not exist or cannot run, with the reason.
     """
+    if torch.compiler.is_compiling():
+        return _choose(op, device, dtype, backend)
+    asked = op, device, dtype, backend or _default
+    chosen = _chosen.get(asked)
+    if chosen is None:
+        chosen = _chosen[asked] = _choose(op, device, dtype, backend)
+    return chosen
+
+
+_chosen: dict[tuple[str, str, torch.dtype, str | None], str] = {}
+"""What `choose` answered before: an op asks at every call."""
+
+
+def _choose(op: str, device: str, dtype: torch.dtype, backend: str | None) -> str:
     wanted = _checked(backend, op) or _default
     if wanted is not None:
         reason = why_not(wanted, op, device, dtype)

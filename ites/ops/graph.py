@@ -1,8 +1,8 @@
 """Semantic graph convolution and non-local attention over a skeleton, mixed in one pass.
 
-A matrix product makes all the columns that a layer needs; `graph_mix` then mixes them over the
-joints, along the skeleton's edges and by non-local attention, one pose at a time, so that no
-J x J matrix and no pair of joints is ever written to memory.
+A matrix product makes all the columns that a layer needs. `graph_mix` then mixes them over the
+joints, along the skeleton's edges and by non-local attention. It takes one pose at a time, so that
+no J x J matrix and no pair of joints is ever written to memory.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ites.ops._registry import define, differentiate, expect, expect_floating
 from ites.ops.backends import choose
+from ites.ops.linear import keeping
 from ites.pose.skeleton import Skeleton
 
 
@@ -27,8 +28,8 @@ class Graph(NamedTuple):
         columns: int32 (E,): each edge's other joint, self loops included, ascending in a row.
         pairs: int32 (P, 2): joints that the non-local block pools.
 
-    Each op refuses tables of another dtype, shape, stride or device, and tables whose rows do not
-    start at 0, ascend and end at E, or that name a joint which does not exist.
+    Each op refuses tables of another dtype, shape, stride or device. It also refuses tables whose
+    rows do not start at 0, ascend and end at E, or that name a joint which does not exist.
     """
 
     row_start: Tensor
@@ -314,9 +315,9 @@ def graph_project_mix(
 ) -> tuple[Tensor, Tensor | None]:
     """`graph_mix(x @ projection, ...)`, with x as the residual where `residual` says so.
 
-    On a CPU in C++ the product and the mixing take a few poses at a time, whose features never
-    leave the cache, and where no gradient is wanted are never written to memory; elsewhere they are
-    two calls.
+    In C++ the product and the mixing take a few poses at a time, whose features never leave the
+    cache. Without gradients these features are never written to memory. On other backends the two
+    are separate calls.
 
     Args:
         x: (B, J, C_in).
@@ -346,8 +347,13 @@ def graph_project_mix(
             f"got {projection.dtype} on {projection.device}"
         )
     if not together or choose("graph_mix", device, x.dtype, backend) != "cpp":
-        added = x if residual else None
-        return graph_mix(x @ projection, logits, bias, graph, channels, phi_weight, added, backend)
+        added = None
+        if residual:
+            features, added = keeping(x.flatten(0, 1), projection)
+            features, added = features.view(*x.shape[:2], projection.shape[1]), added.view_as(x)
+        else:
+            features = x @ projection
+        return graph_mix(features, logits, bias, graph, channels, phi_weight, added, backend)
     _check_mix(x, projection.shape[1], logits, bias, graph, channels, phi_weight)
     v = logits.new_empty(0) if phi_weight is None else phi_weight
     parameters = (projection, logits, bias, v)

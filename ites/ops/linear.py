@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ites.ops import backends
 from ites.ops._registry import define, differentiate, expect
 from ites.ops.backends import choose
 
@@ -17,8 +20,8 @@ def linear(
 ) -> Tensor:
     """`x @ weight.T + bias`.
 
-    On a CPU it is C++, for PyTorch's product knows the widest instructions of Intel's processors
-    alone; on those, on every other backend, and for a few rows, it is PyTorch's own.
+    On a CPU it is C++, because PyTorch's product uses the widest instructions on Intel's processors
+    only. On those, on every other backend, and for a few rows, it is PyTorch's own.
 
     Args:
         x: (..., K).
@@ -53,6 +56,66 @@ def linear(
     flat = x.reshape(-1, x.shape[-1]).contiguous()
     y = _linear(flat, weight.contiguous(), None if bias is None else bias.contiguous(), "cpp")
     return y.view(*x.shape[:-1], weight.shape[0])
+
+
+class _KeptProduct(torch.autograd.Function):
+    """`x @ matrix` or `x @ matrix.T`, and x; x's gradient is one product that adds the other's."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: Tensor, transposed: bool) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x, matrix)
+        ctx.set_materialize_grads(False)
+        ctx.transposed = transposed
+        return x @ (matrix.T if transposed else matrix), x.view_as(x)
+
+    @staticmethod
+    def backward(
+        ctx: Any, grad: Tensor | None, kept: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, None]:
+        if grad is None:
+            return kept, None, None
+        x, matrix = ctx.saved_tensors
+        back = matrix if ctx.transposed else matrix.T
+        grad_x = grad_matrix = None
+        if ctx.needs_input_grad[0]:
+            grad_x = grad @ back if kept is None else torch.addmm(kept, grad, back)
+        if ctx.needs_input_grad[1]:
+            grad_matrix = grad.T @ x if ctx.transposed else x.T @ grad
+        return grad_x, grad_matrix, None
+
+
+def keeping(x: Tensor, matrix: Tensor, transposed: bool = False) -> tuple[Tensor, Tensor]:
+    """`x @ matrix`, and x for a residual: on a GPU the product's backward adds its gradient.
+
+    On a CPU and under autocast these are two steps, as `torch.addmm` rounds otherwise there.
+
+    Args:
+        x: (N, K).
+        matrix: (K, M), or (M, K) where `transposed`.
+
+    Returns:
+        (N, M), and x.
+    """
+    if not backends.on_gpu(x) or torch.is_autocast_enabled(x.device.type):
+        return x @ (matrix.T if transposed else matrix), x
+    product, kept = _KeptProduct.apply(x, matrix, transposed)
+    return product, kept
+
+
+def linear_keeping(x: Tensor, weight: Tensor, backend: str | None = None) -> tuple[Tensor, Tensor]:
+    """`linear(x, weight)`, and x for a residual; see `keeping`.
+
+    Args:
+        x: (N, K).
+        weight: (M, K).
+        backend: see `ites.ops.backends`.
+
+    Returns:
+        (N, M), and x.
+    """
+    if not backends.on_gpu(x):
+        return linear(x, weight, None, backend), x
+    return keeping(x, weight, transposed=True)
 
 
 _linear = define(

@@ -141,3 +141,155 @@ def _vjp(saved, constants, grad, grad_mean, grad_var):
 
 
 differentiate("batch_norm_relu", _save, _vjp)
+
+
+def nested_norm_relu(
+    x: Tensor,
+    inner_weight: Tensor,
+    added: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    skip: Tensor | None = None,
+    eps: float = 1e-5,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """A norm of a norm: `relu(bn(bn(x; inner_weight, 0) + added; weight, bias)) + skip`.
+
+    A bias of the inner norm would cancel. In CUDA the statistics of both norms follow from the
+    joint moments of x and `added`; elsewhere it is two calls of `batch_norm_relu`.
+
+    Args:
+        x, added: (N, C); float32 or half, float64 on the reference and C++ backends.
+        inner_weight, weight, bias: (C,), float32 where x is half.
+        skip: (N, C) or None.
+        eps: added to both variances.
+        backend: see `ites.ops.backends`.
+
+    Returns:
+        The result (N, C), and without gradient (4, C): the batch's mean and biased variance of x,
+        then those of the inner sum.
+
+    Raises:
+        ValueError, TypeError: a shape or dtype does not fit.
+
+    Source: see `batch_norm_relu`; METHOD, "Student", layer.
+    """
+    expect("nested_norm_relu", "x", x, "N", "C")
+    for name, tensor in (("inner_weight", inner_weight), ("weight", weight), ("bias", bias)):
+        expect("nested_norm_relu", name, tensor, x.shape[1])
+    expect("nested_norm_relu", "added", added, *x.shape)
+    if skip is not None:
+        expect("nested_norm_relu", "skip", skip, *x.shape)
+    if not x.is_floating_point():
+        raise TypeError(f"nested_norm_relu: x must be floating, got {x.dtype}")
+    expect_floating(
+        "nested_norm_relu", x, inner_weight=inner_weight, added=added, weight=weight, bias=bias,
+        skip=skip,
+    )  # fmt: skip
+    expect_finite("nested_norm_relu", "eps", eps, least=0)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    inner_weight, weight, bias = (t.to(wide) for t in (inner_weight, weight, bias))
+    if choose("batch_norm_relu", x.device.type, x.dtype, backend) != "cuda":
+        zero = torch.zeros_like(bias)
+        z, mean, var = batch_norm_relu(
+            x, inner_weight, zero, added, relu=False, eps=eps, backend=backend
+        )
+        y, *outer = batch_norm_relu(
+            z, weight, bias, skip, skip_after=True, eps=eps, backend=backend
+        )
+        return y, torch.stack([mean, var, *outer])
+    y, statistics = _nested_norm_relu(
+        x.contiguous(),
+        inner_weight.contiguous(),
+        added.to(x.dtype).contiguous(),
+        weight.contiguous(),
+        bias.contiguous(),
+        None if skip is None else skip.to(x.dtype).contiguous(),
+        eps,
+        "cuda",
+    )
+    return y, statistics[:4].detach()
+
+
+_nested_norm_relu = define(
+    "norm",
+    "nested_norm_relu(Tensor x, Tensor inner_weight, Tensor added, Tensor weight, Tensor bias, "
+    "Tensor? skip, float eps) -> (Tensor, Tensor)",
+    lambda x, inner_weight, *_: (x.new_empty(x.shape), inner_weight.new_empty(5, x.shape[1])),
+)
+_nested_norm_relu_backward = define(
+    "norm",
+    "nested_norm_relu_backward(Tensor grad, Tensor x, Tensor inner_weight, Tensor added, "
+    "Tensor weight, Tensor bias, Tensor statistics, float eps) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    lambda grad, x, inner_weight, added, weight, bias, statistics, eps: tuple(
+        tensor.new_empty(tensor.shape) for tensor in (x, inner_weight, added, weight, bias)
+    ),
+)
+
+
+def _nested_vjp(saved, constants, grad, grad_statistics):
+    has_skip, eps, backend = constants
+    grad = grad.contiguous()
+    grads = _nested_norm_relu_backward(grad, *saved, eps, backend)
+    return *grads, grad if has_skip else None, None
+
+
+differentiate(
+    "nested_norm_relu",
+    lambda inputs, output: (
+        [*inputs[:5], output[1]],
+        (inputs[5] is not None, inputs[6], inputs[7]),
+    ),
+    _nested_vjp,
+)
+
+
+_move_running = define(
+    "norm",
+    "move_running(Tensor(a!)[] running_means, Tensor(b!)[] running_vars, Tensor[] means, "
+    "Tensor[] vars, Tensor[] shifts, float correction, float momentum) -> ()",
+    lambda *_: None,
+)
+
+
+@torch.no_grad()
+def move_running(
+    running_means: list[Tensor],
+    running_vars: list[Tensor],
+    means: list[Tensor],
+    variances: list[Tensor],
+    shifts: list[Tensor | None],
+    correction: float,
+    momentum: float,
+    backend: str | None = None,
+) -> None:
+    """Move running statistics towards those of a pass, in one launch in CUDA.
+
+    `running = (1 - momentum) * running + momentum * statistic`, of `mean + shift` and
+    `var * correction`.
+
+    Args:
+        running_means, running_vars: (C,) each, of every norm; changed in place.
+        means, variances: (C,) each, of the pass.
+        shifts: (C,) or None each.
+        correction: makes the variances unbiased.
+        momentum: from 0 to 1.
+        backend: see `ites.ops.backends`.
+    """
+    first = running_means[0]
+    if choose("batch_norm_relu", first.device.type, first.dtype, backend) == "cuda":
+        own = [first.new_empty(0) if shift is None else shift.detach() for shift in shifts]
+        _move_running(
+            running_means, running_vars, means, variances, own, correction, momentum, "cuda"
+        )
+        return
+    # The shifted ones come first: foreach adds lists.
+    given = [(mean, shift) for mean, shift in zip(means, shifts, strict=True) if shift is not None]
+    sums = torch._foreach_add(*zip(*given, strict=True)) if given else []
+    shifted = iter(sums)
+    moved = [
+        mean if shift is None else next(shifted) for mean, shift in zip(means, shifts, strict=True)
+    ]
+    unbiased = torch._foreach_mul(variances, correction)
+    torch._foreach_lerp_([*running_means, *running_vars], [*moved, *unbiased], momentum)

@@ -121,6 +121,76 @@ def normalise(
     return root_relative(pixels, root) / focal_length * scale
 
 
+def axis_turn(points: np.ndarray, roll: float = 0.0) -> np.ndarray:
+    """The rotations that bring lines of sight onto the optical axis of an upright camera.
+
+    `Rz(roll)` makes the camera upright. A turn about y by `atan(x)` and one about x by
+    `atan(y / sqrt(1 + x^2))` follow, for `[x, y]` after the first: a level camera stays level.
+    `[x, y, 1] @ R = [0, 0, sqrt(1 + x^2 + y^2)]`.
+
+    Args:
+        points: (..., 2), the lines of sight, pixels from the principal point over the focal length.
+        roll: of the camera, radians, clockwise: the image is turned clockwise by it.
+
+    Returns:
+        R (..., 3, 3) float64; camera axes, acts on row vectors from the right.
+    """
+    points = np.asarray(points, np.float64)
+    upright = _turn(1, 0, np.float64(roll))
+    x, y = np.moveaxis(points @ upright[:2, :2], -1, 0)
+    return upright @ _turn(2, 0, np.arctan(x)) @ _turn(2, 1, np.arctan2(y, np.hypot(1, x)))
+
+
+def _turn(to: int, start: int, angle: np.ndarray) -> np.ndarray:
+    """Rotations (..., 3, 3) of row vectors by angles, from axis `start` towards axis `to`."""
+    turn = np.zeros((*np.shape(angle), 3, 3))
+    turn[..., range(3), range(3)] = 1
+    turn[..., to, to] = turn[..., start, start] = np.cos(angle)
+    turn[..., start, to], turn[..., to, start] = np.sin(angle), -np.sin(angle)
+    return turn
+
+
+def turn_points(points: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """The image of points after the camera has turned: `Y[:2] / Y[2]` with `Y = [x, y, 1] @ R`.
+
+    Args:
+        points: (T, J, 2), pixels from the principal point over the focal length.
+        turns: R (T, 3, 3), see `axis_turn`.
+
+    Returns:
+        (T, J, 2) of the dtype of `points`. A point at 84 degrees from the axis or beyond stays at
+        84 degrees, so that none comes from behind.
+    """
+    rays = np.concatenate([points, np.ones_like(points[..., :1])], -1) @ turns
+    length = np.linalg.norm(rays, axis=-1, keepdims=True)
+    return (rays[..., :2] / np.maximum(rays[..., 2:], 0.1 * length)).astype(points.dtype)
+
+
+def turn_back(
+    poses: np.ndarray, turns: np.ndarray, size: np.ndarray | float, distance: float = 5.0
+) -> np.ndarray:
+    """Lifted poses in the axes and perspective of a known camera.
+
+    The networks take a person c units away. One who looks as large from `c size` units away has the
+    same depths d and `[x, y] (c + d / size) / (c + d)`; then `@ R^T`.
+
+    Args:
+        poses: (T, J, 3), lifted, network units, relative to the root on the optical axis.
+        turns: R (T, 3, 3), see `axis_turn`.
+        size: one number or (T): the networks' input is the turned points times it.
+        distance: c, `ites.pose.geometry.DISTANCE`.
+
+    Returns:
+        (T, J, 3) float32, network units, camera axes.
+    """
+    poses = np.asarray(poses, np.float64)
+    size = np.reshape(size, (-1, 1, 1))
+    depth = poses[..., 2:]
+    flat = poses[..., :2] * (distance + depth / size) / np.maximum(distance + depth, 1)
+    turned = np.concatenate([flat, depth], -1) @ turns.swapaxes(-1, -2)
+    return turned.astype(np.float32)
+
+
 def scale_for(points: np.ndarray, skeleton: Skeleton = HUMAN36M) -> float:
     """The factor that makes the mean root-to-head distance `HEAD_DISTANCE`.
 

@@ -55,7 +55,7 @@ def project(joints: Tensor, distance: float = DISTANCE) -> Tensor:
     return joints[..., :2] / (joints[..., 2:] + distance).clamp(min=1)
 
 
-def backproject(points: Tensor, depth: Tensor, distance: float = DISTANCE) -> Tensor:
+def backproject(points: Tensor, depth: Tensor, distance: float | Tensor = DISTANCE) -> Tensor:
     """Lift points to given depths: the inverse of `project`.
 
     `concat(points * max(depth + distance, 1), depth)`.
@@ -63,7 +63,7 @@ def backproject(points: Tensor, depth: Tensor, distance: float = DISTANCE) -> Te
     Args:
         points: (..., 2), projections by the networks' camera.
         depth: (..., 1), z relative to the root, network units.
-        distance: c, network units.
+        distance: c, network units; a number, or a tensor that broadcasts against `depth`.
 
     Returns:
         (..., 3). Source: METHOD, "Student".

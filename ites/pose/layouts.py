@@ -2,7 +2,7 @@
 
 The layouts are the files of `ites/pose/skeletons` that have a map to Human3.6M, and a user's own
 files of the same form. A map is by name. Each joint of Human3.6M has several recipes, weighted sums
-of a detector's joints, in order of preference; a recipe counts where all of its joints are seen. So
+of a detector's joints, in order of preference. A recipe counts where all of its joints are seen. So
 the head of somebody seen from behind, whose eyes are never found, comes from ears and shoulders.
 The recipes and the reasons for their weights are in `skeletons/human36m.toml`.
 """
@@ -165,7 +165,7 @@ def body25_or_25b(keypoints: NDArray[np.floating], confidence: NDArray[np.floati
     """Whether 25 joints are OpenPose's BODY_25 or BODY_25B, by the positions of its middle joints.
 
     In BODY_25 joint 8 is the middle of the hips 9 and 12, and joint 1 that of the shoulders 2 and
-    5; in BODY_25B joint 17, the neck, is near the middle of the shoulders 5 and 6. The order whose
+    5. In BODY_25B joint 17, the neck, is near the middle of the shoulders 5 and 6. The order whose
     median distance is less is taken.
 
     Args:

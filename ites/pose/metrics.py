@@ -259,8 +259,8 @@ class _Similarity(NamedTuple):
     def aligned(self, flip: bool = False) -> Tensor:
         """The pose, or its depth-flipped twin, after the optimal similarity [N, J, 3].
 
-        With F = diag(1, 1, -1) the twin's cross-covariance is F @ pred^T gt: F moves into the
-        rotation and out of the pose, and only the determinant's sign is left to change.
+        With F = diag(1, 1, -1) the twin's cross-covariance is F @ pred^T gt. F moves from the pose
+        into the rotation, so only the determinant's sign changes.
         """
         sign = -self.sign if flip else self.sign
         left = torch.stack((*self.left.unbind(-1)[:2], self.left[..., 2] * sign[:, None]), -1)

@@ -27,8 +27,8 @@ SPREADS, SHARE = 6.0, 0.5
 and at least a share of the median itself."""
 
 # A standing person seen from the front: each joint's offset from its parent, in distances from
-# pelvis to crown; the mean bones of 17 subjects of the CMU database. Sideways offsets hold for a
-# person who faces the camera or turns the back, and shrink as he turns.
+# pelvis to crown. These are the mean bones of 17 subjects of the CMU database. Sideways offsets
+# hold for a person who faces the camera or turns the back, and shrink as he turns.
 _STANDING = {
     "right_hip": (-0.12, 0.02),
     "right_knee": (0.0, 0.55),
@@ -47,6 +47,12 @@ _STANDING = {
     "right_elbow": (0.0, 0.38),
     "right_wrist": (0.0, 0.35),
 }
+
+
+def norms(vectors: Floats) -> Floats:
+    """Lengths (...) of vectors (..., 2); faster than `numpy.linalg.norm`."""
+    x, y = vectors[..., 0], vectors[..., 1]
+    return np.sqrt(x * x + y * y)
 
 
 def robust_mean(values: Floats) -> float:
@@ -159,10 +165,10 @@ def unknown(seen: Mask, fps: float = float("nan")) -> Mask:
 def fill(keypoints: Floats, seen: Mask, skeleton: Skeleton) -> Floats:
     """Fill each missing joint, for a network that needs all of them.
 
-    A joint seen in another frame of the clip: its offset from its parent, linearly in time, the
-    ends with the nearest, so that it moves along with the body. One that is never seen: where a
-    standing person has it, from the nearest joint of the skeleton that is seen, at the size of the
-    bones that are seen; in another skeleton than Human3.6M's, at that joint.
+    A joint seen in another frame of the clip moves with the body: its offset from its parent is
+    filled linearly in time, the ends with the nearest. A joint that is never seen is put where a
+    standing person has it, relative to the nearest seen joint of the skeleton. The size is that of
+    the seen bones. In another skeleton than Human3.6M's it is put at that joint.
 
     Args:
         keypoints: (T, J, 2), pixels.

@@ -155,6 +155,8 @@ class Skeleton:
             fields["head"] = index(fields["head"])
             fields["pooling"] = tuple((index(a), index(b)) for a, b in fields["pooling"])
             return cls(**fields)
+        except ItesError:
+            raise
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ItesError(f"Skeleton: expected the JSON of a skeleton, got {text!r}") from error
 

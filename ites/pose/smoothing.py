@@ -1,7 +1,7 @@
 """Smoothing poses in time: Savitzky and Golay's local polynomials, and the One-Euro filter.
 
-Both take (T, J, D) values of one clip, nan where unknown, and leave nan where it is: no value comes
-to be out of nothing, and none reaches across a gap that is longer than the filter.
+Both take (T, J, D) values of one clip, nan where unknown. They keep every nan, and no value crosses
+a gap that is longer than the filter.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ MIN_CUTOFF, SPEED_WEIGHT, SPEED_CUTOFF = 3.0, 4.0, 2.0
 frequency of the speed itself (Hz)."""
 
 
-def local_polynomial(values: Floats, fps: float) -> Floats:
+def local_polynomial(values: Floats, fps: float, window: float = WINDOW) -> Floats:
     """Savitzky-Golay: at each frame the value of the least-squares parabola of its window.
 
-    Where frames are unknown, or at the clip's ends, the parabola fits those that are there, so
-    inside a clip without gaps this is the convolution of the paper, and there is no seam elsewhere.
-    With fewer than four known frames in its window a value does not change.
+    At the clip's ends and beside unknown frames the parabola fits the frames that exist, so that
+    there is no seam. Inside a clip without gaps this is the convolution of the paper. With fewer
+    than four known frames in its window a value does not change.
 
     Args:
         values: (T, J, D), nan where unknown.
         fps: frames per second.
+        window: seconds; at least five frames are used.
 
     Returns:
         (T, J, D).
 
     Source: Savitzky and Golay, 1964.
     """
-    half = max(2, round(WINDOW * fps / 2))
+    half = max(2, round(window * fps / 2))
     frames, shape = len(values), values.shape
     flat = values.reshape(frames, math.prod(shape[1:])).astype(np.float64)
     known = np.isfinite(flat)
@@ -54,6 +55,29 @@ def local_polynomial(values: Floats, fps: float) -> Floats:
     normal = np.where(enough[..., None, None], moments[..., both], np.eye(DEGREE + 1))
     fitted = np.linalg.solve(normal, np.where(enough[..., None], right, 0)[..., None])[..., 0, 0]
     return np.where(enough, fitted, flat).reshape(shape).astype(values.dtype)
+
+
+def running_median(values: Floats, fps: float, window: float) -> Floats:
+    """At each frame the median of its window, so that single wrong values have no effect.
+
+    Args:
+        values: (T), nan where unknown.
+        fps: frames per second.
+        window: seconds; at least five frames are used.
+
+    Returns:
+        (T); nan stays nan.
+    """
+    half = max(2, round(window * fps / 2))
+    padded = np.pad(values.astype(np.float64), half, constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)
+    found = np.full(len(values), np.nan)
+    known = np.isfinite(values)
+    for start in range(0, len(values), 1 << 14):
+        rows = np.flatnonzero(known[start : start + (1 << 14)]) + start
+        if len(rows):
+            found[rows] = np.nanmedian(windows[rows], axis=1)
+    return found
 
 
 def one_euro(values: Floats, fps: float) -> Floats:

@@ -1,19 +1,33 @@
-"""Frames in which a detector confused left and right limbs."""
+"""Frames in which a detector confused left and right limbs.
+
+Left minus right of a limb changes smoothly, and an exchange of sides negates it. For the four
+frames around each step the signs with the smallest second differences are found. The step is an
+exchange if a change of sign shortens them to `share_of(fps)` times, and by `GAIN` in all. The limb
+is judged with and without its innermost joint: a hip or shoulder may be right where the rest is
+swapped.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.pose.missing import Floats, Mask
+from ites.pose.missing import Floats, Mask, norms
 from ites.pose.skeleton import Skeleton
 
-JUMP = 0.15
-"""Mean distance per joint that a swap must save, in distances from root to head."""
+GAIN = 0.35
+"""Metres by which an exchange must shorten a limb's second differences; more beyond 3 joints."""
+BODY = 0.72
+"""Metres from root to head of an adult."""
 LONGEST = 1.0
-"""Longest duration of a swap, seconds."""
+"""Longest duration, seconds, of a swap that can be exchanged back."""
 SLOWEST = 12.0
-"""Below this many frames per second, people move too far between frames for a decision."""
+"""Below this many frames per second, people move too far between frames to exchange anything."""
+
+
+def share_of(fps: float) -> float:
+    """The factor by which an exchange must shorten the second differences; 25 fps if unknown."""
+    return float(np.interp(fps if fps > 0 else 25.0, [5, 12, 20], [0.15, 0.3, 0.5]))
 
 
 def limbs(skeleton: Skeleton) -> list[tuple[list[int], list[int]]]:
@@ -30,58 +44,101 @@ def limbs(skeleton: Skeleton) -> list[tuple[list[int], list[int]]]:
     return pairs
 
 
-def way(a: Floats, b: Floats) -> Floats:
-    """The mean distance (...) between points a and b (..., K, 2)."""
-    return np.asarray(np.linalg.norm(a - b, axis=-1).mean(-1))
+def exchanges(
+    left: Floats, right: Floats, seen: Mask, metre: Floats, share: Floats, clip: NDArray[np.intp]
+) -> Mask:
+    """The frames before which the sides of one pair of limbs are exchanged.
+
+    Args:
+        left, right: (T, K, 2) corresponding joints from the trunk outwards, pixels.
+        seen: (T, K) whether both are seen.
+        metre: (T,) pixels per metre; nan: no exchange is found.
+        share: (T,) the factor of `share_of`.
+        clip: (T,) the number of each frame's clip; sides of two clips are not compared.
+
+    Returns:
+        (T,)
+    """
+    count, joints = seen.shape
+    event = np.zeros(count, bool)
+    if count < 4:
+        return event
+    there = seen[:-3] & seen[1:-2] & seen[2:-1] & seen[3:]
+    there &= (clip[3:] == clip[:-3])[:, None]
+    apart, middle = left - right, left + right
+    before, here, after, last = (apart[k : count - 3 + k] for k in range(4))
+
+    def bend(p: Floats, q: Floats, r: Floats) -> Floats:
+        """The second difference of three frames per joint."""
+        return norms(p - 2 * q + r) * there
+
+    bends = {
+        sign: [
+            bend(before, here, sign * after),
+            bend(-before, here, sign * after),
+            bend(here, sign * after, last),
+            bend(here, sign * after, -last),
+        ]
+        for sign in (1, -1)
+    }
+    moved = norms(middle[2:-1] - middle[1:-2]) * there
+    for first in range(min(2, joints - 1) or 1):
+        # The signs of the outer frames are free: only the agreement of the middle two matters.
+        kept, change = (
+            np.minimum(*(b[:, first:].sum(1) for b in bends[sign][:2]))
+            + np.minimum(*(b[:, first:].sum(1) for b in bends[sign][2:]))
+            for sign in (1, -1)
+        )
+        # At an exchange of sides their midpoint is continuous; at a cut of the clip it is not.
+        steady = moved[:, first:].sum(1) / 2 < 0.5 * kept
+        gain = GAIN * max(1, joints / 3) * metre[:-3]
+        with np.errstate(invalid="ignore"):
+            shorter = (change < share[:-3] * kept) & (kept - change > gain)
+        event[2:-1] |= shorter & steady & (there[:, first:].sum(1) >= min(2, joints))
+    return event
 
 
-def swapped(
+def minority(event: Mask) -> Mask:
+    """The frames (T,) of a clip whose sides differ from those of most frames."""
+    state = np.cumsum(event) % 2 == 1
+    return ~state if state.sum() > len(state) / 2 else state
+
+
+def brief_swaps(
     keypoints: Floats, skeleton: Skeleton, fps: float, seen: Mask | None = None
 ) -> list[tuple[list[int], list[int], NDArray[np.intp]]]:
-    """Limbs that jump to the other side and back.
-
-    From one frame to the next a limb is exchanged if that at least halves the way of its joints and
-    saves `JUMP` per joint. Two exchanges at most `LONGEST` seconds apart enclose swapped frames.
+    """Limbs that change sides and back within `LONGEST` seconds.
 
     Args:
         keypoints: (T, J, 2), pixels, missing joints filled.
         skeleton: whose sides they are.
         fps: frames per second.
-        seen: (T, J); a jump to or from joints that are not seen does not count. None: all are.
+        seen: (T, J); joints that are not seen do not count. None: all are.
 
     Returns:
         For each pair of limbs that is swapped somewhere: its left joints, its right ones, the
         frames. Nothing below `SLOWEST` frames per second.
     """
     found: list[tuple[list[int], list[int], NDArray[np.intp]]] = []
-    if not fps >= SLOWEST or len(keypoints) < 3:
+    if not fps >= SLOWEST or len(keypoints) < 4:
         return found
-    heads = np.linalg.norm(keypoints[:, skeleton.head] - keypoints[:, skeleton.root], axis=-1)
-    size = float(np.median(heads))
+    seen = np.ones(keypoints.shape[:2], bool) if seen is None else seen
+    heads = norms(keypoints[:, skeleton.head] - keypoints[:, skeleton.root])
+    size, one_clip = len(keypoints), np.zeros(len(keypoints), np.intp)
+    metre, share = np.full(size, np.median(heads) / BODY), np.full(size, share_of(fps))
     for left, right in limbs(skeleton):
-        ends = [(a, b) for a, b in zip(left, right, strict=True) if len(left) == 1 or a != left[0]]
-        one, other = (keypoints[:, list(side)] for side in zip(*ends, strict=True))
-
-        keep = (way(one[1:], one[:-1]) + way(other[1:], other[:-1])) / 2
-        swap = (way(one[1:], other[:-1]) + way(other[1:], one[:-1])) / 2
-        jumps = (swap < 0.5 * keep) & (keep - swap > JUMP * size)
-        if seen is not None:
-            there: Mask = np.asarray(seen[:, [j for pair in ends for j in pair]].all(1))
-            jumps &= there[1:] & there[:-1]
-        events = np.flatnonzero(jumps) + 1
-        frames: list[NDArray[np.intp]] = []
-        switches: list[int] = []
-        while len(events) > 1:
-            if events[1] - events[0] <= LONGEST * fps:
-                frames.append(np.arange(events[0], events[1]))
-                switches += events[:2].tolist()
-                events = events[2:]
-            else:
-                events = events[1:]
-        if frames:
-            a, b, at = keypoints[:, left[0]], keypoints[:, right[0]], np.array(switches)
-            stay = way(a[at], a[at - 1]) + way(b[at], b[at - 1])
-            change = way(a[at], b[at - 1]) + way(b[at], a[at - 1])
-            first = 0 if change < stay else 1 if len(left) > 1 else 0  # a hip may be right
-            found.append((left[first:], right[first:], np.concatenate(frames)))
+        a, b = keypoints[:, left], keypoints[:, right]
+        event = exchanges(a, b, seen[:, left] & seen[:, right], metre, share, one_clip)
+        edges = np.flatnonzero(np.diff(minority(event), prepend=False, append=False))
+        runs = [
+            (i, j) for i, j in edges.reshape(-1, 2) if i > 0 and j < size and j - i <= LONGEST * fps
+        ]
+        if runs:
+            at = np.array(runs).ravel()
+            stay = norms(a[at, 0] - a[at - 1, 0]) + norms(b[at, 0] - b[at - 1, 0])
+            change = norms(a[at, 0] - b[at - 1, 0]) + norms(b[at, 0] - a[at - 1, 0])
+            # A hip may be right where its knee and ankle are swapped.
+            first = 1 if len(left) > 1 and change.sum() >= stay.sum() else 0
+            frames = np.concatenate([np.arange(i, j) for i, j in runs])
+            found.append((left[first:], right[first:], frames))
     return found

@@ -1,9 +1,9 @@
 """Compare with reference outputs of the released program.
 
 A golden file is an npz of inputs, initial values, random draws and results. Every group of results
-that a file holds is computed here from its inputs and compared: each tensor by its largest
-difference over its largest entry, gradients that are zero in exact arithmetic by their largest
-entry alone.
+that a file holds is computed here from its inputs and compared. The measure of a tensor is its
+largest difference over its largest entry. Gradients that are zero in exact arithmetic are measured
+by their largest entry alone.
 
 Where the student's max pooling has a tie below float32's rounding, float32 may pick the other joint
 of a pair, and all gradients before it differ. That is reported as a tie, with its margin; float64
@@ -305,8 +305,8 @@ _WITH_TIES = ("student gradients", "student zero gradients", "student after 3 st
 def _tie(golden: _Golden, groups: set[str]) -> float | None:
     """The margin of a pooling tie that float32 cannot resolve, if it may explain failed groups.
 
-    None where float64 fails in those groups too, or where there is no such tie: the two precisions
-    then pick the same joint of every pair, by more than their difference.
+    None where float64 fails in those groups too, or where there is no such tie. Without a tie both
+    precisions pick the same joint of every pair.
     """
     pooled: dict[torch.dtype, list[Tensor]] = {}
     for dtype in (torch.float64, torch.float32):

@@ -25,8 +25,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ites.errors import ItesError
-from ites.models import Prior, Student, Teacher, UprightStudent, UprightTeacher
-from ites.models.trust import Odds, Trust
+from ites.models import (
+    GeneralPrior,
+    GeneralTeacher,
+    Prior,
+    Student,
+    Teacher,
+    UprightStudent,
+    UprightTeacher,
+)
+from ites.models.trust import SIGNS, Odds, Trust
 from ites.pose.skeleton import Skeleton
 from ites.runs.folder import RunFolder
 from ites.system.files import atomic_write, load_json, reading, require_file
@@ -41,6 +49,11 @@ UPRIGHT: dict[str, type[Teacher] | type[Student]] = {
     "student": UprightStudent,
 }
 """The models of recipe "upright", whose sizes hold `"upright": true`."""
+GENERAL: dict[str, type[GeneralTeacher] | type[GeneralPrior]] = {
+    "teacher": GeneralTeacher,
+    "prior": GeneralPrior,
+}
+"""The models of recipe "general", whose sizes hold `"general": true`."""
 MODEL_FORMAT, STATE_FORMAT, VERSION = "ites-model", "ites-training-state", 1
 SPARE = 1 << 22
 """Elements of tensors that a model may have besides those in its file."""
@@ -140,6 +153,15 @@ def load_prior(path: str | os.PathLike[str], device: str | torch.device = "cpu")
     return model.to(device).eval()
 
 
+def load_stage(path: str | os.PathLike[str], stage: str) -> tuple[nn.Module, Metadata]:
+    """Read the model of any stage, on the CPU, from a checkpoint or a run folder.
+
+    Raises:
+        ItesError: see `load_model`.
+    """
+    return _load(path, (stage,), None)
+
+
 def load_trust(
     run: str | os.PathLike[str], stage: str, device: torch.device | str = "cpu"
 ) -> Trust | None:
@@ -155,10 +177,12 @@ def load_trust(
     path, judges = RunFolder(run).odds(stage), load_judges(run, device)
     if judges is None or not path.is_file():
         return None
+    content = load_json(path)
     try:
-        odds = Odds(**load_json(path))
-        odds = Odds(float(odds.bias), float(odds.slope))
-        if not all(math.isfinite(value) for value in odds):
+        odds = Odds(**content)
+        odds = Odds(float(odds.bias), float(odds.slope), tuple(map(float, odds.error)))
+        numbers = (odds.bias, odds.slope, *odds.error)
+        if not all(map(math.isfinite, numbers)) or len(odds.error) not in (0, SIGNS):
             raise ValueError(f"{odds}")
     except (TypeError, ValueError) as error:
         raise ItesError(f"{path}: expected the odds of a sign, got others ({error})") from None
@@ -178,7 +202,8 @@ def load_judges(
 def save_odds(run: str | os.PathLike[str], stage: str, odds: Odds) -> None:
     """Write the odds of a stage's signs into a run folder."""
     with atomic_write(RunFolder(run).odds(stage)) as temporary:
-        temporary.write_text(json.dumps(odds._asdict()) + "\n", encoding="utf-8")
+        known = {name: value for name, value in odds._asdict().items() if value != ()}
+        temporary.write_text(json.dumps(known) + "\n", encoding="utf-8")
 
 
 def _load(
@@ -209,6 +234,8 @@ def _metadata(path: Path, kind: str, text: Mapping[str, str]) -> tuple[Metadata,
             step=int(text["step"]),
             settings=json.loads(text["settings"]),
         )
+    except ItesError as error:
+        raise ItesError(f"{path}: {error}", code=error.code) from None
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ItesError(f"{path}: damaged metadata of a checkpoint: {error!r}") from None
     if not 0 < metadata.scale < math.inf:
@@ -260,6 +287,8 @@ def build_model(
     try:
         with _Within(2 * sum(tensor.numel() for tensor in tensors.values()) + SPARE):
             model = _network(kind, skeleton, sizes, backend)
+    except ItesError as error:
+        raise ItesError(f"{who}: {error}", code=error.code) from None
     except (TypeError, ValueError, RuntimeError) as error:
         raise ItesError(f"{who}: expected the sizes of a {kind}, got {sizes} ({error})") from None
     _check_shapes(who, model.state_dict(), tensors)
@@ -291,10 +320,15 @@ class _Within(TorchFunctionMode):
 def _network(
     kind: str, skeleton: Skeleton, sizes: Mapping[str, Any], backend: str | None
 ) -> nn.Module:
-    """Build a model of the class that "upright" in the sizes selects."""
+    """Build a model of the class that "general" or "upright" in the sizes selects."""
+    general = kind in GENERAL and sizes.get("general") is True
     upright = kind in UPRIGHT and sizes.get("upright") is True
+    chosen: Mapping[str, Any] = GENERAL if general else UPRIGHT if upright else MODELS
     own = {name: size for name, size in sizes.items() if name != "upright" or kind == "prior"}
-    return (UPRIGHT if upright else MODELS)[kind](skeleton, **own, backend=backend)
+    if general:
+        del own["general"]
+    network: nn.Module = chosen[kind](skeleton, **own, backend=backend)
+    return network
 
 
 def _check_shapes(who: str, own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:

@@ -2,10 +2,10 @@
 
 | file | content |
 |---|---|
-| `settings.toml` | all settings, one table per stage; `--config` reads it |
+| `settings.toml` | all settings, one table per stage; another training can read it |
 | `versions.json` | versions, commit and device of each stage |
 | `<stage>.safetensors` | weights |
-| `<stage>.state.safetensors` | what `--resume` needs |
+| `<stage>.state.safetensors` | what resuming needs |
 | `<stage>.unfinished.json` | mark of a running or interrupted training |
 | `<stage>.odds.json` | recipe "upright": how sure a depth's sign is; see `ites.models.trust` |
 | `<stage>.log.csv`, `<stage>.evaluation.csv` | losses and speed; metrics |
@@ -29,7 +29,7 @@ import torch
 import ites
 from ites.errors import ItesError
 from ites.runs.settings import STAGES, Settings, make_settings, read_toml, write_toml
-from ites.system.files import atomic_write
+from ites.system.files import atomic_write, load_json
 from ites.system.ranks import Ranks
 
 
@@ -158,7 +158,9 @@ def write_versions(
 ) -> None:
     """Write a stage's versions and device into a run folder's `versions.json`."""
     path = RunFolder(run).versions
-    versions = json.loads(path.read_text()) if path.is_file() else {}
+    versions = load_json(path) if path.is_file() else {}
+    if not isinstance(versions, dict):
+        raise ItesError(f"{path}: expected the versions of each stage, got other JSON")
     versions[stage] = {
         "ites": ites.__version__,
         "commit": commit(),
@@ -219,7 +221,7 @@ class Unfinished:
         try:
             mark = json.loads(self.path.read_text(encoding="utf-8"))
             count, reason = int(mark["processes"]), str(mark["reason"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             count, reason = 1, ""
         who = "its process was" if count == 1 else f"one of its {count} processes was"
         return f"the last training was cut off: {reason or f'{who} killed'}"

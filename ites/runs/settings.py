@@ -35,7 +35,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-RECIPES = ("paper", "upright")
+RECIPES = ("paper", "upright", "general")
 PRECISIONS = ("float32", "float64", "tf32", "bf16")
 AXES = ("x", "y", "z", "xy", "xz", "yz", "xyz")
 
@@ -53,7 +53,7 @@ def _setting(
 
     Args:
         default: the paper's value; its type is the setting's type.
-        help: one line for `--help`.
+        help: one line for the command line and the settings file.
         least: the minimum value allowed.
         choices: the values allowed; empty for any.
         shared: all stages of a run should have the same value.
@@ -86,7 +86,8 @@ class Settings:
     recipe: str = _setting(
         "paper",
         "paper: the published method; upright: turns about the true vertical and a density of 2D "
-        "poses, which determine the depth's sign. It sets other defaults.",
+        "poses, which determine the depth's sign; general: one model for any camera. Each "
+        "has other defaults.",
         choices=RECIPES,
         shared=True,
     )
@@ -112,6 +113,13 @@ class Settings:
     blocks: int = _setting(6, "Residual blocks.", least=0)
     distance: float = _setting(5.0, "Camera's distance from the root joint.", least=1, shared=True)
 
+    start: str = _setting(
+        "",
+        "Run folder or checkpoint whose weights the training starts from; default: weights drawn "
+        "from the seed.",
+        shared=True,
+        free=True,
+    )
     seed: int = _setting(0, "Seed of weights, order and rotations.", least=0, shared=True)
     device: str = _setting(
         "auto", "cpu, cuda, cuda:1 ...; auto: a GPU if there is one.", shared=True, free=True
@@ -213,6 +221,12 @@ class TeacherSettings(Settings):
         "Recipe upright: weight of the deviation of bone proportions from the mean.",
         least=0,
     )
+    elevation_weight: float = _setting(
+        1.0, "Recipe general: weight of the elevation's error, radians.", least=0
+    )
+    noise: float = _setting(
+        1.0, "Recipe general: factor of the detectors' noise that the network sees.", least=0
+    )
     prior: str = _setting(
         "",
         "Recipe upright: the prior's run folder or checkpoint; default: the run's own.",
@@ -284,7 +298,7 @@ class PriorSettings(Settings):
     stage: ClassVar[str] = "prior"
 
     recipe: str = _setting(
-        "upright", "The recipe of this stage.", choices=("upright",), shared=True
+        "upright", "The recipe of this stage.", choices=("upright", "general"), shared=True
     )
     epochs: int = _setting(20, "Epochs. More overfits small data sets.", least=1, free=True)
     steps: int = _setting(
@@ -321,10 +335,24 @@ UPRIGHT: dict[str, dict[str, int | float | str]] = {
 }  # fmt: skip
 """Defaults of recipe "upright" that differ from the paper's."""
 
+GENERAL: dict[str, dict[str, int | float | str]] = {
+    "prior": {"steps": 4000, "epochs": 1000, "width": 192, "components": 30},
+    "teacher": {
+        "batch": 256, "samples": 1, "optimiser": "adam", "decay": "cosine", "weight_decay": 0.0,
+        "learning_rate": 1e-3, "clip": 1.0, "width": 512, "blocks": 3, "atoms": 40,
+        "epochs": 1000, "steps": 12000,
+    },
+    "student": {},
+}  # fmt: skip
+"""Defaults of recipe "general" that differ from the paper's."""
+_DEFAULTS = {"upright": UPRIGHT, "general": GENERAL}
+
 
 def stages_of(recipe: str) -> tuple[str, ...]:
     """The stages of a recipe, in order."""
-    return tuple(STAGES) if recipe == "upright" else ("teacher", "student")
+    return {"upright": tuple(STAGES), "general": ("prior", "teacher")}.get(
+        recipe, ("teacher", "student")
+    )
 
 
 def make_settings(
@@ -354,7 +382,7 @@ def make_settings(
     for name in given:
         _known(name, kind.names(), "settings")
     chosen |= given
-    defaults = UPRIGHT[stage] if chosen.get("recipe") == "upright" else {}
+    defaults = _DEFAULTS.get(str(chosen.get("recipe")), {}).get(stage, {})
     return kind(**(defaults | chosen))
 
 
@@ -438,9 +466,19 @@ _WITHOUT_EFFECT: dict[tuple[str, str], tuple[str, ...]] = {
     ),
     ("teacher", "paper"): (
         "turn_weight", "prior_weight", "bone_weight", "prior", "pilot_steps", "level_weight",
-        "level_steps",
+        "level_steps", "elevation_weight", "noise",
     ),
-    ("teacher", "upright"): ("axes", "max_angle", "centre_epochs", "centre_steps"),
+    ("teacher", "upright"): (
+        "axes", "max_angle", "centre_epochs", "centre_steps", "elevation_weight", "noise",
+    ),
+    ("prior", "general"): (
+        "samples", "axes", "max_angle", "distance", "evaluate_every", "evaluate_split",
+        "evaluate_scale",
+    ),
+    ("teacher", "general"): (
+        "axes", "max_angle", "centre_epochs", "centre_steps", "samples", "pilot_steps",
+        "level_weight", "level_steps",
+    ),
     ("student", "paper"): ("prior_weight", "prior", "vertical"),
 }  # fmt: skip
 

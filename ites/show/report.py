@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import html
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ites.data.lifted import read_clips
 from ites.errors import ItesError
@@ -18,7 +17,7 @@ from ites.show.page import line_graph, page, plotly_script
 from ites.show.scene import choose
 from ites.show.viewer import viewer
 from ites.system.console import duration
-from ites.system.files import atomic_write
+from ites.system.files import atomic_write, load_json, reading
 
 MOST_POINTS = 1500
 LINES = ("#3e4c59", "#d55e00", "#0072b2", "#009e73", "#cc79a7")
@@ -29,6 +28,15 @@ CURVES = {"p_mpjpe": "P-MPJPE", "p_mpjpe_oracle": "P-MPJPE with the oracle's sig
 Table = dict[str, list[float]]
 
 
+class Section(NamedTuple):
+    """A titled table of a report, and lines of text below it; see `_table` for the header."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    lines: Sequence[str] = ()
+
+
 def write_report(
     run: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -37,6 +45,7 @@ def write_report(
     times: Mapping[str, float] | None = None,
     title: str | None = None,
     summary: Sequence[str] = (),
+    sections: Sequence[Section] = (),
 ) -> None:
     """Write a self-contained HTML page about a training run.
 
@@ -48,6 +57,7 @@ def write_report(
         times: seconds by name of the work, in addition to the training times.
         title: None: a title with the run folder's name.
         summary: lines of text under the title.
+        sections: tables that follow the summary.
 
     Raises:
         ItesError: the folder is not a run.
@@ -58,16 +68,18 @@ def write_report(
         raise ItesError(f"{run}: expected a run folder with a teacher or a student; it holds none")
     if lifted is None and (run / "lifted.npz").is_file():
         lifted = run / "lifted.npz"
-    logs = {stage: read_csv(run / f"{stage}.log.csv") for stage in stages}
-    parts = [
-        *(f"<p>{html.escape(line)}</p>" for line in summary),
-        _section("What was done", _done(run, stages, logs, times or {})),
-        _looks(lifted),
-        *(_evaluation(path) for path in sorted(run.glob("evaluation-*.json"))),
-        _section("Losses", _losses(run, logs)),
-        _section("Settings", _settings(run, stages)),
-        _section("Versions", _versions(run)),
-    ]
+    with reading(run, "a run folder"):
+        logs = {stage: read_csv(run / f"{stage}.log.csv") for stage in stages}
+        parts = [
+            *_paragraphs(summary),
+            *(_section(one.title, _tabled(one)) for one in sections),
+            _section("What was done", _done(run, stages, logs, times or {})),
+            _looks(lifted),
+            *(_evaluation(path) for path in sorted(run.glob("evaluation-*.json"))),
+            _section("Losses", _losses(run, logs)),
+            _section("Settings", _settings(run, stages)),
+            _section("Versions", _versions(run)),
+        ]
     text = page(
         title or f"Training report: {run.resolve().name}", "\n".join(parts), plotly_script()
     )
@@ -79,13 +91,23 @@ def read_csv(path: Path) -> Table:
     """The columns of a CSV file of numbers; empty if the file is absent."""
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
+    with reading(path, "a table of numbers"), path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
+        return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
 
 
 def _section(title: str, content: str) -> str:
     return f'<h2>{html.escape(title)}</h2>\n<div class="card scroll">{content}</div>'
+
+
+def _paragraphs(lines: Iterable[str], kind: str = "") -> list[str]:
+    attribute = f' class="{kind}"' if kind else ""
+    return [f"<p{attribute}>{html.escape(line)}</p>" for line in lines]
+
+
+def _tabled(section: Section) -> str:
+    table = _table(section.header, section.rows, "figures")
+    return "".join([table, *_paragraphs(section.lines, "soft")])
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]], kind: str = "plain") -> str:
@@ -125,7 +147,11 @@ def _done(
 
 def _evaluation(path: Path) -> str:
     """The section of one evaluation: means first, actions and joint shares collapsed."""
-    found = _json(path)
+    with reading(path, "an evaluation"):
+        return _figures(_json(path))
+
+
+def _figures(found: Mapping[str, Any]) -> str:
     of, columns = found["settings"], found["columns"]
     lengths = [c for c in columns if c["name"] in (*HEADLINE, "wrong_sign")]
     shares = [c for c in columns if c not in lengths]
@@ -204,4 +230,7 @@ def _versions(run: Path) -> str:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    content = load_json(path) if path.is_file() else {}
+    if not isinstance(content, dict):
+        raise ItesError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content

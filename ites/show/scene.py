@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ites.data.clips import ASSUMED_FPS, Clip, Clips
 from ites.data.lifted import PER_FRAME
@@ -14,7 +15,8 @@ from ites.pose.skeleton import Skeleton
 COLOURS = {"right": "#d55e00", "middle": "#3e4c59", "left": "#0072b2", "truth": "#9aa5b1"}
 """Okabe and Ito's orange and blue, which are safe for colour blindness."""
 MAX_CLIPS = 8
-MAX_FRAMES = 1500
+MAX_FRAMES = 120_000
+"""More than an hour at 30 frames per second."""
 
 
 def choose(
@@ -33,7 +35,7 @@ def choose(
     if not found:
         names = ", ".join(c.name for c in clips.clips[:5])
         raise ItesError(f"view: none of {len(clips.clips)} clips ({names}, ...) is named {name!r}")
-    picks = np.linspace(0, len(found) - 1, min(max_clips, len(found))).round().astype(int)
+    picks = _spread([members for _, members in scenes(found)], max_clips)
     notes = []
     if len(picks) < len(found):
         notes.append(f"{len(picks)} of {len(found)} clips shown; `clip` chooses others")
@@ -44,6 +46,43 @@ def choose(
         notes.append(f"{ASSUMED_FPS:g} frames per second, assumed")
     shown = [to_truth(_cut(found[i], max_frames)) for i in picks]
     return replace(clips, clips=shown), notes
+
+
+def _spread(groups: list[list[int]], most: int) -> list[int]:
+    """At most so many clips of whole scenes, which are spread evenly over the file."""
+    for count in range(min(most, len(groups)), 0, -1):
+        places = np.linspace(0, len(groups) - 1, count).round().astype(int)
+        picks = [clip for place in places for clip in groups[place]]
+        if len(picks) <= most:
+            return sorted(picks)
+    return groups[0][:most]
+
+
+def scenes(clips: list[Clip]) -> list[tuple[str, list[int]]]:
+    """Clips of one video, which happen at the same time, by the video's name.
+
+    They are named VIDEO#PERSON, and have one rate and one image size.
+    """
+    found: dict[tuple[object, ...], list[int]] = {}
+    for index, clip in enumerate(clips):
+        video, mark, _ = clip.name.rpartition("#")
+        key = (video, clip.fps, clip.image_size) if mark else (index,)
+        found.setdefault(key, []).append(index)
+    names = {key: clips[members[0]].name for key, members in found.items()}
+    return [
+        (str(key[0]) if len(members) > 1 else names[key], members) for key, members in found.items()
+    ]
+
+
+def label_of(clip: Clip) -> str:
+    """The person of a clip that is named VIDEO#PERSON; else nothing."""
+    video, mark, person = clip.name.rpartition("#")
+    return person if mark and video else ""
+
+
+def root_path(clip: Clip) -> NDArray[np.floating] | None:
+    """(T, 3) the root's place in the camera's frame, metres, where a clip tells it."""
+    return clip.root if clip.root is not None and np.isfinite(clip.root).any() else None
 
 
 def _cut(clip: Clip, frames: int) -> Clip:
@@ -89,8 +128,12 @@ def window(clip: Clip) -> tuple[float, float, float, float]:
 
 
 def box(clip: Clip) -> tuple[float, float, float]:
-    """The upright box around the root's axis that bounds the clip: half width, bottom, top (m)."""
-    arrays = [a.reshape(-1, 3) for a in (clip.positions, clip.truth) if a is not None]
+    """The upright box around the root's axis that bounds the clip: half width, bottom, top (m).
+
+    Of a clip of more than 2,000 frames some are measured.
+    """
+    every = len(clip) // 2000 + 1
+    arrays = [a[::every].reshape(-1, 3) for a in (clip.positions, clip.truth) if a is not None]
     joints = np.concatenate([*arrays, np.zeros((1, 3))])
     joints = joints[np.isfinite(joints).all(1)]
     half = max(1.06 * float(np.abs(joints[:, [0, 2]]).max()), 0.3)

@@ -6,6 +6,8 @@ import os
 
 from rich.console import Console
 
+from ites.errors import one_line
+
 
 class _SteadyConsole(Console):
     """A console that becomes silent when its output pipe closes, as with `| head`."""
@@ -25,7 +27,7 @@ def command_console() -> Console:
 
 def say(console: Console, line: str) -> None:
     """Print a line without wrapping or colour."""
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
+    console.print(one_line(line), highlight=False, soft_wrap=True, markup=False)
 
 
 def duration(seconds: float) -> str:

@@ -87,11 +87,20 @@ def reading(path: str | os.PathLike[str], expected: str) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except ItesError as error:
-        if os.fspath(path) in str(error) or Path(path).name in str(error):
-            raise
-        raise type(error)(f"{path}: {error}") from None
+        if not _names(str(error), Path(path)):
+            error.args = (shorten(f"{path}: {error}"),)  # its class and code stay
+        raise
     except BaseException as error:  # a panic of a Rust parser is not an Exception
         raise ItesError(f"{path}: {_reason(error, expected)}") from None
+
+
+def _names(told: str, path: Path) -> bool:
+    """Whether a message names a file; a long name has lost its middle there.
+
+    A name without an ending may be an ordinary word, so only its whole path counts.
+    """
+    names = [str(path), path.name] if path.suffix else [str(path)]
+    return any(shorten(name)[:200] in told for name in names)
 
 
 def _reason(error: BaseException, expected: str) -> str:
@@ -117,20 +126,58 @@ def load_json(path: str | os.PathLike[str]) -> Any:
         ItesError: the file is absent, no JSON, larger than `JSON_BYTES` or nested deeper than
             `JSON_DEPTH`.
     """
-    path = require_file(path)
     with reading(path, "a JSON file"):
-        size = path.stat().st_size
-        if size > JSON_BYTES:
-            raise ItesError(f"{path}: expected at most {JSON_BYTES:,} bytes of JSON, got {size:,}")
-        data = path.read_bytes()
-        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            data = data.decode("utf-16").encode()
-        depth = _json_depth(data)
-        if depth > JSON_DEPTH:
-            raise ItesError(
-                f"{path}: expected JSON nested at most {JSON_DEPTH} deep, got {depth} deep"
-            )
-        return json.loads(data.decode("utf-8-sig"))
+        return json.loads(_json_text(require_file(path)))
+
+
+def load_json_lines(path: str | os.PathLike[str]) -> list[Any]:
+    """Read a JSON Lines file: one JSON value per line; empty lines are skipped.
+
+    Raises:
+        ItesError: as for `load_json`; or a line is no JSON.
+    """
+    path = require_file(path)
+    with reading(path, "a JSON Lines file"):
+        values = []
+        for number, line in enumerate(_json_text(path).splitlines(), 1):
+            if line.strip():
+                try:
+                    values.append(json.loads(line))
+                except json.JSONDecodeError as error:
+                    raise ItesError(
+                        f"{path}: line {number}: expected one JSON value per line, got "
+                        f"{error.msg.lower()} at character {error.pos}"
+                    ) from None
+        return values
+
+
+def is_json_lines(path: str | os.PathLike[str]) -> bool:
+    """Whether a file's first line that is not empty is a JSON list or object, and more follow."""
+    path = require_file(path)
+    with path.open("rb") as file:
+        start = file.read(1 << 20)
+    first, _, rest = start.decode("utf-8-sig", "replace").lstrip().partition("\n")
+    if not rest.strip() or first.strip()[-1:] not in ("]", "}"):
+        return False
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return rest.lstrip()[:1] in ("[", "{")
+
+
+def _json_text(path: Path) -> str:
+    """A JSON file's text, if its size and its nesting are plausible."""
+    size = path.stat().st_size
+    if size > JSON_BYTES:
+        raise ItesError(f"{path}: expected at most {JSON_BYTES:,} bytes of JSON, got {size:,}")
+    data = path.read_bytes()
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        data = data.decode("utf-16").encode()
+    depth = _json_depth(data)
+    if depth > JSON_DEPTH:
+        raise ItesError(f"{path}: expected JSON nested at most {JSON_DEPTH} deep, got {depth} deep")
+    return data.decode("utf-8-sig")
 
 
 def _json_depth(data: bytes) -> int:

@@ -12,7 +12,7 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,27 +47,33 @@ def opened(path: str | os.PathLike[str], expected: str) -> Iterator[h5py.File]:
 def check_heaps(path: str | os.PathLike[str]) -> None:
     """Refuse a file with a damaged heap of texts, in which HDF5 2.0 looks for a text without end.
 
-    A global heap is "GCOL", version 1, and its size; its objects are 16 bytes of index, count and
-    size, then data up to a multiple of 8. Free space has index 0, and its size counts the 16 bytes.
+    A global heap begins with "GCOL", version 1 and its size. An object has 16 bytes of index, count
+    and size, then data padded to a multiple of 8. Free space has index 0, and its size counts the
+    16 bytes.
 
     Raises:
-        ItesError: an object ends before it begins.
+        ItesError: an object ends before it begins, or heaps overlap.
     """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        start = data.find(HEAP)
+        start, left = data.find(HEAP), len(data) // 16
         while 0 <= start <= len(data) - 16:
             (size,) = struct.unpack_from("<Q", data, start + 8)
-            _check_heap(Path(path), data, start, min(start + size, len(data)))
+            left -= _check_heap(Path(path), data, start, min(start + size, len(data)), left)
             start = data.find(HEAP, start + len(HEAP))
 
 
-def _check_heap(path: Path, data: mmap.mmap, start: int, stop: int) -> None:
-    at = start + 16
+def _check_heap(path: Path, data: mmap.mmap, start: int, stop: int, most: int) -> int:
+    """Check the objects of a heap, at most so many; their number."""
+    at, count = start + 16, 0
     while at + 16 <= stop:
+        count += 1
+        if count > most:  # heaps within heaps would take the square of the file's size
+            raise ItesError(f"{path}: expected a sound HDF5 file, got heaps that overlap")
         index, size = struct.unpack_from("<H6xQ", data, at)
         if index == 0 and size < 16:
             raise ItesError(f"{path}: expected a sound HDF5 file, got a damaged heap of texts")
         at += size if index == 0 else 16 + size + -size % 8
+    return count
 
 
 def dataset(group: h5py.Group, name: str, who: str, kinds: str = "fiu") -> h5py.Dataset:
@@ -105,7 +111,28 @@ def dataset(group: h5py.Group, name: str, who: str, kinds: str = "fiu") -> h5py.
                 f"{who}: {name}: expected at most {allowed:,} bytes in a file of its size, got "
                 f"{what} of {math.prod(shape) * item:,} declared"
             )
+    check_filters(found, f"{who}: {name}")
     return found
+
+
+def check_filters(found: h5py.Dataset, who: str) -> None:
+    """Make sure that the filters of a dataset's chunks are there; load them if need be.
+
+    DeepLabCut and pandas compress by Blosc, which HDF5 itself does not contain.
+
+    Raises:
+        ItesError: a filter needs the package hdf5plugin, which is not installed or lacks it.
+    """
+    plist = found.id.get_create_plist()
+    for number in range(plist.get_nfilters()):
+        code, _, _, told = plist.get_filter(number)
+        if h5py.h5z.filter_avail(code):
+            continue
+        with suppress(ImportError):
+            import hdf5plugin  # noqa: F401 - registers its filters
+        if not h5py.h5z.filter_avail(code):
+            name = told.decode("utf-8", "replace").split(";")[0][:40] or f"filter {code}"
+            raise ItesError(f"{who}: compressed by {name}, which needs: pip install 'ites[data]'")
 
 
 class H5Writer(h5py.File):

@@ -22,14 +22,16 @@ from ites.runs.settings import Settings, StudentSettings, TeacherSettings
 from ites.training.clips import clip_lengths
 from ites.training.feed import device_budget
 
-LEAST_POSES = {"paper": 2, "upright": 30}
-"""Minimum number of distinct poses per recipe; "upright" learns their density."""
+LEAST_POSES = {"paper": 2, "upright": 30, "general": 30}
+"""Minimum number of distinct poses per recipe; the others than "paper" learn their density."""
 LEAST_DIRECTIONS = 4
 """Minimum number of principal components for a density; one moving joint gives two."""
+PAIRS = ("first-view", "second-view")
+"""Splits of a store whose rows are the same people, seen by two cameras at the same time."""
 SAMPLE = 4096
 """Number of checked poses, evenly spaced over the set."""
 FLAT = 1e-3
-"""Width over length below which the joints of a pose lie on a line; change of a pose, over its
+"""Width over length below which the joints of a pose lie on a line. Change of a pose, over its
 size, below which two poses are the same."""
 WILD = 1e3
 """A pose that is larger than the median one by this factor has a joint far outside the image."""
@@ -41,7 +43,9 @@ class TrainingSet(NamedTuple):
     array: (N, J, 2) float32, the networks' input, root-relative. points: the same in the dtype and
     on the device of the training; in main memory if they do not fit. scale: see
     `ites.runs.checkpoint.Metadata`. clips: frames per clip, N in all. stream: whether the data
-    come in chunks from main memory.
+    come in chunks from main memory. notes: lines on what was left out of the data. gravity:
+    (N, 2) elevation and roll of the lines of sight, radians, where `points` are; for recipe
+    "general" alone.
     """
 
     array: NDArray[np.float32]
@@ -50,6 +54,8 @@ class TrainingSet(NamedTuple):
     skeleton: Skeleton
     clips: list[int]
     stream: bool
+    notes: list[str]
+    gravity: Tensor | None = None
 
 
 def read_training_set(store: PoseStore, settings: Settings, device: torch.device) -> TrainingSet:
@@ -59,6 +65,11 @@ def read_training_set(store: PoseStore, settings: Settings, device: torch.device
         ItesError: the split is absent or unusable for training; see `check_poses`.
     """
     array, scale = store.points(settings.split, missing=settings.missing)
+    wild, notes = int(store.impossible(settings.split).sum()), []
+    if wild:
+        notes.append(
+            f"{settings.stage}: {wild:,} impossible keypoints of {settings.data} count as missing"
+        )
     check_poses(array, settings)
     clips = clip_lengths(store, settings.split, settings.missing)
     points = torch.as_tensor(array).to(
@@ -67,7 +78,46 @@ def read_training_set(store: PoseStore, settings: Settings, device: torch.device
     needed = points.nbytes * (1.5 if settings.stage == "student" else 1.0)  # depths beside it
     stream = needed > device_budget(settings.device_memory, device)
     points = points if stream else points.to(device)
-    return TrainingSet(array, points, scale, store.skeleton, clips, stream)
+    gravity = _gravity(store, settings).to(points) if settings.recipe == "general" else None
+    return TrainingSet(array, points, scale, store.skeleton, clips, stream, notes, gravity)
+
+
+def _gravity(store: PoseStore, settings: Settings) -> Tensor:
+    degrees = store.gravity(settings.split)
+    if degrees is None:
+        raise ItesError(
+            f"{settings.data}: recipe general expected the elevation of each line of sight, as "
+            "`ites prepare field` writes it, got a store without"
+        )
+    if settings.missing == "drop":
+        degrees = degrees[store.complete(settings.split)]
+    return torch.from_numpy(np.radians(degrees))
+
+
+def turned_back(points: Tensor, roll: Tensor) -> Tensor:
+    """2D poses (N, J, 2) of cameras rolled clockwise by (N,), radians, as level ones see them."""
+    c, s = roll.cos()[:, None], roll.sin()[:, None]
+    x, y = points.unbind(-1)
+    return torch.stack([c * x - s * y, c * y + s * x], dim=-1)
+
+
+def read_pairs(data: str) -> tuple[Tensor, Tensor] | None:
+    """Two views (M, J, 2) each of some people, at focal length 1 and level; None without any."""
+    with PoseStore(data) as store:
+        if not set(PAIRS) <= set(store.splits):
+            return None
+        views = [store.points(split, scale=1.0)[0] for split in PAIRS]
+        angles = [store.gravity(split) for split in PAIRS]
+    if len(views[0]) != len(views[1]):
+        return None
+    found = [
+        turned_back(torch.from_numpy(points), torch.from_numpy(np.radians(gravity[:, 1])))
+        for points, gravity in zip(views, angles, strict=True)
+        if gravity is not None
+    ]
+    if len(found) < len(PAIRS):
+        return None
+    return found[0], found[1]
 
 
 def check_poses(points: NDArray[np.float32], settings: Settings) -> None:
@@ -115,13 +165,13 @@ def check_poses(points: NDArray[np.float32], settings: Settings) -> None:
     different = _different(rows, FLAT * median, least)
     if different < least:
         raise ItesError(_too_few(name, least, different, settings.recipe, of=count))
-    if settings.recipe == "upright":
+    if settings.recipe != "paper":
         deviation = np.linalg.svd(rows - rows.mean(0), compute_uv=False) / len(rows) ** 0.5
         moves = int((deviation > FLAT * median).sum())
         if moves < LEAST_DIRECTIONS:
             raise ItesError(
-                f"{name}: recipe upright expected poses that vary in at least {LEAST_DIRECTIONS} "
-                f"independent directions, got {moves}"
+                f"{name}: recipe {settings.recipe} expected poses that vary in at least "
+                f"{LEAST_DIRECTIONS} independent directions, got {moves}"
             )
 
 

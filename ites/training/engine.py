@@ -75,11 +75,15 @@ def _train(
 
         def begin(settings: Settings, some: int | None = None) -> Training:
             points = data.points[:: max(1, len(data.points) // some)] if some else data.points
-            stage = make_stage(settings, data.skeleton, points, device, data.clips)
+            stage = make_stage(
+                settings, data.skeleton, points, device, data.clips, gravity=data.gravity
+            )
             own = None if some else evaluator
             return Training(stage, data.scale, device, own, console, ranks, data.stream)
 
         training = begin(settings)
+        for note in data.notes:
+            training.say(note)
         if resume:
             training.restore()
             cut_off = mark.line()
@@ -91,7 +95,10 @@ def _train(
         mark.begin()
         if not resume:
             with training.stopwatch.running():
-                training.stage.before_training(training.schedule.steps, begin, training.say)
+                if settings.start:
+                    training.start_from(settings.start)
+                else:
+                    training.stage.before_training(training.schedule.steps, begin, training.say)
         if training.step < training.schedule.steps:
             training.run()
         if ranks.is_main and training.step == training.schedule.steps:

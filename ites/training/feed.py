@@ -110,7 +110,7 @@ class Feed:
         for chunk, gathered in zip(self.chunk, self._gathered, strict=True):
             chunk.copy_(gathered, non_blocking=True)
         if self._copied is not None:
-            self._copied.record()
+            self._copied.record(torch.cuda.current_stream(self.batch_index.device))
         last = (number + 1) * self.slots >= self.batches
         following = (epoch + 1, 0) if last else (epoch, number + 1)
         self._coming = (following, thread.submit(self._gather, *following))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from rich.console import Console
 
 from ites.errors import ItesError
 from ites.ops import backends
-from ites.runs.checkpoint import Metadata, load_state, save_model, save_state, step_of
+from ites.runs.checkpoint import Metadata, load_stage, load_state, save_model, save_state, step_of
 from ites.runs.folder import RunFolder, device_name, refuse_changes
 from ites.system.console import say
 from ites.system.interrupts import caught_interrupts
@@ -26,6 +27,7 @@ from ites.training.stages import Stage
 from ites.training.step import Clock, Step, steps_for
 from ites.training.watch import Stopwatch, Watch
 
+_OF_THE_DATA = ("denoiser.matrix", "denoiser.offset")  # fitted to the data, not trained
 COUNTERS = ("step", "seconds", "losses", "poses", "scale", "settings")  # of a training's state
 
 
@@ -133,6 +135,28 @@ class Training:
         if rate != self.learning_rate:
             self.learning_rate = rate
             self._rate.fill_(rate)
+
+    def start_from(self, run: str) -> None:
+        """Begin with the weights of another run's stage; the denoiser stays that of these data.
+
+        Args:
+            run: a run folder or a checkpoint.
+
+        Raises:
+            ItesError: there is no such stage, or its skeleton or sizes differ.
+        """
+        given, metadata = load_stage(run, self.settings.stage)
+        model: Any = self.stage.model
+        ours, theirs = model.sizes(), given.sizes()  # type: ignore[operator]
+        if metadata.skeleton != model.skeleton:
+            ours, theirs = f"skeleton {model.skeleton.name}", metadata.skeleton.name
+        if ours != theirs:
+            raise ItesError(
+                f"{run}: expected a {self.settings.stage} of {ours} to start from, got {theirs}"
+            )
+        own = model.state_dict()
+        taken = {name: t for name, t in given.state_dict().items() if name not in _OF_THE_DATA}
+        model.load_state_dict(own | taken)
 
     def restore(self) -> None:
         """Resume the training of the run folder.

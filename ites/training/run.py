@@ -23,6 +23,7 @@ def train(
     recipe: str | None = None,
     only: str | None = None,
     config: str | os.PathLike[str] | None = None,
+    start: str | os.PathLike[str] | None = None,
     resume: bool = False,
     console: Console | None = None,
     **settings: Any,
@@ -32,7 +33,7 @@ def train(
     Example:
         >>> import ites
         >>> results = ites.train("mine.h5", "runs/mine", seed=0, teacher={"steps": 4000})
-        >>> poses = ites.lift("runs/mine", "clip.npz", "clip3d.npz")
+        >>> poses = ites.lift("clip.npz", "clip3d.npz", run="runs/mine")
 
     Args:
         data: a pose store, as `ites prepare` writes it.
@@ -42,6 +43,8 @@ def train(
             store holds no 3D, else "paper".
         only: the one stage to train: "prior", "teacher" or "student"; None: all of the recipe.
         config: a TOML file of settings; the arguments override it.
+        start: a run folder of the same recipe, skeleton and sizes; each stage begins with its
+            weights. None: weights drawn from the seed.
         resume: continue the training in `out`.
         console: where progress is shown; None: standard output.
         **settings: settings of `ites.runs.settings` by name, for each stage that has them; or for
@@ -61,6 +64,8 @@ def train(
         raise ItesError(f"train: only must be one of {', '.join(STAGES)}, got {only!r}")
     stages = [only] if only else list(stages_of(recipe))
     common = {"data": str(data), "out": str(out), "recipe": recipe}
+    if start is not None:
+        common["start"] = str(start)
     chosen = [
         _settings(stage, config, resume, common, settings_of(stage, stages, settings))
         for stage in stages

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ites.models import Denoiser, Prior, Student, Teacher, UprightStudent, UprightTeacher
+from ites.models import (
+    Denoiser,
+    GeneralPrior,
+    GeneralTeacher,
+    Prior,
+    Student,
+    Teacher,
+    UprightStudent,
+    UprightTeacher,
+)
+from ites.models.disturb import normal, uniform
+from ites.models.mirror import mirror_image
+from ites.models.sizes import bone_shares, own_scale
 from ites.models.teacher import spread_of
 from ites.models.temporal import consistent_depths
 from ites.ops import RotationDraw, Rotations, TurnDraw
@@ -19,7 +32,9 @@ from ites.training.calibration import calibrate
 from ites.training.dataset import (
     denoised,
     load_own_prior,
+    read_pairs,
     teacher_labels,
+    turned_back,
     upright_teacher_labels,
     with_mirror_images,
 )
@@ -30,6 +45,28 @@ Losses = tuple[Tensor, ...]
 SETTLES = 10  # checks of the global sign while the camera is held level
 SAMPLE = 1024  # poses per check
 STATISTICS = 4096  # poses for BatchNorm's statistics
+WHITENED = 20_000  # poses for principal components and the mean lengths of bones
+DEQUANTISED = 0.0015  # network units, 4 mm: noise in the density of recipe "general"
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The 2D poses that a stage learns from.
+
+    Attributes:
+        skeleton: of the points.
+        points: (N, J, 2) the networks' input, in the training's dtype, on its device or in main
+            memory.
+        device: the training's.
+        clips: frames of each clip, N in all; needed by a student whose `temporal` is "on".
+        gravity: (N, 2) elevation and roll of the lines of sight, radians, for recipe "general".
+    """
+
+    skeleton: Skeleton
+    points: Tensor
+    device: torch.device
+    clips: list[int]
+    gravity: Tensor | None = None
 
 
 class Stage(nn.Module):
@@ -99,9 +136,10 @@ class PriorStage(Stage):
     names = ("total",)
     lifts = False
 
-    def __init__(self, settings: PriorSettings, skeleton: Skeleton, points: Tensor) -> None:
+    def __init__(self, settings: PriorSettings, given: TrainingData) -> None:
+        skeleton = given.skeleton
         model = Prior(skeleton, settings.width, settings.blocks, settings.components)
-        points = denoised(with_mirror_images(points, skeleton), Denoiser(skeleton))
+        points = denoised(with_mirror_images(given.points, skeleton), Denoiser(skeleton))
         model.fit(points)
         super().__init__(settings, model, (points,))  # [2N, J, 2]
 
@@ -118,8 +156,8 @@ class TeacherStage(Stage):
     names: tuple[str, ...] = ("total", "reprojection", "cycle")
     least_batch = 2  # BatchNorm has no variance of a single pose
 
-    def __init__(self, settings: TeacherSettings, skeleton: Skeleton, points: Tensor) -> None:
-        super().__init__(settings, make_teacher(Teacher, settings, skeleton), (points,))
+    def __init__(self, settings: TeacherSettings, given: TrainingData) -> None:
+        super().__init__(settings, make_teacher(Teacher, settings, given.skeleton), (given.points,))
 
     def early_steps(self, batches: int) -> int:
         """The number of initial steps in which the cycle is centred."""
@@ -140,9 +178,10 @@ class UprightTeacherStage(TeacherStage):
 
     names = ("total", "reprojection", "turn", "prior", "bones", "level")
 
-    def __init__(self, settings: TeacherSettings, skeleton: Skeleton, points: Tensor) -> None:
+    def __init__(self, settings: TeacherSettings, given: TrainingData) -> None:
+        skeleton = given.skeleton
         model = make_teacher(UprightTeacher, settings, skeleton)
-        points = denoised(with_mirror_images(points, skeleton), model.denoiser)
+        points = denoised(with_mirror_images(given.points, skeleton), model.denoiser)
         Stage.__init__(self, settings, model, (points,))  # [2N, J, 2]
         self.prior = load_own_prior(settings, skeleton)
         self.period = max(1, settings.level_steps // SETTLES)
@@ -201,6 +240,81 @@ class UprightTeacherStage(TeacherStage):
         calibrate(self.settings.out, self.settings.stage, points, device)
 
 
+class GeneralPriorStage(Stage):
+    """Learn the density of 2D poses by elevation for recipe "general".
+
+    A little noise keeps the density of exact keypoints finite.
+    """
+
+    names = ("total",)
+    lifts = False
+
+    def __init__(self, settings: PriorSettings, given: TrainingData) -> None:
+        skeleton = given.skeleton
+        model = GeneralPrior(skeleton, settings.width, settings.blocks, settings.components)
+        points, elevation = straightened(given)
+        model.fit(with_mirror_images(_sample(points, WHITENED), skeleton))
+        super().__init__(settings, model, (points, elevation))
+
+    def forward(self, batch: tuple[Tensor, ...], rotations: RotationDraw, early: bool) -> Losses:
+        points, elevation = batch
+        count, joints, _ = points.shape
+        mirrored = uniform(rotations.counter, 0, count, 1)[..., None] < 0.5
+        points = torch.where(mirrored, mirror_image(points, self.model.skeleton), points)
+        noise = normal(uniform(rotations.counter, 1, count * joints, 2)).view_as(points)
+        return (self.model(points + DEQUANTISED * noise.to(points), elevation).mean(),)
+
+
+class GeneralTeacherStage(Stage):
+    """Learn to lift poses seen by any camera, by recipe "general".
+
+    `reprojection_weight * reprojection + turn_weight * turn + prior_weight * prior +
+    bone_weight * bones + elevation_weight * elevation`.
+    """
+
+    names = ("total", "reprojection", "turn", "prior", "bones", "elevation")
+    least_batch = 2
+
+    def __init__(self, settings: TeacherSettings, given: TrainingData) -> None:
+        skeleton = given.skeleton
+        model = make_teacher(GeneralTeacher, settings, skeleton)
+        points, elevation = straightened(given)
+        model.shares.copy_(bone_shares(_sample(points, WHITENED), skeleton))
+        super().__init__(settings, model, (points, elevation))
+        self.prior = load_own_prior(settings, skeleton)
+
+    def forward(self, batch: tuple[Tensor, ...], rotations: RotationDraw, early: bool) -> Losses:
+        settings, (points, elevation) = self.settings, batch
+        parts = self.model.general_losses(
+            points, elevation, rotations.counter, self.prior, settings.noise
+        )
+        total = (
+            settings.reprojection_weight * parts.reprojection
+            + settings.turn_weight * parts.turn
+            + settings.prior_weight * parts.prior
+            + settings.bone_weight * parts.bones
+            + settings.elevation_weight * parts.elevation
+        )
+        return total, *parts
+
+    def take_statistics(self, device: torch.device) -> None:
+        """Make BatchNorm's running statistics those of the present weights."""
+        self.model.take_statistics(_sample(self.data[0], STATISTICS).to(device))
+
+    def after_training(self, points: Tensor, device: torch.device) -> None:
+        """Calibrate the odds that a depth's sign is right, and the expected error."""
+        pairs = read_pairs(self.settings.data)
+        calibrate(self.settings.out, self.settings.stage, points, device, pairs)
+
+
+def straightened(given: TrainingData) -> tuple[Tensor, Tensor]:
+    """2D poses (N, J, 2) at their own scale, turned back by the known roll, and the elevations."""
+    if given.gravity is None:
+        raise TypeError("recipe general expected the elevations of the lines of sight, got None")
+    points = turned_back(given.points, given.gravity[:, 1])
+    return points * own_scale(points, given.skeleton)[:, None, None], given.gravity[:, 0]
+
+
 class StudentStage(Stage):
     """Learn the depth per joint from the teacher's and from rotations about the vertical.
 
@@ -209,19 +323,13 @@ class StudentStage(Stage):
 
     names: tuple[str, ...] = ("total", "distillation", "equivariance")
 
-    def __init__(
-        self,
-        settings: StudentSettings,
-        skeleton: Skeleton,
-        points: Tensor,
-        device: torch.device,
-        clips: list[int],
-    ) -> None:
+    def __init__(self, settings: StudentSettings, given: TrainingData) -> None:
+        skeleton, points, device = given.skeleton, given.points, given.device
         model = make_student(Student, settings, skeleton)
         (depth,) = teacher_labels(settings, skeleton, points, device)
         if settings.temporal == "on":
             distance = settings.distance
-            depth = consistent_depths(points, depth, clips, skeleton, distance, device)
+            depth = consistent_depths(points, depth, given.clips, skeleton, distance, device)
         super().__init__(settings, model, (points, depth))  # [N, J, 2], [N, J, 1]
         self.prior: Prior | None = None
 
@@ -242,21 +350,15 @@ class UprightStudentStage(StudentStage):
     The teacher's elevations give the true vertical. `prior_weight * prior` is optional.
     """
 
-    def __init__(
-        self,
-        settings: StudentSettings,
-        skeleton: Skeleton,
-        points: Tensor,
-        device: torch.device,
-        clips: list[int],
-    ) -> None:
+    def __init__(self, settings: StudentSettings, given: TrainingData) -> None:
+        skeleton, device = given.skeleton, given.device
         model = make_student(UprightStudent, settings, skeleton)
-        points = with_mirror_images(points, skeleton)
+        points = with_mirror_images(given.points, skeleton)
         depth, elevation = upright_teacher_labels(settings, skeleton, points, device)
         points = denoised(points, model.denoiser)
         if settings.temporal == "on":
             distance = settings.distance
-            depth = consistent_depths(points, depth, clips * 2, skeleton, distance, device)
+            depth = consistent_depths(points, depth, given.clips * 2, skeleton, distance, device)
         Stage.__init__(self, settings, model, (points, depth, elevation))  # [2N, ...]
         self.prior = load_own_prior(settings, skeleton) if settings.prior_weight else None
         if self.prior is not None:
@@ -322,6 +424,8 @@ def make_stage(
     points: Tensor,
     device: torch.device | None = None,
     clips: list[int] | None = None,
+    *,
+    gravity: Tensor | None = None,
 ) -> Stage:
     """Build a stage; its data lie where `points` are, its weights are drawn from the seed.
 
@@ -335,10 +439,10 @@ def make_stage(
     """
     device = points.device if device is None else device
     kind: Any = stage_class(settings)
-    more = (device, clips or []) if settings.stage == "student" else ()
+    given = TrainingData(skeleton, points, device, clips or [], gravity)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        stage: Stage = kind(settings, skeleton, points, *more)
+        stage: Stage = kind(settings, given)
     return stage.to(device=device, dtype=points.dtype).train()
 
 
@@ -348,6 +452,8 @@ STAGES: dict[tuple[str, str], type[Stage]] = {
     ("teacher", "upright"): UprightTeacherStage,
     ("student", "paper"): StudentStage,
     ("student", "upright"): UprightStudentStage,
+    ("prior", "general"): GeneralPriorStage,
+    ("teacher", "general"): GeneralTeacherStage,
 }
 """The stage class by the stage and the recipe of the settings."""
 

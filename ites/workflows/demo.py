@@ -17,6 +17,7 @@ from ites.training.engine import train
 POSES = 60_000
 FPS = 10.0
 RECIPE = "upright"
+DATA = "synthetic.h5"
 STEPS = {"prior": 1000, "teacher": 1500, "student": 1000}
 LEARNS = {
     "prior": "which 2D poses are likely",
@@ -55,7 +56,7 @@ def demo(
         now = time.perf_counter()
         times[what], start = now - start, now
 
-    data = out / "synthetic.h5"
+    data = out / DATA
     say(f"1/6  Making {POSES:,} poses of synthetic motion: {data}")
     prepare_synthetic(data, poses=POSES, seed=seed, fps=FPS)
     done("data")
@@ -81,7 +82,7 @@ def demo(
     done("evaluation")
     clip, page = out / "lifted.npz", out / "report.html"
     say("6/6  Lifting the test clips and writing the page")
-    lifted = lift(out, data, clip, split="test", device=device)
+    lifted = lift(data, clip, run=out, split="test", device=device)
     done("lifting")
     summary = list(_summary(evaluations, results["student"].backend, results["student"].device))
     others = {what: spent for what, spent in times.items() if not what.startswith("training")}
@@ -96,8 +97,6 @@ def demo(
         say(line)
     say(f"Time: {spent}.")
     say(f"Open {page.resolve()} in a browser.")
-    say(f"next: ites evaluate {out} --data {data}")
-    say("next, your own keypoints: ites prepare keypoints FILES --layout coco17 --out mine.h5")
     return evaluations
 
 

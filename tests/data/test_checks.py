@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from walking import JOINT, turned, walk
 
+from ites.cli.hints import hint
 from ites.data.array_checks import check_array
 from ites.data.checks import check
 from ites.data.clips import Clip
@@ -167,6 +168,24 @@ def test_keypoints_outside_the_image() -> None:
     assert not finding.data["exchanged"]
     wide = moved(replace(walk(), image_size=(960, 1280)), lambda k: k + [700, 0])
     assert [f.data["exchanged"] for f in check([wide])] == [True]
+
+
+@pytest.mark.parametrize(
+    ("size", "factors", "cause", "option"),
+    [
+        ((1920, 1080), (1.0, 1080 / 1920), "by width", "--image-size 1920 1920"),
+        ((1920, 1080), (1920 / 1080, 1080 / 1920), "exchanged", "--image-size 1080 1920"),
+        ((1080, 1920), (1080 / 1920, 1920 / 1080), "exchanged", "--image-size 1920 1080"),
+    ],
+)
+def test_x_and_y_at_different_scales(size, factors, cause: str, option: str) -> None:
+    clip = replace(moved(walk(), lambda k: k * factors), image_size=size)
+    (finding,) = [f for f in check([clip]) if f.code != "image-size"]
+    assert (finding.code, finding.data["cause"]) == ("stretched", cause)
+    assert hint(finding.code, finding.data) == option
+    square = replace(walk(), image_size=(1000, 1000))
+    found = check([moved(square, lambda k: k * [1, 0.3])])
+    assert [(f.code, f.severity, f.data["cause"]) for f in found] == [("stretched", "error", "")]
 
 
 def as_order(clip: Clip, order: str) -> np.ndarray:

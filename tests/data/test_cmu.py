@@ -461,3 +461,11 @@ def test_data_in_another_file_are_refused(tmp_path):
         file["S1/a"].attrs["fps"] = 40
     with pytest.raises(ItesError, match="expected data in the file itself"):
         prepare_cmu(tmp_path / "a.h5", tmp_path / "out.h5")
+
+
+def test_a_rate_of_amc_files_is_refused_where_there_are_none(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["S1/a/positions"] = np.zeros((3, 17, 3))
+        file["S1/a"].attrs["fps"] = 60.0
+    with pytest.raises(ItesError, match="a.h5: fps is of .amc files, which do not tell their own"):
+        prepare_cmu(tmp_path / "a.h5", tmp_path / "out.h5", fps=60.0)

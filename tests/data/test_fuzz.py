@@ -23,7 +23,7 @@ from benchmarks.fuzz import (
 )
 from ites.errors import ItesError
 
-NEEDS = {"h36m cdf": "cdflib"}
+NEEDS = {"h36m cdf": "cdflib", "keypoints hdf5": "hdf5plugin"}
 SEEDS = {}
 
 

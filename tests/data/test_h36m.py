@@ -11,7 +11,7 @@ import pytest
 from ites.data import PoseStore
 from ites.data.datasets.h36m import JOINTS, prepare_h36m
 from ites.data.datasets.npz import load_npz, loads
-from ites.errors import ItesError
+from ites.errors import ItesError, shorten
 from ites.pose.camera import human36m_cameras
 
 FRAMES = 5
@@ -250,7 +250,7 @@ def test_a_bad_source_is_named(tmp_path, kind, message):
 
 
 @pytest.mark.parametrize("source", ["npz", "hdf5", "cdf"])
-def test_a_frame_that_is_not_finite_is_told_and_left_out(tmp_path, source):
+def test_a_file_with_a_frame_that_is_not_finite_is_refused(tmp_path, source):
     values = world("S1", "Walking")
     values[2, JOINTS[4], 1] = np.nan
     if source == "npz":
@@ -266,17 +266,13 @@ def test_a_frame_that_is_not_finite_is_told_and_left_out(tmp_path, source):
         where = tmp_path / "S1" / "D3_Positions" / "Walking.cdf"
         write_cdf(where, values.reshape(FRAMES, 96) * 1000)
         path = tmp_path
-    lines = []
-    prepare_h36m(path, tmp_path / "out.h5", say=lines.append)
-    assert [line.split(": S1, Walking: ")[1] for line in lines] == [
-        "1 of 5 frames left out, not finite: frame 2 (the first is 0)"
-    ]
-    assert lines[0].startswith(str(where))
-    with PoseStore(tmp_path / "out.h5") as store:
-        positions, points = seen("S1", "Walking", 0)
-        got = store.positions("train")[:4], store.keypoints("train")[:4]
-    np.testing.assert_allclose(got[0], positions[[0, 1, 3, 4]], atol=1e-5)
-    np.testing.assert_allclose(got[1], points[[0, 1, 3, 4]], rtol=1e-5)
+    with pytest.raises(ItesError) as caught:
+        prepare_h36m(path, tmp_path / "out.h5")
+    assert str(caught.value) == shorten(
+        f"{where}: S1, Walking: expected finite numbers, got others in 1 of 5 frames, first in "
+        "frame 2 (the first is 0)"
+    )
+    assert not (tmp_path / "out.h5").exists()
 
 
 def test_a_frame_of_detections_that_is_not_finite_is_left_out(npz, tmp_path):

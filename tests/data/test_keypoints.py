@@ -160,7 +160,7 @@ def test_a_bad_file_is_named(tmp_path, out, text, message):
 
 
 def test_no_files(tmp_path, out):
-    with pytest.raises(ItesError, match="expected files of .json, .npz, .npy, .csv"):
+    with pytest.raises(ItesError, match="expected files of .json, .*got none"):
         prepare_keypoints([tmp_path], out)
     with pytest.raises(ItesError, match="no such file"):
         prepare_keypoints([tmp_path / "walk.json"], out)
@@ -179,3 +179,40 @@ def test_impossible_keypoints_are_missing_and_told(tmp_path, out):
     assert note.startswith("a: 1 impossible keypoints count as missing, the first in frame 3: head")
     with PoseStore(out) as store:
         assert np.argwhere(store.confidence() == 0).tolist() == [[3, 10]]
+
+
+def test_options_have_their_effect_on_a_store_or_are_refused(tmp_path, out):
+    np.savez(tmp_path / "in.npz", keypoints=clip(), fps=30.0, image_size=[640, 480])
+    prepare_keypoints([tmp_path / "in.npz"], out)
+    again = tmp_path / "again.h5"
+    for options, told in (
+        ({"layout": "coco17"}, "a pose store keeps its order of joints, human36m; got layout coco"),
+        ({"person": 1}, "person chooses among a detector's results"),
+        ({"min_confidence": 0.3}, "min_confidence chooses among a detector's results"),
+        ({"focal_length": 900.0, "field_of_view": 60.0}, "a focal length or a field of view, not"),
+    ):
+        with pytest.raises(ItesError, match=told):
+            prepare_keypoints([out], again, **options)
+        assert not again.exists()
+    prepare_keypoints([out], again, fps=12.0, image_size=(800, 600), field_of_view=90.0)
+    with PoseStore(again) as store:
+        (sequence,) = store.sequences
+        camera = store.cameras[sequence.camera]
+        assert sequence.fps == 12
+        assert (camera.width, camera.height) == (800, 600)
+        np.testing.assert_allclose(camera.focal_length, 400)
+        assert not camera.assumed
+
+
+def test_a_field_of_view_overrides_the_files_focal_length(tmp_path, out):
+    np.savez(tmp_path / "in.npz", keypoints=clip(), focal_length=900.0, image_size=[640, 480])
+    prepare_keypoints([tmp_path / "in.npz"], out, field_of_view=90.0)
+    with PoseStore(out) as store:
+        (camera,) = store.cameras.values()
+        np.testing.assert_allclose(camera.focal_length, 320)
+
+
+def test_a_threshold_without_confidences_is_refused(tmp_path, out):
+    np.savez(tmp_path / "in.npz", keypoints=clip())
+    with pytest.raises(ItesError, match="in.npz: min_confidence has no effect: the file holds no"):
+        prepare_keypoints([tmp_path / "in.npz"], out, min_confidence=0.3)

@@ -122,7 +122,9 @@ def test_an_array_of_another_length_is_refused(path, name, rows):
         ("image_size", lambda a: a[:, :1], "image_size: expected whole numbers of shape (3, 2)"),
         ("keypoints", lambda a: None, "a lifted file needs 'keypoints', which is not there"),
         ("image_size", lambda a: None, "a lifted file needs 'image_size', which is not there"),
-        ("version", lambda a: np.array("2"), "expected version 1, got 2"),
+        ("version", lambda a: np.array("3"), "expected version 1 or 2, got 3"),
+        ("frame", lambda a: np.array("left-handed"), "expected a frame in camera or gravity axes"),
+        ("unit", lambda a: np.array("inch"), "expected positions in metres, got unit 'inch'"),
         ("format", lambda a: np.array("other"), "expected a file that `ites lift` wrote"),
         ("skeleton", lambda a: np.array("{}"), "expected the JSON of a skeleton"),
         ("skeleton", lambda a: np.array("[" * 40_000), "expected the JSON of a skeleton"),
@@ -132,7 +134,7 @@ def test_an_array_of_another_length_is_refused(path, name, rows):
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(path, name, edit, message):
-    text = name in ("version", "format", "skeleton", "settings")
+    text = name in ("version", "format", "frame", "unit", "skeleton", "settings")
     change(path, name, (lambda a: str(edit(a))) if text and path.suffix == ".h5" else edit)
     with pytest.raises(ItesError, match=re.escape(message)) as caught:
         read_clips(path)

@@ -405,3 +405,42 @@ def test_a_damaged_heap_of_texts_is_refused(path):
     path.write_bytes(data)
     with pytest.raises(ItesError, match="got a damaged heap of texts"):
         PoseStore(path)
+
+
+@pytest.mark.parametrize("place", [1e6, -2e4, 9e3])
+@pytest.mark.parametrize("scored", [False, True])
+def test_a_wild_keypoint_does_not_change_the_other_poses(path, place, scored):
+    confidence = {"confidence": np.full((12, 17), 0.5)} if scored else {}
+    sound, others = clip(12), np.arange(12) != 4
+    wild = sound.copy()
+    wild[4, 10] = place, 500
+    with PoseStore(write(path, [{"keypoints": sound, "split": "train", **confidence}])) as store:
+        expected, _ = store.points("train", scale=1.0)
+        assert not store.impossible().any()
+    with PoseStore(write(path, [{"keypoints": wild, "split": "train", **confidence}])) as store:
+        np.testing.assert_array_equal(np.argwhere(store.impossible("train")), [[4, 10]])
+        np.testing.assert_array_equal(store.complete(), others)
+        with pytest.raises(ItesError, match="1 of 12 poses lack a joint .*; 1 impossible keypoint"):
+            store.points("train")
+        dropped, factor = store.points("train", missing="drop")
+        filled, _ = store.points("train", missing="interpolate")
+    np.testing.assert_allclose(dropped, factor * expected[others], rtol=1e-5)
+    heads = np.linalg.norm(dropped[:, HUMAN36M.head], axis=-1)
+    np.testing.assert_allclose(heads.mean(), 0.2, rtol=1e-5)
+    np.testing.assert_allclose(
+        filled[others] / filled[0, 1, 0], expected[others] / expected[0, 1, 0], 1e-4
+    )
+    assert np.abs(filled[4]).max() < 2 * np.abs(filled[others]).max()
+
+
+def test_keypoints_beside_3d_may_leave_the_image(path):
+    camera = replace(PLAIN, id="small", width=400, height=400)
+    poses, positions = clip(6), clip(6, last=3)
+    with PoseStoreWriter(path, HUMAN36M) as writer:
+        writer.add_camera("small", camera)
+        writer.add(
+            poses, camera="small", subject="S1", action="a", split="train", fps=50,
+            positions=positions,
+        )  # fmt: skip
+    with PoseStore(path) as store:
+        assert not store.impossible().any()

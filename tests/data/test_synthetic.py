@@ -165,6 +165,8 @@ def test_ring_cameras_look_at_the_scene(tmp_path: Path) -> None:
         ({"subjects": 0}, "subjects must be at least 1"),
         ({"fps": 0}, "fps must be in"),
         ({"noise_px": float("nan")}, "noise_px must be 0 or more"),
+        ({"cameras": 3}, "cameras is of the rig ring, got rig 'human36m'"),
+        ({"elevation": 20.0}, "elevation is of the rig ring, got rig 'human36m'"),
     ],
 )
 def test_bad_arguments_leave_no_file(tmp_path: Path, options: dict, message: str) -> None:

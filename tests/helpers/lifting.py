@@ -3,8 +3,9 @@
 import numpy as np
 
 from ites.data.clips import Clip, Clips
-from ites.inference.assume import BODY_SIZE, network_input
+from ites.inference.assume import network_input
 from ites.inference.lift import make_consistent, to_clips
+from ites.inference.size import body_size_of
 from ites.models.predict import lift_points
 from ites.pose.skeleton import HUMAN36M
 
@@ -28,12 +29,12 @@ def keypoints(frames=12, seed=0, focal=1000.0, centre=500.0):
 
 def lift_clips(pose, clips, training_scale, *, scale="auto", temporal=False, batch_size=None):
     """Clips lifted in memory by a `pose`, and the notes."""
-    clips, points, assumed = network_input(clips, training_scale, scale, temporal)
+    clips, points, assumed, sights = network_input(clips, training_scale, scale, temporal)
     lifted = lift_points(pose, points, clips.skeleton, batch_size)
     if temporal:
-        lifted = make_consistent(clips, points, lifted)
+        lifted = make_consistent(clips, points, lifted, sights=sights)
     notes = [note.text for note in assumed.all_notes()]
-    return to_clips(clips, lifted, BODY_SIZE), notes
+    return to_clips(clips, lifted, body_size_of(clips.skeleton), sights=sights), notes
 
 
 def clips_of(array, **more):

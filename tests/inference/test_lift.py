@@ -21,20 +21,16 @@ from ites.data.keypoint_reader import read_keypoints
 from ites.data.lifted import read_clips, write_clips
 from ites.data.store import PoseStoreWriter
 from ites.errors import ItesError
-from ites.inference.assume import (
-    assume_camera,
-    from_field_of_view,
-    metres_per_unit,
-    network_input,
-)
+from ites.inference.assume import assume_camera, from_field_of_view, network_input
 from ites.inference.lift import cut, lift
+from ites.inference.size import metres_per_unit
 from ites.models import fold_norms
 from ites.models.predict import batch_size_for, lift_points
 from ites.pose.camera import human36m_cameras
 from ites.pose.missing import impossible, robust_mean
 from ites.pose.skeleton import HUMAN36M, Skeleton
 from ites.pose.smoothing import SMOOTHERS
-from ites.pose.swaps import swapped
+from ites.pose.swaps import brief_swaps
 from ites.runs.checkpoint import load_model, save_model
 
 RNG = np.random.default_rng(3)
@@ -163,8 +159,8 @@ def test_a_wild_keypoint_counts_as_missing_and_is_told():
     points[5, 10] = 1e6, -1e6
     points[7, 3, 0] = -900
     clips = clips_of(points, image_size=(1000, 800))
-    ready, flat_, assumed = network_input(clips, 1.5)
-    clean, expected, _ = network_input(clips_of(keypoints(12), image_size=(1000, 800)), 1.5)
+    ready, flat_, assumed, _ = network_input(clips, 1.5)
+    clean, expected, *_ = network_input(clips_of(keypoints(12), image_size=(1000, 800)), 1.5)
     assert np.argwhere(ready.clips[0].confidence == 0).tolist() == [[5, 10], [7, 3]]
     assert (
         "a: 2 impossible keypoints count as missing, the first in frame 5: head at (1e+06, -1e+06)"
@@ -213,16 +209,16 @@ def test_swapped_legs_are_told_and_exchanged_where_clips_are_taken_as_wholes():
         for one, other in ((right, left), (left, right)):
             wrong[np.ix_(frames, one)] = points[np.ix_(frames, other)]
     clips = clips_of(wrong)
-    told, _, assumed = network_input(clips, 1.5)
+    told, _, assumed, _ = network_input(clips, 1.5)
     np.testing.assert_array_equal(told.clips[0].keypoints, wrong)
     (note,) = (text for code, text in assumed.notes if code == "swapped-left-so")
     assert note.startswith("a: left and right look swapped in 4 frames from 20 on (left_ankle, le")
-    mended, _, assumed = network_input(clips, 1.5, mend=True)
+    mended, _, assumed, _ = network_input(clips, 1.5, mend=True)
     np.testing.assert_array_equal(mended.clips[0].keypoints, points)
     assert any(text.endswith("exchanged") for _, text in assumed.notes)
     slow = replace(clips.clips[0], fps=5.0)
-    assert not swapped(slow.keypoints, HUMAN36M, 5.0)
-    assert not swapped(points, HUMAN36M, 25.0) and not swapped(points[:2], HUMAN36M, 25.0)
+    assert not brief_swaps(slow.keypoints, HUMAN36M, 5.0)
+    assert not brief_swaps(points, HUMAN36M, 25.0) and not brief_swaps(points[:2], HUMAN36M, 25.0)
 
 
 @pytest.mark.parametrize("temporal", [False, True])
@@ -312,15 +308,15 @@ def test_options_that_a_store_leaves_without_effect_are_refused_or_told(run, tmp
         ({"split": "test"}, "s.h5: expected a split of val, got 'test'"),
         ({"person": 1}, "s.h5: person chooses among a detector's results"),
         ({"min_confidence": 0.5}, "s.h5: min_confidence chooses among a detector's results"),
+        ({"layout": "coco17"}, "s.h5: a pose store keeps its order of joints, human36m; got layou"),
     ):
         with pytest.raises(ItesError, match=told):
             lift(run, tmp_path / "s.h5", tmp_path / "o.npz", device="cpu", **wrong)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.npz", "s.h5"]
     summary = lift(
-        run, tmp_path / "s.h5", tmp_path / "o.npz", device="cpu", layout="coco17",
+        run, tmp_path / "s.h5", tmp_path / "o.npz", device="cpu", layout="human36m",
         corrections=Corrections(flip_y=True),
     )  # fmt: skip
-    assert "a pose store keeps its order of joints: not coco17" in summary["notes"]
     assert "y flipped: it pointed up" in summary["notes"]
     with pytest.raises(ItesError, match="o.npz: expected keypoints to lift, got poses that are"):
         lift(run, tmp_path / "o.npz", tmp_path / "p.npz", device="cpu")
@@ -371,9 +367,9 @@ def test_people_of_another_size_are_told():
 
 def test_metres_come_from_the_body_and_stay_while_walking_up():
     poses = np.repeat(BODY[None], 4, 0) * np.float32([1, 2, 4, 8])[:, None, None]
-    factors = metres_per_unit(poses, HUMAN36M, body_size=0.7)
+    factors = metres_per_unit(poses, HUMAN36M, 0.7)
     np.testing.assert_allclose(factors, [1, 0.5, 0.25, 0.125], rtol=1e-5)
-    factors = metres_per_unit(motion(9) - motion(9)[:, :1], HUMAN36M, body_size=1.4)
+    factors = metres_per_unit(motion(9) - motion(9)[:, :1], HUMAN36M, 1.4)
     np.testing.assert_allclose(factors, 2, rtol=1e-5)
     assert metres_per_unit(np.zeros((2, 17, 3), np.float32), HUMAN36M).shape == (2,)
 
@@ -388,7 +384,7 @@ def test_output_that_is_not_finite_is_refused():
 def test_an_array_is_lifted_to_a_file(run, tmp_path, stage, ending):
     np.savez(tmp_path / "in.npz", keypoints=keypoints(), focal_length=1000, fps=30)
     out = tmp_path / f"out.{ending}"
-    summary = lift(run, tmp_path / "in.npz", out, stage=stage, device="cpu")
+    summary = lift(run, tmp_path / "in.npz", out, stage=stage, temporal=False, device="cpu")
     assert (summary["poses"], summary["clips"], summary["model"]) == (12, 1, stage)
     assert summary["out"] == str(out)
     clips = read_clips(out)
@@ -554,6 +550,20 @@ def test_portions_are_whole_clips():
     assert batch_size_for("cpu", HUMAN36M) == 512
 
 
+def test_a_clip_whose_rate_is_known_is_lifted_as_a_whole(run, tmp_path):
+    lifted = {}
+    for name, rate in (("timed", {"fps": 30}), ("untimed", {})):
+        np.savez(tmp_path / f"{name}.npz", keypoints=keypoints(), focal_length=1000, **rate)
+        for temporal in (None, True, False):
+            out = tmp_path / "out.npz"
+            told = lift(run, tmp_path / f"{name}.npz", out, temporal=temporal, device="cpu")
+            assert ("temporal" in told["codes"]) == (temporal or (temporal is None and bool(rate)))
+            lifted[name, temporal] = read_clips(out).clips[0].positions
+    for name, alike in (("timed", True), ("untimed", False)):
+        np.testing.assert_array_equal(lifted[name, None], lifted[name, alike])
+        assert np.abs(lifted[name, True] - lifted[name, False]).max() > 0.01
+
+
 def test_portions_give_what_one_piece_gives(run, tmp_path, monkeypatch):
     store = many(tmp_path / "s.h5")
     model, _ = load_model(run)
@@ -562,7 +572,7 @@ def test_portions_give_what_one_piece_gives(run, tmp_path, monkeypatch):
         monkeypatch.setattr("ites.inference.lift.PORTION", size)
         for ending in ("h5", "npz"):
             out = tmp_path / f"out.{ending}"
-            summary = lift(run, store, out, device="cpu", batch_size=1, trust=False)
+            summary = lift(run, store, out, device="cpu", batch_size=1, trust=False, temporal=False)
             assert (summary["poses"], summary["clips"]) == (28, 4)
             *told, metres = summary["notes"]
             assert told == notes and metres.startswith("metres by a mean of 0.72 m")
@@ -627,7 +637,8 @@ def test_half_precision_is_near(run, tmp_path):
     clips = []
     for precision in ("float32", "bf16"):
         out = tmp_path / f"{precision}.npz"
-        assert lift(run, tmp_path / "in.npz", out, precision=precision)["precision"] == precision
+        summary = lift(run, tmp_path / "in.npz", out, precision=precision, temporal=False)
+        assert summary["precision"] == precision
         clips.append(read_clips(out).clips[0].positions)
     assert 0 < np.abs(clips[0] - clips[1]).mean() < 0.01 * np.abs(clips[0]).mean()
 

@@ -101,7 +101,9 @@ def test_calibration_repeats_itself(run):
 @pytest.mark.parametrize("stage", ["teacher", "student"])
 @pytest.mark.parametrize("ending", ["npz", "h5"])
 def test_a_lifted_file_tells_it(run, array, tmp_path, stage, ending):
-    summary = lift(run, array, tmp_path / f"out.{ending}", stage=stage, device="cpu")
+    summary = lift(
+        run, array, tmp_path / f"out.{ending}", stage=stage, device="cpu", scale="checkpoint"
+    )
     assert summary["notes"][-2].startswith("how far to trust each pose: elevation, log_density")
     (clip,) = read_clips(tmp_path / f"out.{ending}").clips
     doubtful = (clip.sign_confidence < 0.8).sum()

@@ -23,9 +23,11 @@ def test_the_table_knows_backends_alone():
 def test_the_first_that_can_run_is_chosen(monkeypatch):
     monkeypatch.setattr(backends, "_default", None)
     monkeypatch.setattr(backends, "INTERPRETED", False)
+    monkeypatch.setattr(backends, "_chosen", {})
     monkeypatch.setitem(backends.MISSING, "cpp", "not built for this test")
     assert backends.choose("so3_exp", "cpu", torch.float32) == "reference"
     monkeypatch.delitem(backends.MISSING, "cpp")
+    backends._chosen.clear()  # as it holds in a process whose backends stay
     table = {"default": ["cpp"], "ops": {"graph_mix": ["triton", "reference", "cpp"]}}
     monkeypatch.setitem(backends.CHOICES, "cpu", table)
     assert backends.choose("so3_exp", "cpu", torch.float32) == "cpp"

@@ -189,7 +189,7 @@ def test_compiles_for_an_h100_as_the_table_says(kernel, case):
     )
     row = compile_triton.compiled(launch, 90)
     assert row["spilled_bytes"] == 0
-    with compile_triton.TABLE.open(newline="") as file:
+    with compile_triton.TABLE.path.open(newline="") as file:
         table = {(r["kernel"], r["case"], r["sm"]): r for r in csv.DictReader(file)}
     committed = table[kernel, case, "90"]
     if committed["triton"] == triton.__version__:

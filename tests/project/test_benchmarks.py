@@ -1,10 +1,11 @@
-"""What `benchmarks.ops.run` makes of its measurements."""
+"""What the benchmarks of ops make of their measurements."""
 
 from __future__ import annotations
 
 import pytest
 
 from benchmarks.ops import run
+from benchmarks.ops.resource_table import ResourceTable
 
 RATES = {"copy": 1e9, "float32": 1e10}
 ABOUT = {"device": "a processor", "torch": "2.13.0", "commit": "abc", "others_share": 0.0}
@@ -48,3 +49,32 @@ def test_merged_compares_with_the_earlier_eager_rows():
 def test_merged_refuses_another_device():
     with pytest.raises(ValueError, match="earlier rows are of a processor, this run is of other"):
         run.merged(result([], device="other"), result([]))
+
+
+def kernel(name, sm, registers=40, local=0, tool="13.0"):
+    return {
+        "kernel": name, "sm": sm, "registers": registers, "local_bytes": local, "shared_bytes": 0,
+        "nvcc": tool,
+    }  # fmt: skip
+
+
+def test_a_table_of_resources_tells_spills_and_differences(tmp_path, capsys):
+    columns = ("kernel", "sm", "registers", "local_bytes", "shared_bytes", "nvcc")
+    table = ResourceTable(tmp_path / "t.csv", columns)
+    rows = [kernel("a", 80), kernel("a", 90), kernel("b", 90)]
+    assert table.finish(rows, check=False, write=True) == 0
+    assert table.path.read_text().splitlines()[1] == "a,80,40,0,0,13.0"
+    assert table.finish(rows, check=True, write=False) == 0
+    assert table.differences(rows[1:]) == []  # one architecture of two
+    assert table.differences([kernel("a", 90, 41, tool="12.9")]) == []  # another compiler
+    capsys.readouterr()
+    assert (
+        table.finish([kernel("a", 90, 41), kernel("b", 90, local=8)], check=True, write=False) == 1
+    )
+    assert capsys.readouterr().err.splitlines() == [
+        f"{'b':40}{90:<8}registers 40, local_bytes 8, shared_bytes 0: spills",
+        "a 90: committed registers 40, local_bytes 0, shared_bytes 0; "
+        "now registers 41, local_bytes 0, shared_bytes 0",
+        "b 90: committed registers 40, local_bytes 0, shared_bytes 0; "
+        "now registers 40, local_bytes 8, shared_bytes 0",
+    ]

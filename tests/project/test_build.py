@@ -90,4 +90,4 @@ def test_kernel_resources_are_as_committed():
         pytest.skip(str(missing))
     assert {row["sm"] for row in rows}
     assert [row for row in rows if row["local_bytes"]] == []
-    assert kernel_resources.differences(rows, kernel_resources.TABLE) == []
+    assert kernel_resources.TABLE.differences(rows) == []

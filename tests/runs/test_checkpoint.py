@@ -14,9 +14,21 @@ from safetensors.torch import save_file
 from ites.errors import ItesError
 from ites.models import Student, Teacher, UprightStudent
 from ites.pose.skeleton import HUMAN36M, Skeleton
-from ites.runs.checkpoint import Metadata, Model, load_model, load_state, save_model, save_state
+from ites.runs.checkpoint import (
+    Metadata,
+    Model,
+    load_model,
+    load_state,
+    load_trust,
+    save_model,
+    save_state,
+)
 from ites.runs.folder import RunFolder
 
+TWO_ROOTS = (
+    '{"name": "arm", "joints": ["a", "b", "c"], "parents": [-1, -1, 1], "left": [], "right": [], '
+    '"head": 2, "pooling": []}'
+)
 ARM = Skeleton("arm", ("a", "b", "c"), (-1, 0, 1), head=2)
 
 
@@ -190,7 +202,7 @@ def refusal(path: Path) -> str:
         ({"sizes": '{"width": 16, "blocks": 1, "atoms": NaN}'}, "atoms: expected a size"),
         ({"sizes": '{"width": 16, "blocks": 1, "atoms": "3"}'}, "atoms: expected a size"),
         ({"sizes": '{"depth": 16}'}, "expected the sizes of a teacher"),
-        ({"skeleton": "[" * 20_000}, "damaged metadata"),
+        ({"skeleton": "[" * 20_000}, "expected the JSON of a skeleton"),
         ({"kind": "[" * 20_000}, "expected a teacher or student"),
         ({"format": "[" * 20_000}, "expected a file of format ites-model"),
         ({"version": "9" * 5000}, "expected version 1 or older"),
@@ -214,6 +226,33 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -
     model.mean_pose.data[3] = value
     save_model(path, model, Metadata("teacher", HUMAN36M, 0.8))
     assert "mean_pose: expected finite numbers, got 1 that are not" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "text, what",
+    [
+        ({"skeleton": TWO_ROOTS}, "Skeleton arm: parents must hold -1 once, got (-1, -1, 1)"),
+        ({"skeleton": "{}"}, "Skeleton: expected the JSON of a skeleton, got '{}'"),
+    ],
+)
+def test_a_mistake_below_is_told_once(tmp_path: Path, text: dict[str, str], what: str) -> None:
+    path = RunFolder(tmp_path).weights("teacher")
+    save_model(path, small("teacher"), Metadata("teacher", HUMAN36M, 0.8, 3))
+    rewritten(path, {}, **text)
+    assert refusal(path) == f"{path}: {what}"
+
+
+def test_odds_that_are_no_odds_are_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ites.runs.checkpoint.load_judges", lambda run, device: (None, None))
+    path = RunFolder(tmp_path).odds("student")
+    for text, what in (("[", "expected a JSON file"), ("[1]", "expected the odds of a sign")):
+        path.write_text(text)
+        with pytest.raises(ItesError) as caught:
+            load_trust(tmp_path, "student")
+        line = str(caught.value)
+        assert line.startswith(f"{path}: {what}") and line.count(path.name) == 1
 
 
 def test_weights_of_another_dtype_are_refused(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ites.errors import LIMIT, ItesError, shorten
+from ites.errors import LIMIT, ItesError, one_line, shorten
 from ites.system.files import atomic_write, load_json, load_npy, load_npz, reading, remove_orphans
 from ites.system.hdf5 import H5Writer
 from ites.system.parts import Parts
@@ -42,6 +42,29 @@ def test_a_message_is_one_line_of_300_characters() -> None:
     assert line.startswith("a.npz: expected numbers, got x?x?") and line.endswith(" in the end")
     assert len(line) == LIMIT and line.isprintable()
     assert shorten("short\ttext") == "short text"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a\nb\tc.npz", "\x1b[31mred.npz", "x" * 240 + ".npz", "n\udcffn.npz", "plain", "expected"],
+)
+def test_a_file_is_named_once_whatever_its_name(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    for text in ("expected numbers, got text", f"{path}: expected numbers, got text"):
+        with pytest.raises(ItesError) as caught, reading(path, "an .npz file"):
+            raise ItesError(text, code="units")
+        line = str(caught.value)
+        assert line.isprintable() and len(line) <= LIMIT and "\n" not in line
+        assert line.startswith(shorten(path)[:100]) and line.endswith(
+            ": expected numbers, got text"
+        )
+        assert line.count(" expected numbers") == 1 and line.count(str(tmp_path)) == 1
+        assert caught.value.code == "units"
+
+
+def test_a_line_keeps_its_length_and_its_spaces() -> None:
+    assert one_line("  train: a\nb\x1b[0m  c") == "  train: a b?[0m  c"
+    assert one_line("x" * 1000) == "x" * 1000
 
 
 @pytest.mark.parametrize(

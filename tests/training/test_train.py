@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -505,3 +506,15 @@ def test_a_reader_that_has_gone_does_not_stop_a_training(
         assert console.quiet
         result = train(teacher_settings(store, tmp_path, steps=9), console=console)
     assert result.step == 9 and load_model(tmp_path)[1].step == 9
+
+
+def test_a_wild_keypoint_of_the_data_is_left_out_and_told(tmp_path: Path) -> None:
+    data, out = write_store(tmp_path / "poses.h5"), io.StringIO()
+    with h5py.File(data, "r+") as file:
+        file["poses/keypoints"][5, 10] = 1e6, 400
+    with pytest.raises(ItesError, match="poses.h5: 1 of 71 poses lack a joint .*; 1 impossible"):
+        train(teacher_settings(data, tmp_path / "run", steps=2))
+    settings = teacher_settings(data, tmp_path / "run", steps=2, missing="drop")
+    result = train(settings, console=Console(file=out))
+    assert result.poses == 70
+    assert f"teacher: 1 impossible keypoints of {data} count as" in out.getvalue()

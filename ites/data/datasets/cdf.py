@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ites.errors import ItesError
 from ites.system.files import EXPANSION, EXPANSION_FREE, reading, require_file
 
-READS = 100_000
-"""Maximum reads of a file; circular pointers would never end."""
+READS = 1000
+"""Maximum reads of a file, beside one per 4 bytes; circular pointers would never end."""
 DIMENSIONS = 32
 """Dimensions of a variable, at most."""
 Z_VARIABLE = 8
@@ -24,12 +24,16 @@ Z_VARIABLE = 8
 class _Bounded(io.BytesIO):
     """The bytes of a file; reading past the end, or endlessly, is an error."""
 
-    reads = 0
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._bytes, self._reads_left = len(data), READS + len(data) // 4
 
     def read(self, size: int | None = -1, /) -> bytes:
-        self.reads += 1
-        if self.reads > READS or (size is not None and size > self.getbuffer().nbytes):
-            raise ValueError(f"a record of {size} bytes, or more than {READS:,} records")
+        self._reads_left -= 1
+        if self._reads_left < 0:
+            raise ValueError("more records than the file has bytes for")
+        if size is not None and size > self._bytes:
+            raise ValueError(f"a record of {size} bytes in a file of {self._bytes}")
         return super().read(size)
 
 

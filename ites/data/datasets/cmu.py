@@ -63,7 +63,7 @@ def prepare_cmu(
     test_rate: float = 5.0,
     radius: float = 1.5,
     test_subjects: Sequence[str] = TEST_SUBJECTS,
-    fps: float = AMC_FPS,
+    fps: float | None = None,
     say: Say = print,
 ) -> dict[str, Any]:
     """Write a pose store of CMU motion, splits "train" and "test".
@@ -79,7 +79,7 @@ def prepare_cmu(
         radius: metres; a frame is dropped if its pelvis is at least this far, horizontally, from
             the clip's mean pelvis.
         test_subjects: subjects of the test split; all others train.
-        fps: frames per second of .amc files.
+        fps: frames per second of .amc files; None: 120.
         say: prints a line.
 
     Returns:
@@ -88,14 +88,20 @@ def prepare_cmu(
     Raises:
         ItesError: there are no clips in `source`, or one of them cannot be read.
     """
+    rate = AMC_FPS if fps is None else fps
     rates = {"train": train_rate, "test": test_rate}
-    if not all(0 < value < np.inf for value in (train_rate, test_rate, radius, fps)):
+    if not all(0 < value < np.inf for value in (train_rate, test_rate, radius, rate)):
         raise ItesError(
             "prepare_cmu: rates, radius and fps must be positive, got "
-            f"{train_rate:g}, {test_rate:g}, {radius:g} and {fps:g}"
+            f"{train_rate:g}, {test_rate:g}, {radius:g} and {rate:g}"
         )
     source = Path(source)
-    clips = clips_of(source, fps)
+    if fps is not None and not any(path.suffix.lower() == ".amc" for path in source.rglob("*")):
+        raise ItesError(
+            f"{source}: fps is of .amc files, which do not tell their own; there are none, got "
+            f"{fps:g}"
+        )
+    clips = clips_of(source, rate)
     with PoseStoreWriter(out, HUMAN36M, "CMU motion capture", ACKNOWLEDGEMENT) as writer:
         cameras = {split: human36m_cameras(rig) for split, rig in RIGS.items()}
         for split, rig in RIGS.items():

@@ -80,7 +80,8 @@ def prepare_h36m(
 ) -> dict[str, Any]:
     """Write a pose store of Human3.6M, splits "train" and "test".
 
-    Frames with non-finite or implausible values are dropped, and `say` reports them.
+    Frames in which no person can be are dropped, and `say` reports them. The measured 3D has no
+    number that is not finite, so one says that the file is damaged.
 
     Args:
         source: a folder of CDF or HDF5 files, h36m.zip, or one of VideoPose3D's .npz files.
@@ -96,7 +97,7 @@ def prepare_h36m(
         `PoseStore.summary` of the written store.
 
     Raises:
-        ItesError: `source` is none of these, or the arrays are inconsistent.
+        ItesError: `source` is none of these, or the arrays are inconsistent or not finite.
     """
     source, subjects = Path(source), (*train_subjects, *test_subjects)
     if every < 1:
@@ -118,6 +119,7 @@ def prepare_h36m(
         for take in takes_of(source, subjects):
             camera = rigs[take.subject][take.camera]
             points = take.keypoints if flat is None else _detected(*flat, take)
+            _expect_finite(take.where, take.positions)
             sound = sound_frames(take.where, take.positions, points, say=say_once)[::every]
             if not sound.any():
                 say_once(f"{take.where}: left out: no frame of every {every} is sound")
@@ -134,6 +136,20 @@ def prepare_h36m(
             )
     with PoseStore(out) as store:
         return store.summary()
+
+
+def _expect_finite(where: str, positions: Array | None) -> None:
+    """Refuse 3D with a number that is not finite.
+
+    Raises:
+        ItesError: there is one, with its frame.
+    """
+    bad = np.zeros(0, bool) if positions is None else ~np.isfinite(positions).all((1, 2))
+    if bad.any():
+        raise ItesError(
+            f"{where}: expected finite numbers, got others in {int(bad.sum())} of {len(bad)} "
+            f"frames, first in frame {int(bad.argmax())} (the first is 0)"
+        )
 
 
 def takes_of(

@@ -16,7 +16,7 @@ from ites.data.clips import Clip, seen_joints
 from ites.data.corrections import Corrections
 from ites.data.findings import Finding, refuse, summarise
 from ites.data.readers import read
-from ites.data.readers.options import check_options
+from ites.data.readers.options import ReadOptions, check_options
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.errors import ItesError
 from ites.pose.camera import FIELD_OF_VIEW, Camera, focal_length_of
@@ -51,7 +51,8 @@ def prepare_keypoints(
         fps: frames per second; None takes the file's, if it has one.
         focal_length: pixels; None takes the file's, or else `field_of_view`.
         field_of_view: horizontal, degrees: `focal_length = width / (2 tan(field_of_view / 2))`;
-            None assumes 55, and the store marks its camera as assumed.
+            overrides the file's focal length. Without either 55 is assumed, and the store marks
+            its camera as assumed.
         image_size: (width, height), pixels; None takes the file's, or else the keypoints' extent.
         min_confidence: a joint with less confidence than this counts as missing; None: the
             detector's default.
@@ -68,23 +69,18 @@ def prepare_keypoints(
     """
     if field_of_view is not None and not 0 < field_of_view < 180:
         raise ItesError(f"prepare_keypoints: field_of_view must be in 0..180, got {field_of_view}")
+    if focal_length is not None and field_of_view is not None:
+        raise ItesError("prepare_keypoints: give a focal length or a field of view, not both")
     check_options("prepare_keypoints", image_size, fps, min_confidence, focal_length)
     for path in sources:
         keep_source(path, out)
+    options = ReadOptions(layout, image_size, fps, person, min_confidence, skeleton)
     notes: list[str] = [] if corrections is None else corrections.lines()
     findings: list[Finding] = []
     taken: set[str] = set()
     with PoseStoreWriter(out, skeleton, title or "2D keypoints") as writer:
         for path in map(Path, sources):
-            recording = read(
-                path,
-                layout=layout,
-                image_size=image_size,
-                fps=fps,
-                person=person,
-                min_confidence=min_confidence,
-                skeleton=skeleton,
-            )
+            recording = read(path, options)
             if recording.skeleton.parents != skeleton.parents:
                 raise ItesError(f"{path}: expected {skeleton.name}, got {recording.skeleton.name}")
             several = len(sources) > 1
@@ -155,7 +151,7 @@ def _camera(clip: Clip, field_of_view: float | None) -> Camera:
     width, height = clip.image_size or extent
     degrees = FIELD_OF_VIEW if field_of_view is None else field_of_view
     wide = focal_length_of(degrees, width)
-    fx, fy = clip.focal_length or (wide, wide)
+    fx, fy = clip.focal_length if clip.focal_length and field_of_view is None else (wide, wide)
     assumed = clip.focal_length is None and field_of_view is None
     name = f"{width}x{height} f{fx:.6g},{fy:.6g}{' assumed' * assumed}"
     known = clip.image_size or (0, 0)

@@ -83,8 +83,8 @@ def prepare_3dhp(
     source: Path,
     out: Path,
     *,
-    annotation: str = "univ_annot3",
-    cameras: Sequence[int] = CAMERAS,
+    annotation: str | None = None,
+    cameras: Sequence[int] | None = None,
     every: int = 1,
     say: Say = print,
 ) -> dict[str, Any]:
@@ -97,8 +97,9 @@ def prepare_3dhp(
     Args:
         source: a folder of the data set's files or of the .npz files, or one of these .npz files.
         out: the store to write.
-        annotation: the 3D, "univ_annot3" or "annot3"; the .npz files hold one of them.
-        cameras: cameras of the training set, 0 to 13.
+        annotation: the 3D of the data set's files, "univ_annot3" or "annot3"; None: the first;
+            the .npz files hold one of them.
+        cameras: of the training set, 0 to 13; None: those not on the ceiling.
         every: take every n-th frame.
         say: prints a line.
 
@@ -108,6 +109,9 @@ def prepare_3dhp(
     Raises:
         ItesError: `source` holds none of these files, or one of them is not as described.
     """
+    given = annotation, cameras
+    annotation = ANNOTATIONS[0] if annotation is None else annotation
+    cameras = CAMERAS if cameras is None else cameras
     if annotation not in ANNOTATIONS:
         raise ItesError(
             f"prepare_3dhp: annotation must be {' or '.join(ANNOTATIONS)}, got {annotation!r}"
@@ -117,6 +121,12 @@ def prepare_3dhp(
             f"prepare_3dhp: every must be at least 1 and cameras in 0..13, got {every}, "
             f"{list(cameras)}"
         )
+    for name, value, pattern in (
+        ("annotation", given[0], "*/annot*.mat"),
+        ("cameras", given[1], "S*/Seq*/annot.mat"),
+    ):
+        if value is not None and Path(source).exists() and not any(Path(source).rglob(pattern)):
+            raise ItesError(f"{source}: {name} has no effect: expected {pattern}, got none")
     with PoseStoreWriter(out, HUMAN36M, "MPI-INF-3DHP", ACKNOWLEDGEMENT) as writer:
         for take in takes_of(Path(source), annotation, cameras):
             _add(writer, take, every, say)

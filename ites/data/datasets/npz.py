@@ -38,8 +38,8 @@ def load_npz(path: Path) -> dict[str, Any]:
     """Read a .npz file.
 
     Args:
-        path: the file. It may hold arrays of numbers or text, and pickles of dict, list, tuple,
-            set, str, bytes, int, float, bool and None with such arrays in them.
+        path: the file. It may hold arrays of numbers or text. It may hold pickles of dict, list,
+            tuple, set, str, bytes, int, float, bool and None, with such arrays in them.
 
     Returns:
         Each entry by its name: an array, perhaps read-only, or, of an object array of shape (), the

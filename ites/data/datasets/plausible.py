@@ -31,8 +31,8 @@ def sound_frames(
 ) -> NDArray[np.bool_]:
     """Which frames of a clip are plausible; a line names the others.
 
-    A frame is sound when its values are finite, its largest extent lies within `SIZES`, its root
-    within `FARTHEST` of the clip's median root, and its keypoints within `PIXELS`.
+    A frame is sound when its values are finite and its largest extent lies within `SIZES`. Its root
+    must lie within `FARTHEST` of the clip's median root, and its keypoints within `PIXELS`.
 
     Args:
         where: the file and the location in it.

@@ -2,11 +2,14 @@
 
 - `keypoints` (T, K, 2), or (T, K, 3) with the confidence last; or the only array of the file.
 - Ultralytics' `xy`, `data`, `xyn`; `conf` beside them.
-- 33 joints are MediaPipe's: the third column is depth, the fourth visibility.
+- 33 joints are MediaPipe's: the third column is depth, the fourth visibility. 543 and 553 are those
+  of its Holistic model in freemocap's order: the body's 33, hands, face.
+- Two dimensions: (T, K * C), each row of a frame's numbers.
 - Four dimensions: freemocap's (cameras, T, K, C), one clip per camera; if the first axis is longer
   than the second, (T, people, K, C).
+- An array of objects: per frame (people, K, C), as of RTMLib, whose number of people varies.
 - Optional: `confidence` or `scores`, `fps`, `focal_length` (one number or fx, fy), `image_size`
-  (width, height), `layout`.
+  (width, height) or `width` and `height`, `layout`, `joint_names` (K).
 """
 
 from __future__ import annotations
@@ -19,20 +22,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ites.data.findings import Finding, ImplausibleError
-from ites.data.readers.recording import LARGEST, Detections, Frame, Person, Track
+from ites.data.readers.recording import LARGEST, Detections, Frame, Person, Track, numbers
 from ites.errors import ItesError
-from ites.pose.layouts import BY_COUNT
+from ites.pose.layouts import BY_COUNT, joint_name
 
 NAMES = (
     "keypoints", "data", "xy", "xyn", "keypoints_2d", "poses_2d", "pose_landmarks", "landmarks",
-    "positions_2d", "reconstruction",
+    "positions_2d", "reconstruction", "pred_keypoints", "keypoints2d", "kpts", "kpts_2d", "kps",
+    "pose_2d", "pose2d", "poses2d", "joints_2d", "joints2d", "joints", "pose", "poses", "points",
 )  # fmt: skip
-SCORES = ("confidence", "scores", "keypoint_scores", "conf", "visibility", "likelihood")
+SCORES = (
+    "confidence", "scores", "keypoint_scores", "conf", "visibility", "likelihood", "confidences",
+    "kpts_score", "score",
+)  # fmt: skip
+JOINT_NAMES = ("joint_names", "keypoint_names", "joints_names", "node_names", "bodyparts", "names")
+HOLISTIC = (543, 553)
+"""Numbers of landmarks of MediaPipe's Holistic model; the body's 33 come first in freemocap."""
 ULTRALYTICS = ("data", "xy", "xyn")
 MIN_CONFIDENCE = 0.1
 """Of an unknown detector; Ultralytics' is 0.5, see `ites.data.readers.ultralytics`."""
 OVER = 1.05
 """Confidences up to here are 1; more, or less than -0.05, are no confidences."""
+UNBOUNDED = 10.0
+"""Largest score of an array of its own: RTMPose's are not limited to 1."""
 
 
 def parse(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Detections:
@@ -43,13 +55,19 @@ def parse(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Detections:
     """
     if "positions" in arrays and "sequence_start" in arrays:
         raise ItesError(f"{path}: expected keypoints to lift, got poses that are lifted already")
-    name = next((n for n in NAMES if n in arrays and arrays[n].ndim > 1), None)
+    name = next(
+        (n for n in NAMES if n in arrays and (arrays[n].ndim > 1 or arrays[n].dtype == object)),
+        None,
+    )
     if name is None and len(arrays) == 1:
         name = next(iter(arrays))
     if name is None:
         listed = ", ".join(sorted(arrays))
         raise ItesError(f"{path}: expected an array 'keypoints', got {listed}")
     array = arrays[name]
+    if array.dtype == object:
+        return _ragged(path, name, array, next((arrays[k] for k in SCORES if k in arrays), None))
+    array, cut = _shaped(array)
     people = BY_COUNT.keys() | {25}
     if array.ndim == 2 and array.shape[0] in people and array.shape[1] in (2, 3):
         array = array[None]
@@ -69,14 +87,23 @@ def parse(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Detections:
         found.format, found.plain = "Ultralytics", array.shape[-2] != 17
         found.min_confidence = 0.5
         found.layout = "coco17" if array.shape[-2] == 17 else None
+    if name == "pred_keypoints" and array.shape[-2] == 17:
+        found.format, found.layout = "Detectron2", "coco17"
     if array.shape[-2] == 33:
         found.format, found.layout = "MediaPipe", "mediapipe33"
+    if cut:
+        found.notes.append(f"the first 33 of {cut} landmarks are taken as MediaPipe's body")
+    found.joints = _joint_names(arrays, array.shape[-2])
     given = next((arrays[key] for key in SCORES if key in arrays), None)
     joints, found.scored = _with_confidence(path, name, array, given)
+    if given is not None and np.nanmax(given, initial=0) > OVER:
+        found.notes.append(f"confidences above 1, up to {np.nanmax(given):.3g}, count as 1")
     if "layout" in arrays and arrays["layout"].dtype.kind == "U" and arrays["layout"].size == 1:
         found.layout = str(arrays["layout"].reshape(-1)[0])
     focal = _numbers(path, arrays, "focal_length", (1, 2))
     size = _numbers(path, arrays, "image_size", (2,))
+    if not size and {"width", "height"} <= arrays.keys():
+        size = tuple(_numbers(path, arrays, side, (1,))[0] for side in ("width", "height"))
     shape = _numbers(path, arrays, "orig_shape", (2,))
     fps = _numbers(path, arrays, "fps", (1,))
     found.fps = fps[0] if fps else float("nan")
@@ -103,6 +130,55 @@ def parse(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Detections:
     return found
 
 
+def _shaped(array: NDArray[Any]) -> tuple[NDArray[Any], int]:
+    """Rows of numbers as (T, K, C), and a body without hands and face; and what it is cut from."""
+    if array.ndim == 2 and array.shape[1] not in (2, 3):
+        counts = [
+            (n, k) for n in (3, 2, 4) for k in (17, 33, 25, 18, 26, 133, 136)
+            if n * k == array.shape[1]
+        ]  # fmt: skip
+        if counts:
+            array = array.reshape(len(array), counts[0][1], counts[0][0])
+    if array.ndim in (3, 4) and array.shape[-2] in HOLISTIC:
+        return array[..., :33, :], array.shape[-2]
+    return array, 0
+
+
+def _ragged(path: Path, name: str, array: NDArray[Any], scores: NDArray[Any] | None) -> Detections:
+    """Frames of (people, K, C) arrays, whose number of people varies."""
+    found = Detections("arrays", plain=True, min_confidence=MIN_CONFIDENCE, scored=False)
+    if array.ndim != 1 or (scores is not None and len(scores) != len(array)):
+        told = "none" if scores is None else f"scores of shape {scores.shape}"
+        raise ItesError(
+            f"{path}: {name}: expected an entry per frame, got {array.shape} and {told}"
+        )
+    for t, entry in enumerate(array):
+        frame_at = f"{path}: {name} of frame {t}"
+        people = numbers([] if entry is None else entry, frame_at)
+        people = people[None] if people.ndim == 2 and len(people) else people
+        persons = []
+        if people.size:
+            if people.ndim != 3 or people.shape[-1] not in (2, 3):
+                raise ItesError(f"{frame_at}: expected (people, K, 2) or 3, got {people.shape}")
+            sure = None if scores is None else numbers(scores[t], f"{path}: scores of frame {t}")
+            sure = sure[None] if sure is not None and sure.ndim == 1 and len(people) == 1 else sure
+            joints, scored = _with_confidence(path, name, people, sure)
+            found.scored |= scored
+            persons = [Person(person) for person in joints]
+        found.frames.append(Frame(t, persons))
+    return found
+
+
+def _joint_names(arrays: Mapping[str, NDArray[Any]], count: int) -> tuple[str, ...] | None:
+    """The names of the joints in the file, if they are told."""
+    for key in JOINT_NAMES:
+        told = arrays.get(key)
+        if told is not None and told.dtype.kind == "U" and told.shape == (count,):
+            names = tuple(joint_name(str(name)) for name in told)
+            return names if len(set(names)) == count else tuple(map(str, told))
+    return None
+
+
 def _with_confidence(
     path: Path, name: str, array: NDArray[Any], given: NDArray[Any] | None
 ) -> tuple[NDArray[np.float32], bool]:
@@ -116,6 +192,9 @@ def _with_confidence(
             finite = array[..., 2][np.isfinite(array[..., 2])]
             if finite.size and finite.min() >= 0 and finite.max() <= OVER:
                 third = array[..., 2]
+            elif _is_solid(places):
+                told = "expected places in the image, got 3D: x and y are negative as often as not"
+                raise ImplausibleError(path, Finding("depth", "error", told))
     elif array.shape[-1] == 3:
         third = array[..., 2]
     elif array.shape[-1] > 3:
@@ -137,6 +216,9 @@ def _with_confidence(
                 f"shape {given.shape}"
             )
         third = given.astype(np.float32)
+        finite = third[np.isfinite(third)]
+        if finite.size and finite.min() >= 0 and OVER < finite.max() <= UNBOUNDED:
+            third = np.minimum(third, 1)
     if third is None:
         return np.concatenate([places, np.ones_like(places[..., :1])], axis=-1), False
     told = third[np.isfinite(third) & np.isfinite(places).all(-1)]
@@ -153,6 +235,12 @@ def _with_confidence(
             ),
         )
     return np.concatenate([places, third[..., None]], axis=-1), True
+
+
+def _is_solid(places: NDArray[np.float32]) -> bool:
+    """Whether places are those of triangulated joints: about a world's origin, in millimetres."""
+    finite = places[np.isfinite(places).all(-1)]
+    return bool(len(finite) and np.abs(finite).max() > 2 and (finite < 0).any(-1).mean() > 0.2)
 
 
 def _numbers(

@@ -1,8 +1,8 @@
 """Conversion of detections to clips: missing joints, identities, and Human3.6M's joints.
 
-A joint is missing if a coordinate is not finite, both are exactly 0 or -1, its confidence is below
-`min_confidence` or not above 0, or it lies impossibly far from the image or the body. See
-`ites.pose.missing.impossible`.
+A joint is missing if a coordinate is not finite, or both are exactly 0 or -1. It is missing if its
+confidence is below `min_confidence` or not above 0. It is missing if it lies impossibly far from
+the image or the body. See `ites.pose.missing.impossible`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ites.data.clips import Clip
 from ites.data.findings import Finding, ImplausibleError
 from ites.data.readers.frames import Video, natural, videos_of
+from ites.data.readers.options import ReadOptions
 from ites.data.readers.recording import Detections, Frame, Person, Recording, Source, Track
 from ites.data.tracking import person_sizes, track
 from ites.errors import ItesError, shorten
@@ -32,52 +33,43 @@ FEWEST = 3
 """Minimum number of seen joints per person."""
 ROWS = 50
 """Maximum ratio of all clips' rows to the rows with a visible person."""
+MOST_SURE = 10.0
+"""Largest plausible confidence; those above 1 count as 1."""
+ODD = 0.005
+"""Share of joints whose confidence may be impossible."""
 TOLD = 6
 """Names that a note lists."""
 
 
-def assemble(
-    path: Path,
-    found: Detections,
-    *,
-    layout: str | None = None,
-    image_size: tuple[int, int] | None = None,
-    fps: float | None = None,
-    person: str | int | None = None,
-    min_confidence: float | None = None,
-    skeleton: Skeleton = HUMAN36M,
-) -> Recording:
-    """Make clips of detections; see `ites.data.readers.read.read` for the arguments.
+def assemble(path: Path, found: Detections, options: ReadOptions) -> Recording:
+    """Make clips of detections.
 
     Raises:
         ItesError: there are no people, no layout fits the number of joints, coordinates are not
             pixels, or the requested person is absent.
     """
     notes = list(found.notes)
-    least = found.min_confidence if min_confidence is None else min_confidence
-    found = replace(found, image_size=image_size or found.image_size)
-    if found.frames:
-        tracks, joints, name = _follow(path, found, image_size, least, layout, skeleton, notes)
-    else:
-        tracks, joints, name = _clean_tracks(
-            path, found, image_size, least, layout, skeleton, notes
+    if options.min_confidence is not None and not found.scored:
+        raise ItesError(
+            f"{path}: min_confidence has no effect: the file holds no confidences, got "
+            f"{options.min_confidence:g}"
         )
+    found = replace(found, image_size=options.image_size or found.image_size)
+    make = _follow if found.frames else _clean_tracks
+    tracks, joints, name = make(path, found, options, notes)
     tracks = [_trimmed(one) for one in tracks]
     rows = sum(len(one.joints) for one in tracks)
     seen = sum(int((one.joints[..., 2] > 0).any(1).sum()) for one in tracks)
     if rows > 10_000 + ROWS * seen:
         raise ItesError(f"{path}: expected people in most frames, got {seen} of {rows} rows")
-    tracks = _chosen(path, tracks, person)
-    return _converted(path, found, tracks, joints, name, fps, skeleton, notes)
+    tracks = _chosen(path, tracks, options.person)
+    return _converted(path, found, tracks, joints, name, options, notes)
 
 
 def _follow(
     path: Path,
     found: Detections,
-    image_size: tuple[int, int] | None,
-    least: float,
-    layout: str | None,
-    skeleton: Skeleton,
+    options: ReadOptions,
     notes: list[str],
 ) -> tuple[list[Track], tuple[str, ...], str]:
     """All people over time, the joint names, and the layout's name."""
@@ -91,17 +83,17 @@ def _follow(
             f"{', '.join(map(str, counts[:5]))}"
         )
     sizes = [
-        image_size or found.sizes.get(frame.id) or found.image_size
+        options.image_size or found.sizes.get(frame.id) or found.image_size
         for frame in found.frames
         for _ in frame.people
     ]
     joints = np.stack([person.joints for person in people])
-    names, layout = _joints(path, found, joints, layout, skeleton, notes)
+    names, layout = _joints(path, found, joints, options, notes)
     ids = [frame.id for frame in found.frames for _ in frame.people]
-    joints = _clean(path, joints, sizes, ids, names, layout, least, found, notes)
+    joints = _clean(path, joints, sizes, ids, names, layout, options, found, notes)
     bodies = joints
-    if names != skeleton.joints:
-        bodies = _as_skeleton(path, joints, names, layout, skeleton)
+    if names != options.skeleton.joints:
+        bodies = _as_skeleton(path, joints, names, layout, options.skeleton)
     cleaned = iter(zip(joints, bodies, strict=True))
     frames = []
     for frame in found.frames:
@@ -120,7 +112,7 @@ def _follow(
         notes.append(f"{len(photographs)} photographs, a clip of one frame per person")
     tracks, empty, frames_told = [], 0, 0
     for video in videos:
-        size = image_size or found.sizes.get(video.key) or found.image_size
+        size = options.image_size or found.sizes.get(video.key) or found.image_size
         gaps = sum(not people for people in video.people)
         empty, frames_told = empty + gaps, frames_told + len(video.people)
         name = video.name if len(videos) > 1 else ""
@@ -192,22 +184,19 @@ def _prominence(rows: dict[int, Person]) -> float:
 def _clean_tracks(
     path: Path,
     found: Detections,
-    image_size: tuple[int, int] | None,
-    least: float,
-    layout: str | None,
-    skeleton: Skeleton,
+    options: ReadOptions,
     notes: list[str],
 ) -> tuple[list[Track], tuple[str, ...], str]:
     """All people with missing joints marked, the joint names, and the layout's name."""
     if not any(len(one.joints) for one in found.tracks):
         raise ItesError(f"{path}: expected keypoints, got no frame")
     tracks = []
-    sizes = [image_size or one.image_size or found.image_size for one in found.tracks]
+    sizes = [options.image_size or one.image_size or found.image_size for one in found.tracks]
     everything = np.concatenate([one.joints for one in found.tracks])
     each = [s for s, one in zip(sizes, found.tracks, strict=True) for _ in one.joints]
-    names, layout = _joints(path, found, everything, layout, skeleton, notes)
+    names, layout = _joints(path, found, everything, options, notes)
     ids = [row for one in found.tracks for row in range(len(one.joints))]
-    cleaned = _clean(path, everything, each, ids, names, layout, least, found, notes)
+    cleaned = _clean(path, everything, each, ids, names, layout, options, found, notes)
     row = 0
     for one, size in zip(found.tracks, sizes, strict=True):
         joints = cleaned[row : row + len(one.joints)]
@@ -233,14 +222,16 @@ def _clean(
     ids: Sequence[int | float | str],
     names: tuple[str, ...],
     layout: str,
-    least: float,
+    options: ReadOptions,
     found: Detections,
     notes: list[str],
 ) -> NDArray[np.float32]:
     """Pixels with confidences in 0..1, 0 where missing: (N, K, 3)."""
+    least = found.min_confidence if options.min_confidence is None else options.min_confidence
     joints = joints.astype(np.float32)
     places, sure = joints[..., :2], np.where(np.isfinite(joints[..., 2]), joints[..., 2], 0)
     finite = np.asarray(np.isfinite(places).all(-1))
+    _check_confidence(path, joints[..., 2][finite])
     corner = finite & (places == 0).all(-1) & ~_centred(places, finite)
     outside = finite & (places == -1).all(-1) & (not found.signed)
     for where, holders in (("(0, 0)", corner), ("(-1, -1)", outside)):
@@ -271,6 +262,21 @@ def _clean(
     return np.concatenate(
         [np.where(seen[..., None], places, 0), sure[..., None]], axis=-1, dtype=np.float32
     )
+
+
+def _check_confidence(path: Path, sure: NDArray[np.float32]) -> None:
+    """Refuse a third number that is a depth or a percentage, unless it is so in a few joints.
+
+    -1 stands for no confidence in some files, and RTMPose's scores may exceed 1.
+    """
+    sure = sure[np.isfinite(sure)]
+    odd = ((sure < -0.05) & (sure != -1)) | (sure > MOST_SURE)
+    if sure.size and odd.mean() > ODD:
+        told = (
+            f"confidence must lie in 0..1, got {sure.min():.3g} to {sure.max():.3g}; a third "
+            "number that is a depth or a percentage must be left out"
+        )
+        raise ImplausibleError(path, Finding("depth", "error", told))
 
 
 def _centred(places: NDArray[np.float32], finite: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -339,7 +345,7 @@ def _trimmed(one: Track) -> Track:
         return one
     rows = slice(int(seen[0]), int(seen[-1]) + 1)
     numbers = np.arange(len(one.joints)) if one.numbers is None else one.numbers
-    return one._replace(joints=one.joints[rows], numbers=numbers[rows])
+    return one._replace(joints=one.joints[rows], numbers=numbers[rows], first=rows.start)
 
 
 def _chosen(path: Path, tracks: list[Track], person: str | int | None) -> list[Track]:
@@ -358,12 +364,11 @@ def _joints(
     path: Path,
     found: Detections,
     sample: NDArray[np.float32],
-    layout: str | None,
-    skeleton: Skeleton,
+    options: ReadOptions,
     notes: list[str],
 ) -> tuple[tuple[str, ...], str]:
     """The names of the joints (N, K, 3), and the layout's name."""
-    count = sample.shape[1]
+    count, layout, skeleton = sample.shape[1], options.layout, options.skeleton
     if layout is not None:
         joints = joints_of(layout)
         if len(joints) != count:
@@ -398,11 +403,11 @@ def _converted(
     tracks: list[Track],
     joints: tuple[str, ...],
     layout: str,
-    fps: float | None,
-    skeleton: Skeleton,
+    options: ReadOptions,
     notes: list[str],
 ) -> Recording:
     """The clips in the skeleton's joints."""
+    skeleton = options.skeleton
     everything = np.concatenate([one.joints for one in tracks])
     places, sure = everything[..., :2], everything[..., 2]
     if joints == skeleton.joints:
@@ -427,10 +432,11 @@ def _converted(
             Clip(
                 name=_name(path, one, several),
                 keypoints=np.ascontiguousarray(converted[own], np.float32),
-                fps=fps or one.fps,
+                fps=options.fps or one.fps,
                 confidence=np.ascontiguousarray(confidence[own], np.float32) if scored else None,
                 focal_length=one.focal_length,
                 image_size=one.image_size,
+                first_frame=one.first,
             )
         )
         numbers = np.arange(len(one.joints)) if one.numbers is None else one.numbers

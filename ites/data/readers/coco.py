@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ites.data.readers.recording import (
     Detections,
     Frame,
     Person,
     joints_from,
+    joints_of_many,
     number,
     track_id,
 )
@@ -52,21 +56,34 @@ def parse(content: Any, where: str) -> Detections:
     first = content[0]
     if isinstance(first, dict) and ("box" in first or "idx" in first):
         found.format = "AlphaPose"
+    many = _many(content)
     for index, entry in enumerate(content):
         entry_at = f"{where}: entry {index}"
         if not isinstance(entry, dict) or "image_id" not in entry or "keypoints" not in entry:
             raise ItesError(
                 f"{entry_at}: expected image_id and keypoints, got {shorten(entry, 80)}"
             )
-        found.frames.append(Frame(image_id(entry["image_id"], entry_at), [person(entry, entry_at)]))
+        joints = None if many is None else many[index]
+        found.frames.append(
+            Frame(image_id(entry["image_id"], entry_at), [person(entry, entry_at, joints)])
+        )
     return found
 
 
-def person(entry: dict[str, Any], where: str) -> Person:
-    """A person of one entry."""
-    joints = joints_from(entry["keypoints"], where, entry.get("keypoint_scores"))
+def _many(entries: list[Any]) -> NDArray[np.float32] | None:
+    """The joints of all entries at once, if they are alike."""
+    alike = all(type(e) is dict and "keypoint_scores" not in e for e in entries)
+    return joints_of_many([e.get("keypoints") for e in entries]) if alike else None
+
+
+def person(entry: dict[str, Any], where: str, joints: NDArray[np.float32] | None = None) -> Person:
+    """A person of one entry; `joints` if they are read already."""
+    if joints is None:
+        joints = joints_from(entry["keypoints"], where, entry.get("keypoint_scores"))
     score = entry.get("score", entry.get("bbox_score"))
-    label = next((track_id(entry[key]) for key in IDS if track_id(entry.get(key))), None)
+    label = next(
+        (track_id(entry[key]) for key in IDS if key in entry and track_id(entry[key])), None
+    )
     return Person(joints, number(score, where), label)
 
 

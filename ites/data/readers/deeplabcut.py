@@ -19,6 +19,7 @@ from ites.data.datasets.npz import loads
 from ites.data.readers.recording import LARGEST, Detections, Track
 from ites.errors import ItesError, shorten
 from ites.pose.layouts import joint_name
+from ites.system.hdf5 import check_filters
 
 FORMAT = "DeepLabCut"
 MIN_CONFIDENCE = 0.1
@@ -159,6 +160,7 @@ def _read(path: Path, data: Any, text: bool = False) -> Any:
     held = int(np.prod(data.shape, dtype=object)) * data.dtype.itemsize
     if held > max(200 * path.stat().st_size, 1 << 26):
         raise ItesError(f"{path}: expected a table of its file's size, got {held:,} bytes declared")
+    check_filters(data, str(path))
     return data[()]
 
 

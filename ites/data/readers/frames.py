@@ -1,13 +1,13 @@
 """Frames in order of time: videos, missing frames and photographs, derived from frame ids.
 
 An id is a number, or an image's name: "12.jpg", "cam1/frame_000012.png". Names are alike where
-they differ in digits alone. Of names alike the run of digits that varies most counts the frames, of
-the folders' only where the files' own names do not vary; names that differ elsewhere belong to
-different videos.
+they differ in digits alone. In names that differ only in digits, the run of digits that varies most
+is the frame number. A folder's digits count only where the files' own names do not vary. Names that
+differ elsewhere belong to different videos.
 
-Frames form a video if at least one in `GAPS` of its numbers exists, or most are consecutive, and
-people are near their positions in the previous frame. Otherwise each frame is a photograph, with a
-clip of its own.
+Frames form a video if at least one in `GAPS` of its numbers exists, or most are consecutive. People
+must also be near their positions in the previous frame. Otherwise each frame is a photograph, with
+a clip of its own.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ites.data.readers.coco import image_id
 from ites.data.readers.frames import natural
+from ites.data.readers.nested import image_size, rate
 from ites.data.readers.recording import Detections, Frame, Person, numbers, track_id
 from ites.errors import ItesError, shorten
 
@@ -77,13 +78,7 @@ def parse(content: Any, where: str) -> Detections:
         frame_at = f"{where}: frame {shorten(key, 40)}"
         people = [Person(_joints(marks, frame_at), 1.0, label) for marks, label in people_in(frame)]
         found.frames.append(Frame(key, people))
-    if isinstance(content, dict):
-        size = [content.get(key) for key in ("width", "height")]
-        if all(isinstance(n, int) and 0 < n < 1 << 20 for n in size):
-            found.image_size = (int(size[0]), int(size[1]))  # type: ignore[arg-type]
-        rate = content.get("fps")
-        if isinstance(rate, (int, float)) and rate > 0:
-            found.fps = float(rate)
+    found.image_size, found.fps = image_size(content), rate(content)
     return found
 
 

@@ -52,14 +52,13 @@ def is_rtmlib(content: Any) -> bool:
     if isinstance(content, dict) and {"keypoints", "scores"} <= set(content):
         return True
     frames = list(content.values()) if isinstance(content, dict) else content
-    return (
-        isinstance(frames, list)
-        and bool(frames)
-        and all(
-            isinstance(frame, dict) and {"keypoints", "scores"} <= set(frame)
-            for frame in frames[:10]
-        )
-    )
+    if not isinstance(frames, list) or not frames:
+        return False
+    told = [frame.get("scores") for frame in frames[:100] if isinstance(frame, dict)]
+    return all(
+        isinstance(frame, dict) and {"keypoints", "scores"} <= set(frame) for frame in frames[:10]
+    ) and all(not scores or isinstance(scores, list) and isinstance(scores[0], list)
+              for scores in told)  # fmt: skip
 
 
 def parse_rtmlib(content: Any, where: str) -> Detections:

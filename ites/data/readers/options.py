@@ -1,9 +1,56 @@
-"""What a caller may say of a file of keypoints: the ranges of these numbers."""
+"""The options of reading a file of keypoints, and their ranges."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 from ites.data.readers.recording import LARGEST
 from ites.errors import ItesError
+from ites.pose.skeleton import HUMAN36M, Skeleton
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a caller states about a file of keypoints; it overrides the file.
+
+    Attributes:
+        layout: the order of the joints, one of `ites.pose.layouts.LAYOUTS`; None: derived from the
+            format or the number of joints. A plain array of matching size has `skeleton`'s order.
+        image_size: (width, height), pixels; required for normalised coordinates.
+        fps: frames per second.
+        person: the track id or number of the only person to read; None: all people.
+        min_confidence: joints with less confidence count as missing; None: the detector's
+            `MIN_CONFIDENCE`.
+        skeleton: the skeleton of the clips if the file contains its joints.
+    """
+
+    layout: str | None = None
+    image_size: tuple[int, int] | None = None
+    fps: float | None = None
+    person: str | int | None = None
+    min_confidence: float | None = None
+    skeleton: Skeleton = HUMAN36M
+
+    def refuse_for_store(self, path: Path, skeleton: Skeleton) -> None:
+        """Refuse what has no effect on a pose store of this skeleton.
+
+        Raises:
+            ItesError: an option chooses among a detector's results, or names another order of
+                joints than the store's own.
+        """
+        for name in ("person", "min_confidence"):
+            value = getattr(self, name)
+            if value is not None:
+                raise ItesError(
+                    f"{path}: {name} chooses among a detector's results; a pose store has none, "
+                    f"got {value!r}"
+                )
+        if self.layout is not None and self.layout != skeleton.name:
+            raise ItesError(
+                f"{path}: a pose store keeps its order of joints, {skeleton.name}; got layout "
+                f"{self.layout}"
+            )
 
 
 def check_options(

@@ -20,22 +20,31 @@ from ites.data.readers import (
     deeplabcut,
     mediapipe,
     mmpose,
+    nested,
     openpose,
+    sleap,
     tables,
     ultralytics,
     videopose3d,
 )
 from ites.data.readers.assemble import assemble
 from ites.data.readers.frames import natural
-from ites.data.readers.options import check_options
+from ites.data.readers.options import ReadOptions, check_options
 from ites.data.readers.recording import Detections, Frame, Recording, Source, numbers
 from ites.data.store import PoseStore
 from ites.errors import ItesError, shorten
-from ites.pose.skeleton import HUMAN36M, Skeleton
-from ites.system.files import load_json, load_npy, load_npz, reading, require_file
-from ites.system.hdf5 import opened
+from ites.system.files import (
+    is_json_lines,
+    load_json,
+    load_json_lines,
+    load_npy,
+    load_npz,
+    reading,
+    require_file,
+)
+from ites.system.hdf5 import dataset, opened
 
-SUFFIXES = (".json", ".npz", ".npy", ".csv", ".h5", ".hdf5")
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".npz", ".npy", ".csv", ".tsv", ".h5", ".hdf5", ".slp")
 """The endings of files that are read from a folder."""
 LABELS = 1 << 20
 """Maximum bytes of one image's label file."""
@@ -46,29 +55,16 @@ EXPECTED = (
 
 
 def read(
-    path: str | os.PathLike[str],
-    *,
-    layout: str | None = None,
-    image_size: tuple[int, int] | None = None,
-    fps: float | None = None,
-    person: str | int | None = None,
-    min_confidence: float | None = None,
-    skeleton: Skeleton = HUMAN36M,
+    path: str | os.PathLike[str], options: ReadOptions | None = None, **changes: Any
 ) -> Recording:
     """Read 2D keypoints of any detector as clips of Human3.6M's joints.
 
     Args:
         path: a file or a folder. A folder holds one file per frame, which form one recording, or
             clips.
-        layout: the order of the joints, one of `ites.pose.layouts.LAYOUTS`; None: derived from the
-            format or the number of joints; a plain array of matching size has `skeleton`'s order.
-        image_size: (width, height), pixels; overrides the file's; required for normalised
-            coordinates.
-        fps: frames per second; overrides the file's.
-        person: the track id or number of the only person to read; None: all people.
-        min_confidence: joints with less confidence count as missing; None: the detector's
-            `MIN_CONFIDENCE`.
-        skeleton: the skeleton of the clips if the file contains its joints.
+        options: what the caller states about the file; None: nothing.
+        changes: fields of `ReadOptions` that replace those of `options`, as in
+            `read(path, layout="coco17")`.
 
     Returns:
         The recording. A missing joint has coordinates 0 and confidence 0.
@@ -77,29 +73,29 @@ def read(
         ItesError: the file has no keypoints, or they are inconsistent.
     """
     path = Path(path)
-    check_options(str(path), image_size, fps, min_confidence)
-    options: dict[str, Any] = {
-        "layout": layout,
-        "image_size": image_size,
-        "fps": fps,
-        "person": person,
-        "min_confidence": min_confidence,
-        "skeleton": skeleton,
-    }
+    options = replace(options or ReadOptions(), **changes)
+    check_options(str(path), options.image_size, options.fps, options.min_confidence)
     if path.is_dir():
         return _folder(path, options)
     path = require_file(path)
     with reading(path, EXPECTED), np.errstate(all="ignore"):
-        found = _file(path)
-        if isinstance(found, Recording):
-            for name, value in (("person", person), ("min_confidence", min_confidence)):
-                if value is not None:
-                    raise ItesError(
-                        f"{path}: {name} chooses among a detector's results; a pose store has "
-                        f"none, got {value!r}"
-                    )
-            return found
-        return assemble(path, found, **options)
+        return _recording(path, options)
+
+
+def _recording(path: Path, options: ReadOptions) -> Recording:
+    """The recording of one file."""
+    found = _file(path)
+    if isinstance(found, Detections):
+        return assemble(path, found, options)
+    options.refuse_for_store(path, found.skeleton)
+    size, fps = options.image_size, options.fps
+    if not size and not fps:
+        return found
+    clips = [
+        replace(clip, image_size=size or clip.image_size, fps=fps or clip.fps)
+        for clip in found.clips
+    ]
+    return replace(found, clips=clips, image_size=size or found.image_size, fps=fps or found.fps)
 
 
 def _file(path: Path) -> Detections | Recording:
@@ -109,9 +105,10 @@ def _file(path: Path) -> Detections | Recording:
     if not start.strip():
         raise ItesError(f"{path}: expected {EXPECTED}; got an empty file")
     if h5py.is_hdf5(path):
-        with opened(path, "a pose store or DeepLabCut's HDF5") as file:
-            if deeplabcut.is_hdf5(file):
-                return deeplabcut.parse_hdf5(path)
+        with opened(path, "a pose store, or HDF5 of DeepLabCut or SLEAP") as file:
+            found = _hdf5(file, path) if is_detectors(file) else None
+        if found is not None:
+            return found
         return _store(path)
     if start[:2] == b"PK":
         return _npz(path)
@@ -120,13 +117,44 @@ def _file(path: Path) -> Detections | Recording:
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text[:1] in (b"[", b"{") or start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return _json(path)
+    if _is_text(start) and _labels(path) is not None:
+        return ultralytics.parse_labels(_labels(path) or "", str(path), path.stem)
     rows = tables.read_rows(path) if _is_text(start) else []
     if deeplabcut.recognises(rows):
         return deeplabcut.parse(path, rows)
     if len(rows) and (len(rows[0]) > 2 or path.suffix.lower() == ".csv"):
         return tables.parse(path, rows)
     got = "other text" if _is_text(start) else "other bytes"
+    if start[:1] == b"\x80":
+        got = "a pickle, which could run programs: save its arrays by numpy.savez"
     raise ItesError(f"{path}: expected {EXPECTED}; got {got}")
+
+
+def is_detectors(file: h5py.File) -> bool:
+    """Whether an open HDF5 file is a detector's or a user's own, not a pose store."""
+    return (
+        sleap.is_project(file)
+        or sleap.is_analysis(file)
+        or deeplabcut.is_hdf5(file)
+        or ("format" not in file.attrs and bool(_plain(file)))
+    )
+
+
+def _plain(file: h5py.File) -> list[str]:
+    return [name for name in arrays.NAMES if isinstance(file.get(name), h5py.Dataset)]
+
+
+def _hdf5(file: h5py.File, path: Path) -> Detections:
+    """Detections of an open HDF5 file that `is_detectors`."""
+    if sleap.is_project(file):
+        return sleap.parse_project(file, str(path))
+    if sleap.is_analysis(file):
+        return sleap.parse_analysis(file, str(path))
+    if deeplabcut.is_hdf5(file):
+        return deeplabcut.parse_hdf5(path)
+    known = {*arrays.NAMES, *arrays.SCORES, "fps", "focal_length", "image_size"}
+    values = {n: dataset(file, n, str(path))[()] for n in file if n in known}
+    return arrays.parse(path, values)
 
 
 def _is_text(start: bytes) -> bool:
@@ -140,16 +168,23 @@ def _npz(path: Path) -> Detections:
         plain = error
     with zipfile.ZipFile(path) as archive:
         names = {name.removesuffix(".npy") for name in archive.namelist()}
-    if "Python objects" not in str(plain) or not videopose3d.could_be(names):
+    if "Python objects" not in str(plain) or not (
+        videopose3d.could_be(names) or names & {*arrays.NAMES}
+    ):
         raise plain
     content = load_pickled(path)
-    if not videopose3d.recognises(content):
-        raise plain
-    return videopose3d.parse(path, content)
+    if videopose3d.recognises(content):
+        return videopose3d.parse(path, content)
+    values = {key: value for key, value in content.items() if isinstance(value, np.ndarray)}
+    if any(values[name].dtype == object for name in arrays.NAMES if name in values):
+        return arrays.parse(path, values)
+    raise plain
 
 
 def _json(path: Path) -> Detections:
-    content = load_json(path)
+    content = load_json_lines(path) if is_json_lines(path) else load_json(path)
+    if isinstance(content, list) and content and all(isinstance(v, str) for v in content):
+        content = [nested.loaded(value) for value in content]  # Ultralytics' to_json, per frame
     found = _content(content, path)
     if found is None:
         if not content:
@@ -177,6 +212,8 @@ def _content(content: Any, path: Path) -> Detections | None:
         return mediapipe.parse(content, where)
     if mmpose.is_rtmlib(content):
         return mmpose.parse_rtmlib(content, where)
+    if nested.recognises(content):
+        return nested.parse(content, where)
     return _lists(content, path)
 
 
@@ -209,7 +246,20 @@ def _frame(content: Any, path: Path) -> Detections | None:
     return None
 
 
-def _folder(path: Path, options: dict[str, Any]) -> Recording:
+def _results_of_one_image(content: Any, path: Path) -> Detections | None:
+    """Detections of a list as of COCO's results whose only image is named; None for others.
+
+    AlphaPose writes a file per image so, with --sep-json.
+    """
+    if not isinstance(content, list) or not coco.recognises(content):
+        return None
+    ids = [entry.get("image_id") if isinstance(entry, dict) else None for entry in content[:1000]]
+    if not isinstance(ids[0], str) or any(one != ids[0] for one in ids):
+        return None
+    return coco.parse(content, str(path))
+
+
+def _folder(path: Path, options: ReadOptions) -> Recording:
     """One recording from a folder: files of single frames are joined, other files are clips."""
     everything = sorted((p for p in path.iterdir() if p.is_file()), key=lambda p: natural(p.name))
     files = [p for p in everything if p.suffix.lower() in SUFFIXES]
@@ -217,19 +267,21 @@ def _folder(path: Path, options: dict[str, Any]) -> Recording:
     if labels and not files:
         return _label_folder(path, labels, options)
     if not files:
+        inner = [p for p in path.iterdir() if p.is_dir()]
+        if len(inner) == 1:  # as "predict" that holds "labels"
+            return _folder(inner[0], options)
         raise ItesError(f"{path}: expected files of {', '.join(SUFFIXES)}, got none")
     frames: Detections | None = None
     empty: list[Frame] = []
     recordings: list[Recording] = []
     for file in files:
         with reading(file, EXPECTED), np.errstate(all="ignore"):
-            found: Detections | Recording | None = None
             if file.suffix.lower() == ".json":
                 content = load_json(file)
                 if content == [] or content == {}:
                     empty.append(Frame(file.stem, []))
                     continue
-                found = _frame(content, file)
+                found = _frame(content, file) or _results_of_one_image(content, file)
                 if found is not None:
                     if frames is None:
                         frames = found
@@ -240,10 +292,7 @@ def _folder(path: Path, options: dict[str, Any]) -> Recording:
                     else:
                         frames.frames += found.frames
                     continue
-            found = _file(file)
-            if isinstance(found, Detections):
-                found = assemble(file, found, **options)
-            recordings.append(found)
+            recordings.append(_recording(file, options))
     if frames is None and empty:
         raise ItesError(
             f"{path / (empty[0].id + '.json')}: expected keypoints, but nobody is in it: "  # type: ignore[operator]
@@ -252,7 +301,7 @@ def _folder(path: Path, options: dict[str, Any]) -> Recording:
     if frames is not None:
         frames.frames += empty
         with reading(path, EXPECTED):
-            recordings.insert(0, assemble(path, frames, **options))
+            recordings.insert(0, assemble(path, frames, options))
     return _joined(recordings)
 
 
@@ -265,12 +314,12 @@ def _labels(path: Path) -> str | None:
         return text if ultralytics.is_labels(text) else None
 
 
-def _label_folder(path: Path, files: list[Path], options: dict[str, Any]) -> Recording:
+def _label_folder(path: Path, files: list[Path], options: ReadOptions) -> Recording:
     """The recording of a folder of Ultralytics label files."""
     with reading(path, EXPECTED), np.errstate(all="ignore"):
         every = [ultralytics.parse_labels(_labels(p) or "", str(p), p.stem) for p in files]
         frames = [frame for found in every for frame in found.frames]
-        return assemble(path, replace(every[0], frames=frames), **options)
+        return assemble(path, replace(every[0], frames=frames), options)
 
 
 def _joined(recordings: list[Recording]) -> Recording:

@@ -47,6 +47,7 @@ class Track(NamedTuple):
         video: the video or camera; empty if there is only one.
         label: the person's track id or number; empty if there is only one.
         numbers: (T,) the frame numbers; None: from 0.
+        first: the place of the first row among the video's frames.
     """
 
     joints: NDArray[np.float32]
@@ -56,6 +57,7 @@ class Track(NamedTuple):
     image_size: tuple[int, int] | None = None
     fps: float = float("nan")
     focal_length: tuple[float, float] | None = None
+    first: int = 0
 
 
 @dataclass
@@ -178,6 +180,30 @@ def joints_from(values: Any, where: str, scores: Any = None) -> NDArray[np.float
     else:
         sure = array[:, 2] if array.shape[1] == 3 else np.ones(len(array))
     return np.column_stack([array[:, :2], sure]).astype(np.float32)
+
+
+def joints_of_many(values: list[Any]) -> NDArray[np.float32] | None:
+    """The joints (N, K, 3) of N people, where all are lists alike of finite numbers; else None.
+
+    It is `joints_from` for many people at once, which is faster than one by one.
+    """
+    sizes = {len(one) if type(one) is list else -1 for one in values}
+    if len(sizes) != 1 or sizes & {-1, 0} or type(values[0][0]) not in (int, float):
+        return None
+    try:
+        array = np.array(values)
+    except (ValueError, OverflowError):  # lists of unequal length
+        return None
+    if array.ndim != 2 or array.dtype.kind not in "iuf" or not (np.abs(array) < LARGEST).all():
+        return None
+    try:
+        shape = joints_from(values[0], "").shape
+    except ItesError:
+        return None
+    joints = array.astype(np.float32).reshape(len(values), shape[0], -1)
+    if joints.shape[2] == 2:
+        return np.concatenate([joints, np.ones_like(joints[..., :1])], axis=-1)
+    return joints
 
 
 def _finite(values: Any, where: str) -> NDArray[np.float64]:

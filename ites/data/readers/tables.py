@@ -2,8 +2,12 @@
 
 - Long: one row per joint, with columns such as `frame, landmark, x, y, z, visibility`. Tables of
   several people also have `person`, `track_id` or `id`. The joint is a number or a name.
-- Wide: one row per frame, with columns such as `nose_x, nose_y, nose_visibility` or `x0, y0, v0`.
+- Wide: one row per frame, with columns such as `nose_x, nose_y, nose_visibility`, `x_nose`,
+  `nose (x)` or `x0, y0, v0`; or with two header rows, of joints and of coordinates.
 - Without a header: one row per frame, with x, y or x, y, confidence per joint.
+
+Cells are separated by comma, semicolon, tab or blanks. Beside semicolons and tabs a comma may be
+the decimal point.
 
 33 joints are MediaPipe's; z is ignored. DeepLabCut's tables: `ites.data.readers.deeplabcut`.
 """
@@ -33,22 +37,17 @@ _JOINT = ("landmark", "landmark_id", "landmark_index", "landmark_name", "joint",
           "idx")  # fmt: skip
 _PERSON = ("person", "person_id", "track_id", "track", "individual", "id", "pose_id")
 _SCORE = (
-    "visibility",
-    "confidence",
-    "likelihood",
-    "score",
-    "conf",
-    "c",
-    "v",
-    "vis",
-    "presence",
-    "p",
-    "s",
-)
+    "visibility", "confidence", "likelihood", "score", "probability", "certainty", "conf", "prob",
+    "c", "v", "vis", "presence", "p", "s",
+)  # fmt: skip
+_AXES = "|".join(("x", "y", "z", *_SCORE))
+_LONG = "|".join(("x", "y", "z", *(word for word in _SCORE if len(word) > 2)))
 _COORDINATE = re.compile(
-    r"^(?:(?P<name>.+?)[\s_.\-/]*(?P<axis>x|y|z|visibility|confidence|likelihood|score|conf|vis|"
-    r"presence|c|v|p|s)|(?P<axis2>x|y|z|visibility|v|c|conf|score|s|p)[\s_.\-]*(?P<number>\d+))$"
+    rf"^(?:(?P<name>.+?)(?:[\s_.:\-/]+(?P<axis>{_AXES})|(?P<axis1>{_LONG}))"
+    rf"|(?P<axis2>{_AXES})[\s_.:\-]*(?P<number>\d+)"
+    rf"|(?P<axis3>{_AXES})[\s_.:\-]+(?P<name3>[a-z].+))$"
 )
+_UNIT = re.compile(r"(?:[\s_.\-]+px|\s*\(px\)|[\s_.\-]*pixels?)$")
 
 
 def read_rows(path: Path) -> list[list[str]]:
@@ -66,8 +65,17 @@ def read_rows(path: Path) -> list[list[str]]:
     text = data.decode("utf-8-sig")
     first = text[: text.find("\n")] if "\n" in text else text
     separator = max(",;\t", key=first.count)
-    rows = csv.reader(io.StringIO(text), delimiter=separator)
-    return [row for row in rows if any(cell.strip() for cell in row)]
+    if not first.count(separator) and len(first.split()) > 2:
+        return [line.split() for line in text.splitlines() if line.strip()]
+    rows = [row for row in csv.reader(io.StringIO(text), delimiter=separator)
+            if any(cell.strip() for cell in row)]  # fmt: skip
+    if separator != "," and "," in text:
+        decimal = re.compile(r"\s*[-+]?\d*,\d+(e[-+]?\d+)?\s*", re.IGNORECASE)
+        rows = [
+            [cell.replace(",", ".") if decimal.fullmatch(cell) else cell for cell in row]
+            for row in rows
+        ]
+    return rows
 
 
 def parse(path: Path, rows: list[list[str]]) -> Detections:
@@ -82,6 +90,12 @@ def parse(path: Path, rows: list[list[str]]) -> Detections:
     if all(_is_number(cell) for cell in header):
         return _bare(path, rows)
     body = rows[1:]
+    if len(rows) > 1 and len(rows[1]) == len(header):
+        second = [cell.strip().lower() for cell in rows[1]]
+        if sum(cell in ("x", "y", *_SCORE) for cell in second) > 2 * len(second) / 3:
+            header = [f"{a}_{b}" if b in ("x", "y", "z", *_SCORE) else b or a
+                      for a, b in zip(_carried(header), second, strict=True)]  # fmt: skip
+            body = rows[2:]
     if not body:
         raise ItesError(f"{path}: expected rows of keypoints under the header, got none")
     width = len(header)
@@ -92,6 +106,14 @@ def parse(path: Path, rows: list[list[str]]) -> Detections:
     if joint is not None and "x" in header and "y" in header:
         return _long(path, header, body, joint)
     return _wide(path, header, body)
+
+
+def _carried(cells: list[str]) -> list[str]:
+    """Cells whose empty ones take the text before, as spreadsheets write joined cells."""
+    carried: list[str] = []
+    for cell in cells:
+        carried.append(cell or (carried[-1] if carried else ""))
+    return carried
 
 
 def _long(path: Path, header: list[str], body: list[list[str]], joint: int) -> Detections:
@@ -130,9 +152,11 @@ def _long(path: Path, header: list[str], body: list[list[str]], joint: int) -> D
 def _wide(path: Path, header: list[str], body: list[list[str]]) -> Detections:
     columns: dict[str, dict[str, int]] = {}
     for index, cell in enumerate(header):
-        match = _COORDINATE.match(cell)
+        plain = _UNIT.sub("", cell) if len(cell) > 3 else cell
+        match = _COORDINATE.match(re.sub(r"[\[\]()]", " ", plain).strip())
         if match and cell not in _FRAME and cell not in _PERSON:
-            name, axis = match["name"] or match["number"], match["axis"] or match["axis2"]
+            name = match["name"] or match["number"] or match["name3"]
+            axis = match["axis"] or match["axis1"] or match["axis2"] or match["axis3"]
             axis = axis if axis in "xyz" else "score"
             columns.setdefault(name, {}).setdefault(axis, index)
     columns = {name: own for name, own in columns.items() if "x" in own and "y" in own}

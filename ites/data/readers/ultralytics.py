@@ -114,9 +114,10 @@ def parse_labels(text: str, where: str, name: str) -> Detections:
         if not per:
             raise ItesError(f"{line_at}: expected 17 joints of a person, got {len(cells)} numbers")
         try:
-            values = numbers([float(cell) for cell in cells], line_at)
+            plain = [float(cell) for cell in cells]
         except ValueError:
             raise ItesError(f"{line_at}: expected numbers, got {shorten(line, 60)}") from None
+        values = numbers(plain, line_at)
         joints = np.ones((17, 3), np.float32)
         joints[:, :per] = values[5 : 5 + 17 * per].reshape(17, per)
         rest = [float(value) for value in values[5 + 17 * per :]]

@@ -2,8 +2,8 @@
 
 Source: facebookresearch/VideoPose3D, DATASETS.md and data/prepare_data_2d_custom.py: `positions_2d`
 {subject or video: {action: [(T, K, 2) or (T, K, 3) per camera]}} and `metadata` with `layout_name`,
-`num_joints` and `video_metadata` {video: {"w", "h", "fps"}}; inference/infer_video_d2.py: `boxes`
-and `keypoints`, per frame and class, of (people, 4, 17) rows x, y, logit, probability.
+`num_joints` and `video_metadata` {video: {"w", "h", "fps"}}. Also inference/infer_video_d2.py:
+`boxes` and `keypoints`, per frame and class, of (people, 4, 17) rows x, y, logit, probability.
 """
 
 from __future__ import annotations

@@ -212,8 +212,8 @@ def arm_directions(arms: Array) -> tuple[Array, Array]:
 
     With flexion f, abduction a, internal rotation r and elbow flexion e, for the left arm:
     `upper = (cos a sin f, sin a, -cos a cos f)`,
-    `forearm = upper cos e + (n cos r - m sin r) sin e`, where n and m are the thorax's forward and
-    left axes as the shoulder carries them along.
+    `forearm = upper cos e + (n cos r - m sin r) sin e`. The vectors n and m are the thorax's
+    forward and left axes, rotated with the shoulder.
 
     Args:
         arms: (T, 2, 4), degrees, as `Motion.arms`.
@@ -255,8 +255,8 @@ def bend_knees(
 ) -> tuple[Array, Array]:
     """Place the knees by two-bone inverse kinematics.
 
-    The knee's hinge lies across the foot: with l from hip to ankle and a to the foot's left, the
-    knee is pushed along `l x a`, then swung about l by the splay.
+    The knee's hinge lies across the foot. With l from hip to ankle and a to the foot's left, the
+    knee moves along `l x a`, then rotates about l by the splay.
 
     Args:
         body: the person.

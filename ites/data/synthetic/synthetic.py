@@ -50,8 +50,8 @@ def prepare_synthetic(
     fps: float = 50.0,
     seconds: float = 12.0,
     rig: str = "human36m",
-    cameras: int = 4,
-    elevation: float = 10.0,
+    cameras: int | None = None,
+    elevation: float | None = None,
     noise_px: float = 0.0,
     drop: float = 0.0,
 ) -> dict[str, Any]:
@@ -69,11 +69,11 @@ def prepare_synthetic(
         fps: frames per second.
         seconds: maximum duration of a sequence; shorter if the poses do not suffice for every
             action.
-        rig: "human36m", its four cameras where they stood for S1, S5 to S8 (training) and for S9,
-            S11 (test); or "ring", ideal cameras around the scene, those of the test split between
-            those of training.
-        cameras: number of cameras in the ring.
-        elevation: angle at which the ring looks down, degrees.
+        rig: "human36m": its four cameras, as for S1 and S5 to S8 (training) or S9 and S11 (test).
+            "ring": ideal cameras around the scene; those of the test split stand between those of
+            training.
+        cameras: number of cameras in the ring; None: 4.
+        elevation: angle at which the ring looks down, degrees; None: 10.
         noise_px: standard deviation of the error in each keypoint's x and in its y, pixels.
         drop: the probability that a joint is missing: a NaN with confidence 0.
 
@@ -85,6 +85,9 @@ def prepare_synthetic(
     """
     if rig not in RIGS:
         raise ItesError(f"prepare_synthetic: rig must be one of {', '.join(RIGS)}, got {rig!r}")
+    of_ring = {"cameras": cameras, "elevation": elevation}
+    cameras = 4 if cameras is None else cameras
+    elevation = 10.0 if elevation is None else elevation
     views = 4 if rig == "human36m" else cameras
     for name, value, fits, expected in (
         ("cameras", cameras, cameras >= 1, "at least 1"),
@@ -100,6 +103,9 @@ def prepare_synthetic(
     ):
         if not fits:
             raise ItesError(f"prepare_synthetic: {name} must be {expected}, got {value}")
+    for name, given in of_ring.items():
+        if given is not None and rig != "ring":
+            raise ItesError(f"prepare_synthetic: {name} is of the rig ring, got rig {rig!r}")
 
     frames = poses // views
     tested = frames * test_subjects // (subjects + test_subjects)

@@ -152,6 +152,10 @@ template <class T>
 T __ldg(const T* p) {
   return *p;
 }
+template <class T>
+void __stwb(T* p, T value) {
+  *p = value;
+}
 
 using cudaStream_t = void*;
 using cudaError_t = int;

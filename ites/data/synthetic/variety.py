@@ -1,0 +1,280 @@
+"""Variety: single postures that motion capture lacks, other bodies, and detectors' joints.
+
+All functions work on poses (N, 17, 3) of Human3.6M's joints, metres, z up. They draw from a
+generator, so equal seeds give equal bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.random import Generator
+
+from ites.data.synthetic.motion import SIDE, Array, Body, Motion, draw_body, joint_positions
+from ites.data.synthetic.posture import ARMS
+from ites.pose.skeleton import HUMAN36M
+
+PER_BODY = 64
+"""Postures per drawn body."""
+POSTURES = {
+    "stand": 0.28,
+    "balance": 0.17,
+    "lunge": 0.2,
+    "floor": 0.11,
+    "chair": 0.08,
+    "kneel": 0.07,
+    "lie": 0.06,
+    "invert": 0.03,
+}
+"""Kinds of posture and their shares."""
+CHILDREN = 0.12
+"""Share of people with a child's proportions, to some degree."""
+BUILD = (0.03, 0.03, 0.06, 0.06)
+"""Standard deviation of the logarithm of the length of legs and arms, of breadth, and of hips."""
+OWN = 0.015
+"""The same of each bone by itself."""
+_PARENTS = np.array(HUMAN36M.parents)
+_MASSES = (
+    [0, 1, 4, 2, 5, 3, 6, 7, 8, 10, 12, 15, 13, 16],
+    [0.12, 0.05, 0.05, 0.1, 0.1, 0.05, 0.05, 0.16, 0.14, 0.08, 0.03, 0.03, 0.02, 0.02],
+)
+"""Joints and shares of the body's mass near them, about as anthropometry has them."""
+_ARMS = ((14, 15, 16), (11, 12, 13))  # shoulder, elbow, wrist
+
+
+def draw_postures(rng: Generator, count: int) -> Array:
+    """Draw unrelated postures of many bodies: (count, 17, 3), metres, facing +x."""
+    poses = [posture(rng, draw_body(rng), PER_BODY) for _ in range(-(-count // PER_BODY))]
+    return np.concatenate(poses)[:count]
+
+
+def posture(rng: Generator, body: Body, count: int) -> Array:
+    """Draw unrelated postures of one body.
+
+    Each joint angle is drawn by itself, within human limits. The arms hang, stretch out, mirror
+    each other, or point anywhere.
+
+    Args:
+        rng: source of the draws.
+        body: the person.
+        count: T, number of postures.
+
+    Returns:
+        (T, 17, 3), metres.
+    """
+    kind = rng.choice(list(POSTURES), count, p=list(POSTURES.values()))
+    of = {name: kind == name for name in POSTURES}
+    lively = rng.uniform(0.2, 1, (count, 1))
+    pelvis = lively * rng.normal(0, [0, 12, 7], (count, 3))
+    spine = lively * rng.normal(0, [22, 20, 14], (count, 3)) + [0, 5, 0]
+    head = rng.normal(0, [30, 18, 10], (count, 3))
+    leg = body.leg
+    width = rng.uniform(0.02, 0.2, (count, 2))
+    ankles = np.zeros((count, 2, 3))
+    ankles[..., 0] = rng.normal(0, 0.08, (count, 2))
+    ankles[..., 1] = SIDE * width
+    ankles[..., 2] = body.ankle
+    height = body.standing * rng.uniform(0.93, 1.0, count)
+    splay = rng.normal(4, 8, (count, 2))
+
+    free = rng.integers(0, 2, count)  # the lifted leg
+    rows = np.flatnonzero(of["balance"])
+    ankles[rows, 1 - free[rows], 1] *= 0.3
+    lifted = rng.uniform([-0.75, -0.15, 0.1], [0.75, 0.7, 1.0], (len(rows), 3)) * leg
+    lifted[:, 1] *= SIDE[free[rows]]
+    ankles[rows, free[rows]] = lifted
+    splay[rows, free[rows]] += rng.uniform(0, 60, len(rows))
+    pelvis[rows, 1] += rng.normal(0, 18, len(rows)) * (rng.random(len(rows)) < 0.4)
+
+    rows = np.flatnonzero(of["lunge"])
+    height[rows] = leg * rng.uniform(0.35, 0.98, len(rows))
+    ankles[rows, :, 0] = rng.normal(0, 0.32 * leg, (len(rows), 2))
+    ankles[rows, :, 1] = SIDE * np.abs(rng.normal(0.12, 0.2 * leg, (len(rows), 2)))
+    pelvis[rows, 1] += rng.uniform(-5, 60, len(rows)) * (rng.random(len(rows)) < 0.6)
+    splay[rows] += rng.uniform(-5, 35, (len(rows), 2))
+
+    rows = np.flatnonzero(of["floor"])
+    height[rows] = rng.uniform(0.08, 0.2, len(rows))
+    ankles[rows, :, 0] = leg * rng.uniform(0.25, 0.97, (len(rows), 2))
+    ankles[rows, :, 1] = SIDE * leg * rng.uniform(-0.2, 0.6, (len(rows), 2))
+    ankles[rows, :, 2] = rng.uniform(0.04, 0.12, (len(rows), 2))
+    pelvis[rows, 1] += rng.uniform(-35, 25, len(rows))
+    splay[rows] += rng.uniform(-10, 75, (len(rows), 2))
+
+    rows = np.flatnonzero(of["chair"])
+    height[rows] = rng.uniform(0.38, 0.65, len(rows))
+    ankles[rows, :, 0] = leg * rng.uniform(0.15, 0.8, (len(rows), 2))
+    ankles[rows, :, 1] = SIDE * rng.uniform(-0.1, 0.3, (len(rows), 2))
+    ankles[rows, :, 2] = rng.uniform(0.06, 0.2, (len(rows), 2))
+    pelvis[rows, 1] += rng.uniform(-20, 30, len(rows))
+    splay[rows] += rng.uniform(-5, 35, (len(rows), 2))
+
+    rows = np.flatnonzero(of["kneel"])
+    height[rows] = body.thigh * rng.uniform(0.45, 1.05, len(rows))
+    ankles[rows, :, 0] = -leg * rng.uniform(0.2, 0.5, (len(rows), 2))
+    ankles[rows, :, 2] = rng.uniform(0.04, 0.15, (len(rows), 2))
+    one = rows[rng.random(len(rows)) < 0.4]  # on one knee
+    ankles[one, free[one], 0] = leg * rng.uniform(0.15, 0.5, len(one))
+
+    motion = Motion(
+        position=np.column_stack([np.zeros((count, 2)), height]),
+        pelvis=pelvis,
+        spine=spine,
+        head=head,
+        shrug=rng.normal(0, 6, (count, 2)),
+        arms=draw_arms(rng, count),
+        ankles=ankles,
+        toes=SIDE * rng.normal(10, 14, (count, 2)),
+        splay=splay,
+    )
+    poses = joint_positions(body, motion)
+    poses = balanced(rng, poses - poses[:, :1], on_feet=of["stand"] | of["balance"] | of["lunge"])
+    lying = of["lie"]
+    tilt = np.where(lying, rng.choice([-90, 90], count) + rng.normal(0, 10, count), 0)
+    about = np.where(lying, rng.uniform(-180, 180, count), 0)  # on the back, a side, the front
+    upside = of["invert"]
+    tilt = np.where(upside, rng.uniform(-180, 180, count), tilt)
+    return turned(turned(poses, about, 2), tilt, 1)
+
+
+def balanced(rng: Generator, poses: Array, on_feet: np.ndarray) -> Array:
+    """Tilt the poses (N, 17, 3) that stand `on_feet` (N,) until their feet bear them.
+
+    The centre of mass comes above a point between the feet, or above the lower foot if the other is
+    well above it, up to a few degrees: people move.
+    """
+    centre = poses[:, _MASSES[0]].transpose(0, 2, 1) @ np.array(_MASSES[1])
+    feet = poses[:, [3, 6]]
+    lower = feet[..., 2].argmin(1)
+    between = np.clip(rng.normal(0.5, 0.2, len(poses)), 0, 1)
+    one = np.abs(feet[:, 0, 2] - feet[:, 1, 2]) > 0.08
+    share = np.where(one, lower, between)[:, None]
+    support = (1 - share) * feet[:, 0] + share * feet[:, 1]
+    support[:, 0] += 0.05  # the middle of the foot lies before the ankle
+    line = centre - support
+    for axis, ahead, sign in ((1, 0, -1), (0, 1, 1)):
+        tilt = np.degrees(np.arctan2(line[:, ahead], line[:, 2]))
+        tilt = np.where(on_feet, tilt + rng.normal(0, 3, len(poses)), 0)
+        poses, line = (
+            turned(poses, sign * tilt, axis),
+            turned(line[:, None], sign * tilt, axis)[:, 0],
+        )
+    return poses
+
+
+def draw_arms(rng: Generator, count: int) -> Array:
+    """Draw (count, 2, 4) angles of both arms for `Motion.arms`, degrees."""
+    named = np.stack(list(ARMS.values()))
+    known = named[rng.integers(len(named), size=(count, 2))] + rng.normal(0, 14, (count, 2, 4))
+    anyhow = rng.uniform([-50, -20, -60, 4], [175, 150, 100, 130], (count, 2, 4))
+    straight = rng.random((count, 2)) < 0.5
+    anyhow[..., 3] = np.where(straight, rng.uniform(4, 35, (count, 2)), anyhow[..., 3])
+    out = rng.normal([10, 75, 0, 15], [22, 25, 30, 15], (count, 2, 4))
+    which = rng.choice(3, (count, 1, 1), p=[0.35, 0.35, 0.3])
+    arms = np.where(which == 0, known, np.where(which == 1, anyhow, out))
+    alike = rng.random(count) < 0.35
+    arms[alike, 1] = arms[alike, 0] + rng.normal(0, 8, (int(alike.sum()), 4))
+    return arms
+
+
+def turned(poses: Array, degrees: Array, axis: int) -> Array:
+    """Turn poses (N, J, 3) about a world axis by angles (N,), degrees."""
+    angle = np.radians(degrees).astype(poses.dtype)
+    c, s = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    first, second = (axis + 1) % 3, (axis + 2) % 3
+    found = poses.copy()
+    found[..., first] = c * poses[..., first] - s * poses[..., second]
+    found[..., second] = s * poses[..., first] + c * poses[..., second]
+    return found
+
+
+def other_arms(poses: Array, donors: Array) -> Array:
+    """Poses (N, 17, 3) with the directions of the donors' arms, relative to the chest."""
+    found = poses.copy()
+    mine, theirs = _chest(poses), _chest(donors)
+    for shoulder, elbow, wrist in _ARMS:
+        place = found[:, shoulder]
+        for parent, joint in ((shoulder, elbow), (elbow, wrist)):
+            bone = donors[:, joint] - donors[:, parent]
+            length = np.linalg.norm(poses[:, joint] - poses[:, parent], axis=-1)
+            length = length / np.maximum(np.linalg.norm(bone, axis=-1), 1e-6)
+            local = np.einsum("nij,nj->ni", theirs, bone) * length[:, None]
+            place = place + np.einsum("nij,ni->nj", mine, local)
+            found[:, joint] = place
+    return found
+
+
+def _chest(poses: Array) -> Array:
+    """Axes of the chest (N, 3, 3), one per row: left, up, forward."""
+    left = poses[:, 11] - poses[:, 14]
+    left = left / np.maximum(np.linalg.norm(left, axis=-1, keepdims=True), 1e-6)
+    up = poses[:, 8] - poses[:, 7]
+    up = up - (up * left).sum(-1, keepdims=True) * left
+    up = up / np.maximum(np.linalg.norm(up, axis=-1, keepdims=True), 1e-6)
+    return np.stack([left, up, np.cross(left, up)], 1)
+
+
+def other_bodies(rng: Generator, poses: Array) -> Array:
+    """Scale the bones of poses (N, 17, 3): children to tall adults, root-relative.
+
+    The proportions vary as people's do. More would hide depth: a short thigh in the image would be
+    a short thigh.
+    """
+    count = len(poses)
+    child = np.where(rng.random(count) < CHILDREN, rng.uniform(0.3, 1, count), 0)
+    legs, arms, breadth, hips = rng.normal(0, BUILD, (count, 4)).T
+    own = rng.normal(0, OWN, (count, 17))
+    factor = np.ones((count, 17))
+    for joints, log in (
+        ((1, 4), breadth + hips),
+        ((2, 3, 5, 6), legs - 0.16 * child),
+        ((7, 8), -0.5 * legs),
+        ((9, 10), 0.35 * child),
+        ((11, 14), breadth - hips),
+        ((12, 13, 15, 16), arms - 0.1 * child),
+    ):
+        factor[:, joints] = np.exp(log)[:, None]
+    mirror = np.array(HUMAN36M.mirror)
+    factor *= np.exp((own + own[:, mirror]) / 2)
+    stature = np.exp(rng.normal(0, 0.06, count)) * (1 - 0.35 * child)
+    bones = (poses - poses[:, _PARENTS]) * (factor * stature[:, None])[..., None]
+    return grown(bones)
+
+
+def grown(bones: Array) -> Array:
+    """Poses (N, 17, 3), root-relative, of bone vectors (N, 17, 3) from each joint's parent."""
+    poses = np.zeros_like(bones)
+    for joint, parent in enumerate(_PARENTS):
+        if parent >= 0:
+            poses[:, joint] = poses[:, parent] + bones[:, joint]
+    return poses
+
+
+def as_detected(rng: Generator, poses: Array) -> Array:
+    """Poses (N, 17, 3) with joints where detectors of COCO's keypoints place them.
+
+    The hips lie wider or narrower and higher than the hip joints, and the pelvis between them. The
+    thorax is the middle of the shoulders, the spine the middle of thorax and pelvis. The neck is
+    halfway from the shoulders' middle to the nose.
+    """
+    poses = poses.copy()
+    count = len(poses)
+    up = poses[:, 8] - poses[:, 0]
+    up = up / np.maximum(np.linalg.norm(up, axis=-1, keepdims=True), 1e-6)
+    size = np.linalg.norm(poses[:, 8] - poses[:, 0], axis=-1)
+    rise, wide = rng.uniform(0, 0.1, count) * size, rng.uniform(0.8, 1.3, count)
+    for hip in (1, 4):
+        poses[:, hip] = wide[:, None] * poses[:, hip] + rise[:, None] * up
+    sink, narrow = rng.uniform(-0.05, 0.05, count) * size, rng.uniform(0.9, 1.1, count)
+    middle = (poses[:, 11] + poses[:, 14]) / 2
+    for arm in _ARMS:
+        move = (narrow[:, None] - 1) * (poses[:, arm[0]] - middle) + sink[:, None] * up
+        poses[:, arm[0]] += move
+    poses[:, 0] = (poses[:, 1] + poses[:, 4]) / 2
+    poses[:, 8] = (poses[:, 11] + poses[:, 14]) / 2
+    poses[:, 7] = (poses[:, 0] + poses[:, 8]) / 2
+    ahead = _chest(poses)[:, 2] * (rng.uniform(0.0, 0.3, count) * size)[:, None]
+    nose = poses[:, 9] + ahead
+    crown = rng.uniform(0.9, 1.15, count)[:, None]
+    poses[:, 10] = poses[:, 9] + crown * (poses[:, 10] - poses[:, 9])
+    poses[:, 9] = (poses[:, 8] + nose) / 2
+    return poses - poses[:, :1]

@@ -1,0 +1,254 @@
+"""The teacher of recipe "general": one model for any camera, people of any size, missing joints.
+
+A pose is first scaled by itself: the 2D lengths of its bones add up to a constant. So distance,
+zoom and the image's size do not matter. A mask tells the network which joints are missing.
+
+In training each camera's elevation is known, as a phone's gravity sensor tells it. The network
+learns to estimate it, so lifting needs no sensor.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ites import ops
+from ites.models.disturb import disturb, uniform
+from ites.models.layers import MOMENTUM, Linear, expect_poses, update_running
+from ites.models.mirror import mirror_image, other_sides
+from ites.models.prior import soft_clamp
+from ites.models.sizes import own_scale
+from ites.models.teacher import UprightTeacher, bone_spread
+from ites.pose import geometry
+from ites.pose.skeleton import root_relative
+
+
+class GeneralLosses(NamedTuple):
+    """The losses of one step of recipe "general", scalars."""
+
+    reprojection: Tensor
+    turn: Tensor
+    prior: Tensor
+    bones: Tensor
+    elevation: Tensor
+
+
+class _Estimate(NamedTuple):
+    """What is estimated of 2D poses, in their units: complete points (B, J, 2), depths (B, J, 1),
+    elevations (B,), and the mean difference (B,) between the depths of a pose and of its mirror
+    image."""
+
+    points: Tensor
+    depth: Tensor
+    elevation: Tensor
+    difference: Tensor
+
+
+class GeneralTeacher(UprightTeacher):
+    """The teacher of recipe "general".
+
+    Points may be nan where a joint is missing; lifted poses are complete. They may have any size;
+    depths are in their units.
+
+    Args: see `Teacher`.
+    """
+
+    recipe, masks = "general", True
+    shares: Tensor
+
+    def add_modules(self, width: int) -> None:
+        """Create the elevation head, the inputs for missing joints and the direct depths."""
+        super().add_modules(width)
+        joints = self.skeleton.num_joints
+        self.seen_input = Linear(joints, width, self.backend)
+        self.direct_depth = Linear(width, joints, self.backend)
+        bones = len(self.skeleton.bones)
+        self.register_buffer("shares", torch.full((bones,), 1 / bones))
+
+    def reset_parameters(self) -> None:
+        """Draw the initial values; depths start as the dictionary's."""
+        super().reset_parameters()
+        nn.init.zeros_(self.direct_depth.weight)
+
+    def sizes(self) -> dict[str, int | float]:
+        """The constructor arguments of this model, without the skeleton."""
+        return super().sizes() | {"general": True}
+
+    def features(self, points: Tensor, momentum: float = MOMENTUM) -> Tensor:
+        """Features (B, W) of scaled 2D poses (B, J, 2), nan where a joint is missing."""
+        expect_poses(self, points, self.skeleton)
+        seen = points[..., 0].isfinite()
+        there = points.where(seen[..., None], points.new_zeros(()))
+        count = seen.sum(1, keepdim=True).clamp(min=1)[..., None]
+        there = (there - there.sum(1, keepdim=True) / count) * seen[..., None]
+        marked = self.seen_input((~seen).to(points), biased=False)
+        x = self.input_norm.after(self.input, 10 * there.flatten(1), marked)
+        for block in self.blocks:
+            x = block(x)
+        if self.training:
+            update_running(self.norms, momentum)
+        return x
+
+    def clean(self, points: Tensor) -> Tensor:
+        """2D poses (B, J, 2), root-relative; missing joints are the network's."""
+        expect_poses(self, points, self.skeleton)
+        if points.isfinite().all():
+            return root_relative(points, self.skeleton.root)
+        return self._estimate(points).points
+
+    def depth(self, points: Tensor) -> Tensor:
+        """Camera-frame depths (B, J, 1) of 2D poses (B, J, 2)."""
+        return self._estimate(points).depth
+
+    def pose(self, points: Tensor) -> Tensor:
+        """3D poses (B, J, 3) of 2D poses (B, J, 2): `backproject(points, depth)`."""
+        points, depth, *_ = self._estimate(points)
+        return geometry.backproject(points, depth, self.distance)
+
+    def elevation(self, points: Tensor) -> Tensor:
+        """The camera's elevation per 2D pose (B, J, 2): (B,), radians, positive looking down."""
+        return self._estimate(points).elevation
+
+    def difference(self, points: Tensor) -> Tensor:
+        """How far depths of poses (B, J, 2) and of their mirror images differ: (B,), in their
+        units."""
+        return self._estimate(points).difference
+
+    def _estimate(self, points: Tensor) -> _Estimate:
+        """The means of the estimates from 2D poses (B, J, 2) and from their mirror images."""
+        expect_poses(self, points, self.skeleton)
+        scale = own_scale(points, self.skeleton, self.shares)[:, None, None]
+        scaled = points * scale
+        both = torch.cat([scaled, mirror_image(scaled, self.skeleton)])
+        depth, flat, elevation = self._lifted(self.features(both))
+        (d1, d2), (p1, p2) = depth.unflatten(0, (2, -1)), flat.unflatten(0, (2, -1))
+        d2 = other_sides(d2, self.skeleton)
+        difference = (d1 - d2).abs().mean((1, 2)) / scale[:, 0, 0]
+        depth = (d1 + d2) / 2
+        guess = (p1 + mirror_image(p2, self.skeleton)) / 2
+        complete = self._complete(scaled, guess)
+        elevation = elevation.view(2, -1).mean(0)
+        return _Estimate(complete / scale, depth / scale, elevation, difference)
+
+    def _complete(self, points: Tensor, guess: Tensor) -> Tensor:
+        """2D poses (B, J, 2), where joints are missing those of `guess`; root-relative.
+
+        Where the root itself is missing, the guess is moved to the joints that are seen.
+        """
+        seen = points.isfinite()
+        count = seen.sum(1, keepdim=True).clamp(min=1)
+        away = (points - guess).nan_to_num().sum(1, keepdim=True) / count
+        root = seen[:, self.skeleton.root, None]
+        anchor = points[:, self.skeleton.root, None] - guess[:, self.skeleton.root, None]
+        points = torch.where(seen, points, guess + torch.where(root, anchor, away))
+        return root_relative(points, self.skeleton.root)
+
+    def _lifted(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Depths, reprojections and elevations of features (B, W)."""
+        flat = features.new_zeros(len(features), self.skeleton.num_joints, 2)
+        camera_pose = self._pose_of(features, flat)[0].camera_pose
+        depth = self._joint_depth(features, camera_pose)
+        flat = root_relative(geometry.project(camera_pose, self.distance), self.skeleton.root)
+        return depth, flat, self._elevation(features)
+
+    def _joint_depth(self, features: Tensor, camera_pose: Tensor) -> Tensor:
+        depth = camera_pose[..., 2:] + self.direct_depth(features)[..., None]
+        return root_relative(depth, self.skeleton.root)
+
+    def general_losses(
+        self,
+        points: Tensor,
+        elevation: Tensor,
+        counter: Tensor,
+        prior: nn.Module,
+        noise: float = 1.0,
+    ) -> GeneralLosses:
+        """The losses of one step, in two passes through the network.
+
+        The network sees disturbed poses; the losses compare with the exact ones. The lifted pose is
+        turned about the true vertical and seen by the camera of another pose of the batch, whose
+        elevation e' is known: `X' = X @ Rx(e) @ Ry(a) @ Rx(-e')`.
+
+        Args:
+            points: (B, J, 2), a batch of exact 2D poses, root-relative, the camera not rolled.
+            elevation: (B,), known, radians.
+            counter: see `ites.ops.TurnDraw`.
+            prior: returns the negative log density of views at elevations.
+            noise: factor of the detectors' noise.
+        """
+        half = uniform(counter, 0, len(points), 2)
+        mirrored = (half[:, 0] < 0.5)[:, None, None]
+        points = torch.where(mirrored, mirror_image(points, self.skeleton), points)
+        error, depth, guessed, scale = self._try(points, counter, 1, noise)
+        pose = geometry.backproject(points * scale, depth, self.distance)
+        others = elevation.roll(1)
+        turn = _turn(elevation, 2 * torch.pi * half[:, 1], others)
+        views, turned = ops.rotate_project(
+            pose, turn, self.distance, with_rotated=True, backend=self.backend
+        )
+        assert turned is not None
+        view_error, depth, view_guessed, scale = self._try(views, counter, 3, noise, momentum=0)
+        again = geometry.backproject(views, depth / scale, self.distance)
+        away = (guessed - elevation).abs().mean() + (view_guessed - others).abs().mean()
+        return GeneralLosses(
+            error + view_error,
+            torch.linalg.vector_norm(again - turned, dim=-1).mean(),
+            soft_clamp(prior(views, others)).mean(),
+            bone_spread(pose, self.bones),
+            away,
+        )
+
+    def _try(
+        self,
+        points: Tensor,
+        counter: Tensor,
+        stream: int,
+        noise: float,
+        momentum: float = MOMENTUM,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Lift exact 2D poses (B, J, 2), disturbed.
+
+        Returns:
+            The mean reprojection error against the exact poses; depths (B, J, 1) in units of the
+            scaled poses; elevations (B,); the scale (B, 1, 1).
+        """
+        exact = points.detach()
+        scale = own_scale(exact, self.skeleton)[:, None, None]
+        disturbed, seen = disturb(exact * scale, counter, stream, noise)
+        disturbed = disturbed.where(seen[..., None], torch.nan)
+        again = own_scale(disturbed, self.skeleton, self.shares)[:, None, None]
+        scale = scale * again
+        features = self.features(disturbed * again, momentum)
+        output, error = self._pose_of(features, exact * scale)
+        depth = self._joint_depth(features, output.camera_pose)
+        return error.mean(), depth, self._elevation(features), scale
+
+    @torch.no_grad()
+    def take_statistics(self, points: Tensor) -> None:
+        """Make BatchNorm's running statistics those of exact poses (B, J, 2), disturbed."""
+        self.train()
+        scale = own_scale(points, self.skeleton)[:, None, None]
+        counter = torch.tensor([0, 1 << 50, 0], device=points.device)
+        disturbed, seen = disturb(points * scale, counter, 1)
+        disturbed = disturbed.where(seen[..., None], torch.nan)
+        again = own_scale(disturbed, self.skeleton, self.shares)[:, None, None]
+        self.features(disturbed * again, momentum=1)
+
+
+def _turn(elevation: Tensor, azimuth: Tensor, other: Tensor) -> Tensor:
+    """`Rx(elevation) @ Ry(azimuth) @ Rx(-other)`, (B, 3, 3)."""
+    return _about_x(elevation) @ _about_y(azimuth) @ _about_x(-other)
+
+
+def _about_x(angle: Tensor) -> Tensor:
+    c, s = angle.cos(), angle.sin()
+    o, i = torch.zeros_like(c), torch.ones_like(c)
+    return torch.stack([i, o, o, o, c, -s, o, s, c], -1).unflatten(-1, (3, 3))
+
+
+def _about_y(angle: Tensor) -> Tensor:
+    c, s = angle.cos(), angle.sin()
+    o, i = torch.zeros_like(c), torch.ones_like(c)
+    return torch.stack([c, o, s, o, i, o, -s, o, c], -1).unflatten(-1, (3, 3))

@@ -1,0 +1,89 @@
+"""Lifting without naming a run: the general model of the package, arrays, and the older order."""
+
+import numpy as np
+import pytest
+import torch
+from lifting import keypoints
+
+import ites
+from ites.cli.main import main
+from ites.data.clips import Clips
+from ites.errors import ItesError
+from ites.runs import packaged
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """A file of twelve frames of keypoints, pixels."""
+    np.save(tmp_path / "clip.npy", keypoints())
+    return tmp_path / "clip.npy"
+
+
+@pytest.fixture
+def general(run, monkeypatch):
+    """The general model is the run folder of these tests."""
+    monkeypatch.setattr(packaged, "FOLDER", run)
+    return run
+
+
+def positions(clips):
+    """The poses of the only clip."""
+    assert isinstance(clips, Clips)
+    return clips.clips[0].positions
+
+
+def test_a_lift_without_a_run_is_by_the_general_model(general, clip, tmp_path):
+    summary = ites.lift(clip, tmp_path / "a.npz", device="cpu")
+    assert summary["run"] == str(general) and summary["poses"] == 12
+    with np.load(tmp_path / "a.npz") as file:
+        lifted = file["positions"]
+    np.testing.assert_array_equal(positions(ites.lift(clip, device="cpu")), lifted)
+    for array in (np.load(clip), torch.from_numpy(np.load(clip))):
+        np.testing.assert_array_equal(positions(ites.lift(array, device="cpu")), lifted)
+
+
+def test_the_older_order_of_arguments_means_the_same(run, clip, tmp_path):
+    new = positions(ites.lift(clip, run=run, device="cpu"))
+    ites.lift(run, clip, tmp_path / "a.npz", device="cpu")
+    ites.lift(run, clip, out=tmp_path / "b.npz", device="cpu")
+    ites.lift(run=run, keypoints=clip, out=tmp_path / "c.npz", device="cpu")
+    for name in ("a.npz", "b.npz", "c.npz"):
+        with np.load(tmp_path / name) as file:
+            np.testing.assert_array_equal(file["positions"], new)
+    with pytest.raises(TypeError, match="'run'"):
+        ites.lift(run, clip, tmp_path / "d.npz", run=run)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+        ites.lift(clip, colour="red")
+
+
+def test_the_lifter_of_frames_uses_the_general_model(general, clip):
+    frames = np.load(clip)
+    ours, named = ites.Lifter(device="cpu"), ites.Lifter(general, device="cpu")
+    np.testing.assert_array_equal(ours.lift(frames), named.lift(frames))
+
+
+def test_the_command_line_takes_a_run_before_or_by_option(general, clip, tmp_path, capsys):
+    for number, words in enumerate(([clip], [general, clip], [clip, "--run", general])):
+        out = tmp_path / f"{number}.npz"
+        with pytest.raises(SystemExit) as stopped:
+            main([*map(str, ["lift", *words, "-o", out, "--device", "cpu"])])
+        assert stopped.value.code == 0
+        with np.load(out) as file, np.load(tmp_path / "0.npz") as first:
+            np.testing.assert_array_equal(file["positions"], first["positions"])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main([*map(str, ["lift", clip, clip, clip, "-o", tmp_path / "x.npz"])])
+    assert stopped.value.code == 2
+    assert "expected one file or folder of keypoints" in capsys.readouterr().err
+
+
+def test_an_installation_without_the_model_says_so(monkeypatch, clip, tmp_path, capsys):
+    monkeypatch.setattr(packaged, "FOLDER", tmp_path / "nothing")
+    for call in (lambda: ites.lift(clip), ites.Lifter):
+        with pytest.raises(ItesError, match="contains no model; name the folder of a training"):
+            call()
+    with pytest.raises(SystemExit) as stopped:
+        main(["lift", str(clip), "-o", str(tmp_path / "x.npz")])
+    assert stopped.value.code == 2
+    assert "(--run RUN)" in capsys.readouterr().err
+    assert not (tmp_path / "x.npz").exists()

@@ -1,0 +1,308 @@
+"""Recipe "general": its data, its networks, its training, and lifting by it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import ites
+from ites.data.datasets.cmu import prepare_cmu
+from ites.data.datasets.field import prepare_field, see
+from ites.data.store import PoseStore
+from ites.data.synthetic.motion import draw_body
+from ites.data.synthetic.synthetic import Take, perform, prepare_synthetic
+from ites.data.synthetic.variety import (
+    as_detected,
+    balanced,
+    draw_postures,
+    other_arms,
+    other_bodies,
+    posture,
+)
+from ites.errors import ItesError
+from ites.inference.roll import find_roll
+from ites.models import GeneralPrior, GeneralTeacher, fold_norms
+from ites.models.disturb import disturb
+from ites.models.mirror import mirror_image, other_sides
+from ites.models.sizes import TOTAL, bone_shares, own_scale
+from ites.pose.camera import Camera
+from ites.pose.metrics import p_mpjpe
+from ites.pose.skeleton import HUMAN36M
+from ites.runs.checkpoint import load_model, load_prior, load_trust
+from ites.runs.settings import make_settings, stages_of
+from ites.training.dataset import PAIRS, read_pairs, turned_back
+from ites.training.engine import train
+from ites.training.log import quiet_console
+
+PARENTS = np.array([parent for parent, _ in HUMAN36M.bones])
+JOINTS = np.array([joint for _, joint in HUMAN36M.bones])
+CAMERA = Camera(
+    id="c", focal_length=(1000.0, 1000.0), center=(540.0, 960.0), width=1080, height=1920
+)
+
+
+def lengths(poses: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(poses[:, JOINTS] - poses[:, PARENTS], axis=-1)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("field") / "field.h5"
+    prepare_field(None, path, people=1500, views=2, seed=4)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "general"
+    own: dict[str, dict[str, Any]] = {
+        "prior": {"steps": 150, "width": 48, "batch": 128},
+        "teacher": {"steps": 120, "width": 64, "blocks": 1, "batch": 128},
+    }
+    for stage in stages_of("general"):
+        options = {"data": str(store), "out": str(folder), "recipe": "general", **own[stage]}
+        train(make_settings(stage, None, options), console=quiet_console())
+    return folder
+
+
+def points_of(store: Path, count: int = 64) -> torch.Tensor:
+    with PoseStore(store) as poses:
+        points, _ = poses.points("train")
+    return torch.from_numpy(points[:count])
+
+
+class TestVariety:
+    def test_postures_are_people_with_constant_bones(self) -> None:
+        rng = np.random.default_rng(0)
+        body = draw_body(rng)
+        poses = posture(rng, body, 200)
+        assert poses.shape == (200, 17, 3)
+        assert np.isfinite(poses).all()
+        assert lengths(poses)[:, JOINTS == 15].std() < 1e-9
+        assert np.allclose(lengths(poses)[:, JOINTS == 2], body.thigh, atol=1e-6)
+        assert len(draw_postures(rng, 130)) == 130
+
+    def test_who_stands_is_balanced(self) -> None:
+        poses = posture(np.random.default_rng(1), draw_body(np.random.default_rng(1)), 50)
+        poses = poses + [0, 0, 0.2] * (np.arange(17) == 10)[:, None]  # a heavy head
+        level = balanced(np.random.default_rng(2), poses, np.ones(50, bool))
+        same = balanced(np.random.default_rng(2), poses, np.zeros(50, bool))
+        assert np.array_equal(same, poses)
+        assert np.allclose(lengths(level), lengths(poses))
+
+    def test_other_arms_keep_the_body_and_the_lengths(self) -> None:
+        poses = draw_postures(np.random.default_rng(3), 128)
+        mixed = other_arms(poses[:64], poses[64:])
+        assert np.array_equal(mixed[:, :12], poses[:64, :12])
+        assert np.allclose(lengths(mixed), lengths(poses[:64]), atol=1e-6)
+        again = other_arms(poses[:64], poses[:64])
+        assert np.allclose(again, poses[:64], atol=1e-6)
+
+    def test_other_bodies_keep_directions_and_symmetry(self) -> None:
+        poses = draw_postures(np.random.default_rng(5), 64)
+        scaled = other_bodies(np.random.default_rng(6), poses)
+        before, after = (p[:, JOINTS] - p[:, PARENTS] for p in (poses, scaled))
+        cosine = (before * after).sum(-1) / (lengths(poses) * lengths(scaled))
+        assert np.allclose(cosine, 1)
+        ratio = lengths(scaled) / lengths(poses)
+        assert np.allclose(ratio[:, JOINTS == 2], ratio[:, JOINTS == 5])
+        assert ratio.min() > 0.3
+        assert ratio.max() < 3
+
+    def test_detectors_place_pelvis_and_thorax_between_hips_and_shoulders(self) -> None:
+        poses = as_detected(np.random.default_rng(7), draw_postures(np.random.default_rng(7), 64))
+        assert np.allclose(poses[:, 0], (poses[:, 1] + poses[:, 4]) / 2)
+        assert np.allclose(poses[:, 8], (poses[:, 11] + poses[:, 14]) / 2)
+        assert np.allclose(poses[:, 7], (poses[:, 0] + poses[:, 8]) / 2)
+
+
+class TestField:
+    def test_the_sensor_tells_elevation_and_roll(self) -> None:
+        person = np.zeros((200, 17, 3))
+        person[:, 10, 2], person[:, 3, 2] = 0.7, -0.9
+        keypoints, gravity = see(np.random.default_rng(0), person, CAMERA)
+        up = keypoints[:, 10] - keypoints[:, 0]
+        seen = np.degrees(np.arctan2(up[:, 0], -up[:, 1]))  # of the picture, clockwise
+        assert np.abs(seen + gravity[:, 1]).max() < 12
+        assert np.abs(np.median(seen + gravity[:, 1])) < 0.5
+        legs = np.linalg.norm(keypoints[:, 3] - keypoints[:, 0], axis=1)
+        ratio = np.linalg.norm(up, axis=1) / legs * 0.9 / 0.7
+        assert np.median(ratio[gravity[:, 0] > 15]) > 1.1  # the near head is large
+        assert np.median(ratio[gravity[:, 0] < -10]) < 0.9
+
+    def test_the_store_holds_gravity_pairs_and_no_3d(self, store: Path, tmp_path: Path) -> None:
+        with PoseStore(store) as poses:
+            assert poses.splits == ("train", *PAIRS)
+            assert not poses.has_positions
+            gravity = poses.gravity("train")
+            assert gravity is not None
+            assert gravity.shape == (len(poses.keypoints("train")), 2)
+            assert -30 <= gravity[:, 0].min() < 0 < 40 < gravity[:, 0].max() <= 55
+        pairs = read_pairs(str(store))
+        assert pairs is not None
+        assert pairs[0].shape == pairs[1].shape
+        again = tmp_path / "again.h5"
+        prepare_field(None, again, people=1500, views=2, seed=4)
+        assert torch.equal(points_of(again), points_of(store))
+
+    def test_refuses(self, tmp_path: Path) -> None:
+        with pytest.raises(ItesError, match="people must be at least 100, got 3"):
+            prepare_field(None, tmp_path / "a.h5", people=3)
+        prepare_synthetic(tmp_path / "plain.h5", poses=400, fps=10.0)
+        options = {"data": str(tmp_path / "plain.h5"), "out": str(tmp_path), "recipe": "general"}
+        with pytest.raises(ItesError, match="expected the elevation of each line of sight"):
+            train(make_settings("prior", None, options), console=quiet_console())
+
+    def test_test_subjects_are_left_out(self, tmp_path: Path) -> None:
+        import h5py
+
+        source = tmp_path / "cmu.h5"
+        with h5py.File(source, "w") as file:
+            world = perform(Take(0, "Walking", 0), 0, 30.0, 4.0)
+            for subject in ("S01", "S07"):
+                group = file.create_group(f"{subject}/a")
+                group["positions"] = world
+                group.attrs.update(fps=30.0, action="Walking")
+        told = prepare_field(source, tmp_path / "f.h5", people=200, views=1)
+        assert "mocap.cs.cmu.edu" in str(PoseStore(tmp_path / "f.h5").acknowledgement)
+        assert told is not None
+        with pytest.raises(ItesError, match="subjects other than the test's"):
+            prepare_field(source, tmp_path / "g.h5", people=200, test_subjects=("S01", "S07"))
+        assert prepare_cmu(source, tmp_path / "c.h5", say=lambda _: None)
+
+
+class TestSizes:
+    def test_scaled_bones_add_up(self, store: Path) -> None:
+        points = points_of(store)
+        scaled = points * own_scale(points, HUMAN36M)[:, None, None]
+        flat = (scaled[:, JOINTS] - scaled[:, PARENTS]).norm(dim=-1)
+        assert torch.allclose(flat.sum(1), torch.full((64,), TOTAL))
+
+    def test_missing_joints_change_the_scale_little(self, store: Path) -> None:
+        points = points_of(store)
+        shares = bone_shares(points, HUMAN36M)
+        whole = own_scale(points, HUMAN36M, shares)
+        assert torch.allclose(whole, own_scale(points, HUMAN36M))
+        points[:, [13, 16]] = torch.nan
+        ratio = own_scale(points, HUMAN36M, shares) / whole
+        assert 0.9 < ratio.median() < 1.1
+        nobody = torch.full((1, 17, 2), torch.nan)
+        assert own_scale(nobody, HUMAN36M, shares).item() == 1
+
+
+class TestDisturb:
+    def test_repeats_and_differs(self) -> None:
+        points, counter = torch.zeros(400, 17, 2), torch.tensor([0, 7, 0])
+        first, seen = disturb(points, counter, 1)
+        assert torch.equal(first, disturb(points, counter, 1)[0])
+        assert not torch.equal(first, disturb(points, counter, 3)[0])
+        assert not torch.equal(first, disturb(points, counter + 1, 1)[0])
+        assert 0.05 < (~seen).float().mean() < 0.2
+        typical = first.norm(dim=-1).median().item()
+        assert 0.002 < typical < 0.008
+        assert first.norm(dim=-1).max() > 8 * typical  # heavy tails
+
+    def test_amount_zero_only_swaps(self) -> None:
+        points = torch.randn(50, 17, 2)
+        found, _ = disturb(points, torch.tensor([0, 0, 0]), 1, amount=0)
+        assert (found.sum(1) - points.sum(1)).abs().max() < 1e-5
+
+
+class TestNetworks:
+    def test_lifts_alike_at_any_size_and_mirrored(self, run: Path, store: Path) -> None:
+        teacher, _ = load_model(run)
+        assert isinstance(teacher, GeneralTeacher)
+        points = points_of(store)
+        pose, large = teacher.pose(points), teacher.depth(7 * points)
+        assert torch.allclose(large, 7 * teacher.depth(points), atol=1e-4)
+        image = teacher.depth(mirror_image(points, HUMAN36M))
+        assert torch.allclose(other_sides(image, HUMAN36M), teacher.depth(points), atol=1e-5)
+        flat = pose[..., :2] / (5 + pose[..., 2:])
+        assert torch.allclose(flat, points, atol=1e-5)
+        assert torch.allclose(fold_norms(teacher).pose(points), pose, atol=1e-4)
+
+    def test_missing_joints_are_completed(self, run: Path, store: Path) -> None:
+        teacher, _ = load_model(run)
+        points = points_of(store)
+        whole = teacher.pose(points)
+        points[:, [12, 13]] = torch.nan
+        points[::2, 0] = torch.nan  # the root
+        pose = teacher.pose(points)
+        assert pose.isfinite().all()
+        assert torch.equal(pose[:, 0, :2], torch.zeros(64, 2))
+        kept = [joint for joint in range(17) if joint not in (0, 12, 13)]
+        assert p_mpjpe(pose[:, kept].double(), whole[:, kept].double()).mean() < 0.5
+        assert teacher.pose(torch.full((2, 17, 2), torch.nan)).isfinite().all()
+
+    def test_the_density_knows_the_elevation(self, run: Path, store: Path) -> None:
+        prior = load_prior(run)
+        assert isinstance(prior, GeneralPrior)
+        points = points_of(store)
+        low, high = (prior(points, torch.full((64,), e)) for e in (0.0, 0.6))
+        assert not torch.allclose(low, high)
+        assert torch.allclose(prior(3 * points), prior(points), atol=1e-2)
+        between = prior(points)
+        assert (between < torch.maximum(low, high) + math.log(5) + 5).all()
+
+
+class TestRoll:
+    def test_turned_further_is_found_further(self, run: Path, store: Path) -> None:
+        prior = load_prior(run)
+        points = points_of(store, 32)
+        with PoseStore(store) as poses:
+            gravity = poses.gravity("train")
+        assert gravity is not None
+        straight = turned_back(points, torch.from_numpy(np.radians(gravity[:32, 1])))
+        start = find_roll(straight.numpy(), prior)
+        assert abs(math.degrees(start)) < 15
+        for degrees in (26.0, -60.0, 90.0):
+            angle = torch.full((32,), -math.radians(degrees))
+            found = find_roll(turned_back(straight, angle).numpy(), prior)
+            assert math.degrees(found - start) == pytest.approx(degrees, abs=1.5)
+
+    def test_nobody_is_not_rolled(self) -> None:
+        assert find_roll(np.full((3, 17, 2), np.nan), lambda points: points[:, 0, 0]) == 0
+
+
+class TestLifting:
+    def test_a_clip_with_gaps(self, run: Path, store: Path, tmp_path: Path) -> None:
+        with PoseStore(store) as poses:
+            keypoints = poses.keypoints("train")[:20].copy()
+        confidence = np.ones((20, 17), np.float32)
+        confidence[:, 13] = 0
+        clip = np.concatenate([keypoints, confidence[..., None]], axis=-1)
+        np.savez(tmp_path / "clip.npz", keypoints=clip.astype(np.float32))
+        told = ites.lift(tmp_path / "clip.npz", tmp_path / "out.npz", run=run)
+        lifted = dict(np.load(tmp_path / "out.npz"))
+        assert np.isnan(lifted["positions"][:, 13]).all()  # never seen
+        assert np.isfinite(np.delete(lifted["positions"], 13, axis=1)).all()
+        assert np.isfinite(lifted["expected_error"]).all()
+        assert (lifted["expected_error"] > 0).all()
+        assert any("expected error" in note for note in told["notes"])
+        assert not any("filled in" in note for note in told["notes"])
+
+    def test_odds_and_error_are_calibrated(self, run: Path) -> None:
+        trust = load_trust(run, "teacher")
+        assert trust is not None
+        assert len(trust.odds.error) == 4
+
+    def test_resumed_training_gives_the_same_bits(
+        self, store: Path, tmp_path: Path, run: Path
+    ) -> None:
+        weights = []
+        for name, stops in (("whole", (12,)), ("parts", (6, 12))):
+            for steps in stops:
+                options = {
+                    "data": str(store), "out": str(tmp_path / name), "recipe": "general",
+                    "steps": steps, "width": 32, "blocks": 1, "batch": 64, "decay": "halve",
+                    "prior": str(run),
+                }  # fmt: skip
+                settings = make_settings("teacher", None, options)
+                train(settings, resume=steps == 12 and name == "parts", console=quiet_console())
+            weights.append(load_model(tmp_path / name, "teacher")[0].state_dict())
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
