@@ -114,7 +114,7 @@ class Place:
             lying += differences(self.work, self.clean)
             if not lying:
                 return RESUMABLE, True
-        return f"{' '.join([*different, *lying, *self.empty_folders()][:3])}", False
+        return f"{' '.join([*lying, *different, *self.empty_folders()][:3])}", False
 
     def empty_folders(self) -> list[str]:
         """Folders without a file."""
