@@ -78,8 +78,8 @@ def disturb(
         swapped = (pose[:, column] < SWAPPED)[:, None, None]
         found = torch.where(swapped, found[:, order], found)
     parts = torch.ones(len(_PARTS), joints, dtype=torch.bool, device=points.device)
-    for row, part in enumerate(_PARTS):
-        parts[row, list(part)] = False
+    for row, missing in enumerate(_PARTS):
+        parts[row, list(missing)] = False
     part = parts[(pose[:, 5] * len(_PARTS)).long()]
     scattered = own[..., 5] >= 0.5 * pose[:, 6:7]
     chosen = torch.where((pose[:, 7] < 0.5)[:, None], part, scattered)

@@ -108,12 +108,15 @@ def read_pairs(data: str) -> tuple[Tensor, Tensor] | None:
             return None
         views = [store.points(split, scale=1.0)[0] for split in PAIRS]
         angles = [store.gravity(split) for split in PAIRS]
-    if len(views[0]) != len(views[1]) or angles[0] is None or angles[1] is None:
+    if len(views[0]) != len(views[1]):
         return None
     found = [
         turned_back(torch.from_numpy(points), torch.from_numpy(np.radians(gravity[:, 1])))
         for points, gravity in zip(views, angles, strict=True)
+        if gravity is not None
     ]
+    if len(found) < len(PAIRS):
+        return None
     return found[0], found[1]
 
 
