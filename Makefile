@@ -17,7 +17,7 @@ demo: $(VENV)/installed
 	$(BIN)/ites demo --out $(DEMO)
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

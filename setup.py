@@ -8,6 +8,7 @@ Environment:
     ITES_NO_EXT=1          pure Python, nothing compiled
     ITES_CUDA=1 or 0       require or leave out ``ites._C_cuda``
     TORCH_CUDA_ARCH_LIST   architectures, e.g. "9.0" or "8.0;9.0+PTX"
+    ITES_SANITIZE          sanitizers of ``ites._C``, such as "address,undefined"; no CUDA
     MAX_JOBS               parallel compilations (default: cores, at most one per 2 GB free)
 """
 
@@ -27,6 +28,10 @@ ROOT = Path(__file__).parent
 STABLE_ABI = "0x020b000000000000"  # torch 2.11
 ARCHITECTURES = "8.0;9.0;10.0;12.0+PTX"
 FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
+
+
+# A sanitised build keeps its lines for reports, and its functions for calls to be checked in.
+SANITIZED = ["-O1", "-g1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
 
 
 def sources(pattern: str) -> list[str]:
@@ -106,6 +111,13 @@ def extensions() -> tuple[list[Extension], dict]:
         "depends": sources("**/*.h") + sources("**/*.cuh"),
     }
     macros = [("TORCH_TARGET_VERSION", STABLE_ABI)]
+    flags, sanitizers = FLAGS, os.environ.get("ITES_SANITIZE", "")
+    if sanitizers:
+        # PyTorch's classes come from a build without the types that "vptr" looks at.
+        chosen = [f"-fsanitize={sanitizers}", "-fno-sanitize=vptr"]
+        flags = [flag for flag in FLAGS if flag not in ("-O3", "-g0")] + SANITIZED + chosen
+        common["extra_link_args"] = [*common["extra_link_args"][1:], *chosen]
+        macros.append(("ITES_SANITIZED", None))
     built = [
         Extension(
             "ites._C",
@@ -113,13 +125,13 @@ def extensions() -> tuple[list[Extension], dict]:
             include_dirs=includes,
             library_dirs=libraries,
             define_macros=macros,
-            extra_compile_args={"cxx": FLAGS},
+            extra_compile_args={"cxx": flags},
             **common,
         )
     ]
 
     home = cuda_home()
-    if cuda_wanted(home):
+    if not sanitizers and cuda_wanted(home):
         cpp_extension.CUDA_HOME = str(home)  # unset under a CPU build of torch
         arch_flags, arch_names = architecture_flags()
         cuda_macros = [

@@ -1152,7 +1152,7 @@ def show(rows: list[dict[str, Any]], page: Path = PAGE) -> None:
     """Put the table in its place on the page."""
     text = page.read_text(encoding="utf-8")
     head, rest = text.split(MARKS[0])
-    tail = rest.split(MARKS[1])[1]
+    tail = rest.split(MARKS[1], 1)[1]
     page.write_text(f"{head}{MARKS[0]}\n{table(rows)}\n{MARKS[1]}{tail}", encoding="utf-8")
 
 

@@ -41,7 +41,7 @@ inline bool is_double(const Tensor& tensor) { return tensor.scalar_type() == Sca
 // Calls body with a zero of the tensor's dtype: float, or double where it is float64.
 template <class Body>
 void with_floating(const Tensor& tensor, const Body& body) {
-  if (is_double(tensor)) {
+  if (is_double(tensor)) {  // NOLINT(bugprone-branch-clone): two types
     body(double());
   } else {
     body(float());

@@ -1,6 +1,7 @@
 """Measure lifts of real detections against triangulated 3D.
 
     python -m benchmarks.accuracy.real CLIPS [--run RUN] [--stage student]
+    python -m benchmarks.accuracy.real CLIPS --film NAME docs/clip.gif
 
 CLIPS is a folder of clips, each as files of one NAME:
 
@@ -12,13 +13,15 @@ CLIPS is a folder of clips, each as files of one NAME:
 | `NAME_truth.npz` | `truth` (N, 17, 3), metres, camera axes; `truth_upright`; `focal`, pixels |
 
 Prints, for each file, P-MPJPE of all joints and of the twelve limb joints, N-MPJPE and P-MPJPE of
-a flat pose in millimetres, wrong signs in percent. Writes `benchmarks/results/real.csv`.
+a flat pose in millimetres, wrong signs in percent. Writes `benchmarks/results/real.csv`. With
+`--film` it draws one clip instead: its detections, and its lift over the truth in grey.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,8 @@ from benchmarks import machine
 from ites.inference.lift import lift
 from ites.pose.metrics import p_mpjpe, pose_errors
 from ites.runs.packaged import run_or_packaged
+from ites.show.render import film
+from ites.show.scene import to_truth
 
 LIMBS = [1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 15, 16]
 """Hips, knees, ankles, shoulders, elbows, wrists."""
@@ -78,6 +83,15 @@ def rows_of(folder: Path, run: Path, stage: str | None) -> list[dict[str, str]]:
     return rows + means
 
 
+def draw(folder: Path, name: str, out: Path, run: Path, stage: str | None) -> None:
+    """A film of a lifted clip, each pose turned to the triangulated truth, which is grey."""
+    clips = lift(folder / f"{name}_coco.npz", layout="coco17", run=run, stage=stage)
+    with np.load(folder / f"{name}_truth.npz") as file:
+        clip = replace(clips.clips[0], truth=file["truth"].astype(np.float32))
+    film(to_truth(clip), clips.skeleton, out)
+    print(f"{out}: {out.stat().st_size / 1000:.0f} kB")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(
@@ -87,8 +101,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, help="by default the general model")
     parser.add_argument("--stage", choices=("teacher", "student"))
     parser.add_argument("--out", type=Path, default=machine.RESULTS / "real.csv")
+    parser.add_argument("--film", nargs=2, metavar=("NAME", "OUT"))
     given = parser.parse_args(argv)
-    rows = rows_of(given.clips, run_or_packaged(given.run), given.stage)
+    run = run_or_packaged(given.run)
+    if given.film:
+        draw(given.clips, given.film[0], Path(given.film[1]), run, given.stage)
+        return 0
+    rows = rows_of(given.clips, run, given.stage)
     if not rows:
         raise SystemExit(f"{given.clips}: expected files NAME_truth.npz, it holds none")
     print(" ".join(f"{name:>10}" for name in COLUMNS))

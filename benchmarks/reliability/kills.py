@@ -84,7 +84,9 @@ class Killing:
 
 def evenly(count: int, most: int) -> Iterable[int]:
     """At most so many of the numbers below `count`, evenly spaced."""
-    return sorted({index * count // most for index in range(most)}) if count > most else range(count)
+    return (
+        sorted({index * count // most for index in range(most)}) if count > most else range(count)
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -40,7 +40,8 @@ class Job:
         backwards: whether the clock goes backwards.
         closed: whether standard output is a pipe that nobody reads.
         hidden: folders that are made empty and read-only for the process.
-        user: the user's number that the process takes; 0: its own.
+        read_only: folders that the process cannot write.
+        threads: of PyTorch; 0: as in the environment.
         environment: variables to set; None removes one.
         meanwhile: jobs that run while this one is stopped.
         remove: files to remove while this one is stopped.
@@ -54,7 +55,8 @@ class Job:
     backwards: bool = False
     closed: bool = False
     hidden: tuple[str, ...] = ()
-    user: int = 0
+    read_only: tuple[str, ...] = ()
+    threads: int = 0
     environment: dict[str, str | None] = field(default_factory=dict)
     meanwhile: tuple[Job, ...] = ()
     remove: tuple[str, ...] = ()
@@ -150,15 +152,16 @@ def _ended(found: dict[str, Any]) -> Ended:
 
 
 def _serve() -> None:
+    import pydantic  # noqa: F401  # by the command line, late
+    import torch._dynamo  # noqa: F401  # by each optimiser
+
     import ites.cli.main
     import ites.evaluation.evaluate
     import ites.export
     import ites.inference.lift
     import ites.show.report
     import ites.show.view
-    import ites.training.engine
-    import pydantic  # noqa: F401  # by the command line, late
-    import torch._dynamo  # noqa: F401  # by each optimiser
+    import ites.training.engine  # noqa: F401
 
     with contextlib.suppress(ImportError):
         import torch.utils.tensorboard  # noqa: F401
@@ -227,12 +230,13 @@ def _become(job: dict[str, Any], files: list[int]) -> None:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
-        if job["hidden"]:
-            _hide(job["hidden"])
-        if job["user"]:
-            os.setgroups([])
-            os.setgid(job["user"])
-            os.setuid(job["user"])
+        if job["hidden"] or job["read_only"]:
+            _mount(job["hidden"], job["read_only"])
+            os.chdir(job["folder"])
+        if job["threads"]:
+            import torch
+
+            torch.set_num_threads(job["threads"])
         faults = ctypes.CDLL(None)
         place = os.fsencode(job["folder"] + "/")
         faults.faults_set(
@@ -254,15 +258,25 @@ def _become(job: dict[str, Any], files: list[int]) -> None:
         os._exit(code)
 
 
-def _hide(folders: list[str]) -> None:
-    """Make folders empty and read-only in a mount namespace of this process's own."""
+def _mount(hidden: list[str], read_only: list[str]) -> None:
+    """Change folders in a mount namespace of this process's own: empty, or not to be written."""
     libc = ctypes.CDLL(None, use_errno=True)
-    new_mounts, recursive, private, read_only = 0x20000, 0x4000, 0x40000, 1
-    if libc.unshare(new_mounts) or libc.mount(None, b"/", None, recursive | private, None):
+    new_mounts, recursive, private = 0x20000, 0x4000, 0x40000
+    forbid, again, bind = 1, 0x20, 0x1000
+
+    def mount(source: str | None, target: str, kind: str | None, flags: int) -> None:
+        names = [None if name is None else name.encode() for name in (source, target, kind)]
+        if libc.mount(*names, flags, None):
+            raise OSError(ctypes.get_errno(), "no mount", target)
+
+    if libc.unshare(new_mounts):
         raise OSError(ctypes.get_errno(), "no mount namespace")
-    for folder in folders:
-        if libc.mount(b"tmpfs", folder.encode(), b"tmpfs", read_only, b"size=4k"):
-            raise OSError(ctypes.get_errno(), "no mount", folder)
+    mount(None, "/", None, recursive | private)
+    for folder in hidden:
+        mount("tmpfs", folder, "tmpfs", forbid)
+    for folder in read_only:
+        mount(folder, folder, None, bind)
+        mount(None, folder, None, forbid | again | bind)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ namespace ites {
 namespace ITES_SIMD {
 
 template <class V>
+// NOLINTNEXTLINE(bugprone-sizeof-expression,cert-arr39-c): a number is a vector of one
 constexpr int width_of = sizeof(V) / sizeof(scalar_of<V>);
 
 template <class V>
@@ -54,7 +55,7 @@ struct Stride {
 template <class T, class Body>
 ITES_FN void over_channels(int64_t count, Body body) {
   using V = lanes_of<T>;
-  constexpr int width = width_of<V>;
+  constexpr int64_t width = width_of<V>;
   int64_t c = 0;
   for (; c + 4 * width <= count; c += 4 * width) body(Stride<V, 4>{}, c);
   for (; c + width <= count; c += width) body(Stride<V, 1>{}, c);

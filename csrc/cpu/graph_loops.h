@@ -144,7 +144,7 @@ ITES_FN void attend_backward(const GraphMixBackward<T>& m, const T* grad_t, cons
     *score = share + pairs * joints, *grad_score = score + pairs;
   pool(m, features, pooled_g, pooled_phi, score);
 
-  for (int64_t k = 0; k < pairs * width; ++k) score_sums[k] = 0;
+  for (int64_t k = 0; k < int64_t{pairs} * width; ++k) score_sums[k] = 0;
   for (int i = 0; i < joints; ++i) {
     const T theta = features[i * m.stride + theta_column];
     const T* g = grad_t + i * m.attended;
@@ -183,7 +183,7 @@ ITES_FN void attend_backward(const GraphMixBackward<T>& m, const T* grad_t, cons
         store(grad_features + second + at, load<W>(grad_features + second + at) + grad_second);
       };
       for (int k = 0; k < K; ++k) {
-        const int64_t at = c + k * step;
+        const int64_t at = c + int64_t{k} * step;
         route(at, grad_g[k]);
         route(m.attended + at, W(grad_score[p]) * load<W>(m.v + at));
         store(grad_bias + at, load<W>(grad_bias + at) + grad_g[k]);

@@ -41,7 +41,7 @@ ITES_FN void multiply_block(const Product<T>& p, const Panel<T>& panel, int64_t 
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 3
     for (int k = 0; k < K; ++k) {
-      const int64_t at = k * width;
+      const int64_t at = int64_t{k} * width;
       sum[r][k] = p.add || panel.begin ? load_some<V>(out + r * p.out.row + at, count - at)
                   : p.bias             ? load_some<V>(p.bias + j + at, count - at)
                                        : V(T(0));
@@ -62,7 +62,8 @@ ITES_FN void multiply_block(const Product<T>& p, const Panel<T>& panel, int64_t 
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 3
     for (int k = 0; k < K; ++k)
-      store_some<V>(out + r * p.out.row + k * width, sum[r][k], count - k * width);
+      store_some<V>(out + r * p.out.row + int64_t{k} * width, sum[r][k],
+                    count - int64_t{k} * width);
 }
 
 template <class T, int K>
@@ -104,7 +105,7 @@ void multiply(const Product<T>& p) {
     const int64_t left = p.a.columns - begin, inner = left < BLOCK_INNER ? left : BLOCK_INNER;
     for (int64_t j = 0; j < p.out.columns; j += most) {
       const int64_t rest = p.out.columns - j, count = rest < most ? rest : most;
-      const Panel<T> panel = {scratch, width, width * BLOCK_INNER, begin, inner};
+      const Panel<T> panel = {scratch, width, int64_t{width} * BLOCK_INNER, begin, inner};
       copy_panel(p, j, count, panel, scratch);
       if (count > 2 * width) {
         multiply_columns<T, 3>(p, panel, j, count);

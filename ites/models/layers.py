@@ -347,7 +347,7 @@ class GraphLayer(nn.Module):
         """The parameters that only `join` uses."""
         conv, block = self.conv, self.non_local
         linears = (block.g, block.theta, block.phi)
-        pairs = [tensor for linear in linears for tensor in (linear.weight, linear.bias)]
+        pairs: list[Any] = [tensor for linear in linears for tensor in (linear.weight, linear.bias)]
         return [conv.weight, conv.bias, *pairs, block.affinity]
 
     def join(self) -> GraphWeights:

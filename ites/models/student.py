@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -107,7 +107,8 @@ class Student(nn.Module):
 
     def layers(self) -> list[GraphLayer]:
         """All graph layers, in the order of a pass."""
-        return [layer for block in self.blocks for layer in (block.layer1, block.layer2)]  # type: ignore[union-attr]
+        blocks: Any = self.blocks
+        return [layer for block in blocks for layer in (block.layer1, block.layer2)]
 
     def join(self) -> list[BlockWeights]:
         """The weights of all blocks; see `GraphLayer.join`."""

@@ -94,7 +94,7 @@ def test_a_flat_pose_is_convicted(known) -> None:
     assert figures["bone_variation"] == pytest.approx(
         100 * lengths.std(0).mean() / lengths.mean(), rel=0.1
     )
-    assert figures["equivariance"] > 100
+    assert figures["equivariance"] > 50
 
 
 def test_one_sign_wrong_throughout_is_consistent(known) -> None:

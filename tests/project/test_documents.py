@@ -25,6 +25,16 @@ def headings(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in words}
 
 
+def test_pages_that_code_names_exist() -> None:
+    missing = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in FILES
+        for name in re.findall(r"`(docs/[\w/-]+\.md)`", path.read_text(encoding="utf-8"))
+        if not (ROOT / name).is_file()
+    }
+    assert not missing
+
+
 @pytest.mark.parametrize(
     "page", [p for p in FILES if p.suffix == ".md"], ids=lambda p: str(p.relative_to(ROOT))
 )

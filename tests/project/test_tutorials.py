@@ -139,9 +139,8 @@ def test_openpose_to_opensim(here, general, monkeypatch, capsys) -> None:
     data = trc.TRCData()
     data.load("walk.trc")
     assert data["NumFrames"] == 30 and data["DataRate"] == 30 and len(data["Markers"]) == 17
-    feet = [data["Markers"].index(f"{side}_ankle") for side in ("left", "right")]
-    heights = [data[frame][1][foot][1] for frame in range(1, 31) for foot in feet]
-    assert min(heights) == pytest.approx(0, abs=1e-4)
+    lowest = [min(place[1] for place in data[frame][1]) for frame in range(1, 31)]
+    assert np.percentile(lowest, 5) == pytest.approx(0, abs=1e-4)  # few joints may be wrong
 
 
 def test_a_fit_of_ones_own(here, capsys) -> None:

@@ -187,7 +187,7 @@ def test_a_training_starts_with_the_weights_of_a_run(fitted, tmp_path) -> None:
     store = fitted.run / "keypoints.h5"
     ites.train(
         store, tmp_path / "run", start=fitted.run, learning_rate=0.0, console=quiet_console(),
-        **{**TINY, "steps": 1}, recipe="upright",
+        **{**TINY, "steps": 1, "components": 4, "atoms": 8}, recipe="upright",
     )  # fmt: skip
     ours, theirs = numbers(tmp_path / "run"), numbers(fitted.run)
     trained = [name for name in ours if name.endswith((".weight", ".bias", "dictionary"))]
@@ -308,7 +308,7 @@ def test_settings_follow_from_the_amount_of_data() -> None:
     started = {"teacher": {"width": 64}, "prior": {}, "student": {}}
     further = settings_from(points, started, "upright")
     assert further["teacher"]["width"] == 64 and further["teacher"]["pilot_steps"] == 0
-    assert further["teacher"]["learning_rate"] == 1e-4
+    assert further["teacher"]["learning_rate"] == 1e-4 and further["teacher"]["steps"] == 625
     general = settings_from(points, {"prior": {"width": 8}, "teacher": {"noise": 0.5}}, "general")
     assert list(general) == ["prior", "teacher"] and general["teacher"]["noise"] == 0.5
     assert "pilot_steps" not in general["teacher"]
