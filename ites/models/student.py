@@ -105,10 +105,9 @@ class Student(nn.Module):
             "upright": self.upright,
         }
 
-    def layers(self) -> list[GraphLayer]:
-        """All graph layers, in the order of a pass."""
-        blocks: Any = self.blocks
-        return [layer for block in blocks for layer in (block.layer1, block.layer2)]
+    def layers(self) -> list[Any]:
+        """All graph layers, or what folding made of them, in the order of a pass."""
+        return [layer for block in self.blocks for layer in block.children()]
 
     def join(self) -> list[BlockWeights]:
         """The weights of all blocks; see `GraphLayer.join`."""
