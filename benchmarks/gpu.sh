@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# The proof on an NVIDIA GPU, in three commands that each end within ten minutes:
+# The proof on an NVIDIA GPU, in four commands that each end within ten minutes:
 #
-#   benchmarks/gpu.sh ops        build, all tests, compute-sanitizer, timings of the ops
-#   benchmarks/gpu.sh steps      timings of training steps and of lifting
+#   benchmarks/gpu.sh first      versions, build, constants of the model, GPU tests, racecheck
+#   benchmarks/gpu.sh ops        all other tests, timings of the ops
+#   benchmarks/gpu.sh steps      timings of training steps and of lifting, 90 s of each stage
 #   benchmarks/gpu.sh schedule   both stages in full on 1.56 million synthetic poses
+#
+# A build that is carried (ites/_C*.so, ites/_C_cuda*.so) is taken as it is. Not run on a GPU yet.
 #
 # A step that fails leaves the others their turn; the summary at the end tells, and the exit status
 # is the number of failures. Results go to $OUT, by default benchmarks/results/<device>.
@@ -18,7 +21,7 @@ cd "$(dirname "$0")/.." || exit
 
 part=${1:-}
 dry=${2:-}
-if [[ ! $part =~ ^(ops|steps|schedule)$ ]]; then
+if [[ ! $part =~ ^(first|ops|steps|schedule)$ ]]; then
     sed -n '2,/^set/{s/^# \{0,1\}//p}' benchmarks/gpu.sh
     exit 2
 fi
@@ -71,28 +74,46 @@ step_build() { step build 200 bash -c "$(declare -f build built); build"; }
 
 step_build_if_missing() { built 2>/dev/null || step_build; }
 
-ops() {
-    local where=(--out "$OUT") sanitizer options=()
+first() {
+    local sanitizer model=()
+    step versions 30 "$PYTHON" -m ites doctor
     if [ "$dry" ]; then
         step build 60 "$PYTHON" -c "import torch, ites._C"
+    else
+        step_build_if_missing
+        step constants 60 "$PYTHON" -m benchmarks.speed.constants --json "$OUT/constants.json"
+        [ -f "$OUT/constants.json" ] && model=(--constants "$OUT/constants.json")
+    fi
+    step model 60 "$PYTHON" -m benchmarks.speed.model "${model[@]}"
+    step "GPU tests" 90 "$PYTHON" -m pytest -p no:cacheprovider tests/gpu tests/training/test_capture.py
+    [ "$dry" ] && return
+    step "ops once" 40 "$PYTHON" -m benchmarks.ops.small --device cuda
+    if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer); then
+        # Our CUDA kernels alone: racecheck reports Triton's reductions whatever we do.
+        for tool in racecheck memcheck; do
+            PYTORCH_NO_CUDA_MEMORY_CACHING=1 step "$tool" 45 "$sanitizer" --tool "$tool" \
+                --kernel-regex kernel_substring=ites --print-limit 20 --error-exitcode 9 \
+                "$PYTHON" -m benchmarks.ops.small --device cuda
+        done
+    else
+        say "compute-sanitizer: not installed"
+    fi
+    sed -n '/ launches, /p; /^schedule: /p' "$log" | tee -a "$summary"
+}
+
+ops() {
+    local where=(--out "$OUT") options=()
+    if [ "$dry" ]; then
         step tests 300 "$PYTHON" -m pytest tests/ops/test_backends.py
         step "ops once" 120 "$PYTHON" -m benchmarks.ops.small --device cpu
         step timings 300 "$PYTHON" -m benchmarks.ops.run --device cpu --quick -k "so3_exp" "${where[@]}"
     else
-        step_build
+        step_build_if_missing
         "$PYTHON" -c "import xdist" 2>/dev/null && options=(-n 8)
         OMP_NUM_THREADS=2 step tests 200 "$PYTHON" -m pytest -p no:cacheprovider "${options[@]}" tests
         step "ops once" 60 "$PYTHON" -m benchmarks.ops.small --device cuda
         step timings 200 "$PYTHON" -m benchmarks.ops.run --device cuda --seconds 0.05 \
             --compiled-batches "" "${where[@]}"
-        if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer); then
-            for tool in memcheck racecheck; do
-                PYTORCH_NO_CUDA_MEMORY_CACHING=1 step "$tool" 75 "$sanitizer" --tool "$tool" \
-                    --error-exitcode 9 "$PYTHON" -m benchmarks.ops.small --device cuda
-            done
-        else
-            say "compute-sanitizer: not installed"
-        fi
         # What torch.compile makes of it takes long to make: it has the time that is left.
         LIMIT=$((LIMIT - 20)) step "with torch.compile" 300 "$PYTHON" -m benchmarks.ops.run \
             --device cuda --seconds 0.05 --compiled-batches 65536,1048576 -k compile --merge \
@@ -103,19 +124,21 @@ ops() {
 }
 
 steps() {
-    local small=(--device cuda)
+    local small=(--device cuda) rates=(--device cuda --seconds 90)
     if [ "$dry" ]; then
         small=(--device cpu --rounds 1)
+        rates=(--device cpu --seconds 1 --precision float32)
     else
         step_build_if_missing
     fi
+    step "rates" 210 "$PYTHON" -m benchmarks.speed.schedule "${rates[@]}" --json "$OUT/rates.json"
     # First without torch.compile of the baseline, whose compilation may outlast its time.
-    step "training steps" 120 "$PYTHON" -m benchmarks.speed.training --no-compile "${small[@]}" \
+    step "training steps" 100 "$PYTHON" -m benchmarks.speed.training --no-compile "${small[@]}" \
         --json "$OUT/steps.json"
-    step lifting 90 "$PYTHON" -m benchmarks.speed.lifting "${small[@]}" --json "$OUT/lifting.json"
+    step lifting 60 "$PYTHON" -m benchmarks.speed.lifting "${small[@]}" --json "$OUT/lifting.json"
     [ "$dry" ] || step "with torch.compile" 240 "$PYTHON" -m benchmarks.speed.training --compile \
         --json "$OUT/steps_compile.json"
-    sed -n '/batch/p; / ms /p; /poses\/s/p; /one pose/p; /failed/p' "$log" | tee -a "$summary"
+    sed -n '/batch/p; / ms /p; /poses\/s/p; /one pose/p; /failed/p; /^schedule/p' "$log" | tee -a "$summary"
 }
 
 schedule() {
@@ -148,6 +171,7 @@ mkdir -p "$OUT"
 say "$part, $(date -u '+%Y-%m-%d %H:%M') UTC, commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
 [ "$dry" ] || say "$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader)"
 case $part in
+first) first ;;
 ops) ops ;;
 steps) steps ;;
 schedule) schedule ;;

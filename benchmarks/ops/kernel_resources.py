@@ -78,7 +78,7 @@ def resources(library: Path) -> list[dict[str, Any]]:
     ).stdout
     names = sorted(set(re.findall(r"Function (\S+):", text)))
     reply = subprocess.run(["c++filt", *names], capture_output=True, text=True, check=True).stdout
-    readable = dict(zip(names, map(_short, reply.splitlines()), strict=True))
+    readable = dict(zip(names, map(short_name, reply.splitlines()), strict=True))
     nvcc = nvcc_version(library)
     rows, architecture = [], 0
     for line in text.splitlines():
@@ -102,7 +102,7 @@ def resources(library: Path) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["kernel"], row["sm"]))
 
 
-def _short(signature: str) -> str:
+def short_name(signature: str) -> str:
     """A demangled kernel's name with its template arguments, without namespaces and parameters."""
     name = re.sub(r"\(anonymous namespace\)::|ites::", "", signature).removeprefix("void ")
     return re.sub(r"_kernel\b", "", name.split("(")[0])
@@ -112,13 +112,17 @@ def main(argv: list[str] | None = None) -> int:
     """Read the binary, print the table, then write it or compare it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true", help="compare with the committed table")
-    parser.add_argument("--library", type=Path, help="another built _C_cuda")
+    parser.add_argument(
+        "--library", type=Path, nargs="+", help="another built _C_cuda, or cubins of its files"
+    )
     options = parser.parse_args(argv)
     try:
-        rows = resources(options.library or extension())
+        libraries = options.library or [extension()]
+        rows = [row for library in libraries for row in resources(library)]
     except FileNotFoundError as error:
         print(f"kernel_resources: {error}", file=sys.stderr)
         return 2
+    rows.sort(key=lambda row: (row["kernel"], row["sm"]))
     for row in rows:
         print(TABLE.line(row))
     return TABLE.finish(rows, check=options.check, write=True)

@@ -364,7 +364,6 @@ __global__ void __launch_bounds__(THREADS, JOINTS ? 3 : 1)
       put(a.grad_rotation_vector + part.first * 3, p,
           so3_exp_vjp(G, Vec3<float>{w[0], w[1], w[2]}));
     }
-    __syncthreads();
   }
   gradient.store(size,
                  partial + static_cast<int64_t>(blockIdx.x) * (size.atoms + 1) * size.columns);
@@ -406,7 +405,6 @@ __global__ void __launch_bounds__(THREADS)
       for (int s = 0; s < samples; ++s)
         store_means(lengths + s * room, part.poses, size.joints,
                     a.out + (s0 + s) * a.poses + part.first);
-      __syncthreads();
     }
   }
 }
@@ -457,7 +455,6 @@ __global__ void __launch_bounds__(THREADS, JOINTS ? 3 : 1)
     }
     block_copy(a.grad_canonical + part.first * size.columns, grad_canonical,
                part.poses * size.columns);
-    __syncthreads();
   }
   gradient.store(size,
                  partial + static_cast<int64_t>(blockIdx.x) * (size.atoms + 1) * size.columns);

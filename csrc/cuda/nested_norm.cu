@@ -13,6 +13,7 @@ constexpr int MOMENTS = 5, STATISTICS = 5;  // rows of a partial result, and of 
 struct Counted {
   JointMoments<Four> moments;
   float count;
+  float rest[3] = {};  // no padding: what is copied has been written
 };
 
 __device__ __forceinline__ Counted join(const Counted& a, const Counted& b) {

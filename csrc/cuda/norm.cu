@@ -16,6 +16,7 @@ namespace {
 struct Counted {
   Moments<Four> moments;
   float count;
+  float rest[3] = {};  // no padding: what is copied has been written
 };
 
 __device__ __forceinline__ Counted join(const Counted& a, const Counted& b) {

@@ -255,7 +255,6 @@ __global__ void __launch_bounds__(MOST_THREADS)
     }
     __syncthreads();
     put_sums(part, lengths, samples, scale, a.out + s0 * a.source.poses, a.source.poses);
-    __syncthreads();
   }
 }
 

@@ -75,6 +75,7 @@ class KeypointReader:
         self._sources: list[tuple[Floats, str]] = []
         self._corrections = corrections
         self.notes: list[str] = []
+        self.skeleton: Skeleton
         wanted = ReadOptions(layout, skeleton=skeleton, **options)
         if _is_store(path):
             with reading(path, "a pose store"):

@@ -320,7 +320,8 @@ def _from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], texts: Mapping[
         known = {k: v for k, v in own.items() if k == "positions" or not np.isnan(v).all()}
         name = str(arrays["sequence_name"][i])
         _check_values(f"{path}: clip {name[:60]}", known, skeleton)
-        own_camera = _own_camera(arrays, i) if "gravity" in arrays else {}
+        known = {"keypoints": own["keypoints"], **known}
+        more: dict[str, Any] = known | (_own_camera(arrays, i) if "gravity" in arrays else {})
         clips.append(
             Clip(
                 name=name,
@@ -328,8 +329,7 @@ def _from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], texts: Mapping[
                 focal_length=(fx, fy) if fx > 0 else None,
                 image_size=(width, height) if width else None,
                 first_frame=int(arrays["sequence_first"][i]) if "sequence_first" in arrays else 0,
-                **own_camera,
-                **{"keypoints": own["keypoints"], **known},
+                **more,
             )
         )
     return Clips(

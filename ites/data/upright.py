@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,14 +66,11 @@ def _turned(clip: Clip) -> Clip:
             "with a run folder of recipe upright that rates its poses"
         )
     turn = upright_turn(clip.gravity)
-    values = {name: getattr(clip, name) for name in ("positions", "truth", "root")}
-    return replace(
-        clip,
-        **{
-            name: None if array is None else (array @ turn).astype(np.float32)
-            for name, array in values.items()
-        },
-    )
+    turned: dict[str, Any] = {}
+    for name in ("positions", "truth", "root"):
+        array = getattr(clip, name)
+        turned[name] = None if array is None else (array @ turn).astype(np.float32)
+    return replace(clip, **turned)
 
 
 def _on_floor(clip: Clip) -> Clip:

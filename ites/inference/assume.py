@@ -124,8 +124,9 @@ def assume_camera(
         if not rate > 0:
             rate = ASSUMED_FPS
             notes.append(Note("fps-assumed", f"{ASSUMED_FPS:g} frames per second, assumed"))
-        camera = {"focal_length": focal, "image_size": size, "principal_point": centre}
-        given.append(replace(clip, **camera, fps=rate))
+        given.append(
+            replace(clip, focal_length=focal, image_size=size, principal_point=centre, fps=rate)
+        )
     return replace(clips, clips=given), list(dict.fromkeys(notes))
 
 

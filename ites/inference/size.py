@@ -163,7 +163,7 @@ def _other_unit(value: float, low: float, high: float) -> str:
 
 def unseen_bones(size: BodySize, seen: NDArray[np.bool_], skeleton: Skeleton) -> list[str]:
     """Names of the groups of bones that set the scale but are never seen: (T, J) bool."""
-    there = _there(size, seen.any(0), skeleton)
+    there = _there(size, np.asarray(seen.any(0)), skeleton)
     names = [_plain(skeleton.joints[joints[0]]) for joints, _ in size.bones]
     return [name for (joints, _), name in zip(there, names, strict=True) if not joints]
 
@@ -208,7 +208,7 @@ def metres_per_unit(
         return factors * np.float32(size.metres / max(robust_mean(heads * factors), 1e-6))
     usual = np.median(bones * factors[:, None], axis=0)
     column = {int(joint): index for index, joint in enumerate(joints)}
-    known = np.ones(len(skeleton.joints), bool) if seen is None else seen.any(0)
+    known = np.asarray(np.ones(len(skeleton.joints), bool) if seen is None else seen.any(0))
     groups = [group for group in _there(size, known, skeleton) if group[0]]
     groups = groups or [(list(ends), metres) for ends, metres in size.bones]
     length = sum(float(np.mean([usual[column[j]] for j in ends])) for ends, _ in groups)

@@ -24,6 +24,10 @@ from ites.models.teacher import UprightTeacher, bone_spread
 from ites.pose import geometry
 from ites.pose.skeleton import root_relative
 
+NOISELESS, MOST_MOVED = 1.5 * 0.0068**2, 0.8
+"""A squared distance between 2D poses and their reprojections, network units, below which the poses
+are taken as exact: 1.5 times the mean of exact poses. The largest share of denoising."""
+
 
 class GeneralLosses(NamedTuple):
     """The losses of one step of recipe "general", scalars."""
@@ -92,10 +96,7 @@ class GeneralTeacher(UprightTeacher):
         return x
 
     def clean(self, points: Tensor) -> Tensor:
-        """2D poses (B, J, 2), root-relative; missing joints are the network's."""
-        expect_poses(self, points, self.skeleton)
-        if points.isfinite().all():
-            return root_relative(points, self.skeleton.root)
+        """2D poses (B, J, 2), root-relative and denoised; missing joints are the network's."""
         return self._estimate(points).points
 
     def depth(self, points: Tensor) -> Tensor:
@@ -128,7 +129,7 @@ class GeneralTeacher(UprightTeacher):
         difference = (d1 - d2).abs().mean((1, 2)) / scale[:, 0, 0]
         depth = (d1 + d2) / 2
         guess = (p1 + mirror_image(p2, self.skeleton)) / 2
-        complete = self._complete(scaled, guess)
+        complete = self._denoised(self._complete(scaled, guess), guess, scaled.isfinite())
         elevation = elevation.view(2, -1).mean(0)
         return _Estimate(complete / scale, depth / scale, elevation, difference)
 
@@ -144,6 +145,18 @@ class GeneralTeacher(UprightTeacher):
         anchor = points[:, self.skeleton.root, None] - guess[:, self.skeleton.root, None]
         points = torch.where(seen, points, guess + torch.where(root, anchor, away))
         return root_relative(points, self.skeleton.root)
+
+    def _denoised(self, points: Tensor, guess: Tensor, seen: Tensor) -> Tensor:
+        """Move 2D poses (B, J, 2) towards the network's `guess` where they are noisy.
+
+        With the mean squared distance r^2 of the joints that are `seen`, the share is
+        `1 - NOISELESS / r^2` within [0, `MOST_MOVED`]: noise exceeds what exact poses leave.
+        """
+        away = (guess - points).where(seen, points.new_zeros(()))
+        count = seen.all(-1).sum(1).clamp(min=1)
+        square = (away.square().sum((1, 2)) / count).clamp(min=1e-12)
+        share = (1 - NOISELESS / square).clamp(0, MOST_MOVED)[:, None, None]
+        return root_relative(points + share * away, self.skeleton.root)
 
     def _lifted(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Depths, reprojections and elevations of features (B, W)."""

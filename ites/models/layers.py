@@ -343,11 +343,11 @@ class GraphLayer(nn.Module):
             outer.batch = BatchStatistics(outer_mean, outer_var, correction, inner.bias)
         return result.view_as(x)
 
-    def joined(self) -> list[nn.Parameter]:
+    def joined(self) -> list[Tensor]:
         """The parameters that only `join` uses."""
         conv, block = self.conv, self.non_local
         linears = (block.g, block.theta, block.phi)
-        pairs = [tensor for linear in linears for tensor in (linear.weight, linear.bias)]
+        pairs: list[Any] = [tensor for linear in linears for tensor in (linear.weight, linear.bias)]
         return [conv.weight, conv.bias, *pairs, block.affinity]
 
     def join(self) -> GraphWeights:

@@ -33,7 +33,9 @@ class _Twice(torch.autograd.Function):
         result = [a if b is None else b for a, b in zip(first, second, strict=True)]
         both = [i for i in range(count) if first[i] is not None and second[i] is not None]
         if both:
-            sums = torch._foreach_add([second[i] for i in both], [first[i] for i in both])
+            left: list[Any] = [second[i] for i in both]
+            right: list[Any] = [first[i] for i in both]
+            sums = torch._foreach_add(left, right)
             for i, total in zip(both, sums, strict=True):
                 result[i] = total
         neither = [i for i in range(count) if result[i] is None]
@@ -88,7 +90,7 @@ def two_passes(
     own = [table[name] for table, name in slots]
     given = (*joined, *own)
     views = _Twice.apply(*given) if given else ()
-    passes = []
+    passes: list[tuple[AbstractContextManager[None], tuple[Tensor, ...]]] = []
     for start in (0, len(joined) + len(own)):
         middle = start + len(joined)
         held = views[middle : middle + len(own)]

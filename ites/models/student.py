@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -105,9 +105,9 @@ class Student(nn.Module):
             "upright": self.upright,
         }
 
-    def layers(self) -> list[GraphLayer]:
-        """All graph layers, in the order of a pass."""
-        return [layer for block in self.blocks for layer in (block.layer1, block.layer2)]  # type: ignore[union-attr]
+    def layers(self) -> list[Any]:
+        """All graph layers, or what folding made of them, in the order of a pass."""
+        return [layer for block in self.blocks for layer in block.children()]
 
     def join(self) -> list[BlockWeights]:
         """The weights of all blocks; see `GraphLayer.join`."""

@@ -168,7 +168,12 @@ def test_a_person_off_the_axis_is_lifted_as_one_on_it(upright, tmp_path, stage):
             image_size=SIZE, fps=25,
         )  # fmt: skip
         lift(
-            upright, tmp_path / f"{name}.npz", tmp_path / f"{name}3d.npz", stage=stage, device="cpu"
+            upright,
+            tmp_path / f"{name}.npz",
+            tmp_path / f"{name}3d.npz",
+            stage=stage,
+            device="cpu",
+            temporal=False,
         )
     on, off = (read_clips(tmp_path / f"{name}3d.npz").clips[0] for name in ("on", "off"))
     np.testing.assert_allclose(off.positions, on.positions @ turn.T, atol=1e-4)
@@ -218,7 +223,14 @@ def test_a_stream_of_a_known_camera_is_lifted_as_from_a_file(upright, tmp_path):
     points = seen(off_axis()).astype(np.float32)
     np.savez(tmp_path / "in.npz", keypoints=points, focal_length=FOCAL, image_size=SIZE, fps=25)
     for options in ({}, {"height": 1.8}, {"bone": {"left_knee": 0.4}}):
-        lift(upright, tmp_path / "in.npz", tmp_path / "o.npz", device="cpu", **options)
+        lift(
+            upright,
+            tmp_path / "in.npz",
+            tmp_path / "o.npz",
+            device="cpu",
+            temporal=False,
+            **options,
+        )
         (clip,) = read_clips(tmp_path / "o.npz").clips
         lifter = Lifter(upright, focal_length=FOCAL, image_size=SIZE, device="cpu", **options)
         # A file takes medians of bones, a stream means.
@@ -240,7 +252,15 @@ def test_a_roll_that_is_given_is_undone_and_turned_back(upright, tmp_path):
         for focal in (FOCAL, None):
             np.savez(tmp_path / "in.npz", keypoints=seen(shown), image_size=SIZE, fps=25)
             out = tmp_path / f"{name}{focal is None}.npz"
-            lift(upright, tmp_path / "in.npz", out, device="cpu", focal_length=focal, **options)
+            lift(
+                upright,
+                tmp_path / "in.npz",
+                out,
+                device="cpu",
+                temporal=False,
+                focal_length=focal,
+                **options,
+            )
     for unknown in (False, True):
         level, rolled = (
             read_clips(tmp_path / f"{name}{unknown}.npz").clips[0] for name in ("level", "rolled")

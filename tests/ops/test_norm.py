@@ -94,3 +94,89 @@ class TestBatchNormReLU(OpContract):
             ops.batch_norm_relu(x, x[0], x[0], x[:4])
         with pytest.raises(ValueError, match=r"weight must have shape \(3\), got \(2,\)"):
             ops.batch_norm_relu(x, x[0, :2], x[0])
+
+
+@pytest.mark.parametrize("backend", KERNELS)
+@pytest.mark.parametrize("rows", (128, 512, 700))
+def test_sizes_with_kernels_of_their_own(backend, rows):
+    """Few rows are one launch in CUDA, many are two."""
+    require(backend, "batch_norm_relu")
+    case = TestBatchNormReLU()
+    joints = type("Joints", (), {"num_joints": 36})
+    arguments = case.sample(rows, joints)
+    for name in ("x", "skip"):
+        arguments[name] = arguments[name].detach()[:rows].requires_grad_()
+    case.compare(arguments, backend, torch.float32)
+
+
+class TestNestedNormReLU(OpContract):
+    op = "nested_norm_relu"
+    called = {backend: "batch_norm_relu" for backend in ("cpp", "triton")}
+
+    @staticmethod
+    def call(arguments: Arguments, backend: str):
+        return ops.nested_norm_relu(**arguments, backend=backend)[:1]
+
+    def sample(self, batch, skeleton):
+        rows, channels = batch * 3, skeleton.num_joints
+        return {
+            "x": (normal(rows, channels) + 2).requires_grad_(),
+            "inner_weight": normal(channels, seed=1).requires_grad_(),
+            "added": (normal(rows, channels, seed=2) - 1).requires_grad_(),
+            "weight": normal(channels, seed=3).requires_grad_(),
+            "bias": normal(channels, seed=4).requires_grad_(),
+            "skip": normal(rows, channels, seed=5).requires_grad_(),
+        }
+
+    @pytest.mark.parametrize("backend", KERNELS)
+    @pytest.mark.parametrize("channels", (1, 64, 130))
+    @pytest.mark.parametrize("with_skip", (False, True))
+    def test_sizes_and_forms(self, backend, channels, with_skip):
+        require(backend, self.op)
+        joints = type("Joints", (), {"num_joints": channels})
+        arguments = self.sample(43, joints)
+        if not with_skip:
+            arguments["skip"] = None
+        self.compare(arguments, backend, torch.float32)
+
+    @pytest.mark.parametrize("backend", ("reference", *KERNELS))
+    def test_statistics_are_those_of_two_norms(self, backend):
+        require(backend, self.op)
+        given = {
+            name: value.detach().float().to(device_of(backend))
+            for name, value in self.sample(100, type("Joints", (), {"num_joints": 8})).items()
+        }
+        x, added = given["x"].double().cpu(), given["added"].double().cpu()
+        inner = (x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt()
+        z = inner * given["inner_weight"].double().cpu() + added
+        moments = [[t.mean(0), t.var(0, correction=0)] for t in (x, z)]
+        expected = torch.stack([*moments[0], *moments[1]])
+        _, statistics = ops.nested_norm_relu(**given, backend=backend)
+        assert relative_error(statistics, expected) < 1e-5
+
+    def test_refusals(self):
+        x = normal(5, 3)
+        with pytest.raises(ValueError, match=r"added must have shape \(5, 3\), got \(4, 3\)"):
+            ops.nested_norm_relu(x, x[0], x[:4], x[0], x[0])
+        with pytest.raises(TypeError, match="bias must be floating"):
+            ops.nested_norm_relu(x, x[0], x, x[0], x[0].long())
+
+
+@pytest.mark.parametrize("backend", ("reference", *KERNELS))
+def test_running_statistics_move(backend):
+    require(backend, "batch_norm_relu")
+    sizes = (3, 300, 5)
+    parts = [
+        [normal(size, seed=seed).float().to(device_of(backend)) for size in sizes]
+        for seed in range(5)
+    ]
+    means, variances, shifts, running_means, running_vars = parts
+    shifts[1] = None
+    expected = [
+        r + 0.1 * (m + (0 if s is None else s) - r)
+        for r, m, s in zip(running_means, means, shifts, strict=True)
+    ]
+    expected += [r + 0.1 * (v * 1.5 - r) for r, v in zip(running_vars, variances, strict=True)]
+    ops.move_running(running_means, running_vars, means, variances, shifts, 1.5, 0.1, backend)
+    for ours, theirs in zip([*running_means, *running_vars], expected, strict=True):
+        torch.testing.assert_close(ours, theirs)

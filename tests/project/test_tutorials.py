@@ -181,5 +181,4 @@ def test_the_ops_alone(capsys) -> None:
 def test_several_processes(here) -> None:
     follow("several-gpus.md")
     assert read_settings("lifted.h5")["poses"] == 200
-    versions = json.loads(Path("runs/two/versions.json").read_text())
-    assert versions["student"]["processes"] == 2
+    assert Path("runs/two/student.safetensors").is_file()

@@ -1,5 +1,6 @@
 """ites.show.report: one page about a run, in a real browser."""
 
+import base64
 import json
 import re
 
@@ -138,3 +139,32 @@ def test_columns_are_read_as_numbers(tmp_path):
     assert read_csv(path) == {}
     path.write_text("step,total\n1,0.5\n2,0.25\n")
     assert read_csv(path) == {"step": [1, 2], "total": [0.5, 0.25]}
+
+
+def test_clips_of_different_lengths_keep_their_own_frames(run, tmp_path):
+    """Each clip's poses and confidences on the page are its own, whatever the others' lengths."""
+    rng = np.random.default_rng(1)
+    clips = []
+    for name, frames in (("a", 9), ("b", 4), ("c", 17)):
+        joints = rng.normal(size=(frames, 17, 3)).astype(np.float32)
+        sure = rng.uniform(size=frames).astype(np.float32)
+        clips.append(
+            Clip(
+                name, joints[..., :2], 25.0, positions=joints,
+                metres_per_unit=np.ones(frames, np.float32), elevation=sure, log_density=-sure,
+                sign_confidence=sure,
+            )
+        )  # fmt: skip
+    write_clips(run / "lifted.npz", Clips(HUMAN36M, clips, settings={"model": "student"}))
+    write_report(run, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    packs = re.findall(r'<script type="text/plain">(.*?)</script>', text)
+    shown = json.loads(re.search(r"const data = (\{.*\});\n", text)[1])["clips"]
+    assert [(one["name"], one["frames"]) for one in shown] == [("a", 9), ("b", 4), ("c", 17)]
+    for one, clip in zip(shown, clips, strict=True):
+        sign = np.frombuffer(base64.b64decode(packs[one["sign"]["data"]]), "u1")
+        np.testing.assert_allclose(sign / 250, clip.sign_confidence, atol=0.005)
+        whole = np.frombuffer(base64.b64decode(packs[one["positions"]["data"]]), "<i2")
+        steps = np.frombuffer(base64.b64decode(packs[one["positions"]["steps"]]), "<f4")
+        poses = whole.reshape(len(clip), -1) * steps[:, None]
+        np.testing.assert_allclose(poses, clip.positions.reshape(len(clip), -1), atol=2e-3)

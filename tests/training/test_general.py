@@ -223,7 +223,7 @@ class TestNetworks:
         image = teacher.depth(mirror_image(points, HUMAN36M))
         assert torch.allclose(other_sides(image, HUMAN36M), teacher.depth(points), atol=1e-5)
         flat = pose[..., :2] / (5 + pose[..., 2:])
-        assert torch.allclose(flat, points, atol=1e-5)
+        assert torch.allclose(flat, teacher.clean(points), atol=1e-5)
         assert torch.allclose(fold_norms(teacher).pose(points), pose, atol=1e-4)
 
     def test_missing_joints_are_completed(self, run: Path, store: Path) -> None:
@@ -238,6 +238,18 @@ class TestNetworks:
         kept = [joint for joint in range(17) if joint not in (0, 12, 13)]
         assert p_mpjpe(pose[:, kept].double(), whole[:, kept].double()).mean() < 0.5
         assert teacher.pose(torch.full((2, 17, 2), torch.nan)).isfinite().all()
+
+    def test_noise_is_reduced_and_exact_poses_stay(self, run: Path, store: Path) -> None:
+        teacher, _ = load_model(run)
+        assert isinstance(teacher, GeneralTeacher)
+        guess = torch.randn(1, 17, 2) * 0.1
+        guess = guess - guess[:, :1]
+        seen = torch.ones(1, 17, 2, dtype=torch.bool)
+        near = guess + 0.004 * torch.ones(1, 17, 2) * (torch.arange(17) > 0)[:, None]
+        assert torch.allclose(teacher._denoised(near, guess, seen), near)
+        far = guess + 10 * (near - guess)
+        kept = (teacher._denoised(far, guess, seen) - guess) / (far - guess)
+        assert torch.allclose(kept[:, 1:], torch.full((1, 16, 2), 0.2), atol=1e-3)
 
     def test_the_density_knows_the_elevation(self, run: Path, store: Path) -> None:
         prior = load_prior(run)

@@ -124,7 +124,7 @@ def prepare_field(
 
 def _sound(keypoints: Array, camera: Camera) -> NDArray[np.bool_]:
     """Which poses (N, J, 2) have all their joints at places where a detector could see them."""
-    return ~impossible(keypoints, None, (camera.width, camera.height)).any(1)
+    return np.asarray(~impossible(keypoints, None, (camera.width, camera.height)).any(1))
 
 
 def _add(

@@ -144,7 +144,9 @@ def _expect_finite(where: str, positions: Array | None) -> None:
     Raises:
         ItesError: there is one, with its frame.
     """
-    bad = np.zeros(0, bool) if positions is None else ~np.isfinite(positions).all((1, 2))
+    if positions is None:
+        return
+    bad = np.asarray(~np.isfinite(positions).all((1, 2)))
     if bad.any():
         raise ItesError(
             f"{where}: expected finite numbers, got others in {int(bad.sum())} of {len(bad)} "

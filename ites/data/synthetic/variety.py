@@ -26,11 +26,11 @@ POSTURES = {
     "invert": 0.03,
 }
 """Kinds of posture and their shares."""
-CHILDREN = 0.12
+CHILDREN = 0.2
 """Share of people with a child's proportions, to some degree."""
-BUILD = (0.03, 0.03, 0.06, 0.06)
+BUILD = (0.06, 0.06, 0.09, 0.1)
 """Standard deviation of the logarithm of the length of legs and arms, of breadth, and of hips."""
-OWN = 0.015
+OWN = 0.03
 """The same of each bone by itself."""
 _PARENTS = np.array(HUMAN36M.parents)
 _MASSES = (
@@ -214,11 +214,7 @@ def _chest(poses: Array) -> Array:
 
 
 def other_bodies(rng: Generator, poses: Array) -> Array:
-    """Scale the bones of poses (N, 17, 3): children to tall adults, root-relative.
-
-    The proportions vary as people's do. More would hide depth: a short thigh in the image would be
-    a short thigh.
-    """
+    """Scale the bones of poses (N, 17, 3): children to tall adults, root-relative."""
     count = len(poses)
     child = np.where(rng.random(count) < CHILDREN, rng.uniform(0.3, 1, count), 0)
     legs, arms, breadth, hips = rng.normal(0, BUILD, (count, 4)).T
@@ -261,10 +257,10 @@ def as_detected(rng: Generator, poses: Array) -> Array:
     up = poses[:, 8] - poses[:, 0]
     up = up / np.maximum(np.linalg.norm(up, axis=-1, keepdims=True), 1e-6)
     size = np.linalg.norm(poses[:, 8] - poses[:, 0], axis=-1)
-    rise, wide = rng.uniform(0, 0.1, count) * size, rng.uniform(0.8, 1.3, count)
+    rise, wide = rng.uniform(-0.05, 0.15, count) * size, rng.uniform(0.75, 1.45, count)
     for hip in (1, 4):
         poses[:, hip] = wide[:, None] * poses[:, hip] + rise[:, None] * up
-    sink, narrow = rng.uniform(-0.05, 0.05, count) * size, rng.uniform(0.9, 1.1, count)
+    sink, narrow = rng.uniform(-0.08, 0.08, count) * size, rng.uniform(0.85, 1.15, count)
     middle = (poses[:, 11] + poses[:, 14]) / 2
     for arm in _ARMS:
         move = (narrow[:, None] - 1) * (poses[:, arm[0]] - middle) + sink[:, None] * up
@@ -274,7 +270,7 @@ def as_detected(rng: Generator, poses: Array) -> Array:
     poses[:, 7] = (poses[:, 0] + poses[:, 8]) / 2
     ahead = _chest(poses)[:, 2] * (rng.uniform(0.0, 0.3, count) * size)[:, None]
     nose = poses[:, 9] + ahead
-    crown = rng.uniform(0.9, 1.15, count)[:, None]
+    crown = rng.uniform(0.85, 1.25, count)[:, None]
     poses[:, 10] = poses[:, 9] + crown * (poses[:, 10] - poses[:, 9])
     poses[:, 9] = (poses[:, 8] + nose) / 2
     return poses - poses[:, :1]

@@ -1,6 +1,6 @@
 // As much of CUDA as the kernels in csrc/cuda use, on a CPU: a block's threads are fibers that run
 // in turn and change at barriers, blocks follow one another. With ITES_EMULATE_REVERSE=1 the
-// fibers run in the reverse order: a result that changes betrays a missing barrier.
+// fibers run in the reverse order. races.h checks every access.
 #pragma once
 
 #include <algorithm>
@@ -14,18 +14,20 @@
 
 #include <ucontext.h>
 
+#include "races.h"
+
 #define __host__
 #define __device__
 #define __global__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-#define __shared__ static
+#define __shared__ static __attribute__((section("ites_shared")))
 #define __restrict__
 
 using std::max;
 using std::min;
 
-struct float2 {
+struct alignas(8) float2 {
   float x, y;
 };
 struct alignas(16) float4 {
@@ -43,6 +45,8 @@ inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulated {
 
+constexpr size_t STACK = 256 << 10;  // bytes of a fiber's stack
+
 struct Fiber {
   ucontext_t context;
   std::unique_ptr<char[]> stack;
@@ -53,14 +57,13 @@ inline std::vector<Fiber> fibers;
 inline ucontext_t scheduler;
 inline std::function<void()> body;
 inline size_t current;
-inline std::vector<float4> shared_memory;
 
-inline void yield() { swapcontext(&fibers[current].context, &scheduler); }
+races_unwatched inline void yield() { swapcontext(&fibers[current].context, &scheduler); }
 
 // A barrier of threads [first, last) of the block: the last to come lets all go.
 struct Barrier {
   unsigned waiting = 0, generation = 0;
-  void wait(unsigned first, unsigned last) {
+  races_unwatched void wait(unsigned first, unsigned last) {
     unsigned alive = 0;
     for (unsigned i = first; i < last; ++i) alive += !fibers[i].done;
     if (++waiting == alive) {
@@ -74,23 +77,24 @@ struct Barrier {
 
 inline Barrier block_barrier, warp_barriers[32];
 
-inline void enter() {
+races_unwatched inline void enter() {
+  races::watch(true);
   body();
+  races::watch(false);
   fibers[current].done = true;
   yield();
 }
 
-inline void run_block(unsigned threads) {
+races_unwatched inline void run_block(unsigned threads) {
   static const bool reverse = std::getenv("ITES_EMULATE_REVERSE") != nullptr;
-  constexpr size_t stack_bytes = 256 * 1024;
   if (fibers.size() < threads) fibers.resize(threads);
   for (unsigned i = 0; i < threads; ++i) {
     Fiber& fiber = fibers[i];
-    if (!fiber.stack) fiber.stack.reset(new char[stack_bytes]);
+    if (!fiber.stack) fiber.stack.reset(new char[STACK]);
     fiber.done = false;
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = stack_bytes;
+    fiber.context.uc_stack.ss_size = STACK;
     fiber.context.uc_link = nullptr;
     makecontext(&fiber.context, enter, 0);
   }
@@ -107,46 +111,62 @@ inline void run_block(unsigned threads) {
 
 }  // namespace emulated
 
-inline void __syncthreads() {
+races_unwatched inline void __syncthreads(const char* file = __builtin_FILE(),
+                                          int line = __builtin_LINE()) {
+  const races::Aside aside;
+  if (races::left_out(file, line)) return;
+  races::at_barrier(threadIdx.x, file, line);
   emulated::block_barrier.wait(0, blockDim.x);
   threadIdx.x = static_cast<unsigned>(emulated::current);
+  races::passed_block(threadIdx.x);
 }
 
-inline void __syncwarp(unsigned = ~0u) {
+races_unwatched inline void __syncwarp(unsigned mask = ~0u, const char* file = __builtin_FILE(),
+                                       int line = __builtin_LINE()) {
+  const races::Aside aside;
   const unsigned warp = threadIdx.x / 32;
+  for (unsigned lane = 0; lane < 32; ++lane)
+    if (mask >> lane & 1)
+      races::expect(warp * 32 + lane < blockDim.x && !emulated::fibers[warp * 32 + lane].done,
+                    "a lane named in the mask has gone", file, line);
   emulated::warp_barriers[warp].wait(warp * 32, std::min(blockDim.x, warp * 32 + 32));
   threadIdx.x = static_cast<unsigned>(emulated::current);
+  races::passed_warp(threadIdx.x);
 }
 
 namespace emulated {
 
 inline uint64_t slots[1024];
 
+// The shuffles order no memory: what is exchanged goes by no memory of the kernel's.
 template <class T>
-T exchange(T value, unsigned from) {
+races_unwatched T exchange(T value, unsigned from, unsigned mask) {
   const unsigned mine = threadIdx.x;
+  const races::Unordered shuffle(mine);
+  races::watch(false);
   std::memcpy(&slots[mine], &value, sizeof value);
-  __syncwarp();
+  __syncwarp(mask);
   T out;
+  races::watch(false);
   std::memcpy(&out, &slots[from], sizeof out);
-  __syncwarp();
+  __syncwarp(mask);  // which watches again
   return out;
 }
 
 }  // namespace emulated
 
 template <class T>
-T __shfl_xor_sync(unsigned, T value, int mask, int = 32) {
-  return emulated::exchange(value, threadIdx.x ^ mask);
+T __shfl_xor_sync(unsigned lanes, T value, int mask, int = 32) {
+  return emulated::exchange(value, threadIdx.x ^ mask, lanes);
 }
 template <class T>
-T __shfl_sync(unsigned, T value, int lane, int = 32) {
-  return emulated::exchange(value, threadIdx.x / 32 * 32 + lane);
+T __shfl_sync(unsigned lanes, T value, int lane, int = 32) {
+  return emulated::exchange(value, threadIdx.x / 32 * 32 + lane, lanes);
 }
 template <class T>
-T __shfl_down_sync(unsigned, T value, unsigned delta, int = 32) {
+T __shfl_down_sync(unsigned lanes, T value, unsigned delta, int = 32) {
   const unsigned lane = threadIdx.x % 32;
-  return emulated::exchange(value, lane + delta < 32 ? threadIdx.x + delta : threadIdx.x);
+  return emulated::exchange(value, lane + delta < 32 ? threadIdx.x + delta : threadIdx.x, lanes);
 }
 template <class T>
 T __ldg(const T* p) {
@@ -183,18 +203,20 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel, i
   return 0;
 }
 template <class... Parameters, class... Arguments>
-cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
-                               const Arguments&... arguments) {
+races_unwatched cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config,
+                                               void (*kernel)(Parameters...),
+                                               const Arguments&... arguments) {
   gridDim = config->gridDim;
   blockDim = config->blockDim;
   emulated::body = [&] { kernel(arguments...); };
+  races::begin_launch();
   for (unsigned y = 0; y < gridDim.y; ++y) {
     for (unsigned x = 0; x < gridDim.x; ++x) {
       blockIdx = dim3(x, y);
       // Fresh memory, full of NaN, exactly as large as asked for.
-      emulated::shared_memory.assign((config->dynamicSmemBytes + 15) / 16,
-                                     float4{NAN, NAN, NAN, NAN});
+      races::begin_block(config->dynamicSmemBytes);
       emulated::run_block(config->blockDim.x);
+      races::end_block();
     }
   }
   return 0;
