@@ -80,7 +80,7 @@ def resources(library: Path) -> list[dict[str, Any]]:
     reply = subprocess.run(["c++filt", *names], capture_output=True, text=True, check=True).stdout
     readable = dict(zip(names, map(short_name, reply.splitlines()), strict=True))
     nvcc = nvcc_version(library)
-    rows, architecture = [], 0
+    rows, architecture = [], _of_cubin(library)
     for line in text.splitlines():
         if match := re.search(r"arch = sm_(\d+)", line):
             architecture = int(match[1])
@@ -100,6 +100,12 @@ def resources(library: Path) -> list[dict[str, Any]]:
                 }
             )
     return sorted(rows, key=lambda row: (row["kernel"], row["sm"]))
+
+
+def _of_cubin(library: Path) -> int:
+    """The architecture that the name of a cubin ends with, 90 of norm.90.cubin; 0 of a library."""
+    match = re.search(r"\.(\d+)\.cubin$", library.name)
+    return int(match[1]) if match else 0
 
 
 def short_name(signature: str) -> str:

@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(THREADS)
     put<WHOLE>(var + at.channel, batch_var, at.left);
   }
   const Channel<Four> channel = channel_of<WHOLE>(p, at, all.moments.mean, batch_var);
-#pragma unroll 4
+#pragma unroll 2  // with 4 some architectures spill; 64 kB per SM are in flight
   for (int64_t row = at.begin; row < at.end; row += DOWN) {
     const int64_t here = row * r.channels + at.channel;
     const Four added = skip ? get<WHOLE>(skip + here, at.left) : Four(0.0f);
