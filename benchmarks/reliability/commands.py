@@ -21,8 +21,8 @@ from ites.data.store import PoseStore
 
 SIZES = ("width=8", "blocks=1", "batch=32", "log_every=2", "checkpoint_every=2")
 SMALL = tuple(word for size in SIZES for word in ("--set", size))
-CLOCK = ("seconds", "lifting_seconds", "metrics_seconds", "poses_per_second")
-"""Entries of a file that depend on the clock."""
+CLOCK = ("seconds", "lifting_seconds", "metrics_seconds", "poses_per_second", "commit")
+"""Entries of a file that depend on the clock; git may be too slow to tell the commit."""
 GROWING = ".csv"
 """Logs grow row by row: a process that dies may leave part of a row."""
 

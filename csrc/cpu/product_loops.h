@@ -107,7 +107,7 @@ void multiply(const Product<T>& p) {
       const int64_t rest = p.out.columns - j, count = rest < most ? rest : most;
       const Panel<T> panel = {scratch, width, int64_t{width} * BLOCK_INNER, begin, inner};
       copy_panel(p, j, count, panel, scratch);
-      if (count > 2 * width) {
+      if (count > int64_t{2} * width) {
         multiply_columns<T, 3>(p, panel, j, count);
       } else if (count > width) {
         multiply_columns<T, 2>(p, panel, j, count);

@@ -18,7 +18,7 @@ from ites.data.clips import ASSUMED_FPS, Clip, Clips, drop_impossible, fill_miss
 from ites.errors import ItesError
 from ites.inference.sight import Sight, lines_of_sight, with_size
 from ites.pose.camera import FIELD_OF_VIEW, HEAD_DISTANCE, focal_length_of
-from ites.pose.missing import impossible, robust_mean, unknown
+from ites.pose.missing import briefly_missing, impossible, robust_mean, unknown
 from ites.pose.skeleton import Skeleton
 from ites.pose.swaps import brief_swaps
 
@@ -191,7 +191,8 @@ def network_input(
         turned: turn known cameras towards the person, as recipe upright does.
         roll: of the cameras, radians, clockwise; or what finds it for a clip from points (T, J, 2),
             root-relative, nan where a joint is missing.
-        masked: leave missing joints as nan, for a network that is told what is missing.
+        masked: leave joints that are missing for longer (`ites.pose.missing.briefly_missing`) as
+            nan, for a network that is told what is missing.
 
     Raises:
         ItesError: `scale` is not one of `SCALES`.
@@ -208,7 +209,9 @@ def network_input(
         assumed.notes += note
         nothing = unknown(seen, clip.fps)
         _tell_unknown(clip.name, seen, nothing, clips.skeleton, assumed)
-        assumed.filled += 0 if masked else missing - int(np.count_nonzero(nothing))
+        given = seen | briefly_missing(seen, clip.fps) & ~nothing
+        filled = np.count_nonzero(given & ~seen) if masked else missing - np.count_nonzero(nothing)
+        assumed.filled += int(filled)
         # A person's size in the image varies with the distance, so a model may know only one size.
         # A known camera tells the distance in other ways: see `ites.pose.camera.turn_back`.
         own = scale == "clip" or (scale == "auto" and (turned or clip.focal_length is None))
@@ -237,7 +240,7 @@ def network_input(
         size = unit if own else training_scale
         ready.append(clip)
         flat = flat * np.float32(size)
-        points.append(_nan_where(~seen, flat) if masked else flat)
+        points.append(_nan_where(~given, flat) if masked else flat)
         sights.append(with_size(sight, size))
     assumed.notes = list(dict.fromkeys(assumed.notes))
     return NetworkInput(replace(clips, clips=ready), np.concatenate(points), assumed, sights)

@@ -247,10 +247,10 @@ def draw_rotations(
     like = like.detach()
     chosen = choose("draw_rotations", like.device.type, like.dtype, backend)
     counter, elevation, spread, *kind = _drawn("draw_rotations", draw, poses, like)
-    if chosen != "cpp":  # which checks all of this itself
+    if chosen != "cpp":  # which checks these itself
         expect_alike("draw_rotations", like=like)
         _expect_count("draw_rotations", "poses", poses, 0)
-        _expect_rows("draw_rotations", poses, draw.samples, 9)
+    _expect_rows("draw_rotations", poses, draw.samples, 9)
     if chosen == "reference":
         return _draw_reference(draw, poses, like).detach()
     elevation = None if elevation is None else elevation.detach()

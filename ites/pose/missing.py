@@ -22,6 +22,10 @@ OUTSIDE = 1.0
 """Image widths and heights beyond the border from which on a keypoint counts as impossible."""
 BRIDGE = 0.5
 """Longest gap, seconds, that is filled between frames that show a person."""
+BRIEF = 0.42
+"""Longest time, seconds, between two sights of a joint for which interpolation beats a network that
+completes missing joints. 30% of the joints missing, real motion: 62 against 88 mm at 12 frames per
+second, 84 against 90 at 5."""
 SPREADS, SHARE = 6.0, 0.5
 """How far from the median a value may be to count in `robust_mean`: median absolute deviations,
 and at least a share of the median itself."""
@@ -160,6 +164,24 @@ def unknown(seen: Mask, fps: float = float("nan")) -> Mask:
             empty[start:stop] = False
     never: Mask = np.asarray(~seen.any(0))
     return never[None] | empty[:, None]
+
+
+def briefly_missing(seen: Mask, fps: float) -> Mask:
+    """Missing joints (T, J) bool that were seen shortly before and after.
+
+    The two frames are at most `BRIEF` seconds apart, so a value between theirs is nearly exact.
+
+    Args:
+        seen: (T, J).
+        fps: frames per second; nan, unknown: no joint counts.
+    """
+    if not fps > 0:
+        return np.zeros_like(seen)
+    frames = np.arange(len(seen))[:, None]
+    before = np.maximum.accumulate(np.where(seen, frames, -np.inf), axis=0)
+    after = np.minimum.accumulate(np.where(seen, frames, np.inf)[::-1], axis=0)[::-1]
+    brief: Mask = np.asarray(~seen & (after - before <= BRIEF * fps))
+    return brief
 
 
 def fill(keypoints: Floats, seen: Mask, skeleton: Skeleton) -> Floats:

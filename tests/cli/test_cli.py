@@ -171,7 +171,7 @@ def test_from_synthetic_motion_to_a_page(tmp_path, capsys, monkeypatch):
     pytest.importorskip("plotly")
     assert run("view", "lifted.npz") == 0
     assert run("report", "run") == 0
-    assert (tmp_path / "lifted.html").stat().st_size > 10**6
+    assert "startViewer(root, dat" in (tmp_path / "lifted.html").read_text(encoding="utf-8")
     assert (tmp_path / "run" / "report.html").is_file()
 
 

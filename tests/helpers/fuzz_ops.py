@@ -700,6 +700,26 @@ def _difference(ours: list[Tensor | None], theirs: list[Tensor | None]) -> str:
     return ""
 
 
+def _rounding_decides(op: str, a: Arguments) -> bool:
+    """Whether a batch norm has no variance and no eps, or its ReLU's gradient is taken at 0."""
+    x, eps = a["x"].detach().double(), a["eps"]
+    var, mean = torch.var_mean(x, 0, correction=0)
+    if op.endswith("_backward"):
+        var, mean = a["var"].double(), a["mean"].double()
+    size = float(x.abs().max())
+    if bool((var + eps <= 1e-12 * max(1.0, size * size)).any()):
+        return True
+    if not a["relu"] or not op.endswith("_backward"):
+        return False
+    gain = (var + eps).rsqrt() * a["weight"].double()
+    inner, bias = (x - mean) * gain, a["bias"].double()
+    terms = (x.abs() + mean.abs()) * gain.abs() + bias.abs()
+    if a["skip"] is not None and not a["skip_after"]:
+        bias, terms = bias + a["skip"].double(), terms + a["skip"].double().abs()
+    bound = 1e-12 if a["x"].dtype == torch.float64 else 1e-5
+    return bool(((inner + bias).abs() <= bound * terms).any())
+
+
 def run_case(op: str, seed: int, case: int) -> tuple[str, str]:
     """(outcome, what is wrong): answered, refused, or wrong."""
     try:
@@ -727,6 +747,8 @@ def run_case(op: str, seed: int, case: int) -> tuple[str, str]:
     if theirs is None:
         return "wrong", f"answered by C++ alone; the reference: {other}"
     difference = _difference(ours, theirs)
+    if difference and op.endswith(("batch_norm_relu", "batch_norm_relu_backward")):
+        difference = "" if _rounding_decides(op, arguments) else difference
     return ("wrong", difference) if difference else ("answered", "")
 
 

@@ -8,7 +8,10 @@ from lifting import keypoints
 import ites
 from ites.cli.main import main
 from ites.data.clips import Clips
+from ites.data.store import PoseStore
+from ites.data.synthetic.synthetic import prepare_synthetic
 from ites.errors import ItesError
+from ites.pose.metrics import p_mpjpe, pose_errors
 from ites.runs import packaged
 
 
@@ -87,3 +90,20 @@ def test_an_installation_without_the_model_says_so(monkeypatch, clip, tmp_path, 
     assert stopped.value.code == 2
     assert "(--run RUN)" in capsys.readouterr().err
     assert not (tmp_path / "x.npz").exists()
+
+
+@pytest.mark.skipif(not packaged.has_packaged_run(), reason="built without the general model")
+def test_the_packaged_model_lifts_people_it_never_saw(tmp_path):
+    prepare_synthetic(tmp_path / "s.h5", 2000, seed=5, fps=25)
+    with PoseStore(tmp_path / "s.h5") as store:
+        clip = store.sequences_of("test")[0]
+        rows = slice(clip.start, clip.start + clip.length)
+        points = store.keypoints(None)[rows]
+        truth = torch.from_numpy(store.positions(None)[rows]).float()
+    (lifted,) = ites.lift(points, fps=clip.fps, image_size=(1000, 1000), device="cpu").clips
+    poses = torch.from_numpy(lifted.positions)
+    errors = pose_errors(poses, truth - truth[:, :1])
+    flat = p_mpjpe(poses * torch.tensor([1.0, 1.0, 0.0]), truth)
+    assert errors["p_mpjpe"].mean() < 0.07 and errors["p_mpjpe"].mean() < 0.8 * flat.mean()
+    assert not errors["wrong_sign"].any() and (lifted.sign_confidence > 0.8).mean() > 0.9
+    assert (lifted.expected_error > 10).all() and (lifted.expected_error < 200).all()  # mm

@@ -80,14 +80,15 @@ def test_coco_is_converted(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"points": np.zeros((2, 17, 2)), "fps": 3.0}, "expected an array 'keypoints', got fps"),
+        ({"hue": np.zeros((2, 17, 2)), "fps": 3.0}, "expected an array 'keypoints', got fps, hue"),
+        ({"points": np.zeros((2, 17, 2)), "fps": 3.0}, "all joints are missing"),
         ({"keypoints": np.zeros((2, 17))}, r"shape \(T, J, 2\) or \(T, J, 3\), got float64 of"),
         ({"keypoints": np.zeros((0, 17, 2))}, "no frame"),
         ({"keypoints": np.zeros((2, 16, 2))}, r"expected 17 joints per frame \(human36m\), got 16"),
         ({"keypoints": np.zeros((2, 17, 2)), "fps": -1.0}, "fps must be positive and finite"),
         ({"keypoints": np.zeros((2, 17, 2)), "image_size": 5}, "image_size must hold 2 numbers"),
         ({"keypoints": np.zeros((2, 17, 2)), "confidence": np.zeros(2)}, "confidence must have"),
-        ({"keypoints": np.array([{}])}, "plain array of numbers"),
+        ({"keypoints": np.array([{}])}, "frame 0: expected numbers, got '{}'"),
     ],
 )
 def test_what_is_no_clip_is_refused(tmp_path, arrays, message):

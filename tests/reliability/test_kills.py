@@ -13,8 +13,8 @@ from benchmarks.reliability.commands import COMMANDS
 from benchmarks.reliability.kills import Killing, evenly
 from benchmarks.reliability.warm import Warm
 
-KILLS = {"train": 5}
-OTHERS = 4
+KILLS = {"train": 3}
+OTHERS = 2
 
 
 @pytest.mark.parametrize("name", COMMANDS)

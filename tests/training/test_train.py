@@ -438,7 +438,7 @@ def first(keypoints: Any, count: int = 1) -> Any:
         (
             "paper",
             lambda k: k * np.where(np.arange(60) == 7, 1e4, 1)[:, None, None],
-            "got pose 7, ",
+            "17 impossible keypoints count as missing",
         ),
     ],
 )

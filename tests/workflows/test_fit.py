@@ -20,6 +20,7 @@ from ites.data.store import PoseStore
 from ites.errors import ItesError
 from ites.pose.camera import Camera
 from ites.pose.skeleton import HUMAN36M, load_skeleton
+from ites.runs import packaged
 from ites.runs.folder import RunFolder
 from ites.runs.settings import STAGES
 from ites.training.log import quiet_console
@@ -315,6 +316,7 @@ def test_settings_follow_from_the_amount_of_data() -> None:
 
 
 def test_the_example_runs_as_written(files, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(packaged, "FOLDER", tmp_path / "none")  # from scratch, in small
     (example,) = doctest.DocTestFinder(recurse=False).find(ites.fit, "fit")
     monkeypatch.chdir(tmp_path)
     points = np.concatenate([np.load(file)["keypoints"] for file in files])
