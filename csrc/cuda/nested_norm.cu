@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(THREADS)
                               inverse_root(var, p.eps),
                               get<WHOLE>(p.weight + at.channel, at.left),
                               get<WHOLE>(p.bias + at.channel, at.left)};
-#pragma unroll 2  // with 4 some architectures spill; at least 32 kB per SM are in flight
+#pragma unroll 2  // with 4 some architectures spill; 64 kB per SM are in flight
   for (int64_t row = at.begin; row < at.end; row += DOWN) {
     const int64_t here = row * r.channels + at.channel;
     const Four added = skip ? get<WHOLE>(skip + here, at.left) : Four(0.0f);

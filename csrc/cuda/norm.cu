@@ -70,7 +70,7 @@ __device__ __forceinline__ Channel<Four> channel_of(const Parameters& p, const P
 }
 
 template <class T, bool WHOLE>
-__global__ void __launch_bounds__(THREADS, 4)
+__global__ void __launch_bounds__(THREADS, 4)  // without the 4, float16 spills on sm_100
     apply_kernel(const Range r, const Parameters p, const T* __restrict__ x,
                  const T* __restrict__ skip, const float* __restrict__ partial, T* __restrict__ out,
                  float* __restrict__ mean, float* __restrict__ var) {
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(THREADS, 4)
     put<WHOLE>(var + at.channel, batch_var, at.left);
   }
   const Channel<Four> channel = channel_of<WHOLE>(p, at, all.moments.mean, batch_var);
-#pragma unroll 2  // with 4 some architectures spill; at least 32 kB per SM are in flight
+#pragma unroll 2  // with 4 some architectures spill; 64 kB per SM are in flight
   for (int64_t row = at.begin; row < at.end; row += DOWN) {
     const int64_t here = row * r.channels + at.channel;
     const Four added = skip ? get<WHOLE>(skip + here, at.left) : Four(0.0f);
