@@ -155,12 +155,12 @@ class GeneralTeacher(UprightTeacher):
         away = (guess - points).where(seen, points.new_zeros(()))
         count = seen.all(-1).sum(1).clamp(min=1)
         square = (away.square().sum((1, 2)) / count).clamp(min=1e-12)
-        share = (1 - NOISELESS / square).clamp(0, MOST_MOVED)[:, None, None]
+        share = (1 - NOISELESS / square).clamp(0.0, MOST_MOVED)[:, None, None]
         return root_relative(points + share * away, self.skeleton.root)
 
     def _lifted(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Depths, reprojections and elevations of features (B, W)."""
-        flat = features.new_zeros(len(features), self.skeleton.num_joints, 2)
+        flat = features.new_zeros(features.shape[0], self.skeleton.num_joints, 2)
         camera_pose = self._pose_of(features, flat)[0].camera_pose
         depth = self._joint_depth(features, camera_pose)
         flat = root_relative(geometry.project(camera_pose, self.distance), self.skeleton.root)

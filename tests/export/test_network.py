@@ -7,19 +7,18 @@ import torch
 from ites.errors import ItesError
 from ites.export.network import BODY_SIZE, export_model
 from ites.models import Student, UprightTeacher
+from ites.models.general import GeneralTeacher
 from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import Metadata, save_model
 
 
-@pytest.fixture(scope="module", params=["upright teacher", "student"])
+@pytest.fixture(scope="module", params=["upright", "general", "student"])
 def checkpoint(request, tmp_path_factory):
     """A model with weights drawn at random, the file that holds it, and its scale."""
     torch.manual_seed(1)
-    model = (
-        UprightTeacher(width=32, blocks=1)
-        if request.param == "upright teacher"
-        else Student(width=16, blocks=1)
-    )
+    kinds = {"upright": UprightTeacher, "general": GeneralTeacher}
+    teacher = kinds.get(request.param)
+    model = teacher(width=32, blocks=1) if teacher else Student(width=16, blocks=1)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     path = tmp_path_factory.mktemp("model") / f"{model.kind}.safetensors"
