@@ -13,6 +13,7 @@ from ites.data.synthetic.synthetic import prepare_synthetic
 from ites.errors import ItesError
 from ites.pose.metrics import p_mpjpe, pose_errors
 from ites.runs import packaged
+from ites.runs.checkpoint import load_stage
 
 
 @pytest.fixture
@@ -90,6 +91,14 @@ def test_an_installation_without_the_model_says_so(monkeypatch, clip, tmp_path, 
     assert stopped.value.code == 2
     assert "(--run RUN)" in capsys.readouterr().err
     assert not (tmp_path / "x.npz").exists()
+
+
+@pytest.mark.skipif(not packaged.has_packaged_run(), reason="built without the general model")
+@pytest.mark.parametrize("stage", ["prior", "teacher"])
+def test_the_packaged_model_names_no_path_of_its_training(stage):
+    _, metadata = load_stage(packaged.FOLDER, stage)
+    assert metadata.settings["data"] == "field.h5" and metadata.settings["out"] == "general"
+    assert not [v for v in metadata.settings.values() if "/" in str(v)]
 
 
 @pytest.mark.skipif(not packaged.has_packaged_run(), reason="built without the general model")
