@@ -31,7 +31,8 @@ FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-
 
 
 # A sanitised build keeps its lines for reports, and its functions for calls to be checked in.
-SANITIZED = ["-O1", "-g1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
+# -fno-wrapv: Python's own flags have -fwrapv, which makes an overflow no fault.
+SANITIZED = ["-O1", "-g1", "-fno-omit-frame-pointer", "-fno-wrapv", "-fno-sanitize-recover=all"]
 
 
 def sources(pattern: str) -> list[str]:

@@ -11,7 +11,7 @@ import math
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ import h5py
 from ites.errors import ItesError
 from ites.system.files import EXPANSION, EXPANSION_FREE, reading, require_file
 
-_PLAIN = (h5py.h5t.STRING, h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM)  # bool is an enum
 HEAP = b"GCOL\x01\0\0\0"
 _PLAIN = (h5py.h5t.STRING, h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM)  # a bool is an enum
 
@@ -114,6 +113,8 @@ def dataset(group: h5py.Group, name: str, who: str, kinds: str = "fiu") -> h5py.
                 f"{what} of {math.prod(shape) * item:,} declared"
             )
     check_filters(found, f"{who}: {name}")
+    if kinds == "O":
+        _check_texts(group.file, _text_blocks(found), f"{who}: {name}")
     return found
 
 
@@ -130,7 +131,8 @@ def attribute(group: h5py.Group | h5py.Dataset, name: str, who: str, default: An
     """An attribute: text or numbers.
 
     HDF5 2.0 crashes on lists of variable length, a type that one damaged byte makes of a text. It
-    checks the sizes of attributes itself.
+    takes the memory that a text of variable length declares, up to 4 GiB, before it looks for the
+    text. It checks the sizes of other attributes itself.
 
     Args:
         group: whose attribute it is.
@@ -139,13 +141,123 @@ def attribute(group: h5py.Group | h5py.Dataset, name: str, who: str, default: An
         default: the value if there is no such attribute.
 
     Raises:
-        ItesError: the attribute has another type.
+        ItesError: the attribute has another type, or a text is shorter than it declares.
     """
     if name not in group.attrs:
         return default
-    if group.attrs.get_id(name).get_type().get_class() not in _PLAIN:
+    kind = group.attrs.get_id(name).get_type()
+    if kind.get_class() not in _PLAIN:
         raise ItesError(f"{who}: attribute {name}: expected text or numbers, got another type")
+    if kind.get_class() == h5py.h5t.STRING and kind.is_variable_str():
+        start = h5py.h5o.get_info(group.id).addr
+        _check_texts(group.file, [(start, name)], f"{who}: attribute {name}")
     return group.attrs[name]
+
+
+def _text_blocks(found: h5py.Dataset) -> list[tuple[int, int]]:
+    """Where the references to a dataset's texts lie: (address, bytes); none if compressed."""
+    if found.id.get_create_plist().get_nfilters():
+        return []
+    if found.chunks is None:
+        start = found.id.get_offset()
+        return [] if start is None else [(start, found.id.get_storage_size())]
+    chunks = (found.id.get_chunk_info(index) for index in range(found.id.get_num_chunks()))
+    return [(chunk.byte_offset, chunk.size) for chunk in chunks]
+
+
+def _check_texts(file: h5py.File, places: Sequence[tuple[int, int | str]], who: str) -> None:
+    """Compare the lengths of texts with what their heaps hold.
+
+    Args:
+        file: that holds the texts.
+        places: of references: (address, bytes); or an object header's address and the name of an
+            attribute.
+        who: for messages.
+
+    Raises:
+        ItesError: a text is shorter than it declares.
+    """
+    if not os.path.isfile(file.filename):
+        return
+    base, heaps = file.userblock_size, dict[int, dict[int, int]]()
+    with open(file.filename, "rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as d:
+        for place, extent in places:
+            if isinstance(extent, str):
+                begin, size = _value_of(d, base, place, extent.encode())
+            else:
+                begin, size = place, extent  # h5py counts from the file's first byte
+            references = d[begin : begin + size]
+            whole = len(references) // 16 * 16
+            for length, heap, index in struct.iter_unpack("<IQI", references[:whole]):
+                if heap not in heaps:
+                    heaps[heap] = _sizes(d, base + heap)
+                held = heaps[heap].get(index, 0)
+                if length > held:
+                    raise ItesError(
+                        f"{who}: expected a text of at most {held:,} bytes, which the file holds, "
+                        f"got {length:,} declared"
+                    )
+
+
+def _sizes(data: mmap.mmap, start: int) -> dict[int, int]:
+    """The sizes of a heap's objects by index; empty where there is no heap."""
+    if data[start : start + len(HEAP)] != HEAP or start + 16 > len(data):
+        return {}
+    (size,) = struct.unpack_from("<Q", data, start + 8)
+    at, stop, found = start + 16, min(start + size, len(data)), dict[int, int]()
+    while at + 16 <= stop:
+        index, held = struct.unpack_from("<H6xQ", data, at)
+        if index == 0:
+            break  # free space is last
+        found[index] = min(held, max(0, stop - at - 16))
+        at += 16 + held + -held % 8
+    return found
+
+
+def _value_of(data: mmap.mmap, base: int, header: int, name: bytes) -> tuple[int, int]:
+    """Where an attribute's value lies, and its bytes; (0, 0) if not in the object header.
+
+    Source: HDF5 File Format Specification 3.0, IV.A.2.m "The Attribute Message".
+    """
+    for kind, at, size in _messages(data, base, header):
+        if kind != _ATTRIBUTE or size < 8:
+            continue
+        version = data[at]
+        sizes = struct.unpack_from("<HHH", data, at + 2)
+        begin = at + (9 if version == 3 else 8)
+        if data[begin : begin + len(name) + 1] == name + b"\0":
+            begin += sum(length + -length % 8 if version == 1 else length for length in sizes)
+            return begin, max(0, at + size - begin)
+    return 0, 0
+
+
+def _messages(data: mmap.mmap, base: int, header: int) -> Iterator[tuple[int, int, int]]:
+    """The messages of an object header: type, place and bytes; of version 1 or 2."""
+    at = base + header
+    if data[at : at + 4] == b"OHDR":
+        flags = data[at + 5]
+        width = 1 << (flags & 3)
+        begin = at + 6 + 16 * bool(flags & 0x20) + 4 * bool(flags & 0x10)
+        blocks = [(begin + width, int.from_bytes(data[begin : begin + width], "little"))]
+        form, step = "<BH", 4 + 2 * bool(flags & 4)
+    else:
+        blocks = [(at + 16, int.from_bytes(data[at + 8 : at + 12], "little"))]
+        form, step = "<HH", 8
+    for number, (place, size) in enumerate(blocks):
+        stop = min(place + size, len(data))
+        while place + step <= stop:
+            kind, length = struct.unpack_from(form, data, place)
+            place += step
+            yield kind, place, min(length, stop - place)
+            if kind == _CONTINUATION and length >= 16 and place + 16 <= stop and number < 1000:
+                start, long = struct.unpack_from("<QQ", data, place)
+                trim = 4 if step != 8 else 0  # "OCHK" in front, a checksum behind
+                blocks.append((base + start + trim, max(0, long - 2 * trim)))
+            place += length
+
+
+_ATTRIBUTE, _CONTINUATION = 0x0C, 0x10
+"""Types of messages of an object header."""
 
 
 def check_filters(found: h5py.Dataset, who: str) -> None:

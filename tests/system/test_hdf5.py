@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +17,9 @@ from ites.data.lifted import read_clips
 from ites.data.store import PoseStore
 from ites.data.synthetic.synthetic import prepare_synthetic
 from ites.errors import ItesError
+from ites.system.hdf5 import HEAP, attribute, dataset, opened
 
+TEXT = h5py.string_dtype()
 OF_A_TEXT = bytes([0x19, 0x01, 0x01, 0x00])
 """How HDF5 writes the type of a text of variable length: version 1, class 9, a text, UTF-8."""
 
@@ -64,3 +68,43 @@ def test_an_error_leaves_h5pys_lock_free(tmp_path: Path) -> None:
             assert other.submit(phil.acquire, False).result(), name
             other.submit(phil.release).result()
         assert kept.value.__traceback__ is not None
+
+
+@pytest.mark.parametrize("block", (0, 512))
+@pytest.mark.parametrize("attributes", (1, 20))
+def test_a_text_longer_than_its_heap_is_refused(
+    block: int, attributes: int, tmp_path: Path
+) -> None:
+    """HDF5 2.0 takes the declared bytes, up to 4 GiB, or reads what lies behind the text."""
+    path, damaged = tmp_path / "sound.h5", tmp_path / "damaged.h5"
+    with h5py.File(path, "w", userblock_size=block) as file:
+        group = file.create_group("group")
+        group.attrs.update({f"text{number}": "word" * 3 for number in range(attributes)})
+        group.attrs["list"] = ["word" * 3] * 2
+        file["plain"] = ["word" * 3]
+        file.create_dataset("chunks", data=["word" * 3] * 3, chunks=(2,), dtype=TEXT)
+
+    def texts(path: Path) -> set[str]:
+        with opened(path, "texts") as file:
+            group = file["group"]
+            found = {attribute(group, f"text{number}", "it") for number in range(attributes)}
+            found |= set(attribute(group, "list", "it"))
+            columns = (dataset(file, name, "it", "O").asstr()[:] for name in ("plain", "chunks"))
+            return found.union(*columns)
+
+    assert texts(path) == {"word" * 3}
+    data = path.read_bytes()
+    heaps = [heap.start() - block for heap in re.finditer(re.escape(HEAP), data)]
+    mark = struct.pack("<I", 12)
+    places = [at for heap in heaps for at in found_in(data, mark + struct.pack("<Q", heap))]
+    assert len(places) == attributes + 2 + 1 + 3
+    for place in places:
+        for length in (13, 2**27):
+            change = data[:place] + struct.pack("<I", length) + data[place + 4 :]
+            damaged.write_bytes(change)
+            with pytest.raises(ItesError, match=rf"damaged.*at most 12 bytes.*got {length:,} decl"):
+                texts(damaged)
+
+
+def found_in(data: bytes, part: bytes) -> list[int]:
+    return [match.start() for match in re.finditer(re.escape(part), data)]
