@@ -39,6 +39,8 @@ from benchmarks.reliability.warm import ROOT, Ended, Job, Warm
 
 COLUMNS = ("fault", "command", "runs", "exit code", "line", "left", "right")
 LINE = 300
+WARNING = "warning: "
+"""How a line about doubtful keypoints begins; such lines come with and without a fault."""
 ROOM = (0, 4, 16, 64, 256)
 """KiB that a small disk has beyond a command's inputs."""
 RESULT, NOTHING, RESUMABLE = "the result", "nothing", "work to continue"
@@ -78,14 +80,15 @@ class Place:
 
     def judged(self, job: Job, ended: Ended) -> list[Found]:
         """Judge what a job did to its folder."""
-        closed = job.closed and not ended.error
         gone = {str(Path(path).relative_to(self.work)) for path in job.remove}
         left, complete = self.left(gone)
         found = []
         for one in (ended, *ended.meanwhile):
-            line = one.error.strip()
+            line = "\n".join(x for x in one.error.splitlines() if not x.startswith(WARNING)).strip()
             told = line.count("\n") == 0 and 0 < len(line) <= LINE and "unexpected" not in line
-            right = complete and (one.code == 0 or (one.code in (1, 2) and (told or closed)))
+            right = complete and (
+                one.code == 0 or (one.code in (1, 2) and (told or job.closed and not line))
+            )
             found.append(Found(one.code, shown(line, self.work), left, right))
         if ended.code == 0 and left != RESULT:
             found[0] = replace(found[0], right=False)

@@ -35,9 +35,11 @@ def run(app: Callable[..., Any], args: Sequence[str] | None = None) -> None:
         SystemExit: always.
     """
     words = sys.argv[1:] if args is None else list(args)
+    if words[:1] == ["--"]:  # keeps torchrun from taking our options for its own
+        words = words[1:]
     with _guarded_output(endures=words[:1] != [] and words[0] in LONG):
         try:
-            code = app(args, prog_name="ites", standalone_mode=False)
+            code = app(words, prog_name="ites", standalone_mode=False)
             if sys.stdout is not None:
                 sys.stdout.flush()
         except BrokenPipeError:  # the reader of our output has gone, as `| head` does

@@ -444,22 +444,23 @@ class _Lifting:
 
     def join(self, out: str | os.PathLike[str], summary: dict[str, Any]) -> dict[str, Any]:
         """Write the output from the parts; return the summary with its notes."""
-        assumed, doubtful = Assumed(), 0
-        errors: list[NDArray[np.float32]] = []
+        assumed, doubtful, error, rated = Assumed(), 0, 0.0, 0
         with ClipsWriter(out) as writer:
             for index in range(self.parts.count):
                 clips = read_clips(self.parts.path(index))
                 assumed.add(Assumed(**clips.settings))
                 writer.add(clips)
                 sure_of = (clip.sign_confidence for clip in clips.clips)
-                expected = [clip.expected_error for clip in clips.clips]
-                errors += [own for own in expected if own is not None and np.isfinite(own).any()]
+                for clip in clips.clips:
+                    if clip.expected_error is not None:
+                        finite = clip.expected_error[np.isfinite(clip.expected_error)]
+                        error += float(finite.sum(dtype=np.float64))
+                        rated += len(finite)
                 doubtful += sum(int((sure < DOUBT).sum()) for sure in sure_of if sure is not None)
             assumed.notes = [Note(*note) for note in assumed.notes]
             notes = [*assumed.all_notes(), *self._frames(), *self.notes]
-            if errors:
-                mean = np.nanmean(np.concatenate(errors))
-                line = f"expected error {mean:.0f} mm, a mean over poses"
+            if rated:
+                line = f"expected error {error / rated:.0f} mm, a mean over poses"
                 notes.append(Note("expected-error", line))
             if self.judge is not None:
                 of = f"{doubtful:,} of {summary['poses']:,} poses"

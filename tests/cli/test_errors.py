@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -304,3 +305,39 @@ def test_killed_at_a_write_leaves_nothing_after_the_next_call(
     assert set(tmp_path.iterdir()) == {*inputs, out}
     with h5py.File(out) as file:
         assert file.attrs["format"] in ("ites-lifted", "ites-pose-store")
+
+
+def test_torchrun_hands_on_every_option_behind_two_dashes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`torchrun` takes --run for a short form of its own --run-path, and refuses it."""
+    from torch.distributed.run import get_args_parser
+
+    words = ["lift", "there", "is", "no", "such", "-o", "a.npz", "--run", "run"]
+    with pytest.raises(SystemExit):
+        get_args_parser().parse_args(["-m", "ites", *words])
+    given = get_args_parser().parse_args(["-m", "ites", "--", *words]).training_script_args
+    monkeypatch.setattr("sys.argv", ["ites", *given])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    told = capsys.readouterr().err.splitlines()[-1]
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert capsys.readouterr().err.splitlines()[-1] == told and told.startswith("ites: lift: ")
+
+
+def test_a_closed_pipe_does_not_stop_a_training_behind_two_dashes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[bool] = []
+
+    @contextmanager
+    def guarded(endures: bool) -> Iterator[None]:
+        seen.append(endures)
+        yield
+
+    monkeypatch.setattr("ites.cli.errors._guarded_output", guarded)
+    for words in (["--", "train"], ["train"], ["--", "lift"]):
+        with pytest.raises(SystemExit):
+            run(lambda *_, **__: 0, words)
+    assert seen == [True, True, False]

@@ -1,0 +1,151 @@
+"""A long training and a long lifting: the memory they take at the start and at the end.
+
+    python -m benchmarks.reliability.long [--steps 1000000] [--poses 100000000]
+
+The training has the smallest teacher. The lifting reads a store that is simulated: all clips have
+the same keypoints. Its parts are written in full, to a few files in turn. The joined output is made
+and not kept, or 10^8 poses would take 60 GB of disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from rich.console import Console
+
+import ites
+from benchmarks.reliability.tables import publish
+from benchmarks.reliability.warm import ROOT
+from ites.data.clips import Clip, Clips
+from ites.data.keypoint_reader import KeypointReader
+from ites.data.lifted import ClipsWriter
+from ites.data.store import PoseStore
+from ites.data.synthetic.synthetic import prepare_synthetic
+from ites.inference import lift as lifting
+from ites.system.parts import Parts
+
+COLUMNS = ("what", "count", "MB at a tenth", "MB at the end", "growth, MB", "per second")
+TINY = {"batch": 4, "width": 4, "blocks": 1, "atoms": 2, "samples": 1, "epochs": 1 << 40}
+CLIP = 1000
+"""Frames per simulated clip."""
+FILES = 4
+"""Files that the parts of a simulated lifting share."""
+
+
+def resident() -> float:
+    """Memory of this process, MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+class Watched(io.StringIO):
+    """Keeps the memory at each line that is printed, not the lines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory: list[float] = []
+
+    def write(self, text: str) -> int:
+        if "\n" in text:
+            self.memory.append(resident())
+        return len(text)
+
+
+def row(what: str, count: int, memory: list[float], seconds: float) -> dict[str, Any]:
+    """A row of the table, of memory at even distances."""
+    first, last = memory[len(memory) // 10], memory[-1]
+    values = (what, f"{count:,}", f"{first:.1f}", f"{last:.1f}", f"{last - first:.1f}")
+    return dict(zip(COLUMNS, (*values, f"{count / seconds:,.0f}"), strict=True))
+
+
+def train(folder: Path, steps: int) -> dict[str, Any]:
+    """Train the smallest teacher; its memory at each of 100 rows of the log."""
+    prepare_synthetic(folder / "store.h5", poses=200)
+    watched, start = Watched(), time.perf_counter()
+    ites.train(
+        folder / "store.h5", folder / "run", recipe="paper", only="teacher", steps=steps,
+        log_every=max(1, steps // 100), device="cpu", console=Console(file=watched), **TINY,
+    )  # fmt: skip
+    return row("steps of a training", steps, watched.memory, time.perf_counter() - start)
+
+
+class Ring(Parts):
+    """Parts that share a few files, all of them missing at the start."""
+
+    def path(self, index: int) -> Path:
+        return super().path(index % FILES)
+
+    def missing(self) -> list[int]:
+        return list(range(self.count))
+
+
+def lift(folder: Path, poses: int) -> dict[str, Any]:
+    """Lift a simulated store; the memory after each part, and after each that is joined."""
+    store, memory = folder / "clips.h5", list[float]()
+    prepare_synthetic(store, poses=3 * CLIP)
+    ites.train(
+        store, folder / "lifts", recipe="upright", steps=2, batch=32, width=8, blocks=1,
+        device="cpu", console=Console(file=io.StringIO()),
+    )  # fmt: skip
+    with PoseStore(store) as held:
+        points = np.resize(held.keypoints("train"), (CLIP, held.skeleton.num_joints, 2))
+
+    class Simulated(KeypointReader):
+        """Any number of clips, all with the same keypoints."""
+
+        def __init__(self, *given: Any, **options: Any) -> None:
+            super().__init__(*given, **options)
+            self.lengths = [CLIP] * (poses // CLIP)
+
+        def read(self, chosen: slice = slice(None)) -> Clips:  # noqa: B008 - immutable
+            numbers = range(*chosen.indices(len(self.lengths)))
+            camera = {"focal_length": (1145.0, 1145.0), "image_size": (1000, 1000)}
+            clips = [Clip(f"clip {n}", points.copy(), fps=25.0, **camera) for n in numbers]
+            memory.append(resident())
+            return Clips(self.skeleton, clips)
+
+    class Sink(ClipsWriter):
+        """Makes the arrays of the output and forgets them."""
+
+        def _append(self, arrays: dict[str, Any], frames: int) -> None:
+            self._frames += frames
+            memory.append(resident())
+
+    changes = {"KeypointReader": Simulated, "Parts": Ring, "ClipsWriter": Sink}
+    start = time.perf_counter()
+    with patch.multiple(lifting, **changes):
+        summary = lifting.lift(store, folder / "out.h5", run=folder / "lifts", device="cpu")
+    assert summary["poses"] == poses // CLIP * CLIP
+    return row("poses of a lifting", summary["poses"], memory, time.perf_counter() - start)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=1_000_000)
+    parser.add_argument("--poses", type=int, default=100_000_000)
+    given = parser.parse_args(argv)
+    rows = []
+    with tempfile.TemporaryDirectory(dir=ROOT / "build") as home:
+        for work, count in ((train, given.steps), (lift, given.poses)):
+            if count:
+                rows.append(work(Path(home), count))
+                print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+    if given.steps and given.poses:
+        publish("long", COLUMNS, rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
