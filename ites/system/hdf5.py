@@ -107,7 +107,7 @@ def dataset(group: h5py.Group, name: str, who: str, kinds: str = "fiu") -> h5py.
     allowed = max(EXPANSION * group.file.id.get_filesize(), EXPANSION_FREE)
     item = found.dtype.itemsize
     for what, shape in (("values", found.shape), ("chunks", found.chunks or ())):
-        if math.prod(shape) * item > allowed:
+        if max(math.prod(shape), 1) * item > allowed:
             raise ItesError(
                 f"{who}: {name}: expected at most {allowed:,} bytes in a file of its size, got "
                 f"{what} of {math.prod(shape) * item:,} declared"

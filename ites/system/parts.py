@@ -58,8 +58,8 @@ class Parts:
             with atomic_write(note) as temporary:
                 temporary.write_text(json.dumps(self.request, indent=1) + "\n", encoding="utf-8")
         except BaseException:
-            with suppress(OSError):
-                self.folder.rmdir()  # if it is empty
+            with suppress(OSError):  # not made, or not empty
+                self.folder.rmdir()
             raise
 
     def _expect(self, given: dict[str, Any]) -> None:
