@@ -24,8 +24,12 @@ SIZES = ("width=8", "blocks=1", "batch=32", "log_every=2", "checkpoint_every=2")
 SMALL = tuple(word for size in SIZES for word in ("--set", size))
 CLOCK = ("seconds", "lifting_seconds", "metrics_seconds", "poses_per_second", "commit")
 """Entries of a file that depend on the clock; git may be too slow to tell the commit."""
-CHANGING = re.compile(rb"[\d,.:]+ (poses/s|s|min|h)\b|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-"""Times in a report, and the random names of its graphs."""
+CHANGING = re.compile(
+    rb"[\d,.:]+ (poses/s|s|min|h)\b"
+    rb"|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+    rb"|<td>[0-9a-f]{40}(-dirty)?</td>"
+)
+"""Times and the commit in a report, and the random names of its graphs."""
 GROWING = ".csv"
 """Logs grow row by row: a process that dies may leave part of a row."""
 

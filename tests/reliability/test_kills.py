@@ -13,7 +13,7 @@ from benchmarks.reliability.commands import COMMANDS
 from benchmarks.reliability.kills import Killing, evenly
 from benchmarks.reliability.warm import Warm
 
-KILLS = {"train": 3}
+KILLS = {"train": 3, "fit": 1}
 OTHERS = 2
 
 
