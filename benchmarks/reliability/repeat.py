@@ -34,8 +34,8 @@ LIMITS = {
 }
 """Adam moves a weight by at most 1.004 times the learning rate, the student's 0.004, in each of its
 first three steps, even where the gradient is rounding alone. By Cauchy's inequality its quotient is
-at most the root of the sum of w^2 / v, with the gradients' shares w and v in its two means. The other
-limits are chosen."""
+at most the root of the sum of w^2 / v, with the gradients' shares w and v in its two means.
+The other limits are chosen."""
 
 
 def distances(warm: Warm, template: Path, folder: Path, way: str) -> dict[str, float]:
