@@ -14,8 +14,8 @@ from ites.ops import philox
 
 NOISE = 0.003
 """Median standard deviation of a keypoint's error, network units: about 0.8% of a body's height."""
-SPREAD = 0.6
-"""Standard deviation of the logarithm of that, from pose to pose and again from joint to joint."""
+SPREAD = 0.75, 0.6
+"""Standard deviations of the logarithm of that, from pose to pose and from joint to joint."""
 WILD = 0.015, 8.0
 """Share of joints that are far off, and by how many times as much."""
 SWAPPED = 0.015
@@ -27,6 +27,7 @@ _PARTS = (
     (15, 16), (12, 13), (16,), (13,), (13, 16), (12, 13, 15, 16), (14, 15, 16), (11, 12, 13),
     (2, 3), (5, 6), (3,), (6,), (3, 6), (2, 3, 5, 6), (1, 2, 3, 4, 5, 6), (9,), (9, 10),
     (2, 3, 15, 16), (5, 6, 12, 13), (0, 1, 4), (10,), (15,), (12,), (2,), (5,),
+    (1, 2, 3), (4, 5, 6), (0, 1, 2, 3), (0, 4, 5, 6),
 )  # fmt: skip
 _ARMS = ((11, 12, 13), (14, 15, 16))
 _LEGS = ((1, 2, 3), (4, 5, 6))
@@ -67,7 +68,7 @@ def disturb(
     pose = uniform(counter, stream + 1, count, 8)
     level = normal(pose[:, :2])[:, :1]
     error, tail = normal(own[..., :2]), normal(own[..., 2:4])[..., 0]
-    size = amount * NOISE * torch.exp(SPREAD * (level + tail))
+    size = amount * NOISE * torch.exp(SPREAD[0] * level + SPREAD[1] * tail)
     size = size * points.new_tensor(_LESS_SURE)
     size = torch.where(own[..., 4] < WILD[0], WILD[1] * size, size)
     found = points

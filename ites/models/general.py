@@ -118,6 +118,20 @@ class GeneralTeacher(UprightTeacher):
         return self._estimate(points).difference
 
     def _estimate(self, points: Tensor) -> _Estimate:
+        """Estimate from 2D poses (B, J, 2); those with missing joints once more when complete."""
+        first = self._estimate_once(points)
+        missing = ~points.isfinite().flatten(1).all(1)
+        if not _recording() and not missing.any():
+            return first
+        second = self._estimate_once(first.points)
+        return _Estimate(
+            first.points,
+            torch.where(missing[:, None, None], second.depth, first.depth),
+            torch.where(missing, second.elevation, first.elevation),
+            torch.where(missing, second.difference, first.difference),
+        )
+
+    def _estimate_once(self, points: Tensor) -> _Estimate:
         """The means of the estimates from 2D poses (B, J, 2) and from their mirror images."""
         expect_poses(self, points, self.skeleton)
         scale = own_scale(points, self.skeleton, self.shares)[:, None, None]
@@ -248,6 +262,13 @@ class GeneralTeacher(UprightTeacher):
         disturbed = disturbed.where(seen[..., None], torch.nan)
         again = own_scale(disturbed, self.skeleton, self.shares)[:, None, None]
         self.features(disturbed * again, momentum=1)
+
+
+def _recording() -> bool:
+    """Whether the computation is being recorded, so that no branch may depend on numbers."""
+    if torch.compiler.is_compiling():
+        return True
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def _turn(elevation: Tensor, azimuth: Tensor, other: Tensor) -> Tensor:

@@ -12,16 +12,18 @@ import torch
 
 import ites
 from ites.data.datasets.cmu import prepare_cmu
-from ites.data.datasets.field import prepare_field, see
+from ites.data.datasets.field import ELEVATIONS, prepare_field, see
 from ites.data.store import PoseStore
 from ites.data.synthetic.motion import draw_body
 from ites.data.synthetic.synthetic import Take, perform, prepare_synthetic
 from ites.data.synthetic.variety import (
     as_detected,
     balanced,
+    draw_heads,
     draw_postures,
     other_arms,
     other_bodies,
+    other_heads,
     posture,
 )
 from ites.errors import ItesError
@@ -103,6 +105,22 @@ class TestVariety:
         again = other_arms(poses[:64], poses[:64])
         assert np.allclose(again, poses[:64], atol=1e-6)
 
+    def test_other_heads_keep_the_body_and_the_lengths(self) -> None:
+        poses = draw_postures(np.random.default_rng(3), 128)
+        mixed = other_heads(poses[:64], poses[64:])
+        rest = [joint for joint in range(17) if joint not in (9, 10)]
+        assert np.array_equal(mixed[:, rest], poses[:64, rest])
+        assert np.allclose(lengths(mixed), lengths(poses[:64]), atol=1e-6)
+        assert np.abs(mixed[:, 10] - poses[:64, 10]).max() > 0.1
+        assert np.allclose(other_heads(poses[:64], poses[:64]), poses[:64], atol=1e-6)
+
+    def test_heads_look_down_sideways_and_up(self) -> None:
+        turn, bend, lean = draw_heads(np.random.default_rng(0), 5000).T
+        assert 0.2 < (bend > 30).mean() < 0.5
+        assert (bend < -20).mean() > 0.05
+        assert (np.abs(turn) > 45).mean() > 0.1
+        assert (np.abs(lean) > 15).mean() > 0.15
+
     def test_other_bodies_keep_directions_and_symmetry(self) -> None:
         poses = draw_postures(np.random.default_rng(5), 64)
         scaled = other_bodies(np.random.default_rng(6), poses)
@@ -119,6 +137,29 @@ class TestVariety:
         assert np.allclose(poses[:, 0], (poses[:, 1] + poses[:, 4]) / 2)
         assert np.allclose(poses[:, 8], (poses[:, 11] + poses[:, 14]) / 2)
         assert np.allclose(poses[:, 7], (poses[:, 0] + poses[:, 8]) / 2)
+
+    def test_detected_bodies_have_the_proportions_of_adults(self) -> None:
+        rng = np.random.default_rng(8)
+        poses = np.concatenate([posture(rng, draw_body(rng), 20) for _ in range(60)])
+        found = as_detected(rng, poses)
+        leg = lengths(found)[:, np.isin(JOINTS, (2, 3))].sum(1)
+        ratio = leg / np.linalg.norm(found[:, 8] - found[:, 0], axis=1)
+        # Hips, ankles and shoulders at 0.530, 0.039 and 0.818 of the height.
+        assert np.median(ratio) == pytest.approx((0.530 - 0.039) / (0.818 - 0.530), abs=0.1)
+
+    def test_a_nose_lies_ahead_of_the_head(self) -> None:
+        """The neck of somebody who looks down is lower than that of one who looks ahead."""
+        body, height = np.zeros((400, 17, 3)), 0.25
+        body[:, [7, 8, 9, 10], 2] = [0.25, 0.5, 0.6, 0.6 + height]
+        body[:, [11, 12, 13], 1], body[:, [14, 15, 16], 1] = 0.2, -0.2
+        body[:, [11, 12, 13, 14, 15, 16], 2] = 0.5
+        body[:, [1, 2, 3], 1], body[:, [4, 5, 6], 1] = -0.1, 0.1
+        down = body.copy()
+        down[:, 10] = down[:, 9] + [height * math.sin(1.0), 0, height * math.cos(1.0)]
+        level, low = (as_detected(np.random.default_rng(9), poses) for poses in (body, down))
+        above = (low[:, 9] - low[:, 8])[:, 2] - (level[:, 9] - level[:, 8])[:, 2]
+        assert above.max() < 1e-9
+        assert above.min() < -0.04
 
 
 class TestField:
@@ -142,7 +183,8 @@ class TestField:
             gravity = poses.gravity("train")
             assert gravity is not None
             assert gravity.shape == (len(poses.keypoints("train")), 2)
-            assert -30 <= gravity[:, 0].min() < 0 < 40 < gravity[:, 0].max() <= 55
+            low, high = ELEVATIONS
+            assert low <= gravity[:, 0].min() < -30 < 45 < gravity[:, 0].max() <= high
         pairs = read_pairs(str(store))
         assert pairs is not None
         assert pairs[0].shape == pairs[1].shape
@@ -238,6 +280,17 @@ class TestNetworks:
         kept = [joint for joint in range(17) if joint not in (0, 12, 13)]
         assert p_mpjpe(pose[:, kept].double(), whole[:, kept].double()).mean() < 0.5
         assert teacher.pose(torch.full((2, 17, 2), torch.nan)).isfinite().all()
+
+    def test_a_completed_pose_is_lifted_again(self, run: Path, store: Path) -> None:
+        teacher, _ = load_model(run)
+        assert isinstance(teacher, GeneralTeacher)
+        points = points_of(store)
+        whole = teacher.depth(points)
+        points[::2, [1, 2, 3]] = torch.nan
+        depth = teacher.depth(points)
+        assert torch.equal(depth[1::2], whole[1::2])
+        again = teacher.depth(teacher.clean(points))
+        assert torch.allclose(depth[::2], again[::2], atol=1e-6)
 
     def test_noise_is_reduced_and_exact_poses_stay(self, run: Path, store: Path) -> None:
         teacher, _ = load_model(run)

@@ -27,6 +27,7 @@ from ites.data.synthetic.variety import (
     draw_postures,
     other_arms,
     other_bodies,
+    other_heads,
     turned,
 )
 from ites.errors import ItesError
@@ -36,17 +37,19 @@ from ites.pose.skeleton import HUMAN36M
 
 KINDS = ("mocap", "action", "posture")
 """Where a pose comes from: motion capture, a synthetic action, a single synthetic posture."""
-SHARES = {"mocap": 0.5, "action": 0.2, "posture": 0.3}
+SHARES = {"mocap": 0.45, "action": 0.15, "posture": 0.4}
 """Shares of the kinds; without motion capture the others share its part."""
 OTHER_ARMS = 0.25
 """Share of the poses of motion capture and actions whose arms are those of a posture."""
-DETECTED = 0.7
+OTHER_HEADS = 0.35
+"""Share of the same whose neck and head are those of a posture."""
+DETECTED = 0.8
 """Share of the poses whose joints lie where detectors place them."""
 FIELDS_OF_VIEW = (20, 30, 42, 55, 65, 75)
 """Horizontal fields of view, degrees, of the longer side of the image: telephoto to phone."""
 SIZES = ((1920, 1080), (1080, 1920))
-ELEVATIONS = (-30.0, 55.0)
-"""Range of the elevations of 45% of the lines of sight, degrees; the others are drawn from
+ELEVATIONS = (-38.0, 58.0)
+"""Range of the elevations of half of the lines of sight, degrees; the others are drawn from
 N(12, 13)."""
 ROLL = 8.0, 25.0
 """Standard deviation and limit of the cameras' roll, degrees."""
@@ -172,6 +175,9 @@ def draw_people(
     other = np.flatnonzero(moving & (rng.random(count) < OTHER_ARMS))
     donors = postures[rng.integers(len(postures), size=len(other))]
     poses[other] = other_arms(poses[other], donors)
+    other = np.flatnonzero(moving & (rng.random(count) < OTHER_HEADS))
+    donors = postures[rng.integers(len(postures), size=len(other))]
+    poses[other] = other_heads(poses[other], donors)
     poses = other_bodies(rng, poses)
     found = np.flatnonzero(rng.random(count) < DETECTED)
     poses[found] = as_detected(rng, poses[found])
@@ -220,7 +226,7 @@ def _cameras() -> list[Camera]:
 def draw_elevations(rng: Generator, count: int) -> Array:
     """Elevations (count,) of lines of sight, degrees; positive looks down."""
     usual = np.clip(rng.normal(12, 13, count), *ELEVATIONS)
-    return np.where(rng.random(count) < 0.55, usual, rng.uniform(*ELEVATIONS, count))
+    return np.where(rng.random(count) < 0.5, usual, rng.uniform(*ELEVATIONS, count))
 
 
 def see(rng: Generator, poses: Array, camera: Camera) -> tuple[Array, Array]:

@@ -6,6 +6,8 @@ generator, so equal seeds give equal bits.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.random import Generator
 
@@ -16,12 +18,13 @@ from ites.pose.skeleton import HUMAN36M
 PER_BODY = 64
 """Postures per drawn body."""
 POSTURES = {
-    "stand": 0.28,
-    "balance": 0.17,
-    "lunge": 0.2,
-    "floor": 0.11,
-    "chair": 0.08,
-    "kneel": 0.07,
+    "stand": 0.2,
+    "crouch": 0.2,
+    "balance": 0.14,
+    "lunge": 0.15,
+    "floor": 0.1,
+    "chair": 0.07,
+    "kneel": 0.05,
     "lie": 0.06,
     "invert": 0.03,
 }
@@ -66,7 +69,6 @@ def posture(rng: Generator, body: Body, count: int) -> Array:
     lively = rng.uniform(0.2, 1, (count, 1))
     pelvis = lively * rng.normal(0, [0, 12, 7], (count, 3))
     spine = lively * rng.normal(0, [22, 20, 14], (count, 3)) + [0, 5, 0]
-    head = rng.normal(0, [30, 18, 10], (count, 3))
     leg = body.leg
     width = rng.uniform(0.02, 0.2, (count, 2))
     ankles = np.zeros((count, 2, 3))
@@ -75,6 +77,15 @@ def posture(rng: Generator, body: Body, count: int) -> Array:
     ankles[..., 2] = body.ankle
     height = body.standing * rng.uniform(0.93, 1.0, count)
     splay = rng.normal(4, 8, (count, 2))
+
+    rows = np.flatnonzero(of["crouch"])
+    bent = rng.uniform(0, 1, len(rows))
+    height[rows] = body.standing * (1 - 0.3 * bent)
+    ankles[rows, :, 0] = leg * (0.25 * bent * rng.uniform(0, 1, len(rows)))[:, None]
+    ankles[rows, :, 0] += rng.normal(0, 0.06, (len(rows), 2))
+    ankles[rows, :, 1] = SIDE * rng.uniform(0.03, 0.35, (len(rows), 2))
+    pelvis[rows, 1] += bent * rng.uniform(-15, 50, len(rows))
+    splay[rows] += rng.uniform(-8, 25, (len(rows), 2))
 
     free = rng.integers(0, 2, count)  # the lifted leg
     rows = np.flatnonzero(of["balance"])
@@ -119,7 +130,7 @@ def posture(rng: Generator, body: Body, count: int) -> Array:
         position=np.column_stack([np.zeros((count, 2)), height]),
         pelvis=pelvis,
         spine=spine,
-        head=head,
+        head=draw_heads(rng, count),
         shrug=rng.normal(0, 6, (count, 2)),
         arms=draw_arms(rng, count),
         ankles=ankles,
@@ -176,6 +187,17 @@ def draw_arms(rng: Generator, count: int) -> Array:
     return arms
 
 
+def draw_heads(rng: Generator, count: int) -> Array:
+    """Draw (count, 3) angles of the head for `Motion.head`, degrees.
+
+    Two in five look down: at their feet, hands or a phone.
+    """
+    head = rng.normal(0, [32, 20, 12], (count, 3))
+    down = rng.random(count) < 0.4
+    head[:, 1] = np.where(down, rng.uniform(5, 65, count), head[:, 1])
+    return head
+
+
 def turned(poses: Array, degrees: Array, axis: int) -> Array:
     """Turn poses (N, J, 3) about a world axis by angles (N,), degrees."""
     angle = np.radians(degrees).astype(poses.dtype)
@@ -190,16 +212,28 @@ def turned(poses: Array, degrees: Array, axis: int) -> Array:
 def other_arms(poses: Array, donors: Array) -> Array:
     """Poses (N, 17, 3) with the directions of the donors' arms, relative to the chest."""
     found = poses.copy()
+    for chain in _ARMS:
+        _with_chain(found, poses, donors, chain)
+    return found
+
+
+def other_heads(poses: Array, donors: Array) -> Array:
+    """Poses (N, 17, 3) with the directions of the donors' necks and heads, relative to the
+    chest."""
+    return _with_chain(poses.copy(), poses, donors, (8, 9, 10))
+
+
+def _with_chain(found: Array, poses: Array, donors: Array, chain: tuple[int, ...]) -> Array:
+    """Change the directions of a chain of bones in `found` to the donors', from the first joint."""
     mine, theirs = _chest(poses), _chest(donors)
-    for shoulder, elbow, wrist in _ARMS:
-        place = found[:, shoulder]
-        for parent, joint in ((shoulder, elbow), (elbow, wrist)):
-            bone = donors[:, joint] - donors[:, parent]
-            length = np.linalg.norm(poses[:, joint] - poses[:, parent], axis=-1)
-            length = length / np.maximum(np.linalg.norm(bone, axis=-1), 1e-6)
-            local = np.einsum("nij,nj->ni", theirs, bone) * length[:, None]
-            place = place + np.einsum("nij,ni->nj", mine, local)
-            found[:, joint] = place
+    place = found[:, chain[0]]
+    for parent, joint in pairwise(chain):
+        bone = donors[:, joint] - donors[:, parent]
+        length = np.linalg.norm(poses[:, joint] - poses[:, parent], axis=-1)
+        length = length / np.maximum(np.linalg.norm(bone, axis=-1), 1e-6)
+        local = np.einsum("nij,nj->ni", theirs, bone) * length[:, None]
+        place = place + np.einsum("nij,ni->nj", mine, local)
+        found[:, joint] = place
     return found
 
 
@@ -250,27 +284,31 @@ def as_detected(rng: Generator, poses: Array) -> Array:
 
     The hips lie wider or narrower and higher than the hip joints, and the pelvis between them. The
     thorax is the middle of the shoulders, the spine the middle of thorax and pelvis. The neck is
-    halfway from the shoulders' middle to the nose.
+    halfway from the shoulders' middle to the nose, which lies ahead in the head's direction.
     """
     poses = poses.copy()
     count = len(poses)
     up = poses[:, 8] - poses[:, 0]
     up = up / np.maximum(np.linalg.norm(up, axis=-1, keepdims=True), 1e-6)
     size = np.linalg.norm(poses[:, 8] - poses[:, 0], axis=-1)
-    rise, wide = rng.uniform(-0.05, 0.15, count) * size, rng.uniform(0.75, 1.45, count)
+    rise, wide = rng.uniform(-0.12, 0.06, count) * size, rng.uniform(0.75, 1.3, count)
     for hip in (1, 4):
         poses[:, hip] = wide[:, None] * poses[:, hip] + rise[:, None] * up
-    sink, narrow = rng.uniform(-0.08, 0.08, count) * size, rng.uniform(0.85, 1.15, count)
+    lift, narrow = rng.uniform(-0.05, 0.11, count) * size, rng.uniform(0.85, 1.15, count)
     middle = (poses[:, 11] + poses[:, 14]) / 2
     for arm in _ARMS:
-        move = (narrow[:, None] - 1) * (poses[:, arm[0]] - middle) + sink[:, None] * up
+        move = (narrow[:, None] - 1) * (poses[:, arm[0]] - middle) + lift[:, None] * up
         poses[:, arm[0]] += move
     poses[:, 0] = (poses[:, 1] + poses[:, 4]) / 2
     poses[:, 8] = (poses[:, 11] + poses[:, 14]) / 2
     poses[:, 7] = (poses[:, 0] + poses[:, 8]) / 2
-    ahead = _chest(poses)[:, 2] * (rng.uniform(0.0, 0.3, count) * size)[:, None]
-    nose = poses[:, 9] + ahead
-    crown = rng.uniform(0.85, 1.25, count)[:, None]
-    poses[:, 10] = poses[:, 9] + crown * (poses[:, 10] - poses[:, 9])
+    crown = poses[:, 10] - poses[:, 9]
+    crown = crown / np.maximum(np.linalg.norm(crown, axis=-1, keepdims=True), 1e-6)
+    ahead = _chest(poses)[:, 2]  # of the chest; then of the head, at right angles to its axis
+    ahead = ahead - (ahead * crown).sum(-1, keepdims=True) * crown
+    ahead = ahead / np.maximum(np.linalg.norm(ahead, axis=-1, keepdims=True), 1e-6)
+    nose = poses[:, 9] + ahead * (rng.uniform(0.0, 0.3, count) * size)[:, None]
+    longer = rng.uniform(0.9, 1.35, count)[:, None]
+    poses[:, 10] = poses[:, 9] + longer * (poses[:, 10] - poses[:, 9])
     poses[:, 9] = (poses[:, 8] + nose) / 2
     return poses - poses[:, :1]
