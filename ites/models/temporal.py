@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ites.data.clips import cut
-from ites.models.prior import soft_clamp
 from ites.pose import geometry
 from ites.pose.missing import BRIEF
 from ites.pose.skeleton import Skeleton
@@ -27,8 +26,9 @@ LAG = 0.2
 """Seconds between the frames of the longer second differences; the shorter ones are adjacent."""
 SOFTNESS = 0.01
 """Transition from a quadratic to a linear penalty of a deviation; network units."""
-VIEWS = 0.2
-"""Weight of a turned view's negative log density, nats."""
+VIEWS, VIEW_LIMIT = 0.43, 30.0
+"""Weight of a turned view's negative log density, and its soft limit, nats. The limit is lower than
+in training: people whose joints the prior does not know must not be pulled to those it knows."""
 VIEW_RATE = 10.0
 """Views per second of video in each step."""
 GOLDEN = 0.6180339887498949
@@ -86,7 +86,7 @@ def consistent_poses(
 
     Minimises over depths d, points p and a constant of each clip's elevations e, by Adam,
     `sum |d - depth| + BONES * sum |l_b / s - m_b| + ACCELERATION * sum |a|
-    + POINTS * sum |p - points| / noise + VIEWS * sum soft_clamp(density(view))`,
+    + POINTS * sum |p - points| / noise + VIEWS * sum L tanh(density(view) / L)`, L = `VIEW_LIMIT`,
     each |x| smoothed below `SOFTNESS`.
 
     - A pose's bone lengths l_b are divided by its size s, because a person who approaches the
@@ -94,7 +94,7 @@ def consistent_poses(
     - a are second differences of the joints in 3D, between adjacent frames and between frames `LAG`
       seconds apart.
     - A view shows the pose turned about the true vertical, `X @ Rx(e) @ Ry(g) @ Rx(-e)`. The
-      azimuth g differs in each frame and step. See `ites.models.prior.soft_clamp`.
+      azimuth g differs in each frame and step.
 
     Bad frames do not affect good ones. s is the mean ratio of bones to their m_b over the ratios
     within `NEAR` of the median. The second and third sums omit a bone that is `TOO_LONG` times m_b
@@ -239,7 +239,7 @@ class _Fit:
         around = geometry.so3_exp(torch.nn.functional.pad(azimuth, (1, 1)))
         view = geometry.project(pose[rows] @ (down @ around @ down.mT))
         density = views.density(view, up)
-        return (stride[rows] * soft_clamp(density)).sum()
+        return (stride[rows] * VIEW_LIMIT * torch.tanh(density / VIEW_LIMIT)).sum()
 
     def judge_bones(self, error: Tensor) -> tuple[Tensor, Tensor]:
         """Which bones (N, B) can be right, and which frames (N,) show one that cannot.
