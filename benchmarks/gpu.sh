@@ -159,7 +159,8 @@ schedule() {
     else
         options+=(--out "$run")
     fi
-    LIMIT=$((LIMIT - 20)) step train "$LIMIT" "$PYTHON" -m ites train --data "$store" \
+    # Packing the run takes the last seconds.
+    LIMIT=$((LIMIT - 20)) step train 600 "$PYTHON" -m ites train --data "$store" \
         "${options[@]}"
     [ -d "$run" ] && tar -c -C "$OUT" run | split -b 15M - "$OUT/run.tar.part" && rm -r "$run"
     sed -n '/^teacher: /p; /^student: /p; /^continue /p' "$log" | tee -a "$summary"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ SIZES = ("width=8", "blocks=1", "batch=32", "log_every=2", "checkpoint_every=2")
 SMALL = tuple(word for size in SIZES for word in ("--set", size))
 CLOCK = ("seconds", "lifting_seconds", "metrics_seconds", "poses_per_second", "commit")
 """Entries of a file that depend on the clock; git may be too slow to tell the commit."""
+CHANGING = re.compile(rb"[\d,.]+ (poses/s|s|min|h)\b|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""Times in a report, and the random names of its graphs."""
 GROWING = ".csv"
 """Logs grow row by row: a process that dies may leave part of a row."""
 
@@ -44,6 +47,21 @@ class Command:
 
 TRAIN = ("train", "--data", "store.h5", "--out", "made", "--recipe", "upright", *SMALL)
 LIFT = ("lift", "run", "keypoints.npy", "-o", "made.npz")
+CLIPS = 8
+FIT = ("fit", *(f"clips/{number}.npy" for number in range(CLIPS)), "-o", "made")
+FIT += (
+    "--fps",
+    "5",
+    "--image-size",
+    "1000",
+    "1000",
+    "--start",
+    "none",
+    "--steps",
+    "2",
+    "--device",
+    "cpu",
+)
 COMMANDS = {
     "prepare synthetic": Command(
         ("prepare", "synthetic", "--poses", "80", "--fps", "5", "--subjects", "1")
@@ -58,6 +76,7 @@ COMMANDS = {
     "evaluate": Command(("evaluate", "run", "--data", "store.h5"), ("run", "store.h5")),
     "export": Command(("export", "lifted.npz", "-o", "made.bvh"), ("lifted.npz",)),
     "view": Command(("view", "lifted.npz", "-o", "made.html"), ("lifted.npz",)),
+    "fit": Command(FIT, ("clips",), (*FIT, "--resume")),
 }
 
 
@@ -70,6 +89,9 @@ def make_template(warm: Warm, folder: Path) -> None:
     must(warm.run(Job((*synthetic, "--test-subjects", "1", "-o", "store.h5"), str(folder))))
     with PoseStore(folder / "store.h5") as store:
         np.save(folder / "keypoints.npy", store.keypoints("test")[:12])
+        (folder / "clips").mkdir()
+        for number, part in enumerate(np.array_split(store.keypoints("train"), CLIPS)):
+            np.save(folder / "clips" / f"{number}.npy", part)
     for words in ((*train, "--steps", "2"), lift):
         must(warm.run(Job(words, str(folder))))
 
@@ -132,7 +154,8 @@ def content(path: Path) -> Any:
         return without_clock(json.loads(path.read_text(encoding="utf-8")))
     if path.suffix == ".csv":
         return [without_clock(row) for row in csv.DictReader(io.StringIO(path.read_text()))]
-    return path.read_bytes()
+    data = path.read_bytes()
+    return CHANGING.sub(b"", data) if path.name == "report.html" else data
 
 
 def _datasets(path: Path) -> Iterator[tuple[str, object]]:
@@ -146,10 +169,14 @@ def _datasets(path: Path) -> Iterator[tuple[str, object]]:
 
 
 def without_clock(value: Any) -> Any:
-    """A JSON value without the entries that depend on the clock."""
+    """A JSON value without what depends on the clock; a file's stamp becomes its name and size."""
     if isinstance(value, dict):
         return {name: without_clock(item) for name, item in value.items() if name not in CLOCK}
-    return [without_clock(item) for item in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        if [type(item) for item in value] == [str, int, int]:  # path, bytes, time of change
+            return [Path(value[0]).name, value[1]]
+        return [without_clock(item) for item in value]
+    return value
 
 
 def broken(folder: Path, given: dict[str, Path] | None = None) -> list[str]:

@@ -64,7 +64,7 @@ class Killing:
         ended = self.warm.run(job)
         if at >= 0 and ended.code != -9:
             raise RuntimeError(f"{self.command.words}: exit code {ended.code} at call {at}")
-        grows = self.command.words[0] == "train"
+        grows = self.command.words[0] in ("train", "fit")
         found = broken(self.work, None if grows else files_of(self.clean))
         failures = [(FAILURES[0], name) for name in found]
         ended = self.again() if ended.code else ended

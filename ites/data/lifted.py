@@ -22,7 +22,7 @@ from ites.errors import ItesError
 from ites.pose.missing import unknown
 from ites.pose.skeleton import Skeleton
 from ites.system.files import FileWriter, atomic_write, load_npz, reading, require_file
-from ites.system.hdf5 import H5Writer, dataset, opened
+from ites.system.hdf5 import H5Writer, attribute, dataset, opened
 
 FORMAT = "ites-lifted"
 VERSIONS = ("1", "2")
@@ -229,7 +229,8 @@ def _contents(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """The arrays and the texts of a file; only the format for a pose store."""
     if h5py.is_hdf5(path):
         with opened(path, "a lifted file") as file:
-            texts = {key: value for key, value in file.attrs.items() if isinstance(value, str)}
+            attributes = {key: attribute(file, key, str(path)) for key in file.attrs}
+            texts = {key: value for key, value in attributes.items() if isinstance(value, str)}
             if texts.get("format") != FORMAT:
                 return {}, texts
             return {key: _plain(path, file, key) for key in file if key in KNOWN}, texts

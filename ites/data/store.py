@@ -27,7 +27,7 @@ from ites.pose.camera import (
 from ites.pose.missing import impossible, interpolate
 from ites.pose.skeleton import Skeleton
 from ites.system.files import FileWriter, atomic_write, reading, require_file
-from ites.system.hdf5 import H5Writer, check_heaps, dataset
+from ites.system.hdf5 import H5Writer, attribute, check_heaps, children, dataset
 
 FORMAT = "ites-pose-store"
 VERSION = 1
@@ -131,24 +131,22 @@ class PoseStore:
                 raise
 
     def _read_header(self) -> None:
-        attributes = self._file.attrs
-        if attributes.get("format") != FORMAT:
+        where = str(self.path)
+        form, version = (attribute(self._file, name, where) for name in ("format", "version"))
+        if form != FORMAT:
             raise ItesError(
-                f"{self.path}: expected an HDF5 file with the attribute format = '{FORMAT}', "
-                f"got {attributes.get('format')!r}"
+                f"{where}: expected an HDF5 file with the attribute format = '{FORMAT}', "
+                f"got {form!r}"
             )
-        if attributes.get("version") != VERSION:
-            raise ItesError(
-                f"{self.path}: expected pose store version {VERSION}, "
-                f"got {attributes.get('version')!r}"
-            )
-        self.title = str(attributes.get("title", ""))
-        self.acknowledgement = str(attributes.get("acknowledgement", ""))
+        if version != VERSION:
+            raise ItesError(f"{where}: expected pose store version {VERSION}, got {version!r}")
+        self.title = str(attribute(self._file, "title", where, ""))
+        self.acknowledgement = str(attribute(self._file, "acknowledgement", where, ""))
         self.skeleton = skeleton_of(
-            f"{self.path}: /skeleton", self._need("skeleton").attrs.get("json")
+            f"{where}: /skeleton", attribute(self._need("skeleton"), "json", f"{where}: /skeleton")
         )
         self.cameras = {
-            key: self._read_camera(key, group) for key, group in self._need("cameras").items()
+            key: self._read_camera(key, group) for key, group in children(self._need("cameras"))
         }
         self.sequences = self._read_sequences()
 
@@ -161,7 +159,8 @@ class PoseStore:
         fields: dict[str, Any] = {}
         for name in Camera.__dataclass_fields__:
             if name in group.attrs:
-                value = np.asarray(group.attrs[name]).tolist()
+                where = f"{self.path}: /cameras/{key}"
+                value = np.asarray(attribute(group, name, where)).tolist()
                 fields[name] = tuple(value) if isinstance(value, list) else value
                 if np.shape(value) != CAMERA_SHAPES.get(name, ()):
                     raise ItesError(

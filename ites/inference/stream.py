@@ -15,13 +15,14 @@ from torch import Tensor
 
 from ites.data.readers.options import check_options
 from ites.errors import ItesError
+from ites.inference.incoming import FirstFrames, ToHuman36m
 from ites.inference.lift import PRECISIONS
 from ites.inference.size import body_size_of
 from ites.models import fold_norms
 from ites.pose.camera import HEAD_DISTANCE
 from ites.pose.geometry import DISTANCE
 from ites.pose.missing import FAR, SHARE, SPREADS
-from ites.pose.skeleton import root_relative
+from ites.pose.skeleton import HUMAN36M, root_relative
 from ites.runs.checkpoint import load_model
 from ites.runs.packaged import run_or_packaged
 from ites.system.arithmetic import arithmetic
@@ -40,8 +41,8 @@ Frame = TypeVar("Frame", NDArray[np.floating], Tensor)
 class Lifter:
     """Lifts a stream of frames with a trained model.
 
-        lifter = Lifter(focal_length=1145)        # or Lifter("runs/mine", ...)
-        for keypoints in camera:                  # (17, 2), pixels
+        lifter = Lifter(layout="coco17", image_size=(1280, 720))    # or Lifter("runs/mine", ...)
+        for keypoints in camera:                  # (17, 3), pixels and confidence
             positions = lifter.lift(keypoints)    # (17, 3), metres
         print(lifter.latency())
 
@@ -54,12 +55,18 @@ class Lifter:
     With a known camera, that is a focal length and an image size or principal point, a model of
     recipe "upright" turns each frame's lines of sight onto the optical axis and the pose back.
 
+    The first frames are checked by `ites.data.checks`: another order of joints, units that are not
+    pixels, a picture that lies on its side.
+
     On CUDA the computation per frame is one captured graph, replayed from fixed buffers.
 
     Args:
         run: a run folder or a checkpoint; None: the general model of the package, if it has one.
         stage: "teacher" or "student"; None: the checkpoint's own kind; from a folder the student,
             or else the teacher.
+        layout: the joints of a frame and their order, one of `ites.pose.layouts.LAYOUTS` or a TOML
+            file; they are mapped to Human3.6M's. None: the joints of the run's skeleton.
+        min_confidence: joints with less confidence count as missing.
         focal_length: (fx, fy) or one number, pixels. None: the camera is unknown. A model of recipe
             "paper" then scales people to the training size by their mean root-to-head distance,
             as one of recipe "upright" always does.
@@ -72,7 +79,7 @@ class Lifter:
     Raises:
         ItesError: the checkpoint is invalid, or an argument is out of range.
 
-    Attributes: `skeleton`, whose joints a frame holds; `device`.
+    Attributes: `skeleton`, of the lifted poses; `joints`, the names of a frame's joints; `device`.
     """
 
     def __init__(
@@ -80,6 +87,8 @@ class Lifter:
         run: str | os.PathLike[str] | None = None,
         *,
         stage: str | None = None,
+        layout: str | None = None,
+        min_confidence: float = 0.1,
         focal_length: float | tuple[float, float] | None = None,
         image_size: tuple[int, int] | None = None,
         principal_point: tuple[float, float] | None = None,
@@ -91,7 +100,7 @@ class Lifter:
     ) -> None:
         if not np.all(np.asarray(1.0 if focal_length is None else focal_length) > 0):
             raise ItesError(f"Lifter: focal_length must be positive, got {focal_length}")
-        check_options("Lifter", image_size)
+        check_options("Lifter", image_size, min_confidence=min_confidence)
         if precision not in PRECISIONS:
             raise ItesError(
                 f"Lifter: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
@@ -99,6 +108,15 @@ class Lifter:
         self.device = pick_device(device or "auto", Ranks.here())
         model, metadata = load_model(run_or_packaged(run), stage, self.device)
         self.skeleton = model.skeleton
+        self._to_skeleton = ToHuman36m(layout, self.device) if layout is not None else None
+        if layout is not None and self.skeleton != HUMAN36M:
+            raise ItesError(
+                f"Lifter: layout {layout} is mapped to {HUMAN36M.name}, but the model lifts "
+                f"{self.skeleton.name}"
+            )
+        self.joints = self._to_skeleton.joints if self._to_skeleton else self.skeleton.joints
+        self.min_confidence = min_confidence
+        self._first = FirstFrames(self.skeleton, layout)
         self.precision = precision
         self.size = body_size_of(self.skeleton, body_size, height, bone, "Lifter")
         self._pose = fold_norms(model.float(), PRECISIONS[precision]).pose
@@ -124,25 +142,35 @@ class Lifter:
         """Lift one frame or a batch of frames.
 
         Args:
-            frame: (J, 2) or (B, J, 2), numpy or tensor on any device; pixels, x right, y down, in
-                the skeleton's order. A frame with a non-finite joint results in nan; a model of
-                recipe general completes it, but for a frame without any joint.
+            frame: (K, 2), (K, 3), (B, K, 2) or (B, K, 3), numpy or tensor on any device; pixels, x
+                right, y down, and confidence, of the joints `joints`. A frame with a missing joint
+                results in nan; a model of recipe general completes it, but for a frame without any
+                joint. A joint is missing if it is not finite, far from the body or not sure enough.
 
         Returns:
             (J, 3) or (B, J, 3) float32, of the same kind and on the same device: metres, camera
-            axes (x right, y down, z forward), relative to the root joint.
+            axes (x right, y down, z forward), relative to the root joint of `skeleton`.
 
         Raises:
             ValueError: the shape is wrong.
+            ImplausibleError: the first frames cannot be right.
+
+        Warns:
+            UserWarning: the first frames are probably wrong.
         """
         given = frame if isinstance(frame, Tensor) else torch.from_numpy(np.array(frame, "f4"))
-        joints = self.skeleton.num_joints
-        if given.ndim not in (2, 3) or given.shape[-2:] != (joints, 2):
+        joints = len(self.joints)
+        if given.ndim not in (2, 3) or given.shape[-2] != joints or given.shape[-1] not in (2, 3):
             raise ValueError(
-                f"Lifter.lift: frame must have shape ({joints}, 2) or (B, {joints}, 2), "
-                f"got {tuple(given.shape)}"
+                f"Lifter.lift: frame must have shape ({joints}, 2) or (B, {joints}, 2), with the "
+                f"confidence ({joints}, 3) or (B, {joints}, 3), got {tuple(given.shape)}"
             )
-        batch = given.reshape(-1, joints, 2)
+        batch = given.reshape(-1, *given.shape[-2:])
+        if not self._first.done:
+            self._first.add(batch)
+        if batch.shape[-1] == 3:
+            sure = batch[..., 2:] >= max(self.min_confidence, torch.finfo(torch.float32).tiny)
+            batch = batch[..., :2].where(sure, torch.nan)
         keypoints, run = self._steps.get(len(batch)) or self._prepare(len(batch))
         start = time.perf_counter()
         keypoints.copy_(batch)
@@ -172,13 +200,16 @@ class Lifter:
         }
 
     def reset(self) -> None:
-        """Discard the past frames before a new clip."""
+        """Discard the past frames before a new clip, whose first frames are checked again."""
         self._sizes.fill_(torch.nan)
+        self._first = FirstFrames(self.skeleton, self._first.layout)
 
     def _step(self, keypoints: Tensor) -> Tensor:
-        """(B, J, 2) pixels to (B, J, 3) metres, on the device, without synchronisation."""
+        """(B, K, 2) pixels to (B, J, 3) metres, on the device, without synchronisation."""
         root, head = self.skeleton.root, self.skeleton.head
         keypoints = keypoints.where(~_impossible(keypoints)[..., None], torch.nan)
+        if self._to_skeleton is not None:
+            keypoints = self._to_skeleton(keypoints)
         turns: Tensor | None = None
         if self._camera is None:
             points = root_relative(keypoints, root)
@@ -229,7 +260,7 @@ class Lifter:
 
     def _prepare(self, size: int) -> tuple[Tensor, Callable[[], Tensor]]:
         """A buffer for a number of frames and the function that lifts it; captured on CUDA."""
-        keypoints = torch.zeros(size, self.skeleton.num_joints, 2, device=self.device)
+        keypoints = torch.zeros(size, len(self.joints), 2, device=self.device)
         sizes = self._sizes.clone()
 
         def run() -> Tensor:

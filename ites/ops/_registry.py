@@ -198,6 +198,11 @@ def _register_fast(
     _library.impl(name, differentiable, "Autograd", with_keyset=True)
 
 
+def in_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """`tensor.to(dtype)`, without its microsecond where nothing is to do."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
 def expect(op: str, argument: str, tensor: Tensor, *shape: int | str) -> None:
     """Check a tensor's shape: numbers must match, names stand for any size.
 

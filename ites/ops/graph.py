@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ites.ops._registry import define, differentiate, expect, expect_floating
+from ites.ops._registry import define, differentiate, expect, expect_floating, in_dtype
 from ites.ops.backends import choose
 from ites.ops.linear import keeping
 from ites.pose.skeleton import Skeleton
@@ -163,14 +163,14 @@ def graph_mix(
         expect_floating("graph_mix", features, residual=residual)
     wide = torch.promote_types(features.dtype, torch.float32)
     v = logits.new_empty(0) if phi_weight is None else phi_weight
-    logits, bias, v = (tensor.to(wide) for tensor in (logits, bias, v))
+    logits, bias, v = (in_dtype(tensor, wide) for tensor in (logits, bias, v))
     chosen = choose("graph_mix", features.device.type, features.dtype, backend)
     if chosen == "reference":
         y, t = _graph_mix_reference(features, logits, bias, v, graph, channels)
         y = y if residual is None else y + residual.to(y.dtype)
         return y, t if attended else None
     if residual is not None:
-        residual = residual.to(features.dtype).contiguous()
+        residual = in_dtype(residual, features.dtype).contiguous()
     y, t = _graph_mix(
         features.contiguous(),
         logits.contiguous(),
@@ -360,7 +360,7 @@ def graph_project_mix(
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *parameters))
     y, t, _ = _graph_project_mix(
         x.contiguous(),
-        *(tensor.to(x.dtype).contiguous() for tensor in parameters),
+        *(in_dtype(tensor, x.dtype).contiguous() for tensor in parameters),
         *graph,
         channels,
         residual,

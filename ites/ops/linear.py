@@ -53,9 +53,10 @@ def linear(
     rows = x.numel() // max(x.shape[-1], 1)
     if cast or choose("linear", device, x.dtype, backend) != "cpp" or rows <= FEW:
         return functional.linear(x, weight, bias)
-    flat = x.reshape(-1, x.shape[-1]).contiguous()
-    y = _linear(flat, weight.contiguous(), None if bias is None else bias.contiguous(), "cpp")
-    return y.view(*x.shape[:-1], weight.shape[0])
+    flat = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+    bias = None if bias is None else bias.contiguous()
+    y = _linear(flat.contiguous(), weight.contiguous(), bias, "cpp")
+    return y if x.ndim == 2 else y.view(*x.shape[:-1], weight.shape[0])
 
 
 class _KeptProduct(torch.autograd.Function):

@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ites.ops._registry import define, differentiate, expect, expect_finite, expect_floating
+from ites.ops._registry import (
+    define,
+    differentiate,
+    expect,
+    expect_finite,
+    expect_floating,
+    in_dtype,
+)
 from ites.ops.backends import choose
 
 
@@ -51,9 +58,9 @@ def batch_norm_relu(
     expect_finite("batch_norm_relu", "eps", eps, least=0)
     if skip is not None:
         expect("batch_norm_relu", "skip", skip, *x.shape)
-        skip = skip.to(x.dtype)
+        skip = in_dtype(skip, x.dtype)
     wide = torch.promote_types(x.dtype, torch.float32)
-    weight, bias = weight.to(wide), bias.to(wide)
+    weight, bias = in_dtype(weight, wide), in_dtype(bias, wide)
     chosen = choose("batch_norm_relu", x.device.type, x.dtype, backend)
     if chosen == "reference":
         var, mean = _statistics(x.to(wide))
@@ -188,7 +195,7 @@ def nested_norm_relu(
     )  # fmt: skip
     expect_finite("nested_norm_relu", "eps", eps, least=0)
     wide = torch.promote_types(x.dtype, torch.float32)
-    inner_weight, weight, bias = (t.to(wide) for t in (inner_weight, weight, bias))
+    inner_weight, weight, bias = (in_dtype(t, wide) for t in (inner_weight, weight, bias))
     if choose("batch_norm_relu", x.device.type, x.dtype, backend) != "cuda":
         zero = torch.zeros_like(bias)
         z, mean, var = batch_norm_relu(
@@ -201,10 +208,10 @@ def nested_norm_relu(
     y, statistics = _nested_norm_relu(
         x.contiguous(),
         inner_weight.contiguous(),
-        added.to(x.dtype).contiguous(),
+        in_dtype(added, x.dtype).contiguous(),
         weight.contiguous(),
         bias.contiguous(),
-        None if skip is None else skip.to(x.dtype).contiguous(),
+        None if skip is None else in_dtype(skip, x.dtype).contiguous(),
         eps,
         "cuda",
     )

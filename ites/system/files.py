@@ -298,6 +298,8 @@ def _read_npy(file: IO[bytes], size: int, who: str) -> NDArray[Any]:
     count, left = math.prod(shape) * dtype.itemsize, size - (12 if wide else 10) - length
     if count > left:
         raise ItesError(f"{who}: expected {count:,} bytes of {dtype} {shape}, got {left:,}")
+    if dtype.itemsize > max(left, NPY_HEADER):  # of an empty array, whose type takes memory too
+        raise ItesError(f"{who}: expected elements of at most {NPY_HEADER:,} bytes, got {dtype}")
     data = bytearray(count)
     got = file.readinto(data) if count else 0  # type: ignore[attr-defined]
     if got != count:

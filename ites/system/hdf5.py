@@ -21,7 +21,9 @@ import h5py
 from ites.errors import ItesError
 from ites.system.files import EXPANSION, EXPANSION_FREE, reading, require_file
 
+_PLAIN = (h5py.h5t.STRING, h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM)  # bool is an enum
 HEAP = b"GCOL\x01\0\0\0"
+_PLAIN = (h5py.h5t.STRING, h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM)  # a bool is an enum
 
 
 @contextmanager
@@ -106,13 +108,44 @@ def dataset(group: h5py.Group, name: str, who: str, kinds: str = "fiu") -> h5py.
     allowed = max(EXPANSION * group.file.id.get_filesize(), EXPANSION_FREE)
     item = found.dtype.itemsize
     for what, shape in (("values", found.shape), ("chunks", found.chunks or ())):
-        if math.prod(shape) * item > allowed:
+        if max(math.prod(shape), 1) * item > allowed:
             raise ItesError(
                 f"{who}: {name}: expected at most {allowed:,} bytes in a file of its size, got "
                 f"{what} of {math.prod(shape) * item:,} declared"
             )
     check_filters(found, f"{who}: {name}")
     return found
+
+
+def children(group: h5py.Group) -> list[tuple[str, Any]]:
+    """The groups and datasets of a group, by name.
+
+    `Group.items` holds h5py's lock until its loop ends. An error inside the loop keeps the lock in
+    its traceback, and every other thread that uses h5py then waits forever.
+    """
+    return [(name, group.get(name)) for name in group]
+
+
+def attribute(group: h5py.Group | h5py.Dataset, name: str, who: str, default: Any = None) -> Any:
+    """An attribute: text or numbers.
+
+    HDF5 2.0 crashes on lists of variable length, a type that one damaged byte makes of a text. It
+    checks the sizes of attributes itself.
+
+    Args:
+        group: whose attribute it is.
+        name: of the attribute.
+        who: the file and the location in it, for messages.
+        default: the value if there is no such attribute.
+
+    Raises:
+        ItesError: the attribute has another type.
+    """
+    if name not in group.attrs:
+        return default
+    if group.attrs.get_id(name).get_type().get_class() not in _PLAIN:
+        raise ItesError(f"{who}: attribute {name}: expected text or numbers, got another type")
+    return group.attrs[name]
 
 
 def check_filters(found: h5py.Dataset, who: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,13 @@ class Parts:
             self.remove()
         elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise ItesError(f"{self.folder}: expected parts of an output or nothing; move it away")
-        with atomic_write(note) as temporary:
-            temporary.write_text(json.dumps(self.request, indent=1) + "\n", encoding="utf-8")
+        try:
+            with atomic_write(note) as temporary:
+                temporary.write_text(json.dumps(self.request, indent=1) + "\n", encoding="utf-8")
+        except BaseException:
+            with suppress(OSError):  # not made, or not empty
+                self.folder.rmdir()
+            raise
 
     def _expect(self, given: dict[str, Any]) -> None:
         for name in sorted(self.request.keys() | given.keys()):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -48,17 +49,32 @@ class Table:
             writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-        self._file = path.open("a", newline="")
+        self._path, self._file = path, path.open("a", newline="")
         self._writer = csv.DictWriter(self._file, columns, lineterminator="\n")
 
     def add(self, row: Row) -> None:
-        """Append a row and flush it to disk."""
-        self._writer.writerow(row)
-        self._file.flush()
+        """Append a row and flush it to disk.
+
+        Raises:
+            OSError: it cannot be written; the error names the file.
+        """
+        with _naming(self._path):
+            self._writer.writerow(row)
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with _naming(self._path):
+            self._file.close()
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put a path into errors of the system."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _is_kept(row: Mapping[str, str | None], keep: int) -> bool:
@@ -124,11 +140,14 @@ class Log:
     ) -> None:
         self._progress.update(self._task, completed=self._step)
         self._progress.stop()
-        self._table.close()
-        if self._evaluations is not None:
-            self._evaluations.close()
-        if self._board is not None:
-            self._board.close()
+        try:
+            with ExitStack() as stack:  # closes all, whichever fails
+                for part in (self._board, self._evaluations, self._table):
+                    if part is not None:
+                        stack.callback(part.close)
+        except OSError:
+            if error is None:  # else the first error counts
+                raise
 
     def advance(self, step: int) -> None:
         """Show the progress of the training; most calls return at once."""
@@ -184,10 +203,60 @@ def _has_tensorboard(console: Console) -> bool:
     return False
 
 
-def _tensorboard(folder: Path, kept: int, console: Console) -> Any:
+def _tensorboard(folder: Path, kept: int, console: Console) -> _Board | None:
     """A TensorBoard writer, or None where the package is not installed."""
-    if not _has_tensorboard(console):
-        return None
-    from torch.utils.tensorboard import SummaryWriter
+    return _Board(folder, kept + 1) if _has_tensorboard(console) else None
 
-    return SummaryWriter(str(folder), purge_step=kept + 1)
+
+class _Board:
+    """TensorBoard's writer; an error of its thread is raised by the next call.
+
+    TensorBoard would print that error's traceback.
+
+    Args:
+        folder: where the events go.
+        first: the first step; later events of an earlier training are hidden.
+
+    Raises:
+        OSError: the events cannot be written; every method raises it. It names the folder.
+    """
+
+    def __init__(self, folder: Path, first: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._folder = folder
+        self._error: BaseException | None = None
+        self._print = threading.excepthook
+        threading.excepthook = self._failed
+        try:
+            with self._named():
+                self._writer = SummaryWriter(str(folder), purge_step=first)
+        except BaseException:
+            threading.excepthook = self._print
+            raise
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        """Write a number."""
+        with self._named():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Write what is left, and close the file."""
+        try:
+            with self._named():
+                self._writer.close()
+        finally:
+            threading.excepthook = self._print
+
+    def _failed(self, failure: threading.ExceptHookArgs) -> None:
+        if type(failure.thread).__module__.startswith("tensorboard."):
+            self._error = failure.exc_value
+        else:
+            self._print(failure)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        with _naming(self._folder):
+            yield
+            if self._error is not None:
+                raise self._error

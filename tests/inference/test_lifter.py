@@ -1,14 +1,19 @@
 """Frames lifted as they come."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from lifting import clips_of, keypoints, lift_clips
+from people import scored, walk
 
 from ites.errors import ItesError
+from ites.inference.incoming import ToHuman36m
 from ites.inference.stream import Lifter
+from ites.pose.layouts import LAYOUTS, convert, joints_of
+from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import load_model
 
 
@@ -96,8 +101,70 @@ def test_half_precision_is_near(run):
 
 def test_mistakes_are_told(run):
     lifter = Lifter(run, device="cpu")
-    with pytest.raises(ValueError, match=r"shape \(17, 2\) or \(B, 17, 2\), got \(16, 2\)"):
+    with pytest.raises(ValueError, match=r"shape \(17, 2\) or .*, got \(16, 2\)"):
         lifter.lift(np.zeros((16, 2)))
+    with pytest.raises(ItesError, match="layout must be one of .*, got 'coco71'"):
+        Lifter(run, layout="coco71", device="cpu")
     for wrong in ({"focal_length": (1.0, -1.0)}, {"body_size": 0.0}, {"precision": "half"}):
         with pytest.raises(ItesError, match=next(iter(wrong))):
             Lifter(run, device="cpu", **wrong)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_joints_are_mapped_as_those_of_files(layout):
+    rng = np.random.default_rng(0)
+    joints = joints_of(layout)
+    frames = rng.normal(0, 100, (200, len(joints), 2)).astype(np.float32)
+    frames[rng.random(frames.shape[:2]) < rng.random((200, 1))] = np.nan
+    seen = np.isfinite(frames).all(-1).astype(np.float32)
+    expected, sure = convert(np.nan_to_num(frames), joints, seen, layout)
+    found = ToHuman36m(layout, torch.device("cpu"))(torch.from_numpy(frames)).numpy()
+    np.testing.assert_array_equal(np.isfinite(found).all(-1), sure > 0)
+    np.testing.assert_allclose(found[sure > 0], expected[sure > 0], rtol=1e-5, atol=1e-3)
+    assert 0 < (sure > 0).mean() < 1
+
+
+def detected(frames=12):
+    """(T, 17, 3) of COCO's order, pixels and confidence."""
+    return scored(walk("coco17", frames))
+
+
+def test_a_detectors_frames_are_lifted_as_its_file(run):
+    frames = detected()
+    clip = convert(frames[..., :2], joints_of("coco17"), frames[..., 2], "coco17")[0]
+    theirs = Lifter(run, layout="coco17", device="cpu")
+    assert theirs.joints[0] == "nose" and theirs.skeleton == HUMAN36M
+    expected = Lifter(run, device="cpu").lift(clip)
+    np.testing.assert_allclose(theirs.lift(frames), expected, rtol=1e-4, atol=1e-5)
+    frames[3, 9] = (5.0, 5.0, 0.05)  # a wrist that the detector is not sure of
+    lifted = Lifter(run, layout="coco17", device="cpu").lift(frames)
+    assert np.isnan(lifted[3]).any() and np.isfinite(np.delete(lifted, 3, 0)).all()
+    sure_enough = Lifter(run, layout="coco17", min_confidence=0.0, device="cpu").lift(frames)
+    assert np.isfinite(sure_enough[3]).all()
+
+
+def test_frames_in_another_order_than_the_models_are_warned_of(run):
+    frames = detected()
+    lifter = Lifter(run, device="cpu")
+    with pytest.warns(UserWarning, match=r"order coco17.*; Lifter\(layout=...\) names"):
+        for frame in frames:
+            lifter.lift(frame)
+    lifter.reset()
+    with pytest.warns(UserWarning, match="order coco17"):  # a new clip is checked anew
+        lifter.lift(frames)
+    named = Lifter(run, layout="coco17", device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for frame in frames:
+            named.lift(frame)
+
+
+def test_frames_that_are_no_pixels_are_refused(run):
+    frames = detected()
+    frames[..., :2] /= 1000
+    with pytest.raises(ItesError, match="Lifter.lift: coordinates are divided by the image's"):
+        Lifter(run, layout="coco17", device="cpu").lift(frames)
+    frames[..., :2] *= 1000
+    frames[..., 2] = -400
+    with pytest.raises(ItesError, match="Lifter.lift: the third column is below 0"):
+        Lifter(run, layout="coco17", device="cpu").lift(frames)

@@ -191,6 +191,10 @@ HOSTILE_NPY = {
         npy("{'descr': '<U1', 'fortran_order': False, 'shape': (1,)}", b"\xff" * 4),
         "characters that do not exist",
     ),
+    "an empty array of wide texts": (
+        npy("{'descr': '<U99999999', 'fortran_order': False, 'shape': (0, 17, 2)}"),
+        "expected elements of at most 10,000 bytes, got <U99999999",
+    ),
     "version 9": (b"\x93NUMPY\x09\x00" + bytes(50), "expected .npy of version"),
 }
 

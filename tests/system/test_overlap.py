@@ -1,6 +1,9 @@
 """Reading, computing and writing at once; parts of a long piece of work."""
 
+import errno
+import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -92,3 +95,16 @@ def test_a_folder_of_something_else_stays(tmp_path):
     with pytest.raises(ItesError, match="move it away"):
         parts.begin(resume=False)
     assert (parts.folder / "mine.txt").exists()
+
+
+def test_parts_that_cannot_begin_leave_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    parts = Parts(tmp_path / "out.h5", {}, 3)
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match=r"out\.h5\.parts.*request\.json"):
+        parts.begin(resume=False)
+    assert not list(tmp_path.iterdir())

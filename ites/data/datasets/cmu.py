@@ -27,7 +27,7 @@ from ites.data.store import PoseStore, PoseStoreWriter, plain_text
 from ites.errors import ItesError
 from ites.pose.camera import human36m_cameras
 from ites.pose.skeleton import HUMAN36M
-from ites.system.hdf5 import dataset, opened
+from ites.system.hdf5 import attribute, children, dataset, opened
 
 TEST_SUBJECTS = ("S01", "S02", "S03", "S94", "Smartial")
 RIGS = {"train": "S1", "test": "S9"}
@@ -157,19 +157,19 @@ def clips_of(source: Path, fps: float = AMC_FPS) -> Iterator[Clip]:
 def _read_file(source: Path) -> Iterator[Clip]:
     found = False
     with opened(source, "an HDF5 file of CMU motion, or a folder") as file:
-        for subject, clips in file.items():
-            for name, group in clips.items() if isinstance(clips, h5py.Group) else ():
+        for subject, clips in children(file):
+            for name, group in children(clips) if isinstance(clips, h5py.Group) else ():
                 where = f"{source}: /{subject}/{name}"
                 if "positions" not in group or "fps" not in group.attrs:
                     raise ItesError(f"{where}: expected a dataset positions and an attribute fps")
                 data = dataset(group, "positions", where)
                 if data.ndim != 3 or data.shape[1:] != (17, 3) or not len(data):
                     raise ItesError(f"{where}: expected (T, 17, 3), got {data.shape}")
-                fps = float(group.attrs["fps"])
+                fps = float(attribute(group, "fps", where))
                 if not 0 < fps < 1e4:
                     raise ItesError(f"{where}: expected fps above 0, got {fps}")
                 found = True
-                action = plain_text(where, str(group.attrs.get("action", name)))
+                action = plain_text(where, str(attribute(group, "action", where, name)))
                 yield Clip(plain_text(where, subject), action, data[:], fps, where)
     if not found:
         raise ItesError(f"{source}: expected datasets /<subject>/<clip>/positions, got none")

@@ -19,7 +19,7 @@ from ites.data.datasets.npz import loads
 from ites.data.readers.recording import LARGEST, Detections, Track
 from ites.errors import ItesError, shorten
 from ites.pose.layouts import joint_name
-from ites.system.hdf5 import check_filters
+from ites.system.hdf5 import attribute, check_filters, children
 
 FORMAT = "DeepLabCut"
 MIN_CONFIDENCE = 0.1
@@ -66,7 +66,8 @@ def parse(path: Path, rows: list[list[str]]) -> Detections:
 def is_hdf5(file: h5py.File) -> bool:
     """Whether an open HDF5 file is a table of pandas'."""
     return any(
-        isinstance(group, h5py.Group) and "pandas_type" in group.attrs for group in file.values()
+        isinstance(group, h5py.Group) and "pandas_type" in group.attrs
+        for _, group in children(file)
     )
 
 
@@ -78,7 +79,7 @@ def parse_hdf5(path: Path) -> Detections:
     """
     with h5py.File(path, "r") as file:
         groups = [
-            g for g in file.values() if isinstance(g, h5py.Group) and "pandas_type" in g.attrs
+            g for _, g in children(file) if isinstance(g, h5py.Group) and "pandas_type" in g.attrs
         ]
         group = groups[0]
         if "table" in group:
@@ -108,7 +109,7 @@ def _pandas_fixed(path: Path, group: h5py.Group) -> tuple[list[tuple[str, ...]],
 
 def _labels(path: Path, group: h5py.Group, axis: str) -> list[tuple[str, ...]]:
     """The column names of a pandas MultiIndex."""
-    levels = int(group.attrs.get(f"{axis}_nlevels", 0))
+    levels = int(attribute(group, f"{axis}_nlevels", str(path), 0))
     if not 3 <= levels <= 4:
         raise ItesError(f"{path}: expected columns scorer, bodyparts, coords, got {levels} levels")
     columns = []
@@ -126,13 +127,15 @@ def _labels(path: Path, group: h5py.Group, axis: str) -> list[tuple[str, ...]]:
 def _pandas_table(path: Path, table: h5py.Dataset) -> tuple[list[tuple[str, ...]], Any]:
     rows = _read(path, table)
     blocks = [name for name in rows.dtype.names or () if name.startswith("values_block")]
-    axes = table.attrs.get("non_index_axes", table.parent.attrs.get("non_index_axes"))
+    axes = attribute(table, "non_index_axes", str(path))
+    if axes is None:
+        axes = attribute(table.parent, "non_index_axes", str(path))
     if not blocks or axes is None:
         raise ItesError(f"{path}: expected a table of DeepLabCut's, got other columns")
     order = [tuple(map(str, name)) for name in loads(_bytes(axes))[0][1]]
     found: dict[tuple[str, ...], NDArray[Any]] = {}
     for block in blocks:
-        kind = table.attrs.get(f"{block}_kind")
+        kind = attribute(table, f"{block}_kind", str(path))
         names = order if kind is None else [tuple(map(str, n)) for n in loads(_bytes(kind))]
         values = rows[block].reshape(len(rows), -1)
         if len(names) != values.shape[1]:

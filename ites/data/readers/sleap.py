@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ites.data.readers.recording import LARGEST, Detections, Frame, Person, Track
 from ites.errors import ItesError, shorten
 from ites.pose.layouts import joint_name
-from ites.system.hdf5 import dataset
+from ites.system.hdf5 import attribute, dataset
 
 FORMAT = "SLEAP"
 MIN_CONFIDENCE = 0.1
@@ -84,7 +84,7 @@ def parse_analysis(file: h5py.File, where: str) -> Detections:
 
 def _order(tracks: h5py.Dataset, shape: tuple[int, ...], nodes: int, where: str) -> list[str]:
     """The axes of `tracks`."""
-    told = tracks.attrs.get("dims")
+    told = attribute(tracks, "dims", where)
     if told is not None:
         try:
             order = json.loads(told)
@@ -108,7 +108,7 @@ def parse_project(file: h5py.File, where: str) -> Detections:
     """
     metadata = _json(_attribute(file, where), where)
     nodes = _nodes(metadata, where)
-    shift = 0.5 if _format(file) < 1.1 else 0.0
+    shift = 0.5 if _format(file, where) < 1.1 else 0.0
     frames = _table(file, "frames", where, ("video", "frame_idx", *_FROM_TO[0]))
     instances = _table(file, "instances", where, ("instance_type", "track", *_FROM_TO[1]))
     points = [
@@ -243,7 +243,7 @@ def _texts(file: h5py.File, name: str, where: str) -> list[str]:
 
 def _attribute(file: h5py.File, where: str) -> str:
     group = file["metadata"]
-    text = group.attrs.get("json") if hasattr(group, "attrs") else None
+    text = attribute(group, "json", where) if hasattr(group, "attrs") else None
     if isinstance(text, bytes):
         return text.decode("utf-8", "replace")
     if not isinstance(text, str):
@@ -251,8 +251,8 @@ def _attribute(file: h5py.File, where: str) -> str:
     return text
 
 
-def _format(file: h5py.File) -> float:
-    value = file["metadata"].attrs.get("format_id", 1.2)
+def _format(file: h5py.File, where: str) -> float:
+    value = attribute(file["metadata"], "format_id", where, 1.2)
     return float(value) if isinstance(value, (int, float, np.integer, np.floating)) else 1.2
 
 
