@@ -164,7 +164,7 @@ def lift(
             found; this needs a run folder of recipe "upright".
         floor: with `up="gravity"`, let the root's path stand on the floor: the lowest foot is at
             height 0.
-        temporal: fit each clip as a whole with constant bone lengths and smooth depths; see
+        temporal: fit each clip as a whole: one body, smooth motion, likely views; see
             `ites.models.temporal`. None: if the frame rate of all clips is known.
         smooth: filter each joint's trajectory: "savitzky-golay" uses past and future frames,
             "one-euro" past frames only; see `ites.pose.smoothing`. None: no filter.
