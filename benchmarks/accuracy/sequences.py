@@ -18,14 +18,15 @@ from typing import Any
 import torch
 
 from benchmarks import machine
+from ites.data.clips import Clip, Clips
 from ites.data.store import PoseStore
 from ites.evaluation.evaluate import truth
-from ites.models import fold_norms
-from ites.models.predict import lift_points
-from ites.models.temporal import consistent_depths
-from ites.pose import geometry
+from ites.inference.lift import make_consistent, views_of
+from ites.models import GeneralTeacher, fold_norms
+from ites.models.predict import cleaned, lift_points
 from ites.pose.metrics import pose_errors
-from ites.runs.checkpoint import load_model
+from ites.runs.checkpoint import load_model, load_prior
+from ites.runs.folder import RunFolder
 
 FIGURES = ("p_mpjpe", "n_mpjpe", "wrong_sign", "p_mpjpe_oracle")
 COLUMNS = ("run", "stage", "fps", "clips", "poses", "as", *FIGURES, "sign_changes")
@@ -46,23 +47,28 @@ def measure(run: Path, data: Path, stage: str) -> list[dict[str, Any]]:
     with PoseStore(data) as store:
         points, _ = store.points("test")
         positions = torch.from_numpy(truth(store, "test"))
-        clips = store.sequences_of("test")
-    lengths, rates = [clip.length for clip in clips], [clip.fps for clip in clips]
-    lifted = torch.from_numpy(
-        lift_points(fold_norms(model.float()).pose, points, metadata.skeleton)
+        sequences = store.sequences_of("test")
+    lengths, rates = [one.length for one in sequences], [one.fps for one in sequences]
+    clips = Clips(
+        metadata.skeleton, [Clip(str(one), points[one.rows], one.fps) for one in sequences]
     )
-    flat = torch.from_numpy(points)
-    depth = consistent_depths(flat, lifted[..., 2:], lengths, metadata.skeleton)
+    folded = fold_norms(model.float())
+    lifted = lift_points(folded.pose, points, metadata.skeleton)
+    flat, views = cleaned(folded.clean, points, "cpu"), None
+    if isinstance(folded, GeneralTeacher) and RunFolder(run).weights("prior").is_file():
+        elevation = cleaned(folded.elevation, points, "cpu")
+        views = views_of(clips, elevation, load_prior(run))
+    whole = make_consistent(clips, points, flat, lifted, masked=model.masks, views=views)
     rows = []
     for what, poses in (
-        ("single frames", lifted),
-        ("whole clips", geometry.backproject(flat, depth)),
+        ("single frames", torch.from_numpy(lifted)),
+        ("whole clips", torch.from_numpy(whole)),
     ):
         errors = pose_errors(poses, positions)
         unit = {name: 100 if name == "wrong_sign" else 1000 for name in FIGURES}
         found = {name: f"{unit[name] * errors[name].mean().item():.2f}" for name in FIGURES}
         about = {"run": run.name, "stage": stage, "fps": f"{sum(rates) / len(rates):.3g}"}
-        counts = {"clips": len(clips), "poses": len(points)}
+        counts = {"clips": len(lengths), "poses": len(points)}
         found["sign_changes"] = str(sign_changes(poses[..., 2:], lengths))
         rows.append({**about, **counts, "as": what, **found})
     return rows

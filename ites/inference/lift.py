@@ -39,13 +39,13 @@ from ites.inference.assume import Assumed, Note, assume_camera, network_input
 from ites.inference.roll import find_roll
 from ites.inference.sight import Sight, gravity_of, root_path
 from ites.inference.size import BodySize, body_size_of, metres_per_unit, unseen_bones
-from ites.models import Prior, fold_norms
+from ites.models import GeneralTeacher, Prior, fold_norms
 from ites.models.predict import Pose, batch_size_for, cleaned, lift_points
-from ites.models.temporal import consistent_depths
+from ites.models.temporal import Views, consistent_poses, moved_by
 from ites.models.trust import DOUBT, Judgement, Trust
 from ites.pose import geometry
 from ites.pose.missing import unknown
-from ites.pose.smoothing import SMOOTHERS
+from ites.pose.smoothing import SMOOTHERS, running_median
 from ites.runs.checkpoint import Model, load_model, load_prior, load_trust
 from ites.runs.folder import RunFolder
 from ites.runs.packaged import run_or_packaged
@@ -60,6 +60,8 @@ PORTION = 1 << 16
 """Poses that are read, lifted and written together, but for a clip's end."""
 FARTHEST_CENTRE = 1e6
 """Pixels."""
+ELEVATION = 3.0
+"""Window, seconds, of the running median of elevations in a sequence."""
 UPS = ("camera", "gravity")
 PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
@@ -162,7 +164,7 @@ def lift(
             found; this needs a run folder of recipe "upright".
         floor: with `up="gravity"`, let the root's path stand on the floor: the lowest foot is at
             height 0.
-        temporal: fit each clip as a whole with constant bone lengths and smooth depths; see
+        temporal: fit each clip as a whole: one body, smooth motion, likely views; see
             `ites.models.temporal`. None: if the frame rate of all clips is known.
         smooth: filter each joint's trajectory: "savitzky-golay" uses past and future frames,
             "one-euro" past frames only; see `ites.pose.smoothing`. None: no filter.
@@ -290,7 +292,8 @@ def lift(
             lifting = _Lifting(
                 Path(keypoints), reader, portions, parts, camera, metadata.scale, scale,
                 model.upright, known_roll, density, model.masks, size, up, floor,
-                folded.pose, folded.clean, temporal, smooth,
+                folded.pose, folded.clean, _elevation_of(folded),
+                temporal, smooth,
                 judge, notes, batch_size, where,
             )  # fmt: skip
             poses, seconds = lifting.run(ranks, resume)
@@ -344,6 +347,7 @@ class _Lifting:
     floor: bool
     pose: Pose
     clean: Pose
+    elevation: Pose | None
     temporal: bool
     smooth: str | None
     judge: Trust | None
@@ -412,7 +416,14 @@ class _Lifting:
         lifted = lift_points(self.pose, points, skeleton, self.batch_size, self.device)
         if self.temporal:
             flat = cleaned(self.clean, points, self.device)
-            lifted = make_consistent(portion.clips, flat, lifted, self.device, portion.sights)
+            views = None
+            if self.elevation is not None and self.density is not None:
+                elevation = cleaned(self.elevation, points, self.device)
+                views = views_of(portion.clips, elevation, self.density)
+            lifted = make_consistent(
+                portion.clips, points, flat, lifted, portion.sights,
+                device=self.device, masked=self.masked, views=views,
+            )  # fmt: skip
         judgement = self.judge(points, lifted, self.device) if self.judge else None
         return portion, lifted, judgement
 
@@ -530,6 +541,11 @@ def _judged(judge: Trust | None, model: Model, run: str | os.PathLike[str]) -> l
     return [Note("no-trust", f"no {told}: {reason}")]
 
 
+def _elevation_of(model: Model) -> Pose | None:
+    """What estimates the elevation of lines of sight; None if the model has no such estimate."""
+    return model.elevation if isinstance(model, GeneralTeacher) else None
+
+
 def _check_axes(
     up: str,
     floor: bool,
@@ -555,28 +571,62 @@ def _check_axes(
 def make_consistent(
     clips: Clips,
     points: NDArray[np.float32],
+    flat: NDArray[np.float32],
     lifted: NDArray[np.float32],
-    device: torch.device | str = "cpu",
     sights: Sequence[Sight] = (),
+    *,
+    device: torch.device | str = "cpu",
+    masked: bool = False,
+    views: Views | None = None,
 ) -> NDArray[np.float32]:
-    """Lifted poses (N, J, 3), network units, with depths that are consistent over each clip.
+    """Lifted poses (N, J, 3), network units, that suit each clip as a whole.
 
     Args:
-        clips: their lengths and confidences define the clips' rows and the seen joints.
-        points: (N, J, 2), the lifted points.
+        clips: their lengths, frame rates and confidences define the clips' rows and what was seen.
+        points: (N, J, 2), the network's input, nan where a joint is missing.
+        flat: (N, J, 2), the same, cleaned.
         lifted: (N, J, 3), root-relative.
-        device: where the fit runs; see `ites.models.temporal.consistent_depths`.
         sights: of the clips; bones of a known camera are measured in its perspective.
+        device: where the fit runs; see `ites.models.temporal.consistent_poses`.
+        masked: whether the network completes missing joints and cleans noise, so that the fit may
+            move keypoints too.
+        views: what rates turned poses.
     """
-    flat, depth = torch.from_numpy(points), torch.from_numpy(lifted[..., 2:])
+    given, kept = torch.from_numpy(points), torch.from_numpy(flat)
     lengths = [len(clip) for clip in clips.clips]
     seen = torch.from_numpy(np.concatenate([seen_joints(clip) for clip in clips.clips]))
     sizes = [sight.size if sight.exact else 1.0 for sight in sights] or [1.0] * len(lengths)
     size = torch.repeat_interleave(torch.tensor(sizes), torch.tensor(lengths))[:, None, None]
-    depth = consistent_depths(
-        flat / size, depth, lengths, clips.skeleton, geometry.DISTANCE * size, device, seen
+    kept, depth = consistent_poses(
+        kept / size,
+        torch.from_numpy(lifted[..., 2:]),
+        lengths,
+        clips.skeleton,
+        [clip.fps for clip in clips.clips],
+        geometry.DISTANCE * size,
+        device,
+        seen,
+        moved_by(given, kept) / size[:, 0, 0] if masked else None,
+        views,
     )
-    return geometry.backproject(flat, depth).numpy()
+    return geometry.backproject(kept * size, depth).numpy()
+
+
+def views_of(clips: Clips, elevation: NDArray[np.float32], density: Prior) -> Views:
+    """What rates the turned poses of clips.
+
+    Args:
+        clips: their lengths and frame rates.
+        elevation: (N,) of the lines of sight as a model estimates them, radians; a running median
+            over `ELEVATION` smooths them.
+        density: of views.
+    """
+    parts = np.split(elevation, np.cumsum([len(clip) for clip in clips.clips])[:-1])
+    smooth = [
+        running_median(part, clip.fps, ELEVATION)
+        for part, clip in zip(parts, clips.clips, strict=True)
+    ]
+    return Views(density.at, torch.from_numpy(np.concatenate(smooth).astype(np.float32)))
 
 
 def to_clips(

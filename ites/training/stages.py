@@ -24,7 +24,7 @@ from ites.models.disturb import normal, uniform
 from ites.models.mirror import mirror_image
 from ites.models.sizes import bone_shares, own_scale
 from ites.models.teacher import spread_of
-from ites.models.temporal import consistent_depths
+from ites.models.temporal import consistent_poses
 from ites.ops import RotationDraw, Rotations, TurnDraw
 from ites.pose.skeleton import Skeleton
 from ites.runs.settings import PriorSettings, Settings, StudentSettings, TeacherSettings
@@ -328,8 +328,9 @@ class StudentStage(Stage):
         model = make_student(Student, settings, skeleton)
         (depth,) = teacher_labels(settings, skeleton, points, device)
         if settings.temporal == "on":
-            distance = settings.distance
-            depth = consistent_depths(points, depth, given.clips, skeleton, distance, device)
+            _, depth = consistent_poses(
+                points, depth, given.clips, skeleton, distance=settings.distance, device=device
+            )
         super().__init__(settings, model, (points, depth))  # [N, J, 2], [N, J, 1]
         self.prior: Prior | None = None
 
@@ -357,8 +358,9 @@ class UprightStudentStage(StudentStage):
         depth, elevation = upright_teacher_labels(settings, skeleton, points, device)
         points = denoised(points, model.denoiser)
         if settings.temporal == "on":
-            distance = settings.distance
-            depth = consistent_depths(points, depth, given.clips * 2, skeleton, distance, device)
+            _, depth = consistent_poses(
+                points, depth, given.clips * 2, skeleton, distance=settings.distance, device=device
+            )
         Stage.__init__(self, settings, model, (points, depth, elevation))  # [2N, ...]
         self.prior = load_own_prior(settings, skeleton) if settings.prior_weight else None
         if self.prior is not None:

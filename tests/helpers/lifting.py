@@ -32,7 +32,7 @@ def lift_clips(pose, clips, training_scale, *, scale="auto", temporal=False, bat
     clips, points, assumed, sights = network_input(clips, training_scale, scale, temporal)
     lifted = lift_points(pose, points, clips.skeleton, batch_size)
     if temporal:
-        lifted = make_consistent(clips, points, lifted, sights=sights)
+        lifted = make_consistent(clips, points, points, lifted, sights)
     notes = [note.text for note in assumed.all_notes()]
     return to_clips(clips, lifted, body_size_of(clips.skeleton), sights=sights), notes
 

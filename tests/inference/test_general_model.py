@@ -116,3 +116,31 @@ def test_the_packaged_model_lifts_people_it_never_saw(tmp_path):
     assert errors["p_mpjpe"].mean() < 0.07 and errors["p_mpjpe"].mean() < 0.8 * flat.mean()
     assert not errors["wrong_sign"].any() and (lifted.sign_confidence > 0.8).mean() > 0.9
     assert (lifted.expected_error > 10).all() and (lifted.expected_error < 200).all()  # mm
+
+
+@pytest.mark.skipif(not packaged.has_packaged_run(), reason="built without the general model")
+def test_sequences_of_real_detections_are_better_than_their_frames(shared):
+    if not (shared / "real").is_dir():
+        pytest.skip("no real clips in ITES_SHARED or ../shared")
+    gains = {1: [], 5: [], 12: []}  # 60, 12 and 5 frames per second
+    for camera in (1, 2, 3, 4):
+        with np.load(shared / "real" / f"balance_cam{camera}_coco.npz") as file:
+            seen = file["keypoints"]
+        with np.load(shared / "real" / f"balance_cam{camera}_truth.npz") as file:
+            truth = torch.from_numpy(file["truth"])
+        for every, gain in gains.items():
+            given = {"layout": "coco17", "image_size": (1088, 1920), "fps": 60 / every}
+            whole, single = (
+                torch.from_numpy(
+                    positions(
+                        ites.lift(
+                            seen[::every], temporal=temporal, trust=False, device="cpu", **given
+                        )
+                    )
+                )
+                for temporal in (None, False)
+            )
+            better = p_mpjpe(single, truth[::every]) - p_mpjpe(whole, truth[::every])
+            gain.append(1000 * better.mean().item())
+    assert min(gains[1]) > 0 and min(gains[5]) > 0  # millimetres
+    assert all(np.mean(gain) > 1 for gain in gains.values())

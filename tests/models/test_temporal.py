@@ -11,7 +11,7 @@ from ites.data.clips import Clip, Clips
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.data.synthetic.synthetic import prepare_synthetic
 from ites.models import Teacher
-from ites.models.temporal import consistent_depths, segment_median
+from ites.models.temporal import Views, consistent_poses, moved_by, segment_median
 from ites.pose import geometry
 from ites.pose.camera import Camera
 from ites.pose.skeleton import HUMAN36M, Skeleton
@@ -36,6 +36,12 @@ def motion(store):
         poses = torch.from_numpy(store.positions("train"))[: clips[-1].start + clips[-1].length]
     poses = poses - poses[:, :1]  # a person of 1 m from pelvis to head is one unit
     return geometry.project(poses), poses[..., 2:], [clip.length for clip in clips]
+
+
+def consistent_depths(points, depth, lengths, skeleton, **more):
+    flat, found = consistent_poses(points, depth, lengths, skeleton, **more)
+    assert "noise" in more or torch.equal(flat, points)
+    return found
 
 
 def error(depth, truth):
@@ -134,7 +140,8 @@ def test_lifting_takes_clips_as_wholes(motion):
         return geometry.backproject(batch, next(at))
 
     lifted, _ = lift_clips(pose, clips, 1.0, temporal=True)
-    expected = consistent_depths(points, truth * 1.3, lengths, HUMAN36M)
+    rates = [10.0] * len(lengths)
+    expected = consistent_depths(points, truth * 1.3, lengths, HUMAN36M, rates=rates)
     depths = [c.positions[..., 2:] / c.metres_per_unit[:, None, None] for c in lifted.clips]
     np.testing.assert_allclose(np.concatenate(depths), expected, atol=1e-4)
 
@@ -171,3 +178,71 @@ def test_frames_that_are_dropped_belong_to_no_clip(tmp_path):
     with PoseStore(tmp_path / "s.h5") as poses:
         assert clip_lengths(poses, "train", "drop") == [4, 6]
         assert clip_lengths(poses, "train", "error") == [6, 6, 6]
+
+
+def test_what_the_network_moved_tells_the_noise():
+    exact = torch.rand(2, 4, 2, generator=torch.Generator().manual_seed(0))
+    noisy = exact + 3.0  # a common shift does not count
+    noisy[1, 0, 0] += 0.4
+    noisy[1, 3] = torch.nan
+    # Of the three joints given, the first is off by 0.4 - 0.4 / 3, the others by 0.4 / 3.
+    expected = torch.tensor([0.0, (0.8 / 3 + 2 * 0.4 / 3) / 3])
+    torch.testing.assert_close(moved_by(noisy, exact), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("elevation", [0.0, 0.4])
+def test_views_from_other_sides_correct_a_lean(elevation):
+    frames, c, s = 20, np.cos(elevation), np.sin(elevation)
+    upright = torch.zeros(17, 3)  # someone who stands so that all joints are above each other
+    leg, arm, trunk = [0.05, 0.45, 0.9], [-0.45, -0.15, 0.1], [-0.25, -0.5, -0.65, -0.8]
+    upright[:, 1] = torch.tensor([0, *leg, *leg, *trunk, *arm, *arm])
+    truth = upright @ torch.tensor([[1, 0, 0], [0, c, s], [0, -s, c]], dtype=torch.float32)
+    truth = truth.expand(frames, -1, -1)
+    points = geometry.project(truth)
+    lean = truth[..., 2:] + 0.3 * upright[:, 1:2]
+
+    def density(views, at):  # who leans in the image is unlikely, and so is another elevation
+        return 40000 * views[..., 0].square().mean(1) + 2000 * (at - elevation).square()
+
+    views = Views(density, torch.full((frames,), elevation))
+    found = consistent_depths(points, lean, [frames], HUMAN36M, rates=[5.0], views=views)
+    without = consistent_depths(points, lean, [frames], HUMAN36M, rates=[5.0])
+    assert error(found, truth[..., 2:]) < 0.25 * error(lean, truth[..., 2:])
+    assert error(without, truth[..., 2:]) > 0.8 * error(lean, truth[..., 2:])
+
+
+def test_noisy_keypoints_may_move(motion):
+    points, truth, lengths = motion
+    shake = 0.01 * torch.randn(points.shape, generator=torch.Generator().manual_seed(0))
+    noisy = points + shake - shake[:, :1]
+    noise = torch.full((len(points),), 0.01)
+    flat, _ = consistent_poses(noisy, truth, lengths, HUMAN36M, [10.0] * 4, noise=noise)
+    assert (flat - points).norm(dim=-1).mean() < 0.8 * (noisy - points).norm(dim=-1).mean()
+    assert (flat[:, 0] == noisy[:, 0]).all()
+    exact, _ = consistent_poses(points, truth, lengths, HUMAN36M, [10.0] * 4, noise=0 * noise)
+    assert (exact - points).abs().max() < 0.001
+
+
+def test_keypoints_that_were_not_seen_are_found_by_bones_and_motion(motion):
+    points, truth, lengths = motion
+    points, truth, lengths = points[: lengths[0]], truth[: lengths[0]], [lengths[0]]
+    wild, seen = points.clone(), torch.ones(points.shape[:2], dtype=torch.bool)
+    seen[10:14, 13] = False
+    wild[10:14, 13] += 0.06
+    noise = torch.zeros(len(points))
+    flat, _ = consistent_poses(wild, truth, lengths, HUMAN36M, [10.0], seen=seen, noise=noise)
+    assert (flat - points)[10:14, 13].norm(dim=-1).max() < 0.03
+    others = seen.clone()
+    others[10:14] = True
+    assert (flat - points)[seen].norm(dim=-1).max() < 0.003
+
+
+def test_the_frame_rate_tells_what_is_smooth(motion):
+    points, truth, lengths = motion
+    points, truth = points[:1].expand(60, -1, -1), truth[:1].expand(60, -1, -1)
+    wave = 0.1 * torch.sin(torch.arange(60.0) * 2 * torch.pi / 24)  # 2.5 per second
+    noisy = truth * (1 + wave[:, None, None])
+    at = {rate: consistent_depths(points, noisy, [60], HUMAN36M, rates=[rate]) for rate in (60, 5)}
+    unknown = consistent_depths(points, noisy, [60], HUMAN36M)
+    assert error(at[60], truth) < 0.5 * error(unknown, truth)
+    torch.testing.assert_close(at[5], unknown, atol=0, rtol=0)
