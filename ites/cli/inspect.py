@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -37,7 +37,10 @@ SHOWN = 20
 def inspect(
     files: Annotated[list[Path], typer.Argument(help="Files or folders of keypoints.")],
     run: Annotated[
-        Path | None, typer.Option(help="Run folder whose prior judges the poses as well.")
+        Path | None,
+        typer.Option(
+            help="Run folder whose prior judges the poses; by default the general model's."
+        ),
     ] = None,
     layout: Layout = None,
     image_size: ImageSize = None,
@@ -56,10 +59,12 @@ def inspect(
     from ites.data.corrections import Corrections
     from ites.data.findings import ImplausibleError, summarise
     from ites.data.readers import ReadOptions, read
+    from ites.inference.likely import density_of
+    from ites.pose.skeleton import HUMAN36M
 
     options = ReadOptions(layout, image_size, fps, person, min_confidence)
     corrections = Corrections(flip_y=flip_y, rotate=rotate, swap_sides=swap_sides)
-    prior = None if run is None else _prior(run)
+    prior = density_of(run, HUMAN36M)
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     for number, file in enumerate(files):
         if number:
@@ -84,22 +89,6 @@ def inspect(
         console.print(_clips_table(clips, recording.source))
         console.print(_joints_table(recording, clips))
         _tell(summarise(findings))
-
-
-def _prior(run: Path) -> Any:
-    """What a run's prior says of 2D poses."""
-    import numpy as np
-    import torch
-
-    from ites.runs.checkpoint import load_prior
-
-    prior = load_prior(run).float()
-
-    @torch.inference_mode()
-    def density(points: np.ndarray) -> np.ndarray:
-        return np.asarray(-prior(torch.from_numpy(points)).numpy())
-
-    return density
 
 
 def _head(file: Path, recording: Recording, clips: list[Clip]) -> None:

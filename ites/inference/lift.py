@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ites.data.checks import Density, check_reader
+from ites.data.checks import check_reader
 from ites.data.clips import Clip, Clips, cut, seen_joints
 from ites.data.corrections import Corrections
 from ites.data.findings import Finding, refuse, summarise
@@ -36,6 +36,7 @@ from ites.data.readers.options import check_options
 from ites.data.upright import stand_upright
 from ites.errors import ItesError
 from ites.inference.assume import Assumed, Note, assume_camera, network_input
+from ites.inference.likely import density_by
 from ites.inference.roll import find_roll
 from ites.inference.sight import Sight, gravity_of, root_path
 from ites.inference.size import BodySize, body_size_of, metres_per_unit, unseen_bones
@@ -380,7 +381,7 @@ class _Lifting:
     def read(self, index: int) -> _Portion:
         """Read a portion and make the network's input."""
         chosen = self.portions[index]
-        prior = None if self.judge is None else _density(self.judge, self.device)
+        prior = None if self.judge is None else density_by(self.judge.prior, self.device)
         clips, notes = assume_camera(self.reader.read(chosen), **self.camera)
         found = check_reader(self.reader, chosen, prior)
         found = refuse(found, len(clips.clips), self.path)
@@ -486,16 +487,6 @@ class _Lifting:
             }
         self.parts.remove()
         return writer.settings
-
-
-def _density(judge: Trust, device: torch.device) -> Density:
-    """The density of 2D poses by the run's prior."""
-
-    @torch.inference_mode()
-    def density(points: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(-judge.prior(torch.from_numpy(points).to(device)).cpu().numpy())
-
-    return density
 
 
 def _is_told(finding: Finding, notes: list[Note]) -> bool:

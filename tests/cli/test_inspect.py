@@ -17,8 +17,9 @@ from ites.data.findings import CODES
 from ites.data.keypoint_reader import read_keypoints
 from ites.data.lifted import read_clips
 from ites.errors import ItesError
+from ites.inference.likely import density_of
 from ites.models import Student
-from ites.pose.skeleton import HUMAN36M
+from ites.pose.skeleton import HUMAN36M, Skeleton
 from ites.runs.checkpoint import Metadata, save_model
 
 LIBRARY = Path(ites.__file__).parent
@@ -179,3 +180,24 @@ def test_every_kind_of_mistake_has_an_option() -> None:
     assert codes == set(MISTAKES)
     assert hint_of(ItesError("a", code="no-teacher")) == " (--teacher RUN names another)"
     assert hint_of(ItesError("a")) == ""
+
+
+def test_the_general_models_prior_judges_by_default(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = saved(tmp_path / "a.npz", walk().keypoints, fps=25.0, image_size=(1280, 960))
+    asked: list[object] = []
+
+    def unlikely(run: Path | None, _: object) -> object:
+        asked.append(run)
+        return lambda points: np.full(len(points), -999.0)
+
+    monkeypatch.setattr("ites.inference.likely.density_of", unlikely)
+    assert ites("inspect", file) == 0
+    assert "resemble none that the model was trained on" in capsys.readouterr().out
+    assert asked == [None]
+
+
+def test_a_prior_of_another_skeleton_does_not_judge() -> None:
+    hand = Skeleton("hand", ("wrist", "a", "b"), (-1, 0, 1), head=2)
+    assert density_of(None, hand) is None
