@@ -26,7 +26,7 @@ LAG = 0.2
 """Seconds between the frames of the longer second differences; the shorter ones are adjacent."""
 SOFTNESS = 0.01
 """Transition from a quadratic to a linear penalty of a deviation; network units."""
-VIEWS, VIEW_LIMIT = 0.43, 30.0
+VIEWS, VIEW_LIMIT = 0.35, 30.0
 """Weight of a turned view's negative log density, and its soft limit, nats. The limit is lower than
 in training: people whose joints the prior does not know must not be pulled to those it knows."""
 VIEW_RATE = 10.0
