@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import people
 import pytest
 from walking import JOINT, turned, walk
 
 from ites.data.checks import check
 from ites.data.corrections import Corrections, flip_y, rotate, swap_sides
+from ites.data.datasets.keypoints import prepare_keypoints
+from ites.data.store import PoseStore
 from ites.errors import ItesError
-from ites.pose.skeleton import HUMAN36M
+from ites.pose.skeleton import HUMAN36M, load_skeleton
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
@@ -108,3 +112,18 @@ def test_keypoints_with_3d_beside_them_are_not_turned() -> None:
     assert Corrections()(clip, HUMAN36M) is clip
     with pytest.raises(ItesError, match="walk: keypoints with 3D poses beside them"):
         Corrections(flip_y=True)(clip, HUMAN36M)
+
+
+def test_a_store_of_another_skeleton_exchanges_its_own_sides(tmp_path: Path) -> None:
+    skeleton = load_skeleton("coco17")
+    keypoints = people.walk("coco17", 8)
+    np.savez(tmp_path / "a.npz", keypoints=keypoints, image_size=(1280, 960), fps=25.0)
+    prepare_keypoints(
+        [tmp_path / "a.npz"],
+        tmp_path / "a.h5",
+        layout="coco17",
+        skeleton=skeleton,
+        corrections=Corrections(swap_sides=True),
+    )
+    with PoseStore(tmp_path / "a.h5") as store:
+        np.testing.assert_allclose(store.keypoints(), keypoints[:, list(skeleton.mirror)])

@@ -91,7 +91,7 @@ def prepare_keypoints(
                 replace(clip, name=_unused(clip.name, path, taken)) for clip in recording.clips
             ]
             if corrections is not None:
-                clips = [corrections(clip, HUMAN36M) for clip in clips]
+                clips = [corrections(clip, skeleton) for clip in clips]
             raw = [source.array() for source in recording.source]
             found = check(clips, recording.skeleton, raw=raw, layout=recording.layout)
             findings += refuse(found, len(clips), path)
