@@ -36,8 +36,6 @@ from ites.system.console import say as print_line
 from ites.system.files import atomic_write
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from ites.training.engine import Result
 
 Given = tuple[str, str, str, str]

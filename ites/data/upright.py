@@ -63,7 +63,7 @@ def _turned(clip: Clip) -> Clip:
     if clip.gravity is None:
         raise ItesError(
             f"{clip.name}: up 'gravity' needs the camera's elevation, which it lacks; lift it "
-            "with a run folder of recipe upright that rates its poses"
+            "with a run folder of recipe upright or general"
         )
     turn = upright_turn(clip.gravity)
     turned: dict[str, Any] = {}

@@ -162,15 +162,15 @@ def lift(
         bone: lengths in metres by bone, in place of `body_size`; {"knee": 0.45} is a thigh. See
             `ites.inference.size.body_size_of`.
         up: axes of the output: "camera", or "gravity" to turn each clip upright by the elevation
-            found; this needs a run folder of recipe "upright".
+            found; this needs a run folder of recipe "upright" or "general".
         floor: with `up="gravity"`, let the root's path stand on the floor: the lowest foot is at
             height 0.
         temporal: fit each clip as a whole: one body, smooth motion, likely views; see
             `ites.models.temporal`. None: if the frame rate of all clips is known.
         smooth: filter each joint's trajectory: "savitzky-golay" uses past and future frames,
             "one-euro" past frames only; see `ites.pose.smoothing`. None: no filter.
-        trust: write the confidence in each pose; this needs a run folder of recipe "upright"; see
-            `ites.models.trust`.
+        trust: write the confidence in each pose; this needs a run folder of recipe "upright" or
+            "general"; see `ites.models.trust`.
         batch_size: poses per batch; None: chosen by device.
         device: "cpu", "cuda", ...; None or "auto": a GPU if available.
         precision: of matrix products: "float32", "tf32" (on a GPU) or "bf16".
@@ -225,7 +225,7 @@ def lift(
     if up == "gravity" and judge is None:
         raise ItesError(
             f"{run}: up 'gravity' needs the camera's elevation: a run folder of recipe upright "
-            "with teacher, prior and odds"
+            "or general with teacher, prior and odds"
         )
     batch_size = batch_size or batch_size_for(where, model.skeleton)
     with (

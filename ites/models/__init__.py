@@ -1,4 +1,4 @@
-"""The networks of both recipes, the density of 2D poses, the denoiser, and folding."""
+"""The networks of all recipes, the density of 2D poses, the denoiser, and folding."""
 
 from ites.models.denoiser import Denoiser
 from ites.models.folded import fold_norms

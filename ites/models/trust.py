@@ -1,4 +1,4 @@
-"""The confidence in a lifted pose, for runs of recipe "upright".
+"""The confidence in a lifted pose, for runs of recipes "upright" and "general".
 
 A pose with the right depths still looks human when it is turned about the true vertical. A pose
 with wrong depths leans and bends unnaturally. The prior, a density of 2D poses, distinguishes the

@@ -7,7 +7,7 @@
 | `<stage>.safetensors` | weights |
 | `<stage>.state.safetensors` | what resuming needs |
 | `<stage>.unfinished.json` | mark of a running or interrupted training |
-| `<stage>.odds.json` | recipe "upright": how sure a depth's sign is; see `ites.models.trust` |
+| `<stage>.odds.json` | recipes upright, general: how sure a sign is; see `ites.models.trust` |
 | `<stage>.log.csv`, `<stage>.evaluation.csv` | losses and speed; metrics |
 | `tensorboard/<stage>/` | the same for TensorBoard |
 """

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.main import get_command
 from walking import JOINT, turned, walk
 
 import ites
 from ites.cli.hints import MISTAKES, OPTIONS, hint, hint_of
-from ites.cli.main import main
+from ites.cli.main import app, main
 from ites.data.findings import CODES
 from ites.data.keypoint_reader import read_keypoints
 from ites.data.lifted import read_clips
@@ -21,6 +22,7 @@ from ites.inference.likely import density_of
 from ites.models import Student
 from ites.pose.skeleton import HUMAN36M, Skeleton
 from ites.runs.checkpoint import Metadata, save_model
+from ites.runs.settings import STAGES
 
 LIBRARY = Path(ites.__file__).parent
 
@@ -178,8 +180,24 @@ def test_every_kind_of_mistake_has_an_option() -> None:
     sources = [path.read_text() for path in LIBRARY.rglob("*.py")]
     codes = {code for text in sources for code in re.findall(r'code="([a-z-]+)"', text)}
     assert codes == set(MISTAKES)
-    assert hint_of(ItesError("a", code="no-teacher")) == " (--teacher RUN names another)"
+    assert (
+        hint_of(ItesError("a", code="no-teacher")) == " (--set student.teacher=RUN names another)"
+    )
     assert hint_of(ItesError("a")) == ""
+
+
+def test_hints_name_options_and_settings_that_exist() -> None:
+    def options(command: object) -> set[str]:
+        own = {name for one in command.params for name in one.opts}  # type: ignore[attr-defined]
+        return own.union(*map(options, getattr(command, "commands", {}).values()))
+
+    hints = " ".join([*OPTIONS.values(), *MISTAKES.values()])
+    assert set(re.findall(r"--[a-z-]+", hints)) <= options(get_command(app))
+    named = re.findall(r"--set (?:(\w+)\.)?(\w+)=", hints)
+    assert len(named) == hints.count("--set ")
+    for stage, name in named:
+        kinds = [STAGES[stage]] if stage else STAGES.values()
+        assert any(name in kind.__dataclass_fields__ for kind in kinds)
 
 
 def test_the_general_models_prior_judges_by_default(
