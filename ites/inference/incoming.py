@@ -88,16 +88,19 @@ class FirstFrames:
         Warns:
             UserWarning: they are probably wrong, once for each kind of fault.
         """
-        self._frames += list(frames[: self._due[-1]].float().cpu().numpy())
+        frames = frames[: self._due[-1]].float().cpu()
+        if frames.shape[-1] == 2:  # all joints are sure
+            frames = torch.nn.functional.pad(frames, (0, 1), value=1.0)
+        self._frames += list(frames.numpy())
         if len(self._frames) < self._due[0]:
             return
         self._due = [count for count in self._due if count > len(self._frames)]
         array = np.stack(self._frames)
-        keypoints, confidence = array[..., :2], array[..., 2] if array.shape[-1] == 3 else None
+        keypoints = array[..., :2]
+        confidence = array[..., 2] * np.isfinite(keypoints).all(-1)
         if self.layout is not None:
-            seen = np.isfinite(keypoints).all(-1).astype(np.float32)
-            told = seen if confidence is None else confidence * seen
-            keypoints, confidence = to_human36m(np.nan_to_num(keypoints), self.layout, told)
+            keypoints = np.nan_to_num(keypoints)
+            keypoints, confidence = to_human36m(keypoints, self.layout, confidence)
         clips = Clips(self.skeleton, [Clip("", keypoints, confidence=confidence)])
         findings = check(clips, raw=[array], layout=self.layout or self.skeleton.name)
         for finding in refuse(findings, 1, "Lifter.lift"):

@@ -90,7 +90,8 @@ def consistent_poses(
     each |x| smoothed below `SOFTNESS`.
 
     - A pose's bone lengths l_b are divided by its size s, because a person who approaches the
-      camera appears larger. m_b is their median over the clip, averaged over left and right.
+      camera appears larger. m_b is their mean over the clip and over left and right, see
+      `_Fit.usual_of`.
     - a are second differences of the joints in 3D, between adjacent frames and between frames `LAG`
       seconds apart.
     - A view shows the pose turned about the true vertical, `X @ Rx(e) @ Ry(g) @ Rx(-e)`. The

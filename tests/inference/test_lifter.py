@@ -159,6 +159,16 @@ def test_frames_in_another_order_than_the_models_are_warned_of(run):
             named.lift(frame)
 
 
+def test_frames_with_and_without_confidences_may_alternate(run):
+    frames = detected()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lifter = Lifter(run, layout="coco17", device="cpu")
+        mixed = [lifter.lift(frame[:, : 2 + at % 2]) for at, frame in enumerate(frames)]
+    alike = Lifter(run, layout="coco17", device="cpu")
+    np.testing.assert_array_equal(mixed, [alike.lift(frame) for frame in frames])
+
+
 def test_frames_that_are_no_pixels_are_refused(run):
     frames = detected()
     frames[..., :2] /= 1000
