@@ -20,11 +20,13 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
+from itertools import product
 from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -182,6 +184,8 @@ FOLDER = Path(__file__).parent / "skeletons"
 
 _LARGEST = 1 << 20
 """Maximum bytes of a skeleton's file; the largest built-in one has 7,000."""
+_MOST_CHOICES = 100
+"""Maximum choices of sets of joints for the groups of one recipe."""
 
 
 @dataclass(frozen=True)
@@ -280,7 +284,8 @@ class _Reader:
 
     def read(self, content: dict[str, Any]) -> SkeletonFile:
         known = (
-            "name", "source", "joints", "head", "mirror", "pooling", "parents", "recipes", "maps",
+            "name", "source", "joints", "head", "mirror", "pooling", "parents", "groups", "recipes",
+            "maps",
         )  # fmt: skip
         for key in content:
             if key not in known:
@@ -327,7 +332,12 @@ class _Reader:
             source = self.text(entry, "source", "", f"maps.{target}.")
             entry.pop("source", None)
             maps[target] = JointMap(source, self.recipes(entry, f"maps.{target}.", self.index))
-        recipes = self.recipes(self.table(content, "recipes"), "recipes.", None)
+        groups = self.groups(self.table(content, "groups"))
+        grouped = self.recipes(self.table(content, "recipes"), "recipes.", None)
+        recipes = {
+            joint: [plain for recipe in choices for plain in self.ungrouped(joint, recipe, groups)]
+            for joint, choices in grouped.items()
+        }
         return SkeletonFile(skeleton, self.text(content, "source", ""), recipes, maps)
 
     def wrong(self, place: str, expected: str, got: object) -> ItesError:
@@ -361,6 +371,15 @@ class _Reader:
             raise self.wrong(key, "a list of pairs of joints", value)
         return [(self.joint(key, a), self.joint(key, b)) for a, b in value]
 
+    def groups(self, content: Mapping[str, Any]) -> dict[str, list[list[str]]]:
+        for name, sets in content.items():
+            if not isinstance(sets, list) or not all(
+                isinstance(some, list) and some and all(isinstance(joint, str) for joint in some)
+                for some in sets
+            ):
+                raise self.wrong(f"groups.{name}", "a list of lists of joints", sets)
+        return dict(content)
+
     def recipes(
         self, content: Mapping[str, Any], place: str, known: Mapping[str, int] | None
     ) -> dict[str, list[Recipe]]:
@@ -380,6 +399,22 @@ class _Reader:
             joint: [{name: float(weight) for name, weight in recipe.items()} for recipe in choices]
             for joint, choices in content.items()
         }
+
+    def ungrouped(
+        self, joint: str, recipe: Recipe, groups: Mapping[str, list[list[str]]]
+    ) -> list[Recipe]:
+        """A recipe by joints alone: one for each choice of sets for its groups, the best first."""
+        sets = [groups.get(name, [[name]]) for name in recipe]
+        if math.prod(map(len, sets)) > _MOST_CHOICES:
+            raise self.wrong(f"recipes.{joint}", f"at most {_MOST_CHOICES} choices", recipe)
+        found = []
+        for chosen in product(*sets):
+            plain: dict[str, float] = {}
+            for joints, weight in zip(chosen, recipe.values(), strict=True):
+                for name in joints:
+                    plain[name] = plain.get(name, 0.0) + weight / len(joints)
+            found.append(plain)
+        return found
 
 
 HUMAN36M = load_skeleton("human36m")

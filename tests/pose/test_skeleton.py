@@ -66,12 +66,49 @@ def test_coco_to_human36m():
     assert ours_confidence[0] == confidence[11]
 
 
-def test_coco_head_is_above_the_nose():
-    """The crown lies beyond the eyes, seen from the nose."""
-    coco = np.zeros((17, 2))
-    coco[0], coco[1], coco[2] = (0, 10), (-1, 9), (1, 9)
-    head = to_human36m(coco, "coco17")[0][HUMAN36M.head]
-    assert head[1] < 9
+@pytest.mark.parametrize("nod", [-15, 0, 15])
+@pytest.mark.parametrize("unseen", ["", "eyes", "ears", "left_eye left_ear"])
+def test_the_crown_of_coco_is_that_of_an_adult_s_head(nod, unseen):
+    """In profile, centimetres, x ahead and y down; a nod of 15 degrees looks up."""
+    head = {"nose": (12, 2.5), "eye": (8, -1.5), "ear": (0, 0), "crown": (0, -13)}
+    angle = np.radians(nod)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    head = {name: np.array([3, -18]) + turn @ place for name, place in head.items()}
+    joints = load_skeleton("coco17").joints
+    coco = np.array([head.get(name.split("_")[-1], (0, 0)) for name in joints], float)
+    missing = [name for name in joints if any(part in name for part in unseen.split())]
+    missing += [f"{side}_{part[:-1]}" for part in unseen.split() for side in ("left", "right")]
+    seen = np.array([name not in missing for name in joints], np.float32)
+    crown, sure = to_human36m(coco, "coco17", seen)
+    assert sure[HUMAN36M.head] == 1
+    # the weights allow for errors of the face, so they count on a neck that nods with the head
+    assert np.linalg.norm(crown[HUMAN36M.head] - head["crown"]) < (2.5 if nod == 0 else 6)
+
+
+GROUPS = """
+name = "pair"
+joints = ["hip", "knee"]
+head = "knee"
+[parents]
+knee = "hip"
+[groups]
+ends = [["a", "b"], ["c"]]
+[recipes]
+hip = [{ ends = 3, d = -2 }]
+"""
+
+
+def test_a_group_stands_for_the_first_set_of_joints(tmp_path):
+    path = tmp_path / "pair.toml"
+    path.write_text(GROUPS)
+    assert skeleton_file(path).recipes["hip"] == [{"a": 1.5, "b": 1.5, "d": -2}, {"c": 3, "d": -2}]
+    path.write_text(GROUPS.replace('["c"]', '"c"'))
+    with pytest.raises(ItesError, match=r"groups.ends: expected a list of lists of joints, got"):
+        skeleton_file(path)
+    many = ", ".join(f'["j{i}"]' for i in range(101))
+    path.write_text(GROUPS.replace('["a", "b"], ["c"]', many))
+    with pytest.raises(ItesError, match=r"recipes.hip: expected at most 100 choices, got"):
+        skeleton_file(path)
 
 
 def test_mpi3dhp_to_human36m_is_a_permutation():

@@ -477,7 +477,9 @@ def test_joints_never_seen_come_from_others_or_are_missing(tmp_path):
     never = [HUMAN36M.joints[j] for j in np.flatnonzero(~(clip.confidence > 0).any(0))]
     assert never == ["left_knee", "left_ankle"]
     crown = clip.keypoints[:, OURS["head"]]
+    nose, eye = points[:, 0], points[:, 2]
     ears, shoulders = points[:, 3:5].mean(1), points[:, 5:7].mean(1)
-    np.testing.assert_allclose(crown, ears + 0.64 * (ears - shoulders), atol=0.01)
+    told = ears + 1.35 * eye - 0.9 * nose - 0.45 * shoulders
+    np.testing.assert_allclose(crown, told, atol=0.01)
     assert "in no frame: left_knee, left_ankle" in recording.notes
     assert any(note.startswith("head from left_ear, right_ear") for note in recording.notes)
