@@ -1,11 +1,12 @@
-"""Measure what it gains to take clips as wholes: `ites lift --temporal` against single frames.
+"""Measure what it gains to lift clips as wholes instead of frame by frame.
 
-    python -m benchmarks.accuracy.sequences RUN [RUN ...] --data cmu.h5 [--stage student]
+    python -m benchmarks.accuracy.sequences [RUN ...] --data cmu.h5 [noise10.h5 ...]
 
-Every pose of the test split by its own scale. `sign_changes` counts the frames that would be
-nearer to the frame before them as their depth-flipped twins. Writes
-`benchmarks/results/cmu/sequences.csv`, two lines a run, millimetres and percent; `--data` may hold
-the test subjects at another rate (`ites prepare cmu --test-rate 40`).
+Lifts the test split of stores with 3D as `ites lift` does, with its cameras known; without a run by
+the general model. `ites prepare cmu --test-rate 40` makes a store of another rate,
+`python -m benchmarks.accuracy.variants` one with noise or with missing joints. `sign_changes`
+counts the frames that would be nearer to the frame before them as their depth-flipped twins. Writes
+`benchmarks/results/cmu/sequences.csv`, two lines a run and store, millimetres and percent.
 """
 
 from __future__ import annotations
@@ -15,21 +16,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks import machine
-from ites.data.clips import Clip, Clips
 from ites.data.store import PoseStore
 from ites.evaluation.evaluate import truth
-from ites.inference.lift import make_consistent, views_of
-from ites.models import GeneralTeacher, fold_norms
-from ites.models.predict import cleaned, lift_points
+from ites.inference.lift import lift
 from ites.pose.metrics import pose_errors
-from ites.runs.checkpoint import load_model, load_prior
-from ites.runs.folder import RunFolder
 
 FIGURES = ("p_mpjpe", "n_mpjpe", "wrong_sign", "p_mpjpe_oracle")
-COLUMNS = ("run", "stage", "fps", "clips", "poses", "as", *FIGURES, "sign_changes")
+COLUMNS = ("run", "stage", "data", "fps", "clips", "poses", "as", *FIGURES, "sign_changes")
 
 
 def sign_changes(depth: torch.Tensor, lengths: list[int]) -> int:
@@ -41,36 +38,28 @@ def sign_changes(depth: torch.Tensor, lengths: list[int]) -> int:
     return count
 
 
-def measure(run: Path, data: Path, stage: str) -> list[dict[str, Any]]:
+def measure(run: Path | None, data: Path, stage: str | None) -> list[dict[str, Any]]:
     """A row of single frames, and one of whole clips."""
-    model, metadata = load_model(run, stage)
     with PoseStore(data) as store:
-        points, _ = store.points("test")
-        positions = torch.from_numpy(truth(store, "test"))
+        positions = torch.from_numpy(truth(store, "test")).double()
         sequences = store.sequences_of("test")
     lengths, rates = [one.length for one in sequences], [one.fps for one in sequences]
-    clips = Clips(
-        metadata.skeleton, [Clip(str(one), points[one.rows], one.fps) for one in sequences]
-    )
-    folded = fold_norms(model.float())
-    lifted = lift_points(folded.pose, points, metadata.skeleton)
-    flat, views = cleaned(folded.clean, points, "cpu"), None
-    if isinstance(folded, GeneralTeacher) and RunFolder(run).weights("prior").is_file():
-        elevation = cleaned(folded.elevation, points, "cpu")
-        views = views_of(clips, elevation, load_prior(run))
-    whole = make_consistent(clips, points, flat, lifted, masked=model.masks, views=views)
     rows = []
-    for what, poses in (
-        ("single frames", torch.from_numpy(lifted)),
-        ("whole clips", torch.from_numpy(whole)),
-    ):
+    for what, temporal in (("single frames", False), ("whole clips", True)):
+        clips = lift(data, run=run, stage=stage, split="test", temporal=temporal).clips
+        poses = torch.from_numpy(np.concatenate([clip.positions for clip in clips])).double()
         errors = pose_errors(poses, positions)
         unit = {name: 100 if name == "wrong_sign" else 1000 for name in FIGURES}
         found = {name: f"{unit[name] * errors[name].mean().item():.2f}" for name in FIGURES}
-        about = {"run": run.name, "stage": stage, "fps": f"{sum(rates) / len(rates):.3g}"}
-        counts = {"clips": len(lengths), "poses": len(points)}
+        about: dict[str, Any] = {
+            "run": run.name if run else "general",
+            "stage": stage or "",
+            "data": data.stem,
+        }
+        counts = {"clips": len(lengths), "poses": len(positions)}
         found["sign_changes"] = str(sign_changes(poses[..., 2:], lengths))
-        rows.append({**about, **counts, "as": what, **found})
+        rate = f"{sum(rates) / len(rates):.3g}"
+        rows.append({**about, "fps": rate, **counts, "as": what, **found})
     return rows
 
 
@@ -79,12 +68,17 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--stage", choices=("teacher", "student"), default="student")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN")
+    parser.add_argument("--data", type=Path, nargs="+", required=True)
+    parser.add_argument("--stage", choices=("teacher", "student"))
     parser.add_argument("--out", type=Path, default=machine.RESULTS / "cmu" / "sequences.csv")
     given = parser.parse_args(argv)
-    rows = [row for run in given.runs for row in measure(run, given.data, given.stage)]
+    rows = [
+        row
+        for run in given.runs or [None]
+        for data in given.data
+        for row in measure(run, data, given.stage)
+    ]
     machine.write_table(given.out, COLUMNS, rows)
     for row in rows:
         print("  ".join(f"{key} {row[key]}" for key in COLUMNS))

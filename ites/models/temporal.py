@@ -33,7 +33,7 @@ VIEW_RATE = 10.0
 """Views per second of video in each step."""
 GOLDEN = 0.6180339887498949
 """Share of a full turn between the views of neighbouring frames."""
-POINTS = 0.4
+POINTS = 0.2
 """Weight of a keypoint's movement, in units of the clip's noise."""
 LEAST_NOISE = 1e-4
 """Noise of exact keypoints, in the points' units."""
