@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +37,7 @@ def sign_changes(depth: torch.Tensor, lengths: list[int]) -> int:
     return count
 
 
-def measure(run: Path | None, data: Path, stage: str | None) -> list[dict[str, Any]]:
+def measure(run: Path | None, data: Path, stage: str | None) -> list[dict[str, str]]:
     """A row of single frames, and one of whole clips."""
     with PoseStore(data) as store:
         positions = torch.from_numpy(truth(store, "test")).double()
@@ -51,15 +50,17 @@ def measure(run: Path | None, data: Path, stage: str | None) -> list[dict[str, A
         errors = pose_errors(poses, positions)
         unit = {name: 100 if name == "wrong_sign" else 1000 for name in FIGURES}
         found = {name: f"{unit[name] * errors[name].mean().item():.2f}" for name in FIGURES}
-        about: dict[str, Any] = {
+        found["sign_changes"] = str(sign_changes(poses[..., 2:], lengths))
+        about = {
             "run": run.name if run else "general",
             "stage": stage or "",
             "data": data.stem,
+            "fps": f"{sum(rates) / len(rates):.3g}",
+            "clips": str(len(lengths)),
+            "poses": str(len(positions)),
+            "as": what,
         }
-        counts = {"clips": len(lengths), "poses": len(positions)}
-        found["sign_changes"] = str(sign_changes(poses[..., 2:], lengths))
-        rate = f"{sum(rates) / len(rates):.3g}"
-        rows.append({**about, "fps": rate, **counts, "as": what, **found})
+        rows.append(about | found)
     return rows
 
 
