@@ -180,6 +180,7 @@ def stored_clips(store: PoseStore, rows: list[Sequence]) -> Clips:
                 principal_point=camera.center if camera.width else None,
                 root=None if roots is None else roots[own],
                 gravity=None if roots is None else _gravity(camera),
+                first_frame=sequence.first,
             )
         )
     return Clips(store.skeleton, clips, store.title, store.acknowledgement)

@@ -33,6 +33,7 @@ FORMAT = "ites-pose-store"
 VERSION = 1
 CHUNK = 4096  # poses per chunk: half a megabyte of 17 keypoints
 COLUMNS = ("subject", "action", "camera", "split", "start", "length", "fps")
+OPTIONAL = ("first",)  # 0 where absent
 CAMERA_SHAPES = {
     "focal_length": (2,),
     "center": (2,),
@@ -46,6 +47,8 @@ FARTHEST = {"keypoints": 1e7, "positions": 1e6, "confidence": np.inf}
 """A keypoint (pixels) or position (metres) farther from 0 is invalid."""
 LARGEST_POSE = 20.0
 """Maximum median extent in metres; larger poses are in another unit."""
+LATEST = 10**9
+"""Upper bound of a clip's first frame."""
 SKELETON_TEXT = 50_000
 """Maximum characters of a skeleton's JSON."""
 TEXT = 1000
@@ -61,6 +64,7 @@ class Sequence:
     `start` is the clip's first row in the arrays read with the same `split`:
     `store.sequences` goes with `store.keypoints()`, `store.sequences_of("test")` with
     `store.keypoints("test")`. `length` is in poses, `fps` in poses per second, nan if unknown.
+    `first` is the place of the clip's first pose among its video's frames.
     """
 
     subject: str
@@ -70,6 +74,7 @@ class Sequence:
     start: int
     length: int
     fps: float
+    first: int = 0
 
     @property
     def rows(self) -> slice:
@@ -184,6 +189,7 @@ class PoseStore:
         kinds = dict(zip(COLUMNS, ("O", "O", "O", "O", "iu", "iu", "fiu"), strict=True))
         for name in COLUMNS:
             self._need(f"sequences/{name}")
+        kinds |= {name: "iu" for name in OPTIONAL if name in self._file["sequences"]}
         table = {
             name: dataset(self._file["sequences"], name, f"{self.path}: /sequences", kind)
             for name, kind in kinds.items()
@@ -192,7 +198,7 @@ class PoseStore:
         if len(set(shapes.values())) != 1 or len(shapes["fps"]) != 1:
             raise ItesError(f"{self.path}: /sequences: columns of unequal length: {shapes}")
         text = [table[name].asstr()[:].tolist() for name in COLUMNS[:4]]
-        numbers = [table[name][:].tolist() for name in COLUMNS[4:]]
+        numbers = [table[name][:].tolist() for name in list(kinds)[4:]]
         return [Sequence(*row) for row in zip(*text, *numbers, strict=True)]
 
     def _check_shapes(self) -> None:
@@ -225,6 +231,11 @@ class PoseStore:
                 raise ItesError(
                     f"{self.path}: sequence {sequence}: expected fps above 0 or nan, got "
                     f"{sequence.fps}"
+                )
+            if not 0 <= sequence.first < LATEST:
+                raise ItesError(
+                    f"{self.path}: sequence {sequence}: expected a first frame from 0 to "
+                    f"{LATEST:,}, got {sequence.first}"
                 )
             row += sequence.length
         if not row:
@@ -583,6 +594,7 @@ class PoseStoreWriter(FileWriter):
         positions: ArrayLike | None = None,
         confidence: ArrayLike | None = None,
         gravity: ArrayLike | None = None,
+        first: int = 0,
     ) -> None:
         """Append one sequence.
 
@@ -598,6 +610,7 @@ class PoseStoreWriter(FileWriter):
             gravity: (T, 2), elevation and roll of the line of sight to the root, degrees; for all
                 sequences or for none. A positive elevation looks down; a positive roll is that of a
                 camera turned clockwise.
+            first: the place of the first pose among its video's frames, 0 to `LATEST`.
 
         Raises:
             ItesError: a shape is wrong, a value is not finite, the camera is unknown, or positions
@@ -628,9 +641,12 @@ class PoseStoreWriter(FileWriter):
                 f"{who}: expected at least one pose, fps > 0 (nan: unknown) and a split's name, "
                 f"got {length} poses, fps {fps}, split {split!r}"
             )
+        if not 0 <= first < LATEST:
+            raise ItesError(f"{who}: expected a first frame from 0 to {LATEST:,}, got {first}")
         self._append(arrays, length)
+        start = self._count - length
         self.sequences.append(
-            Sequence(subject, action, camera, split, self._count - length, length, float(fps))
+            Sequence(subject, action, camera, split, start, length, float(fps), int(first))
         )
 
     def _append(self, arrays: dict[str, Floats], length: int) -> None:
@@ -651,9 +667,10 @@ class PoseStoreWriter(FileWriter):
         if not self.sequences:
             raise ItesError(f"{self.path}: nothing to write: no sequence was added")
         table = self._file.create_group("sequences")
-        for name in COLUMNS:
+        late = any(sequence.first for sequence in self.sequences)
+        for name in (*COLUMNS, *(OPTIONAL if late else ())):
             column = [getattr(sequence, name) for sequence in self.sequences]
-            kinds = {"start": "i8", "length": "i8", "fps": "f8"}
+            kinds = {"start": "i8", "length": "i8", "fps": "f8", "first": "i8"}
             table.create_dataset(name, data=column, dtype=kinds.get(name, h5py.string_dtype()))
 
 

@@ -23,6 +23,7 @@ def write_csv(path: Path, motions: Sequence[Motion], clips: Sequence[Clip]) -> N
 
     Lines that begin with `#` state the frame, the rates and the version. Columns are `clip`,
     `frame`, `time` (seconds), `<joint>_x`, `_y`, `_z`, and the known confidence measures of a pose.
+    Frame and time count from the video's first frame, so people of one video share them.
     """
     joints = motions[0].skeleton.joints
     extra = [name for name in DOUBTS if any(getattr(c, name) is not None for c in clips)]
@@ -38,11 +39,12 @@ def write_csv(path: Path, motions: Sequence[Motion], clips: Sequence[Clip]) -> N
             for index, second in enumerate(motion.seconds):
                 numbers = [*rows[index], *(column[index] for column in more)]
                 cells = ["" if not np.isfinite(value) else f"{value:.6g}" for value in numbers]
-                writer.writerow([motion.name, index, f"{second:.6f}", *cells])
+                second += clip.first_frame / motion.fps
+                writer.writerow([motion.name, clip.first_frame + index, f"{second:.6f}", *cells])
 
 
 def write_json(path: Path, motions: Sequence[Motion], clips: Sequence[Clip]) -> None:
-    """Write clips as JSON: skeleton, frame, and per clip its rate and positions [T][J][3].
+    """Write clips as JSON: skeleton, frame, and per clip rate, first frame, positions [T][J][3].
 
     Unknown numbers are null.
     """
@@ -61,6 +63,7 @@ def write_json(path: Path, motions: Sequence[Motion], clips: Sequence[Clip]) -> 
             {
                 "name": motion.name,
                 "fps": motion.fps,
+                "first_frame": clip.first_frame,
                 "positions": _plain(motion.positions),
                 **{
                     name: _plain(_column(clip, name))

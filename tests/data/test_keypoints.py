@@ -7,6 +7,8 @@ import pytest
 
 from ites.data import PoseStore
 from ites.data.datasets.keypoints import prepare_keypoints
+from ites.data.keypoint_reader import read_keypoints
+from ites.data.readers import read
 from ites.errors import ItesError
 from ites.pose.layouts import to_human36m
 
@@ -140,6 +142,21 @@ def test_a_frame_without_people_is_missing(tmp_path, out):
     with PoseStore(out) as store:
         assert store.complete().tolist() == 2 * [True, True, False, True]
     assert "nobody is seen in 1 of 4 frames: missing frames" in summary["notes"]
+
+
+def test_a_late_person_keeps_the_first_frame(tmp_path, out):
+    entries = [
+        {"image_id": 100 + t, "keypoints": np.c_[joints, np.ones(17)].ravel().tolist(), "idx": k}
+        for k, begin, frames in ((1, 0, walk(20)), (2, 12, walk(6) + 300))
+        for t, joints in enumerate(frames, begin)
+    ]
+    (tmp_path / "walk.json").write_text(json.dumps(entries))
+    prepare_keypoints([tmp_path / "walk.json"], out)
+    for path in (tmp_path / "walk.json", out):
+        assert [c.first_frame for c in read_keypoints(path).clips] == [0, 12]
+        assert [one.frames[0] % 100 for one in read(path).source] == [0, 12]
+    with PoseStore(out) as store:
+        assert [s.first for s in store.sequences_of("train")] == [0, 12]
 
 
 @pytest.mark.parametrize(

@@ -283,6 +283,8 @@ def change(file, what):
         file["sequences/length"][0] = 2**62
     elif what == "fps inf":
         file["sequences/fps"][0] = np.inf
+    elif what == "first frame below 0":
+        file["sequences/first"] = [-1]
     elif what == "fps below 0":
         file["sequences/fps"][0] = -25
     elif what == "focal length nan":
@@ -329,6 +331,7 @@ def change(file, what):
         ("length 0", "got start 0, length 0"),
         ("huge length", "expected start 4611686018427387904"),
         ("fps inf", "expected fps above 0 or nan, got inf"),
+        ("first frame below 0", "expected a first frame from 0 to .*, got -1"),
         ("fps below 0", "expected fps above 0 or nan, got -25"),
         ("focal length nan", "/cameras/plain: expected finite numbers"),
         ("focal length 0", "/cameras/plain: .*focal_length"),

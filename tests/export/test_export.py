@@ -285,6 +285,18 @@ def test_tables_hold_positions_and_say_their_frame(tmp_path, preset, frame) -> N
     assert np.allclose([float(v) for v in row[18:21]], expected, atol=1e-4 * frame.factor)
 
 
+def test_tables_count_frames_from_the_videos_first(tmp_path) -> None:
+    given = clips(names=("walk", "late"))
+    given.clips[1] = replace(given.clips[1], first_frame=60)
+    export(given, tmp_path / "poses.json")
+    read = json.loads((tmp_path / "poses.json").read_text())
+    assert [clip["first_frame"] for clip in read["clips"]] == [0, 60]
+    export(given, tmp_path / "poses.csv")
+    lines = (tmp_path / "poses.csv").read_text().splitlines()
+    row = next(line for line in lines if line.startswith("late")).split(",")
+    assert row[:3] == ["late", "60", "2.000000"]
+
+
 def test_h5_and_npz_stay_whole(tmp_path) -> None:
     given = clips(names=("walk", "run", "sit"))
     write_clips(tmp_path / "lifted.npz", given)

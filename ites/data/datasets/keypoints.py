@@ -110,6 +110,7 @@ def prepare_keypoints(
                     split=split,
                     fps=clip.fps,
                     confidence=clip.confidence,
+                    first=clip.first_frame,
                 )
     with PoseStore(out) as store:
         return {

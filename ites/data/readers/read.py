@@ -353,7 +353,7 @@ def _store(path: Path) -> Recording:
             if clip.confidence is None
             else clip.confidence,
             names,
-            np.arange(len(clip)),
+            clip.first_frame + np.arange(len(clip)),
         )
         for clip in clips.clips
     ]
