@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ites.data.array_checks import Bools, Floats, check_array, placeholders, units, zeros
-from ites.data.clips import Clip, Clips, cut
+from ites.data.clips import ASSUMED_FPS, Clip, Clips, cut
 from ites.data.findings import CODES, NO_FRAMES, Finding, Severity, ranges
 from ites.data.joint_orders import ORDERS, body_names, bones_of, misfit
+from ites.data.sides import FACE, UNINFORMED, side_votes
+from ites.pose.layouts import LAYOUT_JOINTS
 from ites.pose.missing import norms
 from ites.pose.skeleton import HUMAN36M, Skeleton, root_relative
 from ites.pose.swaps import exchanges, minority, share_of
@@ -39,6 +41,15 @@ ORDER_MARGIN, ORDER_LIMIT = 1.15, 1.0
 The right order's median over a clip is at most 0.85 in 888 clips of the CMU database."""
 SPEED = 12.0
 """Maximum speed of a person in metres per second."""
+ACCELERATION = 60.0
+"""Maximum acceleration of a whole person in metres per second squared."""
+SUDDEN = 0.1
+"""Metres of a single step amid smaller ones that a measurement's noise does not make."""
+LIMIT_OF_ORDER, ENOUGH = 12.0, 24
+"""Frames per second and steps from which the order of frames shows."""
+MOVING, RANDOM = 0.1, 0.7
+"""Metres of a joint's standard deviation from which it moves; and its mean squared step over twice
+its variance from which the order is random."""
 LONG = 2.2
 """Ratio to its usual length above which a bone's end is misplaced."""
 ROLL = 15.0, 50.0
@@ -49,6 +60,8 @@ NARROW, WIDE, WIDEST = 0.36, 1.35, 2.2
 """The reach along x over that along y below or above which it is unlikely, and above which no view
 of a body has it. In clips of the CMU database it is 0.58 to 1.15. A camera that looks down by 60
 degrees doubles it, and somebody who stands still in profile has little."""
+AGAINST = 0.8
+"""Share of the frames whose face tells the side that must contradict it."""
 DENSITY_FLOOR = -150.0
 """Nats: the median log density of a clip that resembles nothing a prior has learned."""
 
@@ -202,7 +215,11 @@ class _Group:
         found: list[list[Finding]] = [[] for _ in self.clips]
         for number, (clip, raw) in enumerate(zip(self.clips, self.raw, strict=True)):
             if raw is not None:
-                found[number] += check_array(raw, clip.name)
+                found[number] += [
+                    finding
+                    for finding in check_array(raw, clip.name)
+                    if finding.data.get("kind") != "negative" or self._is_negative(number)
+                ]
             else:
                 rows = self.rows[number]
                 found[number] += list(units(self.points[rows], self.seen[rows], clip.name))
@@ -227,6 +244,11 @@ class _Group:
                 key=lambda finding: rank[finding.severity],
             )
         return result
+
+    def _is_negative(self, number: int) -> bool:
+        """Whether a clip has coordinates below 0, after corrections such as of y."""
+        own, seen = self.points[self.rows[number]], self.seen[self.rows[number]]
+        return bool((own[seen] < 0).any(-1).mean() > 0.3)
 
     def _measure(self, body: _Body) -> None:
         """Scale, and the directions of trunk and legs."""
@@ -350,8 +372,11 @@ class _Group:
         a, b, lengths = (np.array(column) for column in zip(*bones, strict=True))
         both = self.seen[:, a] & self.seen[:, b]
         reach = np.abs(self.points[:, a] - self.points[:, b]) / lengths[:, None]
+        long = norms(reach)
         for number, (clip, rows) in enumerate(zip(self.clips, self.rows, strict=True)):
-            own = reach[rows][both[rows]]
+            usual = _medians(long[rows], both[rows])
+            wild = long[rows] > LONG * np.fmax(usual, self.typical[number])  # misplaced joints
+            own = reach[rows][both[rows] & ~wild]
             if len(clip) < FEW or len(own) < 0.5 * len(clip) * len(bones):
                 continue
             along = np.quantile(own, 0.98, axis=0)
@@ -485,64 +510,71 @@ class _Group:
         )
 
     def _face(self, body: _Body) -> Iterator[tuple[int, Finding]]:
-        """Eyes are seen from the front: then left is on the image's right."""
+        """Left and right throughout, by what the confidences of nose, eyes and ears tell."""
         for number, (clip, rows, raw) in enumerate(
             zip(self.clips, self.rows, self.raw, strict=True)
         ):
-            names = ORDERS.get(self.layouts[number], ())
-            if raw is None or raw.ndim != 3 or raw.shape[-1] != 3 or "left_eye" not in names:
+            names = LAYOUT_JOINTS.get(self.layouts[number], ())
+            if raw is None or raw.ndim != 3 or raw.shape[1:] != (len(names), 3):
                 continue
-            if raw.shape[1] < len(names):
+            if not set(FACE) <= set(names) or self.layouts[number] in UNINFORMED:
                 continue
-            face = [names.index(name) for name in ("nose", "left_eye", "right_eye")]
-            confidence = np.nan_to_num(raw[..., 2])
-            if len(np.unique(confidence[:, face])) < 10:  # no detector gave them
-                continue
-            seen = (confidence[:, face] > 0.5).all(1) & (
-                confidence[:, face].min(1) > 0.7 * np.median(confidence, axis=1)
-            )
-            width = 0.10 * self.typical[number]
-            crossed = np.ones(len(clip), bool)
-            for left, right in (body.shoulders, body.hips):
-                apart = self.points[rows][:, left, 0] - self.points[rows][:, right, 0]
-                crossed &= (apart < -width) & self.seen[rows][:, [left, right]].all(1)
-            crossed &= seen
-            if seen.sum() >= FEW and crossed.sum() > 0.5 * seen.sum() and crossed.sum() >= FEW:
-                where = np.flatnonzero(crossed)
+            face = raw[:, [names.index(name) for name in FACE]]
+            wide = np.zeros(len(clip))  # 1: left is on the image's right; -1: on its left
+            for side in (1, -1):
+                apart = np.array([
+                    side * (self.points[rows][:, left, 0] - self.points[rows][:, right, 0])
+                    for left, right in (body.shoulders, body.hips)
+                ])  # fmt: skip
+                both = self.seen[rows][:, [*body.shoulders, *body.hips]].all(1)
+                wide[(apart > 0.10 * self.typical[number]).all(0) & both] = side
+            sure = raw[..., 2][raw[..., 2] > 0]
+            usual = float(np.median(sure)) if len(sure) else 0.0
+            votes = side_votes(face, wide, usual, float(self.typical[number]))
+            against, told = np.flatnonzero(votes < 0), np.count_nonzero(votes)
+            if len(against) >= FEW and len(against) > AGAINST * told:
                 yield self._found(
                     number,
                     "mirrored",
                     "warning",
-                    f"left and right are exchanged: both eyes are seen in {seen.sum():,} "
-                    f"frames, and the left side is on the image's left in {len(where):,}",
-                    {"frames": len(where)},
-                    where,
+                    f"left and right are exchanged: the confidences of eyes and ears tell the "
+                    f"side in {told:,} frames, and it is the other in {len(against):,}",
+                    {"frames": len(against), "told": int(told)},
+                    against,
                 )
 
     def _jumps(self, _: _Body) -> Iterator[tuple[int, Finding]]:
-        """Frames to which the whole body moves impossibly fast, or changes its size."""
-        if len(self.points) < 2:
-            return
-        both = self.seen[1:] & self.seen[:-1]
-        both &= (self.clip_of[1:] == self.clip_of[:-1])[:, None]
-        moved = norms(self.points[1:] - self.points[:-1])
+        """Frames to which the whole body moves impossibly, or changes its size; and disorder."""
+        rows = np.flatnonzero(self.seen.sum(1) >= 4)  # a gap in between makes no jump
+        before, after = rows[:-1], rows[1:]
+        same = self.clip_of[before] == self.clip_of[after]
+        before, after = before[same], after[same]
+        both = self.seen[before] & self.seen[after]
+        moved = norms(self.points[after] - self.points[before])
         moved[~both] = np.inf
         count = both.sum(1)
         ordered = np.sort(moved, axis=1)
         middle = np.take_along_axis(ordered, np.maximum((count - 1) // 4, 0)[:, None], 1)[:, 0]
         middle = np.where(count >= 4, middle, 0)  # a quarter of the joints moved less
-        scale = np.fmax(self.scale[1:], self.scale[:-1])
-        ratio = np.abs(np.log(np.maximum(self.scale[1:], 1e-9) / np.maximum(self.scale[:-1], 1e-9)))
-        for number, (clip, rows) in enumerate(zip(self.clips, self.rows, strict=True)):
-            if len(clip) < 2:
+        scales = np.maximum(self.scale[after], 1e-9), np.maximum(self.scale[before], 1e-9)
+        ratio = np.abs(np.log(scales[0] / scales[1]))
+        starts = np.searchsorted(self.clip_of[after], np.arange(len(self.clips) + 1))
+        for number, (clip, own) in enumerate(zip(self.clips, self.rows, strict=True)):
+            steps = slice(int(starts[number]), int(starts[number + 1]))
+            if steps.start == steps.stop:
                 continue
-            rate = clip.fps if clip.fps > 0 else 25.0
-            steps = slice(rows.start, rows.stop - 1)
-            far = np.fmax(scale[steps], self.typical[number])
+            rate = clip.fps if clip.fps > 0 else ASSUMED_FPS
+            gap = after[steps] - before[steps]
+            scale = np.fmax(self.scale[after[steps]], self.scale[before[steps]])
+            far = np.fmax(scale, self.typical[number])
             with np.errstate(invalid="ignore"):
-                fast = middle[steps] > far * max(0.4, SPEED / rate)
+                fast = middle[steps] > far * np.maximum(0.4, SPEED / rate * gap)
                 other = (ratio[steps] > 0.6) & (middle[steps] > 0.25 * far)
-            jumps = np.flatnonzero(fast | other) + 1
+                moves = middle[steps] / far
+                sudden = moves - 2 * _around(moves) > max(SUDDEN, ACCELERATION / rate**2)
+                sudden &= gap == 1
+            jumps = after[steps][fast | other | sudden] - own.start
+            told = {"jumps": len(jumps)}
             if len(jumps):
                 yield self._found(
                     number,
@@ -550,9 +582,37 @@ class _Group:
                     "warning",
                     f"the whole body jumps before {len(jumps):,} of {len(clip):,} frames "
                     f"({ranges(jumps)}): another person, another scene or frames out of order",
-                    {"jumps": len(jumps)},
+                    told,
                     jumps,
                 )
+            elif rate > LIMIT_OF_ORDER and self._disordered(before[steps], after[steps], number):
+                yield self._found(
+                    number,
+                    "jump",
+                    "warning",
+                    "the frames look out of order: one differs from the next as much as from any "
+                    "other",
+                    {**told, "disordered": True},
+                )
+
+    def _disordered(self, before: NDArray[np.intp], after: NDArray[np.intp], number: int) -> bool:
+        """Whether joints that move far move as if a clip's frames were in a random order.
+
+        The mean squared step, over twice the variance, is 1 in a random order (von Neumann).
+        """
+        if len(after) < ENOUGH:
+            return False
+        seen = self.seen[after] & self.seen[before]
+        joints = np.flatnonzero(seen.mean(0) > 0.8)
+        step = (self.points[after] - self.points[before])[:, joints]
+        place = self.points[after][:, joints]
+        step, place = (np.where(seen[:, joints, None], one, np.nan) for one in (step, place))
+        spread = np.nanvar(place, axis=0)
+        moving = spread > (MOVING * self.typical[number]) ** 2
+        if moving.sum() < 8:
+            return False
+        share = np.nanmean(step**2, axis=0)[moving] / (2 * spread[moving])
+        return bool(np.quantile(share, 0.25) > RANDOM)
 
     def _outliers(self, _: _Body) -> Iterator[tuple[int, Finding]]:
         """Joints at the end of bones that are far too long."""
@@ -624,6 +684,20 @@ class _Group:
                     f"density {middle:.0f})",
                     {"log_density": middle},
                 )
+
+
+def _medians(values: Floats, there: Bools) -> Floats:
+    """The medians (K,) of the columns of (T, K), of what is there; 0 where nothing is."""
+    ordered = np.sort(np.where(there, values, np.inf), axis=0)
+    at = np.maximum((there.sum(0) - 1) // 2, 0)
+    return np.where(there.any(0), np.take_along_axis(ordered, at[None], 0)[0], 0)
+
+
+def _around(steps: Floats) -> Floats:
+    """The largest of the three steps before and the three after each; 0 beyond the ends."""
+    padded = np.pad(np.nan_to_num(steps), 3)
+    sides = [padded[k : k + len(steps)] for k in (0, 1, 2, 4, 5, 6)]
+    return np.max(sides, axis=0)
 
 
 _FATAL = frozenset({"degenerate", "depth", "normalised"})

@@ -235,24 +235,81 @@ def test_misfit_does_not_depend_on_scale_place_and_rotation() -> None:
     assert np.isnan(misfit(points, np.zeros_like(seen), ORDERS["human36m"])).all()
 
 
-def detected(clip: Clip, swap: bool) -> np.ndarray:
-    """COCO keypoints of a person who faces the camera, with a detector's confidences."""
-    raw = as_order(clip, "coco17")
-    sure = np.random.default_rng(1).uniform(0.8, 0.95, raw.shape[:2])
+def test_a_wrist_guessed_for_half_of_the_clip_makes_nobody_wide() -> None:
+    clip = walk()
+    points = clip.keypoints.copy()
+    points[20:50, JOINT["left_wrist"]] += [300, -50]
+    assert codes(replace(clip, keypoints=points)) == {"outlier": "warning"}
+
+
+def test_another_person_at_the_same_place_is_a_jump() -> None:
+    points = walk().keypoints.copy()
+    points[30:] = 2 * points[:30].mean(1, keepdims=True) - points[:30]  # upside down
+    points[30:] += points[29].mean(0) - points[30].mean(0) + [0, 40]
+    found = [f for f in check([replace(walk(), keypoints=points)]) if f.code == "jump"]
+    assert [f.frames.tolist() for f in found] == [[30]]
+
+
+def test_another_person_after_a_gap_is_a_jump() -> None:
+    points, sure = walk().keypoints.copy(), np.ones((60, 17), np.float32)
+    sure[30:35] = 0
+    points[30:] += [900, 0]
+    found = check([replace(walk(), keypoints=points, confidence=sure, image_size=None)])
+    assert [(f.code, f.frames.tolist()) for f in found] == [("jump", [35])]
+
+
+def test_frames_in_a_random_order_are_told() -> None:
+    clip = walk(120)
+    mixed = clip.keypoints[np.random.default_rng(0).permutation(120)]
+    assert "jump" in codes(replace(clip, keypoints=mixed))
+    still = clip.keypoints[:1] + np.random.default_rng(0).normal(0, 2, (60, 17, 2))
+    assert codes(replace(clip, keypoints=still.astype(np.float32))) == {}
+
+
+def test_a_y_that_is_flipped_again_is_no_longer_below_zero() -> None:
+    up = moved(walk(), lambda k: k * [1, -1])
+    fixed = moved(up, lambda k: k * [1, -1])
+    assert "image-size" in codes(up, raw=[up.keypoints], layout="human36m")
+    assert "image-size" not in codes(fixed, raw=[up.keypoints], layout="human36m")
+
+
+VIEWS = {  # the turn of the walk; the confidences of nose, eyes and ears; where the ears are
+    "front": (np.pi / 2, (0.9, 0.92, 0.88, 0.7, 0.7), 0.0),
+    "back": (-np.pi / 2, (0.1, 0.05, 0.15, 0.8, 0.3), 0.0),
+    "facing right": (0.0, (0.9, 0.6, 0.9, 0.1, 0.85), -20.0),
+    "facing left": (np.pi, (0.9, 0.9, 0.6, 0.85, 0.1), 20.0),
+}
+
+
+def detected(view: str, swap: bool, level: bool = False) -> tuple[Clip, np.ndarray]:
+    """A walk, and its COCO keypoints with a detector's confidences, or with some that are level."""
+    turn, face, ears = VIEWS[view]
+    clip = walk(turn=turn)
+    raw, rng = as_order(clip, "coco17"), np.random.default_rng(1)
+    raw[:, 3:5, 0] += ears
+    sure = rng.uniform(0.8, 0.95, raw.shape[:2])
+    if not level:
+        sure[:, :5] = np.clip(rng.normal(face, 0.02, (60, 5)), 0.01, 1)
+    raw = np.concatenate([raw, sure[..., None]], -1)
     if swap:
-        order = [0, *(i + 1 if i % 2 else i - 1 for i in range(1, 17))]
-        raw = raw[:, order]
-    return np.concatenate([raw, sure[..., None]], -1)
+        raw = raw[:, [0, *(i + 1 if i % 2 else i - 1 for i in range(1, 17))]]
+    points, confidence = to_human36m(raw[..., :2], "coco17", raw[..., 2])
+    return replace(clip, keypoints=points, confidence=confidence), raw
 
 
-def test_left_and_right_exchanged_throughout() -> None:
-    front = walk(turn=np.pi / 2)  # left on the image's right
+@pytest.mark.parametrize("view", VIEWS)
+def test_left_and_right_exchanged_throughout(view: str) -> None:
     for swap in (False, True):
-        raw = detected(front, swap)
-        points, sure = to_human36m(raw[..., :2], "coco17", raw[..., 2])
-        clip = replace(front, keypoints=points, confidence=sure)
+        clip, raw = detected(view, swap)
         found = codes(clip, raw=[raw], layout="coco17")
         assert found == ({"mirrored": "warning"} if swap else {})
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("swap", [False, True])
+def test_confidences_that_do_not_depend_on_the_view_tell_no_side(view: str, swap: bool) -> None:
+    clip, raw = detected(view, swap, level=True)
+    assert codes(clip, raw=[raw], layout="coco17") == {}
 
 
 def test_a_prior_says_what_resembles_nothing() -> None:
