@@ -47,9 +47,9 @@ SUDDEN = 0.1
 """Metres of a single step amid smaller ones that a measurement's noise does not make."""
 LIMIT_OF_ORDER, ENOUGH = 12.0, 24
 """Frames per second and steps from which the order of frames shows."""
-MOVING, RANDOM = 0.1, 0.7
-"""Metres of a joint's standard deviation from which it moves; and its mean squared step over twice
-its variance from which the order is random."""
+MOVING, JITTER, RANDOM = 0.06, 8.0, 0.7
+"""Metres and pixels of a joint's standard deviation from which it moves; and its mean squared step
+over twice its variance from which the order is random."""
 LONG = 2.2
 """Ratio to its usual length above which a bone's end is misplaced."""
 ROLL = 15.0, 50.0
@@ -608,7 +608,7 @@ class _Group:
         place = self.points[after][:, joints]
         step, place = (np.where(seen[:, joints, None], one, np.nan) for one in (step, place))
         spread = np.nanvar(place, axis=0)
-        moving = spread > (MOVING * self.typical[number]) ** 2
+        moving = spread > max(MOVING * self.typical[number], JITTER) ** 2
         if moving.sum() < 8:
             return False
         share = np.nanmean(step**2, axis=0)[moving] / (2 * spread[moving])

@@ -45,9 +45,9 @@ def side_votes(
         return votes
     clear, dim = sure > CLEAR * usual, sure < DIM * usual
     front = clear[:, :3].all(1)
-    surer = sure[:, :3].mean(1) > sure[:, 3:].mean(1)
     facing = front & (wide != 0)
-    if surer[facing].sum() >= SURER * facing.sum():
+    surer, count = (sure[:, :3].mean(1) > sure[:, 3:].mean(1))[facing].sum(), facing.sum()
+    if surer >= max(SURER * count, count / 2 + 1.5 * count**0.5):  # more than chance
         votes[facing] = wide[facing]
     behind = dim[:, :3].all(1) & clear[:, 3:].any(1)
     votes[behind] = -wide[behind]

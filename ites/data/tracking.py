@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +28,25 @@ AWAY = 300
 """Frames of absence after which a person starts a new track."""
 CARRIED = 3
 """Frames for which the last motion is extrapolated."""
+OWN, OTHERS = 0.1, 0.3
+"""Person sizes by which two people who exchange their ids are away from their own places; and the
+share of it by which they are from each other's."""
 _FORBIDDEN = 1e6
+
 
 Person = NDArray[np.floating]
 """(K, 3): x and y, pixels, and the confidence, 0 for a missing joint."""
+
+
+class HasBody(Protocol):
+    """Somebody in a frame."""
+
+    @property
+    def body(self) -> NDArray[np.float32]:
+        """(K, 3): pixels and confidence."""
+
+
+T = TypeVar("T", bound=HasBody)
 
 
 @dataclass
@@ -152,6 +168,54 @@ def track(frames: Sequence[Sequence[Person]]) -> list[dict[int, int]]:
             else:
                 one.take(person, float(sizes[index]), frame, index)
     return [one.places for one in everybody]
+
+
+def exchanged(
+    everybody: Sequence[dict[int, T]],
+) -> list[tuple[int, tuple[int, int]]]:
+    """Undo exchanges of the ids of two people by a tracker, in place.
+
+    Two people exchange their ids in a frame if both are then far from their own places in the frame
+    before, and near each other's: `OWN` person sizes at least, and `OTHERS` at most of that.
+
+    Args:
+        everybody: each id's person, whose `body` is (K, 3), by frame index.
+
+    Returns:
+        The frame index and the two ids' positions in `everybody`, for each exchange.
+    """
+    found = []
+    frames = sorted({frame for one in everybody for frame in one})
+    before: dict[int, T] = {}
+    for frame in frames:
+        here = [number for number, one in enumerate(everybody) if frame in one]
+        known = [number for number in here if number in before]
+        if len(known) > 1 and frame > 0:
+            now = np.stack([everybody[number][frame].body for number in known]).astype(float)
+            then = np.stack([before[number].body for number in known]).astype(float)
+            size = np.maximum(np.minimum(person_sizes(now), person_sizes(then)), 1e-6)
+            apart = distances(then, now) / size
+            own, cross = np.diag(apart), np.maximum(apart, apart.T)
+            limit = OTHERS * np.minimum.outer(own, own)
+            for a, b in np.argwhere(np.triu(cross < limit, 1)):
+                if min(own[a], own[b]) > OWN:
+                    first, second = known[a], known[b]
+                    _exchange(everybody[first], everybody[second], frame)
+                    found.append((frame, (first, second)))
+                    break
+        before = {
+            number: one[frame] if frame in one else before[number]
+            for number, one in enumerate(everybody)
+            if frame in one or number in before
+        }
+    return found
+
+
+def _exchange(first: dict[int, T], second: dict[int, T], frame: int) -> None:
+    """Exchange two people's tracks from a frame on."""
+    later = [{f: one.pop(f) for f in [f for f in one if f >= frame]} for one in (first, second)]
+    first.update(later[1])
+    second.update(later[0])
 
 
 def _assign(

@@ -19,7 +19,7 @@ from ites.data.findings import Finding, ImplausibleError
 from ites.data.readers.frames import Video, natural, videos_of
 from ites.data.readers.options import ReadOptions
 from ites.data.readers.recording import Detections, Frame, Person, Recording, Source, Track
-from ites.data.tracking import person_sizes, track
+from ites.data.tracking import distances, exchanged, person_sizes, track
 from ites.errors import ItesError, shorten
 from ites.pose.layouts import BY_COUNT, LAYOUTS, body25_or_25b, convert, joints_of, recipes
 from ites.pose.missing import impossible
@@ -29,6 +29,8 @@ NORMALISED = 2.0
 """If all coordinates are smaller, they are not pixels."""
 BRIEF, LONG = 3, 30
 """In a video of `LONG` frames or more, a person seen in fewer than `BRIEF` is omitted."""
+DOUBLE = 0.04
+"""Person sizes by which detections of one person may be apart in a frame."""
 FEWEST = 3
 """Minimum number of seen joints per person."""
 ROWS = 50
@@ -147,7 +149,18 @@ def _people(video: Video, notes: list[str]) -> list[tuple[str, dict[int, Person]
                 by_id.setdefault(str(person.id), {})[row] = person
         labels = sorted(by_id, key=natural)
         everybody = [by_id[label] for label in labels]
+        for row, pair in exchanged(everybody):
+            names = " and ".join(labels[one] for one in pair)
+            notes.append(
+                f"track ids {names} change places in frame {video.numbers[row]}: each clip keeps "
+                "its person"
+            )
     else:
+        single = [_without_doubles(people) for people in video.people]
+        twice = [len(one) - len(own) for one, own in zip(video.people, single, strict=True)]
+        if 2 * np.count_nonzero(twice) > sum(len(people) > 1 for people in video.people):
+            video.people = single  # people who cross are at one place for a few frames
+            notes.append(f"left out: {sum(twice)} detections of somebody found twice in a frame")
         several = any(len(people) > 1 for people in video.people)
         if any(named) and several and len(set(named)) > 1:
             notes.append("track ids are ambiguous: people are tracked by position instead")
@@ -173,6 +186,19 @@ def _people(video: Video, notes: list[str]) -> list[tuple[str, dict[int, Person]
     if len(everybody) == 1 and not trusted:
         labels = [""]
     return list(zip(labels, everybody, strict=True))
+
+
+def _without_doubles(people: list[Person]) -> list[Person]:
+    """The surest detection of each person in a frame."""
+    if len(people) < 2:
+        return people
+    bodies = np.stack([person.body for person in people]).astype(float)
+    apart = distances(bodies, bodies) / np.maximum(person_sizes(bodies)[:, None], 1e-6)
+    kept: list[int] = []
+    for one in sorted(range(len(people)), key=lambda index: -people[index].score):
+        if all(apart[one, other] > DOUBLE for other in kept):
+            kept.append(one)
+    return [people[one] for one in sorted(kept)]
 
 
 def _prominence(rows: dict[int, Person]) -> float:
@@ -417,6 +443,8 @@ def _converted(
         converted, confidence = mapped[..., :2], mapped[..., 2]
         if skeleton == HUMAN36M:
             _tell_derived(joints, layout, sure, notes)
+    ends = np.cumsum([len(one.joints) for one in tracks])
+    bodies = [bool((own > 0).any()) for own in np.split(confidence, ends[:-1])]
     never = [skeleton.joints[j] for j in np.flatnonzero(~(confidence > 0).any(0))]
     if len(never) == skeleton.num_joints:
         raise ItesError(f"{path}: joints {_listed(joints)} make no joint of {skeleton.name}")
@@ -424,9 +452,12 @@ def _converted(
         notes.append(f"in no frame: {_listed(never)}")
     clips, sources, row = [], [], 0
     several = len({one.label for one in tracks}) > 1
-    for one in tracks:
+    for one, is_body in zip(tracks, bodies, strict=True):
         own = slice(row, row + len(one.joints))
         row = own.stop
+        if not is_body:  # as DeepLabCut's "single", which may be a ball
+            notes.append(f"left out: {_name(path, one, several)}, no joint of {skeleton.name}")
+            continue
         scored = found.scored or bool((confidence[own] == 0).any())
         clips.append(
             Clip(

@@ -1,9 +1,9 @@
 """Frames in order of time: videos, missing frames and photographs, derived from frame ids.
 
-An id is a number, or an image's name: "12.jpg", "cam1/frame_000012.png". Names are alike where
-they differ in digits alone. In names that differ only in digits, the run of digits that varies most
-is the frame number. A folder's digits count only where the files' own names do not vary. Names that
-differ elsewhere belong to different videos.
+An id is a number, a time in seconds, or an image's name: "12.jpg", "cam1/frame_000012.png". Names
+are alike where they differ in digits alone. In names that differ only in digits, the run of digits
+that varies most is the frame number. A folder's digits count only where the files' own names do not
+vary. Names that differ elsewhere belong to different videos.
 
 Frames form a video if at least one in `GAPS` of its numbers exists, or most are consecutive. People
 must also be near their positions in the previous frame. Otherwise each frame is a photograph, with
@@ -30,6 +30,9 @@ SPARSE = 100
 """Maximum ratio of a video's frames to the frames in the file."""
 ELSEWHERE = 0.5
 """Median move from frame to frame, in person sizes, from which frames are photographs."""
+PARTS, RUN_ON, AT_ONE_PLACE = 3, 5, 0.15
+"""Least number of parts of a video whose names differ; most frames that are absent between two; and
+the move in between, in person sizes."""
 FARTHEST = 2**62
 """The largest number of a frame; the number of longer ones, as of times, counts from the first."""
 PAIRS = 500
@@ -61,8 +64,9 @@ def videos_of(frames: list[Frame], where: str) -> list[Video]:
     for frame in frames:
         joined.setdefault(frame.id, []).extend(frame.people)
     groups: dict[str, dict[int, int | float | str]] = {}
-    for key, (video, number) in _places(list(joined)).items():
+    for key, (video, number) in (_times(list(joined)) or _places(list(joined))).items():
         groups.setdefault(video, {})[number] = key
+    groups = _rejoined(groups, joined)
     videos = []
     for name, keys in sorted(groups.items(), key=lambda group: natural(group[0])):
         numbers = sorted(keys)
@@ -84,6 +88,32 @@ def videos_of(frames: list[Frame], where: str) -> list[Video]:
         told = range(numbers[0], numbers[-1] + 1, step)
         videos.append(Video(name, list(told), [rows.get(n, []) for n in told], keys[numbers[0]]))
     return videos
+
+
+def _rejoined(
+    groups: dict[str, dict[int, int | float | str]],
+    joined: dict[int | float | str, list[Person]],
+) -> dict[str, dict[int, int | float | str]]:
+    """Join parts of a video: frame numbers run on while other digits change, as of a clock.
+
+    Their people must also be at one place at the end of a part and at the beginning of the next.
+    """
+    alike: dict[str, list[str]] = {}
+    for name in groups:
+        folder, _, own = name.rpartition("/")
+        alike.setdefault(f"{folder}/{re.sub('[0-9]+', '0', own)}", []).append(name)
+    result = dict(groups)
+    for names in alike.values():
+        names.sort(key=lambda name: min(groups[name]))
+        pairs = list(zip(names, names[1:], strict=False))
+        ends = [(groups[a], max(groups[a]), groups[b], min(groups[b])) for a, b in pairs]
+        if len(names) < PARTS or any(not 0 < start - end <= RUN_ON for _, end, _, start in ends):
+            continue
+        edges = [[joined[a[end]], joined[b[start]]] for a, end, b, start in ends]
+        if all(all(edge) and _move(*edge) <= AT_ONE_PLACE for edge in edges):
+            whole = {number: key for name in names for number, key in result.pop(name).items()}
+            result[names[0]] = whole
+    return result
 
 
 def natural(text: object) -> list[tuple[int, int, str]]:
@@ -124,6 +154,33 @@ def _places(ids: list[int | float | str]) -> dict[int | float | str, tuple[str, 
     return places
 
 
+def _times(ids: list[int | float | str]) -> dict[int | float | str, tuple[str, int]]:
+    """The numbers of frames whose ids are times in seconds; none if they are not times.
+
+    Times are numbers with a fraction, of which most steps are multiples of one step.
+    """
+    plain = all(isinstance(key, (int, float)) for key in ids)
+    if len(ids) < 3 or not (plain or all(_DECIMAL.fullmatch(str(key)) for key in ids)):
+        return {}
+    times = np.array([float(key) for key in ids])
+    if not np.isfinite(times).all():
+        return {}
+    steps = np.diff(np.unique(times))
+    if (times % 1 == 0).all() or len(steps) < len(ids) - 1:
+        return {}
+    multiples = steps / np.median(steps)
+    numbers = np.round((times - times.min()) / np.median(steps))
+    regular = np.mean(np.abs(multiples - np.round(multiples)) < 0.25) > 0.8
+    if not regular or len(np.unique(numbers)) < len(ids) or numbers.max() > 1e9:
+        if not plain:
+            return {}
+        numbers = np.argsort(np.argsort(times))
+    return {key: ("", int(number)) for key, number in zip(ids, numbers, strict=True)}
+
+
+_DECIMAL = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}")
+
+
 def _stem(name: str) -> str:
     path = PurePosixPath(name)
     return name[: -len(path.suffix)] if re.fullmatch(r"\.[A-Za-z]\w{0,4}", path.suffix) else name
@@ -145,6 +202,16 @@ def _continuous(people: list[list[Person]]) -> bool:
     moves: list[float] = []
     pairs = [t for t in range(len(people) - 1) if people[t] and people[t + 1]]
     for t in pairs[:: len(pairs) // PAIRS + 1]:
-        a, b = (np.stack([p.body for p in frame[:20]]) for frame in people[t : t + 2])
-        moves += (distances(a, b).min(axis=0) / np.maximum(person_sizes(b), 1e-6)).tolist()
+        moves += _moves(*people[t : t + 2])
     return not moves or float(np.median(moves)) <= ELSEWHERE
+
+
+def _moves(before: list[Person], after: list[Person]) -> list[float]:
+    """How far each person is from the nearest one before, in person sizes."""
+    a, b = (np.stack([p.body for p in frame[:20]]) for frame in (before, after))
+    moves: list[float] = (distances(a, b).min(axis=0) / np.maximum(person_sizes(b), 1e-6)).tolist()
+    return moves
+
+
+def _move(before: list[Person], after: list[Person]) -> float:
+    return float(np.median(_moves(before, after)))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import h5py
@@ -46,6 +48,10 @@ from ites.system.hdf5 import dataset, opened
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".npz", ".npy", ".csv", ".tsv", ".h5", ".hdf5", ".slp")
 """The endings of files that are read from a folder."""
+DEPTH = 4
+"""The most folders in one another that are searched for files."""
+UNPACKED = 1 << 28
+"""Maximum bytes of a file that gzip has packed."""
 LABELS = 1 << 20
 """Maximum bytes of one image's label file."""
 EXPECTED = (
@@ -84,6 +90,17 @@ def read(
 
 def _recording(path: Path, options: ReadOptions) -> Recording:
     """The recording of one file."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    if packed:
+        with TemporaryDirectory() as folder:
+            inner = Path(folder) / (path.stem if path.suffix.lower() == ".gz" else path.name)
+            _unpack(path, inner)
+            try:
+                return _recording(inner, options)
+            except ItesError as error:
+                error.args = (shorten(str(error).replace(str(inner), str(path))),)
+                raise
     found = _file(path)
     if isinstance(found, Detections):
         return assemble(path, found, options)
@@ -96,6 +113,21 @@ def _recording(path: Path, options: ReadOptions) -> Recording:
         for clip in found.clips
     ]
     return replace(found, clips=clips, image_size=size or found.image_size, fps=fps or found.fps)
+
+
+def _unpack(path: Path, to: Path) -> None:
+    """Unpack a file of gzip's.
+
+    Raises:
+        ItesError: it holds more than `UNPACKED` bytes, or another file of gzip's.
+    """
+    with gzip.open(path) as source, to.open("wb") as target:
+        while block := source.read(1 << 20):
+            if target.tell() + len(block) > UNPACKED:
+                raise ItesError(f"{path}: expected up to {UNPACKED:,} bytes in it, got more")
+            if not target.tell() and block[:2] == b"\x1f\x8b":
+                raise ItesError(f"{path}: expected {EXPECTED}; got gzip in gzip")
+            target.write(block)
 
 
 def _file(path: Path) -> Detections | Recording:
@@ -259,18 +291,48 @@ def _results_of_one_image(content: Any, path: Path) -> Detections | None:
     return coco.parse(content, str(path))
 
 
-def _folder(path: Path, options: ReadOptions) -> Recording:
-    """One recording from a folder: files of single frames are joined, other files are clips."""
-    everything = sorted((p for p in path.iterdir() if p.is_file()), key=lambda p: natural(p.name))
+def _holds_keypoints(path: Path, depth: int) -> bool:
+    """Whether a folder, or one in it, holds a file that may be of keypoints."""
+    return depth > 0 and any(
+        _holds_keypoints(p, depth - 1)
+        if p.is_dir()
+        else p.suffix.lower() in (*SUFFIXES, ".txt") and not p.name.startswith(".")
+        for p in path.iterdir()
+    )
+
+
+def _within(recording: Recording, folder: Path, several: bool) -> Recording:
+    """The recording with its clips named after their folder, if there are several folders."""
+    if not several:
+        return recording
+    clips = [
+        clip
+        if clip.name.startswith(folder.name)
+        else replace(clip, name=f"{folder.name}/{clip.name}")
+        for clip in recording.clips
+    ]
+    return replace(recording, clips=clips)
+
+
+def _folder(path: Path, options: ReadOptions, depth: int = DEPTH) -> Recording:
+    """One recording from a folder: files of single frames are joined, other files are clips.
+
+    Folders in a folder without such files are read too, such as one per camera.
+    """
+    everything = sorted(
+        (p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")),
+        key=lambda p: natural(p.name),
+    )
     files = [p for p in everything if p.suffix.lower() in SUFFIXES]
     labels = [p for p in everything if p.suffix.lower() == ".txt" and _labels(p) is not None]
     if labels and not files:
         return _label_folder(path, labels, options)
     if not files:
-        inner = [p for p in path.iterdir() if p.is_dir()]
-        if len(inner) == 1:  # as "predict" that holds "labels"
-            return _folder(inner[0], options)
-        raise ItesError(f"{path}: expected files of {', '.join(SUFFIXES)}, got none")
+        inner = [p for p in path.iterdir() if p.is_dir() and _holds_keypoints(p, depth)]
+        if not inner:
+            raise ItesError(f"{path}: expected files of {', '.join(SUFFIXES)}, got none")
+        inner.sort(key=lambda p: natural(p.name))
+        return _joined([_within(_folder(p, options, depth - 1), p, len(inner) > 1) for p in inner])
     frames: Detections | None = None
     empty: list[Frame] = []
     recordings: list[Recording] = []

@@ -145,7 +145,8 @@ class Recording:
 def joints_from(values: Any, where: str, scores: Any = None) -> NDArray[np.float32]:
     """A person's joints (K, 3) from a flat list of x, y, confidence or from pairs and scores.
 
-    JSON has no nan; a nan from a detector indicates an earlier error. null is a missing value.
+    null is a missing value, and so are x and y that are both NaN or "nan". One NaN alone indicates
+    an earlier error. A number may be text.
 
     Args:
         values: 3 K numbers; or K pairs, or K triples.
@@ -155,7 +156,7 @@ def joints_from(values: Any, where: str, scores: Any = None) -> NDArray[np.float
     Raises:
         ItesError: the values are not keypoints.
     """
-    array = _finite(values, where)
+    array = numbers(values, where)
     if array.ndim == 3 and len(array) == 1:
         array = array[0]
     if array.ndim == 1:
@@ -168,7 +169,7 @@ def joints_from(values: Any, where: str, scores: Any = None) -> NDArray[np.float
     if array.ndim != 2 or array.shape[1] not in (2, 3) or not len(array):
         raise ItesError(f"{where}: expected K keypoints of x and y, got shape {array.shape}")
     if scores is not None:
-        sure = _finite(scores, where).reshape(-1)
+        sure = numbers(scores, where).reshape(-1)
         if array.shape[1] != 2:
             raise ItesError(
                 f"{where}: expected 2D keypoints, got (K, {array.shape[1]}) with scores"
@@ -179,6 +180,14 @@ def joints_from(values: Any, where: str, scores: Any = None) -> NDArray[np.float
             )
     else:
         sure = array[:, 2] if array.shape[1] == 3 else np.ones(len(array))
+    unknown = np.isnan(array[:, :2])
+    odd = (unknown.any(1) & ~unknown.all(1)) | (np.isnan(sure) & ~unknown.all(1))
+    given = [np.asarray(one) for one in (values, scores) if one is not None]
+    if odd.any() and not any(one.dtype == object for one in given):
+        raise ItesError(
+            f"{where}: expected finite numbers, or x and y null or NaN for a missing joint, got "
+            f"{array[odd][0].tolist()}"
+        )
     return np.column_stack([array[:, :2], sure]).astype(np.float32)
 
 
@@ -206,22 +215,15 @@ def joints_of_many(values: list[Any]) -> NDArray[np.float32] | None:
     return joints
 
 
-def _finite(values: Any, where: str) -> NDArray[np.float64]:
-    array = numbers(values, where)
-    if not np.isfinite(array).all() and np.asarray(values).dtype.kind == "f":
-        raise ItesError(f"{where}: expected finite numbers, or null for a missing joint, got nan")
-    return array
-
-
 def numbers(values: Any, where: str) -> NDArray[np.float64]:
-    """An array of numbers below `LARGEST`; null is nan.
+    """An array of numbers below `LARGEST`, also as text; null and "nan" are nan.
 
     Raises:
         ItesError: another kind of value is present.
     """
     try:
         array = np.asarray(values)
-        if array.dtype.kind in "USb":
+        if array.dtype.kind in "Sb":
             raise ValueError
         array = array.astype(np.float64, copy=False)
     except (ValueError, TypeError, OverflowError):

@@ -1,5 +1,6 @@
 """What detectors write becomes clips: every frame in its place, nobody mixed up."""
 
+import gzip
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from people import flat, scored, walk
 
 from ites.data.readers import read
+from ites.data.readers.read import UNPACKED
 from ites.errors import ItesError
 from ites.pose.layouts import LAYOUT_JOINTS, to_human36m
 from ites.pose.skeleton import HUMAN36M
@@ -84,6 +86,28 @@ def test_every_eighth_frame_is_no_gap(tmp_path):
     same(clip, points)
 
 
+@pytest.mark.parametrize("text", [False, True])
+def test_times_in_seconds_are_frames(tmp_path, text):
+    points = walk(frames=40)
+    kept = [t for t in range(40) if t not in (7, 8)]
+    ids = {t: f"{t / 30:.4f}" if text else round(t / 30, 4) for t in kept}
+    order = np.random.default_rng(0).permutation(kept)
+    (clip,) = read(written(tmp_path, results((ids[t], [(points[t], {})]) for t in order))).clips
+    same(clip, points, rows=kept)
+    assert np.flatnonzero(~(clip.confidence > 0).any(1)).tolist() == [7, 8]
+
+
+def test_a_clock_beside_the_frame_number_cuts_no_video(tmp_path):
+    points, other = walk(frames=90), walk(frames=30, start=(300.0, 500.0))
+    names = [f"v_12-00-{t // 30:02d}_{t:06d}.jpg" for t in range(90)]
+    pairs = list(zip(names, points, strict=True))
+    (clip,) = read(written(tmp_path, results((n, [(p, {})]) for n, p in pairs))).clips
+    same(clip, points)
+    pairs[30:60] = zip(names[30:60], other, strict=True)  # somebody else: takes of their own
+    clips = read(written(tmp_path, results((n, [(p, {})]) for n, p in pairs))).clips
+    assert [len(clip) for clip in clips] == [30, 30, 30]
+
+
 def test_ids_of_billions_of_frames_are_refused(tmp_path):
     points = walk(frames=6)
     ids = [0, 1, 2, 3, 4, 4_000_000_000]
@@ -141,6 +165,29 @@ def test_people_who_cross_keep_their_clips(tmp_path):
     assert len(clips) == 2
     same(clips[0], first)
     same(clips[1], second)
+
+
+def test_a_tracker_that_exchanges_two_people_is_told_and_undone(tmp_path):
+    first, second = walk(frames=30), walk(frames=30, start=(700.0, 480.0), step=(-4.0, 0.0))
+    frames = [
+        (t, [(first[t], {"idx": 1 + swap}), (second[t], {"idx": 2 - swap})])
+        for t, swap in ((t, 10 <= t < 22) for t in range(30))
+    ]
+    recording = read(written(tmp_path, results(frames)))
+    for clip, points in zip(recording.clips, (first, second), strict=True):
+        same(clip, points)
+    for frame in (10, 22):
+        told = f"track ids 1 and 2 change places in frame {frame}: each clip keeps its person"
+        assert told in recording.notes
+
+
+def test_somebody_found_twice_in_each_frame_is_one_clip(tmp_path):
+    points = walk(frames=20)
+    frames = [(t, [(p + 2, {"score": 0.4}), (p, {"score": 0.9})]) for t, p in enumerate(points)]
+    recording = read(written(tmp_path, results(frames)))
+    (clip,) = recording.clips
+    same(clip, points)
+    assert "left out: 20 detections of somebody found twice in a frame" in recording.notes
 
 
 def test_ids_that_repeat_in_a_frame_are_no_track_ids(tmp_path):
@@ -409,6 +456,67 @@ def test_a_folder_of_clips_is_several_clips(tmp_path):
     assert [clip.name for clip in recording.clips] == ["a", "b", "c"]
 
 
+def test_folders_in_a_folder_are_recordings(tmp_path):
+    for camera, step in (("cam1", 3.0), ("cam2", -3.0)):
+        for t, p in enumerate(walk(frames=4, step=(step, 0.0))):
+            frame = {"people": [{"pose_keypoints_2d": flat(p)}]}
+            written(tmp_path, frame, f"all/{camera}/json/walk_{t:012d}_keypoints.json")
+    (tmp_path / "all" / "pictures").mkdir()
+    (tmp_path / "all" / "pictures" / "a.png").write_bytes(b"png")
+    recording = read(tmp_path / "all")
+    assert [clip.name for clip in recording.clips] == ["cam1/json", "cam2/json"]
+    same(recording.clips[1], walk(frames=4, step=(-3.0, 0.0)))
+    with pytest.raises(ItesError, match="pictures: expected files of"):
+        read(tmp_path / "all" / "pictures")
+
+
+def test_hidden_files_of_a_folder_are_not_read(tmp_path):
+    written(tmp_path, results((t, [(walk()[t], {})]) for t in range(4)), "c.json")
+    (tmp_path / "._c.json").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+    (tmp_path / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    assert [clip.name for clip in read(tmp_path).clips] == ["c"]
+
+
+@pytest.mark.parametrize("name", ["walk.json.gz", "walk.json"])
+def test_gzip_is_unpacked(tmp_path, name):
+    points = walk(frames=4)
+    text = json.dumps(results((t, [(p, {})]) for t, p in enumerate(points))).encode()
+    (tmp_path / name).write_bytes(gzip.compress(text))
+    (clip,) = read(tmp_path / name).clips
+    same(clip, points)
+    assert clip.name == "walk"
+    for bad in (
+        gzip.compress(b"hello"),
+        gzip.compress(text)[:60],
+        gzip.compress(gzip.compress(text)),
+    ):
+        (tmp_path / name).write_bytes(bad)
+        with pytest.raises(ItesError, match=f"{name}: expected"):
+            read(tmp_path / name)
+    bomb = gzip.compress(b" " * (UNPACKED + 1))
+    (tmp_path / name).write_bytes(bomb)
+    with pytest.raises(ItesError, match="expected up to .* bytes in it, got more"):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), "NaN"])
+def test_json_says_missing_in_several_ways(tmp_path, missing):
+    points = walk(frames=4)
+    content = results((t, [(p, {})]) for t, p in enumerate(points))
+    content[2]["keypoints"][27:29] = [missing, missing]
+    (clip,) = read(written(tmp_path, content)).clips
+    assert np.argwhere(clip.confidence == 0).tolist() == [[2, OURS["left_wrist"]]]
+
+
+def test_numbers_may_be_text(tmp_path):
+    points = walk(frames=4)
+    content = results((t, [(p, {})]) for t, p in enumerate(points))
+    for entry in content:
+        entry.update(keypoints=[str(v) for v in entry["keypoints"]], score="0.9")
+    (clip,) = read(written(tmp_path, content)).clips
+    same(clip, points)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -416,7 +524,10 @@ def test_a_folder_of_clips_is_several_clips(tmp_path):
         ([{"image_id": 1, "keypoints": "abc"}], "entry 0: expected numbers, got 'abc'"),
         ([{"image_id": 1, "keypoints": [1e20] * 51}], r"entry 0: expected pixels, got 1e\+20"),
         ([{"image_id": [], "keypoints": [1.0] * 51}], "expected a number or a name as image id"),
-        ([{"image_id": 1, "keypoints": [float("nan")] * 51}], "null for a missing joint, got nan"),
+        ([{"image_id": 1, "keypoints": [1.0, float("nan"), 1.0] * 17}],
+         r"null or NaN for a missing joint, got \[1.0, nan, 1.0\]"),
+        ([{"image_id": 1, "keypoints": [1.0, 1.0, float("nan")] * 17}], "got .1.0, 1.0, nan"),
+        ([{"image_id": 1, "keypoints": [float("nan")] * 51}], "all joints are missing"),
         ({"annotations": 3}, "expected lists of annotations and images"),
         ({"annotations": [{"id": 1}]}, "annotations, entry 0: expected image_id"),
         ({"instance_info": 5}, "expected a list of frames, got 5"),
