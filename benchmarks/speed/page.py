@@ -5,7 +5,7 @@
 One person, 30 frames per second, 17 joints, with confidences, a root path and a sign confidence.
 The page is opened from a file. Times are in seconds: `page` is its making in Python; `script` the
 page's own, from the start of its script to the first drawing; `ready` from the navigation to then;
-`processor` all of the browser's, which other work on the machine changes least.
+`processor` that of the browser's main process and of those it waits for, without the renderer's.
 """
 
 from __future__ import annotations

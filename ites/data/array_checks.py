@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from ites.data.findings import Finding
 from ites.pose.missing import norms
 
+PERCENT = 100.0
+"""Coordinates up to here may be percentages: hardly an image is that small."""
+
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
 
@@ -111,6 +114,15 @@ def units(points: Floats, seen: Bools, name: str) -> Iterator[Finding]:
                 {**data, "kind": "metres"},
                 name,
             )
+    elif low.min() >= 0 and PERCENT / 2 < high.max() <= PERCENT:
+        yield Finding(
+            "units",
+            "warning",
+            f"coordinates lie in 0..{PERCENT:g}, as percentages of the image's width and height "
+            f"do: a person measures {size:.0f}",
+            {**data, "kind": "percent"},
+            name,
+        )
     else:
         negative = np.mean((all_seen < 0).any(-1))
         centred = np.abs(np.median(all_seen, axis=0)).max() < 0.6 * size

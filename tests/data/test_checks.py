@@ -85,6 +85,7 @@ def test_metres_and_millimetres() -> None:
 
     assert codes(moved(walk(), metres)) == {"units": "error"}
     assert codes(moved(walk(), lambda k: 1000 * metres(k))) == {"units": "warning"}
+    assert codes(moved(walk(), lambda k: k / [12.8, 9.6])) == {"units": "warning"}  # percentages
 
 
 def test_a_person_of_one_point_is_none() -> None:
