@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ites.data.readers.recording import Frame, Person
 from ites.data.tracking import distances, person_sizes
@@ -72,6 +73,9 @@ def videos_of(frames: list[Frame], where: str) -> list[Video]:
         numbers = sorted(keys)
         people = [joined[keys[n]] for n in numbers]
         step = _step(numbers)
+        if step is None and (counted := _counted(np.array(numbers, float))) is not None:
+            keys = dict(zip(counted, (keys[n] for n in numbers), strict=True))
+            numbers, step = counted, 1  # they were times, as in milliseconds
         if step is None or not _continuous(people):
             videos += [
                 Video(str(keys[n]), [n], [found], keys[n], len(numbers) > 1)
@@ -157,25 +161,31 @@ def _places(ids: list[int | float | str]) -> dict[int | float | str, tuple[str, 
 def _times(ids: list[int | float | str]) -> dict[int | float | str, tuple[str, int]]:
     """The numbers of frames whose ids are times in seconds; none if they are not times.
 
-    Times are numbers with a fraction, of which most steps are multiples of one step.
+    Times are numbers with a fraction. Text must be of about equal steps to be times.
     """
     plain = all(isinstance(key, (int, float)) for key in ids)
     if len(ids) < 3 or not (plain or all(_DECIMAL.fullmatch(str(key)) for key in ids)):
         return {}
     times = np.array([float(key) for key in ids])
-    if not np.isfinite(times).all():
+    if not np.isfinite(times).all() or (times % 1 == 0).all() or len(set(times)) < len(ids):
         return {}
-    steps = np.diff(np.unique(times))
-    if (times % 1 == 0).all() or len(steps) < len(ids) - 1:
-        return {}
-    multiples = steps / np.median(steps)
-    numbers = np.round((times - times.min()) / np.median(steps))
+    order = np.argsort(times)
+    numbers = _counted(times[order]) or (list(range(len(ids))) if plain else [])
+    return {ids[at]: ("", number) for at, number in zip(order, numbers, strict=bool(numbers))}
+
+
+def _counted(times: NDArray[np.float64]) -> list[int] | None:
+    """Frame numbers of ascending times of about equal steps, or multiples; None for others."""
+    steps = np.diff(times)
+    step = float(np.median(steps)) if len(steps) > 1 else 0.0
+    if not step > 0:
+        return None
+    multiples = steps / step
+    numbers = np.round((times - times[0]) / step)
     regular = np.mean(np.abs(multiples - np.round(multiples)) < 0.25) > 0.8
-    if not regular or len(np.unique(numbers)) < len(ids) or numbers.max() > 1e9:
-        if not plain:
-            return {}
-        numbers = np.argsort(np.argsort(times))
-    return {key: ("", int(number)) for key, number in zip(ids, numbers, strict=True)}
+    if not regular or (np.diff(numbers) < 1).any() or numbers[-1] > GAPS * len(times):
+        return None
+    return [int(number) for number in numbers]
 
 
 _DECIMAL = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}")

@@ -53,6 +53,9 @@ _UNIT = re.compile(r"(?:[\s_.\-]+px|\s*\(px\)|[\s_.\-]*pixels?)$")
 def read_rows(path: Path) -> list[list[str]]:
     """The cells of a CSV file, separated by comma, semicolon or tab; without empty lines.
 
+    A first line `sep=;`, as of spreadsheets, and comments in front, lines that begin with #, are
+    no rows. Lines of empty cells are, but at the end.
+
     Raises:
         ItesError: the file is larger than `BYTES`, or is not UTF-8 text.
     """
@@ -62,13 +65,17 @@ def read_rows(path: Path) -> list[list[str]]:
     data = path.read_bytes()
     if b"\0" in data[:4096]:
         raise ItesError(f"{path}: expected a CSV table, got other bytes")
-    text = data.decode("utf-8-sig")
+    text = _without_comments(data.decode("utf-8-sig"))
     first = text[: text.find("\n")] if "\n" in text else text
     separator = max(",;\t", key=first.count)
-    if not first.count(separator) and len(first.split()) > 2:
+    if told := re.fullmatch(r"sep=([,;\t])", first.strip(" \r")):
+        text, separator = text[len(first) + 1 :], told[1]
+    elif not first.count(separator) and len(first.split()) > 2:
         return [line.split() for line in text.splitlines() if line.strip()]
     rows = [row for row in csv.reader(io.StringIO(text), delimiter=separator)
-            if any(cell.strip() for cell in row)]  # fmt: skip
+            if len(row) > 1 or any(cell.strip() for cell in row)]  # fmt: skip
+    while rows and _is_blank(rows[-1]):
+        rows.pop()
     if separator != "," and "," in text:
         decimal = re.compile(r"\s*[-+]?\d*,\d+(e[-+]?\d+)?\s*", re.IGNORECASE)
         rows = [
@@ -76,6 +83,31 @@ def read_rows(path: Path) -> list[list[str]]:
             for row in rows
         ]
     return rows
+
+
+def _without_comments(text: str) -> str:
+    """A text without the comments in front; a header that begins with # loses it."""
+    last = ""
+    while text.startswith("#"):
+        last, _, text = text.partition("\n")
+    first = text.partition("\n")[0]
+    is_header = last.count(",") == first.count(",") > 1
+    return f"{last.lstrip('# ')}\n{text}" if is_header else text
+
+
+def _is_blank(row: list[str]) -> bool:
+    return not any(cell.strip() for cell in row)
+
+
+def _with_index(header: list[str], body: list[list[str]]) -> list[str]:
+    """The header, whose first column without a name is the frame's number if it ascends."""
+    if header[0] not in ("", "unnamed: 0") or _column(header, _FRAME) is not None:
+        return header
+    if not all(re.fullmatch(r" *[0-9]{1,9} *", row[0]) for row in body):
+        return header
+    numbers = [int(row[0]) for row in body]
+    ascends = all(a < b for a, b in zip(numbers, numbers[1:], strict=False))
+    return [_FRAME[0], *header[1:]] if ascends else header
 
 
 def parse(path: Path, rows: list[list[str]]) -> Detections:
@@ -102,6 +134,9 @@ def parse(path: Path, rows: list[list[str]]) -> Detections:
     for line, row in enumerate(body, 2):
         if len(row) != width:
             raise ItesError(f"{path}: row {line}: expected {width} cells, got {len(row)}")
+    header = _with_index(header, body)
+    if _column(header, _FRAME) is not None:  # else a blank row is a frame without anybody
+        body = [row for row in body if not _is_blank(row)]
     joint = _column(header, _JOINT)
     if joint is not None and "x" in header and "y" in header:
         return _long(path, header, body, joint)
@@ -244,12 +279,11 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _frame_id(cell: str) -> int | str:
-    """A frame's number or name; seconds become milliseconds."""
+def _frame_id(cell: str) -> int | float | str:
+    """A frame's number, time in seconds, or name."""
     cell = cell.strip()
-    if re.fullmatch(r"\d+\.\d+", cell) and len(cell) < 20:
-        value = float(cell)
-        return int(value) if value.is_integer() else round(1000 * value)
+    if re.fullmatch(r"\d{1,9}\.\d{1,9}", cell):
+        return float(cell)
     return int(cell) if re.fullmatch(r"\d{1,18}", cell) else cell
 
 

@@ -369,6 +369,47 @@ def test_csv_of_several_people(tmp_path):
     same(clips[1], people[1])
 
 
+TABLES = {  # the change of a plain table, and the rows that are missing then
+    "times": (
+        lambda rows: ["time," + rows[0]] + [f"{t / 30:.4f},{r}" for t, r in enumerate(rows[1:])],
+        [],
+    ),
+    "milliseconds": (
+        lambda rows: (
+            ["timestamp," + rows[0]]
+            + [f"{round(1000 * t / 30)},{r}" for t, r in enumerate(rows[1:]) if t not in (3, 4)]
+        ),
+        [3, 4],
+    ),
+    "pandas": (
+        lambda rows: (
+            ["," + rows[0]] + [f"{t},{r}" for t, r in enumerate(rows[1:]) if t not in (5, 6, 7)]
+        ),
+        [5, 6, 7],
+    ),
+    "spreadsheet": (lambda rows: ["sep=;", *(row.replace(",", ";") for row in rows)], []),
+    "comments": (lambda rows: ["# by a tool", "# fps: 30", *rows], []),
+    "numpy": (lambda rows: ["# " + rows[0], *rows[1:]], []),
+    "blank rows": (lambda rows: [*rows[:5], "," * 50, "," * 50, *rows[7:], "," * 50, ""], [4, 5]),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_tables_of_other_programs(tmp_path, kind):
+    points = walk(frames=40)
+    head = ",".join(
+        f"{name}_{axis}" for name in LAYOUT_JOINTS["coco17"] for axis in ("x", "y", "score")
+    )
+    rows = [head, *(",".join(f"{v:.3f}" for v in row) for row in scored(points).reshape(40, -1))]
+    change, missing = TABLES[kind]
+    (tmp_path / "w.csv").write_text("\r\n".join(change(rows)))
+    (clip,) = read(tmp_path / "w.csv").clips
+    seen = (clip.confidence > 0).any(1)
+    assert len(clip) == 40 and np.flatnonzero(~seen).tolist() == missing
+    expected, _ = to_human36m(points, "coco17")
+    np.testing.assert_allclose(clip.keypoints[seen], expected[seen], atol=0.01)
+
+
 def test_csv_without_a_header(tmp_path):
     points = walk(frames=5)
     np.savetxt(tmp_path / "w.csv", scored(points).reshape(5, -1), delimiter=",")

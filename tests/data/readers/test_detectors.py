@@ -97,6 +97,14 @@ def test_times_in_seconds_are_frames(tmp_path, text):
     assert np.flatnonzero(~(clip.confidence > 0).any(1)).tolist() == [7, 8]
 
 
+def test_milliseconds_are_frames(tmp_path):
+    points = walk(frames=40)
+    kept = [t for t in range(40) if t not in (7, 8)]
+    content = results((round(1000 * t / 30), [(points[t], {})]) for t in kept)
+    (clip,) = read(written(tmp_path, content)).clips
+    same(clip, points, rows=kept)
+
+
 def test_a_clock_beside_the_frame_number_cuts_no_video(tmp_path):
     points, other = walk(frames=90), walk(frames=30, start=(300.0, 500.0))
     names = [f"v_12-00-{t // 30:02d}_{t:06d}.jpg" for t in range(90)]
@@ -506,6 +514,16 @@ def test_json_says_missing_in_several_ways(tmp_path, missing):
     content[2]["keypoints"][27:29] = [missing, missing]
     (clip,) = read(written(tmp_path, content)).clips
     assert np.argwhere(clip.confidence == 0).tolist() == [[2, OURS["left_wrist"]]]
+
+
+def test_entries_of_boxes_alone_are_left_out(tmp_path):
+    points = walk(frames=4)
+    content = results((t, [(p, {})]) for t, p in enumerate(points))
+    content[1:1] = [{"image_id": 0, "category_id": 3, "bbox": [1, 2, 3, 4]}]
+    content += [{"image_id": 3, "category_id": 1, "keypoints": [], "score": 0.2}]
+    recording = read(written(tmp_path, content))
+    same(recording.clips[0], points)
+    assert "left out: 2 entries without keypoints" in recording.notes
 
 
 def test_numbers_may_be_text(tmp_path):
