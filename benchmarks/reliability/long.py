@@ -10,7 +10,9 @@ and not kept, or 10^8 poses would take 60 GB of disk.
 from __future__ import annotations
 
 import argparse
+import csv
 import io
+import json
 import os
 import sys
 import tempfile
@@ -21,6 +23,7 @@ from unittest.mock import patch
 
 import numpy as np
 from rich.console import Console
+from safetensors import safe_open
 
 import ites
 from benchmarks.reliability.tables import publish
@@ -31,10 +34,15 @@ from ites.data.lifted import ClipsWriter
 from ites.data.store import PoseStore
 from ites.data.synthetic.synthetic import prepare_synthetic
 from ites.inference import lift as lifting
+from ites.runs.checkpoint import step_of
+from ites.runs.folder import RunFolder
+from ites.runs.settings import TeacherSettings
 from ites.system.parts import Parts
+from ites.training import engine, loop
+from ites.training.log import quiet_console
 
 COLUMNS = ("what", "count", "MB at a tenth", "MB at the end", "growth, MB", "per second")
-TINY = {"batch": 4, "width": 4, "blocks": 1, "atoms": 2, "samples": 1, "epochs": 1 << 40}
+TINY = {"batch": 4, "width": 4, "blocks": 0, "atoms": 1, "samples": 1, "epochs": 1 << 40}
 CLIP = 1000
 """Frames per simulated clip."""
 FILES = 4
@@ -48,7 +56,7 @@ def resident() -> float:
 
 
 class Watched(io.StringIO):
-    """Keeps the memory at each line that is printed, not the lines."""
+    """Keeps the memory at each line that is printed, and prints both."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,6 +65,7 @@ class Watched(io.StringIO):
     def write(self, text: str) -> int:
         if "\n" in text:
             self.memory.append(resident())
+            print(f"{self.memory[-1]:.1f} MB  {text.strip()}", flush=True)
         return len(text)
 
 
@@ -68,14 +77,40 @@ def row(what: str, count: int, memory: list[float], seconds: float) -> dict[str,
 
 
 def train(folder: Path, steps: int) -> dict[str, Any]:
-    """Train the smallest teacher; its memory at each of 100 rows of the log."""
-    prepare_synthetic(folder / "store.h5", poses=200)
+    """Train the smallest teacher past step 2^32; its memory at each of 100 rows of the log.
+
+    The training is resumed as if all but half of 2^32 + steps / 2 steps lay behind it. A step is a
+    number of the counter that rotations are drawn from.
+    """
+    first, store = (1 << 32) - steps // 2, folder / "store.h5"
+    prepare_synthetic(store, poses=200)
+    given: dict[str, Any] = {"data": str(store), "out": str(folder / "run"), "device": "cpu"}
+    given |= {"log_every": max(1, steps // 100), **TINY}
+    engine.train(TeacherSettings(steps=1, **given), console=quiet_console())
+    load = loop.load_state
+
+    def far_on(*arguments: Any) -> tuple[Any, dict[str, Any]]:
+        recent, counters = load(*arguments)
+        return recent, {**counters, "step": first}
+
+    settings = TeacherSettings(steps=first + steps, **given)
     watched, start = Watched(), time.perf_counter()
-    ites.train(
-        folder / "store.h5", folder / "run", recipe="paper", only="teacher", steps=steps,
-        log_every=max(1, steps // 100), device="cpu", console=Console(file=watched), **TINY,
-    )  # fmt: skip
-    return row("steps of a training", steps, watched.memory, time.perf_counter() - start)
+    with patch.object(loop, "load_state", far_on):
+        result = engine.train(settings, resume=True, console=Console(file=watched))
+    seconds = time.perf_counter() - start
+    run = RunFolder(given["out"])
+    with run.log("teacher").open(encoding="utf-8") as file:
+        logged = [int(line["step"]) for line in csv.DictReader(file)]
+    wanted = {s for s in range(first + 1, first + steps) if s % given["log_every"] == 0}
+    steps_of_files = [step_of(run.weights("teacher")), json.loads(_counters(run))["step"]]
+    assert [result.step, *steps_of_files] == [first + steps] * 3
+    assert logged == [1, *sorted(wanted | {first + steps})]
+    return row("steps of a training, half of them past 2^32", steps, watched.memory, seconds)
+
+
+def _counters(run: RunFolder) -> str:
+    with safe_open(run.state("teacher"), "pt") as file:
+        return file.metadata()["counters"]
 
 
 class Ring(Parts):
