@@ -1,10 +1,10 @@
 """A long training and a long lifting: the memory they take at the start and at the end.
 
-    python -m benchmarks.reliability.long [--steps 1000000] [--poses 100000000]
+    python -m benchmarks.reliability.long [--steps 1000000] [--portions 1526] [--poses 100000000]
 
-The training has the smallest teacher. The lifting reads a store that is simulated: all clips have
-the same keypoints. Its parts are written in full, to a few files in turn. The joined output is made
-and not kept, or 10^8 poses would take 60 GB of disk.
+The training has the smallest teacher. The liftings read a store that is simulated: all clips have
+the same keypoints. One has as many portions as 10^8 poses have, but small ones. The other has
+portions of their own size; 10^8 poses take some 120 GB of disk.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
+import h5py
 from rich.console import Console
 from safetensors import safe_open
 
@@ -37,16 +37,15 @@ from ites.inference import lift as lifting
 from ites.runs.checkpoint import step_of
 from ites.runs.folder import RunFolder
 from ites.runs.settings import TeacherSettings
-from ites.system.parts import Parts
 from ites.training import engine, loop
 from ites.training.log import quiet_console
 
-COLUMNS = ("what", "count", "MB at a tenth", "MB at the end", "growth, MB", "per second")
+COLUMNS = ("what", "count", "MB at a quarter", "MB at the end", "growth, MB", "per second")
 TINY = {"batch": 4, "width": 4, "blocks": 0, "atoms": 1, "samples": 1, "epochs": 1 << 40}
-CLIP = 1000
-"""Frames per simulated clip."""
-FILES = 4
-"""Files that the parts of a simulated lifting share."""
+SMALL = 80
+"""Poses per portion of the lifting with many portions."""
+CLIPS = 8
+"""Simulated clips per portion."""
 
 
 def resident() -> float:
@@ -71,7 +70,7 @@ class Watched(io.StringIO):
 
 def row(what: str, count: int, memory: list[float], seconds: float) -> dict[str, Any]:
     """A row of the table, of memory at even distances."""
-    first, last = memory[len(memory) // 10], memory[-1]
+    first, last = memory[len(memory) // 4], memory[-1]
     values = (what, f"{count:,}", f"{first:.1f}", f"{last:.1f}", f"{last - first:.1f}")
     return dict(zip(COLUMNS, (*values, f"{count / seconds:,.0f}"), strict=True))
 
@@ -113,33 +112,27 @@ def _counters(run: RunFolder) -> str:
         return file.metadata()["counters"]
 
 
-class Ring(Parts):
-    """Parts that share a few files, all of them missing at the start."""
+def lift(folder: Path, poses: int, portion: int) -> dict[str, Any]:
+    """Lift a simulated store; the memory after each part, and after each that is joined.
 
-    def path(self, index: int) -> Path:
-        return super().path(index % FILES)
-
-    def missing(self) -> list[int]:
-        return list(range(self.count))
-
-
-def lift(folder: Path, poses: int) -> dict[str, Any]:
-    """Lift a simulated store; the memory after each part, and after each that is joined."""
-    store, memory = folder / "clips.h5", list[float]()
-    prepare_synthetic(store, poses=3 * CLIP)
-    ites.train(
-        store, folder / "lifts", recipe="upright", steps=2, batch=32, width=8, blocks=1,
-        device="cpu", console=Console(file=io.StringIO()),
-    )  # fmt: skip
+    A portion has `CLIPS` clips. Parts and output are written in full.
+    """
+    store, memory, frames = folder / "clips.h5", list[float](), portion // CLIPS
+    prepare_synthetic(store, poses=max(100, 3 * frames))
+    if not (folder / "lifts").exists():
+        ites.train(
+            store, folder / "lifts", recipe="upright", steps=2, batch=32, width=8, blocks=1,
+            device="cpu", console=Console(file=io.StringIO()),
+        )  # fmt: skip
     with PoseStore(store) as held:
-        points = np.resize(held.keypoints("train"), (CLIP, held.skeleton.num_joints, 2))
+        points = held.keypoints("train")[:frames]
 
     class Simulated(KeypointReader):
         """Any number of clips, all with the same keypoints."""
 
         def __init__(self, *given: Any, **options: Any) -> None:
             super().__init__(*given, **options)
-            self.lengths = [CLIP] * (poses // CLIP)
+            self.lengths = [frames] * (poses // frames)
 
         def read(self, chosen: slice = slice(None)) -> Clips:  # noqa: B008 - immutable
             numbers = range(*chosen.indices(len(self.lengths)))
@@ -148,19 +141,25 @@ def lift(folder: Path, poses: int) -> dict[str, Any]:
             memory.append(resident())
             return Clips(self.skeleton, clips)
 
-    class Sink(ClipsWriter):
-        """Makes the arrays of the output and forgets them."""
+    class Watching(ClipsWriter):
+        """Keeps the memory after each part that is joined."""
 
-        def _append(self, arrays: dict[str, Any], frames: int) -> None:
-            self._frames += frames
+        def add(self, clips: Clips) -> None:
+            super().add(clips)
             memory.append(resident())
 
-    changes = {"KeypointReader": Simulated, "Parts": Ring, "ClipsWriter": Sink}
+    changes: dict[str, Any] = {"KeypointReader": Simulated, "ClipsWriter": Watching}
     start = time.perf_counter()
-    with patch.multiple(lifting, **changes):
+    with patch.multiple(lifting, **changes, PORTION=portion):
         summary = lifting.lift(store, folder / "out.h5", run=folder / "lifts", device="cpu")
-    assert summary["poses"] == poses // CLIP * CLIP
-    return row("poses of a lifting", summary["poses"], memory, time.perf_counter() - start)
+    seconds, portions = time.perf_counter() - start, poses // portion
+    assert summary["poses"] == poses // frames * frames
+    with h5py.File(folder / "out.h5") as file:
+        assert file["positions"].shape[0] == summary["poses"]
+    (folder / "out.h5").unlink()
+    print(*(f"{value:.1f}" for value in memory[:: max(1, len(memory) // 100)]), flush=True)
+    what = f"poses of a lifting in {portions:,} portions of {frames * CLIPS:,}"
+    return row(what, summary["poses"], memory, seconds)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -170,14 +169,21 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--poses", type=int, default=100_000_000)
+    parser.add_argument("--portions", type=int, default=1526, help="as 10^8 poses have")
     given = parser.parse_args(argv)
     rows = []
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as home:
-        for work, count in ((train, given.steps), (lift, given.poses)):
+        folder = Path(home)
+        works = [
+            (given.steps, lambda: train(folder, given.steps)),
+            (given.portions, lambda: lift(folder, SMALL * given.portions, SMALL)),
+            (given.poses, lambda: lift(folder, given.poses, lifting.PORTION)),
+        ]
+        for count, work in works:
             if count:
-                rows.append(work(Path(home), count))
+                rows.append(work())
                 print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-    if given.steps and given.poses:
+    if all(count for count, _ in works):
         publish("long", COLUMNS, rows)
     return 0
 

@@ -1,6 +1,7 @@
 """Run commands in faulty places: how each ends, what it says, and what it leaves.
 
     python -m benchmarks.reliability.places [--command lift ...] [--fault "closed pipe" ...]
+        [--publish]
 
 A run is right if it gives what a run without a fault gives. It is also right if its exit code is 1
 or 2, with the reason in one line of at most 300 characters. It then leaves nothing, or complete
@@ -34,7 +35,7 @@ from benchmarks.reliability.commands import (
     place,
 )
 from benchmarks.reliability.kills import evenly
-from benchmarks.reliability.tables import publish
+from benchmarks.reliability.tables import renew
 from benchmarks.reliability.warm import ROOT, Ended, Job, Warm
 
 COLUMNS = ("fault", "command", "runs", "exit code", "line", "left", "right")
@@ -263,6 +264,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--command", nargs="+", choices=COMMANDS, default=list(COMMANDS))
     parser.add_argument("--fault", nargs="+", choices=FAULTS, default=list(FAULTS))
     parser.add_argument("--most", type=int, default=1000, help="writes at which a disk is full")
+    parser.add_argument("--publish", action="store_true", help="put the rows in the table")
     given = parser.parse_args(argv)
     global where_most
     where_most = given.most
@@ -279,12 +281,15 @@ def main(argv: list[str] | None = None) -> int:
         for fault in given.fault:
             for name, where in places.items():
                 found = list(FAULTS[fault](where))
-                wrong += sum(not one.right for one in found)
+                for number, one in enumerate(found):
+                    if not one.right:
+                        wrong += 1
+                        print(f"{name}, {fault}, run {number}: wrong: {one}", flush=True)
                 if found:
                     rows.append(summary(fault, name, found))
                     print("  ".join(map(str, rows[-1].values())), flush=True)
-    if given.command == list(COMMANDS) and given.fault == list(FAULTS):
-        publish("places", COLUMNS, rows)
+                    if given.publish:
+                        renew("places", COLUMNS, COLUMNS[:2], rows)
     return int(wrong > 0)
 
 
