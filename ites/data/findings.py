@@ -107,7 +107,7 @@ class Summary:
         """Add the findings of a portion; no clip may be in two portions."""
         clips: dict[tuple[str, str], set[str]] = {}
         for finding in findings:
-            kind = finding.severity, finding.code
+            kind = (str(finding.severity), finding.code)
             clips.setdefault(kind, set()).add(finding.clip)
             self._kinds.setdefault(kind, (finding, 0))
         for kind, names in clips.items():

@@ -41,9 +41,12 @@ def lock(path: str | os.PathLike[str], what: str) -> Iterator[None]:
             os.write(handle, f"{os.getpid()}\n".encode())
             yield
         finally:
+            if fcntl is None:
+                os.close(handle)  # Windows removes no open file
             with suppress(OSError):
                 path.unlink(missing_ok=True)  # still locked: no other process has it
-            os.close(handle)
+            if fcntl is not None:
+                os.close(handle)
     finally:
         for folder in made:
             with suppress(OSError):
