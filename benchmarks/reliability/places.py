@@ -4,9 +4,9 @@
         [--publish]
 
 A run is right if it gives what a run without a fault gives. It is also right if its exit code is 1
-or 2, with the reason in one line of at most 300 characters. It then leaves nothing, or complete
-work that the next call continues to the same result. Faults that need another user or a mount are
-made by root alone.
+or 2, with the reason in one line of at most 300 characters, file first. It then leaves nothing, or
+complete work that the next call continues to the same result. Faults that need another user or a
+mount are made by root alone.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from benchmarks.reliability.warm import ROOT, Ended, Job, Warm
 
 COLUMNS = ("fault", "command", "runs", "exit code", "line", "left", "right")
 LINE = 300
+NAMES_A_FILE = re.compile(r"ites: [^:]+: .+")
 WARNING = "warning: "
 """How a line about doubtful keypoints begins; such lines come with and without a fault."""
 ROOM = (0, 4, 16, 64, 256)
@@ -86,7 +87,8 @@ class Place:
         found = []
         for one in (ended, *ended.meanwhile):
             line = "\n".join(x for x in one.error.splitlines() if not x.startswith(WARNING)).strip()
-            told = line.count("\n") == 0 and 0 < len(line) <= LINE and "unexpected" not in line
+            told = bool(NAMES_A_FILE.fullmatch(line)) and len(line) <= LINE
+            told &= "unexpected" not in line
             right = complete and (
                 one.code == 0 or (one.code in (1, 2) and (told or job.closed and not line))
             )

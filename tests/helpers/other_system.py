@@ -130,5 +130,11 @@ def _from_ites() -> bool:
     return "ites" in sys._getframe(2).f_globals.get("__name__", "")
 
 
-if os.environ.get("ITES_SYSTEM"):
+def pytest_configure() -> None:
+    """Simulate when pytest itself has asked for the system."""
+    if os.environ.get("ITES_SYSTEM"):
+        simulate(os.environ["ITES_SYSTEM"])
+
+
+if os.environ.get("ITES_SYSTEM") and "pytest" not in sys.modules:
     simulate(os.environ["ITES_SYSTEM"])
