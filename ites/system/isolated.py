@@ -48,7 +48,7 @@ def isolated(function: Callable[..., Result], path: str | os.PathLike[str], *giv
         ItesError: the function raised it, or the child died or exceeded its limits.
         OSError: the child cannot be started.
     """
-    if _inside:
+    if _inside or not sys.executable:  # a program that embeds Python may not tell which
         return function(path, *given)
     size = _bytes(Path(path))
     seconds = SECONDS + SECONDS_PER_MB * size / 1e6
