@@ -39,6 +39,7 @@ import h5py
 import numpy as np
 
 from ites.errors import ItesError
+from ites.system import isolated
 
 SECONDS, WAIT = 5.0, 20.0
 MEMORY = 1 << 30
@@ -1054,6 +1055,7 @@ def broken(name: str, index: int, seeds: list[Files]) -> Files:
 
 def _child(name: str, stop: int, folder: str, tally: Any, out: Connection) -> None:
     """Read inputs from `tally[0]` on, which says which one is being read; count the outcomes."""
+    isolated._inside = True  # a child per input would take 0.3 s
     reader = READERS[name]
     seeds = reader.seeds()
     home = Path(folder)

@@ -1,6 +1,6 @@
 """Kill commands at each of their writes, and at random moments, and call them again.
 
-    python -m benchmarks.reliability.kills [--random 200] [--command lift ...]
+    python -m benchmarks.reliability.kills [--random 200] [--command lift ...] [--publish]
 
 A kill is SIGKILL. At each call that changes a file, see `faults.c`, one run of the command is
 killed. If the call is a write, half of its bytes are written. After a kill each file is checked:
@@ -29,7 +29,7 @@ from benchmarks.reliability.commands import (
     orphans,
     place,
 )
-from benchmarks.reliability.tables import publish
+from benchmarks.reliability.tables import renew
 from benchmarks.reliability.warm import ROOT, Job, Warm
 
 COLUMNS = (
@@ -98,6 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--most", type=int, default=1000, help="kills at calls, per command")
     parser.add_argument("--command", nargs="+", choices=COMMANDS, default=list(COMMANDS))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--publish", action="store_true", help="put the rows in the table")
     given = parser.parse_args(argv)
     rng, rows = random.Random(given.seed), []
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as home, Warm() as warm:
@@ -120,8 +121,8 @@ def main(argv: list[str] | None = None) -> int:
             row = dict(zip(COLUMNS, (name, *numbers, *(counts[f] for f in FAILURES)), strict=True))
             print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
             rows.append(row)
-    if given.command == list(COMMANDS):
-        publish("kills", COLUMNS, rows)
+            if given.publish:
+                renew("kills", COLUMNS, COLUMNS[:1], rows)
     return int(any(row[failure] for row in rows for failure in FAILURES))
 
 

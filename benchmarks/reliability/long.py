@@ -1,16 +1,18 @@
 """A long training and a long lifting: the memory they take at the start and at the end.
 
-    python -m benchmarks.reliability.long [--steps 1000000] [--poses 100000000]
+    python -m benchmarks.reliability.long [--steps 1000000] [--portions 1526] [--poses 100000000]
 
-The training has the smallest teacher. The lifting reads a store that is simulated: all clips have
-the same keypoints. Its parts are written in full, to a few files in turn. The joined output is made
-and not kept, or 10^8 poses would take 60 GB of disk.
+The training has the smallest teacher. The liftings read a store that is simulated: all clips have
+the same keypoints. One has as many portions as 10^8 poses have, but small ones. The other has
+portions of their own size; 10^8 poses take some 120 GB of disk.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import io
+import json
 import os
 import sys
 import tempfile
@@ -19,8 +21,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
+import h5py
 from rich.console import Console
+from safetensors import safe_open
 
 import ites
 from benchmarks.reliability.tables import publish
@@ -31,14 +34,18 @@ from ites.data.lifted import ClipsWriter
 from ites.data.store import PoseStore
 from ites.data.synthetic.synthetic import prepare_synthetic
 from ites.inference import lift as lifting
-from ites.system.parts import Parts
+from ites.runs.checkpoint import step_of
+from ites.runs.folder import RunFolder
+from ites.runs.settings import TeacherSettings
+from ites.training import engine, loop
+from ites.training.log import quiet_console
 
-COLUMNS = ("what", "count", "MB at a tenth", "MB at the end", "growth, MB", "per second")
-TINY = {"batch": 4, "width": 4, "blocks": 1, "atoms": 2, "samples": 1, "epochs": 1 << 40}
-CLIP = 1000
-"""Frames per simulated clip."""
-FILES = 4
-"""Files that the parts of a simulated lifting share."""
+COLUMNS = ("what", "count", "MB at a quarter", "MB at the end", "growth, MB", "per second")
+TINY = {"batch": 4, "width": 4, "blocks": 0, "atoms": 1, "samples": 1, "epochs": 1 << 40}
+SMALL = 80
+"""Poses per portion of the lifting with many portions."""
+CLIPS = 8
+"""Simulated clips per portion."""
 
 
 def resident() -> float:
@@ -48,7 +55,7 @@ def resident() -> float:
 
 
 class Watched(io.StringIO):
-    """Keeps the memory at each line that is printed, not the lines."""
+    """Keeps the memory at each line that is printed, and prints both."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,54 +64,75 @@ class Watched(io.StringIO):
     def write(self, text: str) -> int:
         if "\n" in text:
             self.memory.append(resident())
+            print(f"{self.memory[-1]:.1f} MB  {text.strip()}", flush=True)
         return len(text)
 
 
 def row(what: str, count: int, memory: list[float], seconds: float) -> dict[str, Any]:
     """A row of the table, of memory at even distances."""
-    first, last = memory[len(memory) // 10], memory[-1]
+    first, last = memory[len(memory) // 4], memory[-1]
     values = (what, f"{count:,}", f"{first:.1f}", f"{last:.1f}", f"{last - first:.1f}")
     return dict(zip(COLUMNS, (*values, f"{count / seconds:,.0f}"), strict=True))
 
 
 def train(folder: Path, steps: int) -> dict[str, Any]:
-    """Train the smallest teacher; its memory at each of 100 rows of the log."""
-    prepare_synthetic(folder / "store.h5", poses=200)
+    """Train the smallest teacher past step 2^32; its memory at each of 100 rows of the log.
+
+    The training is resumed as if all but half of 2^32 + steps / 2 steps lay behind it. A step is a
+    number of the counter that rotations are drawn from.
+    """
+    first, store = (1 << 32) - steps // 2, folder / "store.h5"
+    prepare_synthetic(store, poses=200)
+    given: dict[str, Any] = {"data": str(store), "out": str(folder / "run"), "device": "cpu"}
+    given |= {"log_every": max(1, steps // 100), **TINY}
+    engine.train(TeacherSettings(steps=1, **given), console=quiet_console())
+    load = loop.load_state
+
+    def far_on(*arguments: Any) -> tuple[Any, dict[str, Any]]:
+        recent, counters = load(*arguments)
+        return recent, {**counters, "step": first}
+
+    settings = TeacherSettings(steps=first + steps, **given)
     watched, start = Watched(), time.perf_counter()
-    ites.train(
-        folder / "store.h5", folder / "run", recipe="paper", only="teacher", steps=steps,
-        log_every=max(1, steps // 100), device="cpu", console=Console(file=watched), **TINY,
-    )  # fmt: skip
-    return row("steps of a training", steps, watched.memory, time.perf_counter() - start)
+    with patch.object(loop, "load_state", far_on):
+        result = engine.train(settings, resume=True, console=Console(file=watched))
+    seconds = time.perf_counter() - start
+    run = RunFolder(given["out"])
+    with run.log("teacher").open(encoding="utf-8") as file:
+        logged = [int(line["step"]) for line in csv.DictReader(file)]
+    wanted = {s for s in range(first + 1, first + steps) if s % given["log_every"] == 0}
+    steps_of_files = [step_of(run.weights("teacher")), json.loads(_counters(run))["step"]]
+    assert [result.step, *steps_of_files] == [first + steps] * 3
+    assert logged == [1, *sorted(wanted | {first + steps})]
+    return row("steps of a training, half of them past 2^32", steps, watched.memory, seconds)
 
 
-class Ring(Parts):
-    """Parts that share a few files, all of them missing at the start."""
-
-    def path(self, index: int) -> Path:
-        return super().path(index % FILES)
-
-    def missing(self) -> list[int]:
-        return list(range(self.count))
+def _counters(run: RunFolder) -> str:
+    with safe_open(run.state("teacher"), "pt") as file:
+        return file.metadata()["counters"]
 
 
-def lift(folder: Path, poses: int) -> dict[str, Any]:
-    """Lift a simulated store; the memory after each part, and after each that is joined."""
-    store, memory = folder / "clips.h5", list[float]()
-    prepare_synthetic(store, poses=3 * CLIP)
-    ites.train(
-        store, folder / "lifts", recipe="upright", steps=2, batch=32, width=8, blocks=1,
-        device="cpu", console=Console(file=io.StringIO()),
-    )  # fmt: skip
+def lift(folder: Path, poses: int, portion: int) -> dict[str, Any]:
+    """Lift a simulated store; the memory after each part, and after each that is joined.
+
+    A portion has `CLIPS` clips. Parts and output are written in full.
+    """
+    store, memory, frames = folder / "clips.h5", list[float](), portion // CLIPS
+    prepare_synthetic(store, poses=max(100, 3 * frames))
+    if not (folder / "lifts").exists():
+        ites.train(
+            store, folder / "lifts", recipe="upright", steps=2, batch=32, width=8, blocks=1,
+            device="cpu", console=Console(file=io.StringIO()),
+        )  # fmt: skip
     with PoseStore(store) as held:
-        points = np.resize(held.keypoints("train"), (CLIP, held.skeleton.num_joints, 2))
+        points = held.keypoints("train")[:frames]
 
     class Simulated(KeypointReader):
         """Any number of clips, all with the same keypoints."""
 
         def __init__(self, *given: Any, **options: Any) -> None:
             super().__init__(*given, **options)
-            self.lengths = [CLIP] * (poses // CLIP)
+            self.lengths = [frames] * (poses // frames)
 
         def read(self, chosen: slice = slice(None)) -> Clips:  # noqa: B008 - immutable
             numbers = range(*chosen.indices(len(self.lengths)))
@@ -113,19 +141,25 @@ def lift(folder: Path, poses: int) -> dict[str, Any]:
             memory.append(resident())
             return Clips(self.skeleton, clips)
 
-    class Sink(ClipsWriter):
-        """Makes the arrays of the output and forgets them."""
+    class Watching(ClipsWriter):
+        """Keeps the memory after each part that is joined."""
 
-        def _append(self, arrays: dict[str, Any], frames: int) -> None:
-            self._frames += frames
+        def add(self, clips: Clips) -> None:
+            super().add(clips)
             memory.append(resident())
 
-    changes = {"KeypointReader": Simulated, "Parts": Ring, "ClipsWriter": Sink}
+    changes: dict[str, Any] = {"KeypointReader": Simulated, "ClipsWriter": Watching}
     start = time.perf_counter()
-    with patch.multiple(lifting, **changes):
+    with patch.multiple(lifting, **changes, PORTION=portion):
         summary = lifting.lift(store, folder / "out.h5", run=folder / "lifts", device="cpu")
-    assert summary["poses"] == poses // CLIP * CLIP
-    return row("poses of a lifting", summary["poses"], memory, time.perf_counter() - start)
+    seconds, portions = time.perf_counter() - start, poses // portion
+    assert summary["poses"] == poses // frames * frames
+    with h5py.File(folder / "out.h5") as file:
+        assert file["positions"].shape[0] == summary["poses"]
+    (folder / "out.h5").unlink()
+    print(*(f"{value:.1f}" for value in memory[:: max(1, len(memory) // 100)]), flush=True)
+    what = f"poses of a lifting in {portions:,} portions of {frames * CLIPS:,}"
+    return row(what, summary["poses"], memory, seconds)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -135,14 +169,21 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--poses", type=int, default=100_000_000)
+    parser.add_argument("--portions", type=int, default=1526, help="as 10^8 poses have")
     given = parser.parse_args(argv)
     rows = []
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as home:
-        for work, count in ((train, given.steps), (lift, given.poses)):
+        folder = Path(home)
+        works = [
+            (given.steps, lambda: train(folder, given.steps)),
+            (given.portions, lambda: lift(folder, SMALL * given.portions, SMALL)),
+            (given.poses, lambda: lift(folder, given.poses, lifting.PORTION)),
+        ]
+        for count, work in works:
             if count:
-                rows.append(work(Path(home), count))
+                rows.append(work())
                 print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-    if given.steps and given.poses:
+    if all(count for count, _ in works):
         publish("long", COLUMNS, rows)
     return 0
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,17 @@ def publish(name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]
     """Write a result as CSV and put it as a table between its two marks on the page."""
     write_table(RESULTS / f"{name}.csv", columns, rows)
     put(name, columns, rows)
+
+
+def renew(
+    name: str, columns: Sequence[str], keys: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Publish rows beside those of earlier runs; a row replaces the one with the same keys."""
+    path, merged = RESULTS / f"{name}.csv", dict[tuple[str, ...], Mapping[str, Any]]()
+    with path.open(encoding="utf-8", newline="") if path.exists() else nullcontext(()) as file:
+        for row in [*csv.DictReader(file), *rows]:
+            merged[tuple(str(row[key]) for key in keys)] = row
+    publish(name, columns, list(merged.values()))
 
 
 def put(

@@ -94,28 +94,43 @@ def refuse(findings: Sequence[Finding], clips: int, where: object) -> list[Findi
     return [replace(f, severity="warning") if f.severity == "error" else f for f in findings]
 
 
+class Summary:
+    """Findings of clips that come in portions, joined by code and severity.
+
+    It keeps one finding of a kind, so it does not grow with the number of clips.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: dict[tuple[str, str], tuple[Finding, int]] = {}
+
+    def add(self, findings: Sequence[Finding]) -> None:
+        """Add the findings of a portion; no clip may be in two portions."""
+        clips: dict[tuple[str, str], set[str]] = {}
+        for finding in findings:
+            kind = (str(finding.severity), finding.code)
+            clips.setdefault(kind, set()).add(finding.clip)
+            self._kinds.setdefault(kind, (finding, 0))
+        for kind, names in clips.items():
+            first, count = self._kinds[kind]
+            self._kinds[kind] = first, count + len(names)
+
+    def findings(self) -> list[Finding]:
+        """One of each kind, the worst first: the first one's words, and how many clips more."""
+        order = {"error": 0, "warning": 1, "note": 2}
+        joined = []
+        for first, count in sorted(self._kinds.values(), key=lambda item: order[item[0].severity]):
+            others = count - 1
+            more = f"; so in {others:,} other clip{'s' * (others > 1)}" if others else ""
+            of = f"{first.clip}: " if first.clip else ""
+            joined.append(replace(first, message=of + first.message + more))
+        return joined
+
+
 def summarise(findings: Sequence[Finding]) -> list[Finding]:
     """Join findings of one code and severity: the first one's words, and how many clips more."""
-    kinds: dict[tuple[str, str], list[Finding]] = {}
-    for finding in findings:
-        kinds.setdefault((finding.severity, finding.code), []).append(finding)
-    order = {"error": 0, "warning": 1, "note": 2}
-    joined = []
-    for (_, _), group in sorted(kinds.items(), key=lambda item: order[item[0][0]]):
-        first, others = group[0], len({finding.clip for finding in group} - {group[0].clip})
-        more = f"; so in {others:,} other clip{'s' * (others > 1)}" if others else ""
-        of = f"{first.clip}: " if first.clip else ""
-        joined.append(
-            Finding(
-                first.code,
-                first.severity,
-                of + first.message + more,
-                first.data,
-                first.clip,
-                first.frames,
-            )
-        )
-    return joined
+    summary = Summary()
+    summary.add(findings)
+    return summary.findings()
 
 
 def ranges(frames: NDArray[np.intp], most: int = 6) -> str:

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from ites.data.clips import Clips, stored_clips, stored_sequences
 from ites.data.corrections import Corrections
-from ites.data.readers import ReadOptions, is_detectors, read
+from ites.data.readers import ReadOptions, read
+from ites.data.store import FORMAT as STORE_FORMAT
 from ites.data.store import PoseStore
 from ites.errors import ItesError
 from ites.pose.skeleton import HUMAN36M, Skeleton
 from ites.system.files import reading, require_file
-from ites.system.hdf5 import opened
+from ites.system.hdf5 import holds
 
 Floats = NDArray[np.floating]
 
@@ -133,8 +134,5 @@ class KeypointReader:
 
 
 def _is_store(path: Path) -> bool:
-    """Whether a file is HDF5 but not a detector's."""
-    if path.is_dir() or not h5py.is_hdf5(require_file(path)):
-        return False
-    with opened(path, "a pose store") as file:
-        return not is_detectors(file)
+    """Whether a file is HDF5 and names a pose store's format."""
+    return not path.is_dir() and h5py.is_hdf5(require_file(path)) and holds(path, STORE_FORMAT)

@@ -22,7 +22,7 @@ from ites.errors import ItesError
 from ites.pose.missing import unknown
 from ites.pose.skeleton import Skeleton
 from ites.system.files import FileWriter, atomic_write, load_npz, reading, require_file
-from ites.system.hdf5 import H5Writer, attribute, dataset, opened
+from ites.system.hdf5 import H5Writer, attribute, dataset, holds, opened
 
 FORMAT = "ites-lifted"
 VERSIONS = ("1", "2")
@@ -228,6 +228,8 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _contents(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """The arrays and the texts of a file; only the format for a pose store."""
     if h5py.is_hdf5(path):
+        if not holds(path, FORMAT) and not holds(path, STORE_FORMAT):
+            return {}, {}
         with opened(path, "a lifted file") as file:
             attributes = {key: attribute(file, key, str(path)) for key in file.attrs}
             texts = {key: value for key, value in attributes.items() if isinstance(value, str)}

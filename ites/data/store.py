@@ -27,7 +27,8 @@ from ites.pose.camera import (
 from ites.pose.missing import impossible, interpolate
 from ites.pose.skeleton import Skeleton
 from ites.system.files import FileWriter, atomic_write, reading, require_file
-from ites.system.hdf5 import H5Writer, attribute, check_heaps, children, dataset
+from ites.system.hdf5 import H5Writer, attribute, check_heaps, children, dataset, holds
+from ites.system.isolated import refuse_elsewhere
 
 FORMAT = "ites-pose-store"
 VERSION = 1
@@ -123,6 +124,8 @@ class PoseStore:
         self.path = require_file(path)
         self._wild: dict[tuple[int, ...], NDArray[np.bool_]] = {}
         with reading(self.path, "a pose store"):
+            if not holds(self.path, FORMAT):
+                refuse_elsewhere(self.path, PoseStore)
             try:
                 check_heaps(self.path)
                 self._file = h5py.File(self.path, "r")

@@ -7,6 +7,7 @@ training, the metric scale, and missing joints. Every assumption is reported.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ites.data.clips import ASSUMED_FPS, Clip, Clips, drop_impossible, fill_missing, seen_joints
+from ites.data.findings import Finding, Summary
 from ites.errors import ItesError
 from ites.inference.sight import Sight, lines_of_sight, with_size
 from ites.pose.camera import FIELD_OF_VIEW, HEAD_DISTANCE, focal_length_of
@@ -24,6 +26,8 @@ from ites.pose.swaps import brief_swaps
 
 TOLD_ROLL = 5.0
 """Smallest roll that a note tells, degrees."""
+MOST_NOTES = 100
+"""Notes of one subject that are kept; of more clips only their number."""
 SCALES = ("auto", "checkpoint", "clip")
 
 
@@ -55,22 +59,49 @@ class Assumed:
     filled: int = 0
     findings: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, other: Assumed) -> None:
+
+class AllAssumed:
+    """The assumptions about clips that come in portions.
+
+    Of a subject it keeps `MOST_NOTES` notes, and of findings one of a kind. So it does not grow
+    with the number of clips, but for a number each.
+    """
+
+    def __init__(self) -> None:
+        self._notes: dict[Note, None] = {}
+        self._per_code: Counter[str] = Counter()
+        self._sizes: list[float] = []
+        self._filled = 0
+        self._findings = Summary()
+
+    def add(self, portion: Assumed) -> None:
         """Add the assumptions about other clips."""
-        self.notes += other.notes
-        self.sizes += other.sizes
-        self.filled += other.filled
-        self.findings += other.findings
+        for note in portion.notes:
+            if note in self._notes:
+                continue
+            self._per_code[note.code] += 1
+            if self._per_code[note.code] <= MOST_NOTES:
+                self._notes[note] = None
+        self._sizes += portion.sizes
+        self._filled += portion.filled
+        self._findings.add([Finding(**finding) for finding in portion.findings])
+
+    def findings(self) -> list[Finding]:
+        """One of each kind."""
+        return self._findings.findings()
 
     def all_notes(self) -> list[Note]:
-        """All notes, each line once."""
-        notes = list(dict.fromkeys(self.notes))
-        if self.filled:
-            words = f"{self.filled} missing joints filled in, linearly in time"
+        """The notes, each line once."""
+        notes = list(self._notes)
+        for code, count in self._per_code.items():
+            if count > MOST_NOTES:
+                notes.append(Note(code, f"{count - MOST_NOTES:,} more notes of {code}, left out"))
+        if self._filled:
+            words = f"{self._filled} missing joints filled in, linearly in time"
             notes.append(Note("filled", words))
-        if self.sizes and not 2 / 3 < np.median(self.sizes) < 3 / 2:
+        if self._sizes and not 2 / 3 < np.median(self._sizes) < 3 / 2:
             words = (
-                f"people look {np.median(self.sizes):.2g} times as large as those trained on: "
+                f"people look {np.median(self._sizes):.2g} times as large as those trained on: "
                 "each clip's own scale may serve better"
             )
             notes.append(Note("other-size", words))

@@ -29,13 +29,13 @@ from torch import Tensor
 from ites.data.checks import check_reader
 from ites.data.clips import Clip, Clips, cut, seen_joints
 from ites.data.corrections import Corrections
-from ites.data.findings import Finding, refuse, summarise
+from ites.data.findings import Finding, refuse
 from ites.data.keypoint_reader import KeypointReader
 from ites.data.lifted import ClipsWriter, read_clips, read_settings, write_clips
 from ites.data.readers.options import check_options
 from ites.data.upright import stand_upright
 from ites.errors import ItesError
-from ites.inference.assume import Assumed, Note, assume_camera, network_input
+from ites.inference.assume import AllAssumed, Assumed, Note, assume_camera, network_input
 from ites.inference.likely import density_by
 from ites.inference.roll import find_roll
 from ites.inference.sight import Sight, gravity_of, root_path
@@ -456,11 +456,11 @@ class _Lifting:
 
     def join(self, out: str | os.PathLike[str], summary: dict[str, Any]) -> dict[str, Any]:
         """Write the output from the parts; return the summary with its notes."""
-        assumed, doubtful, error, rated = Assumed(), 0, 0.0, 0
+        assumed, doubtful, error, rated = AllAssumed(), 0, 0.0, 0
         with ClipsWriter(out) as writer:
             for index in range(self.parts.count):
                 clips = read_clips(self.parts.path(index))
-                assumed.add(Assumed(**clips.settings))
+                assumed.add(_assumed(clips.settings))
                 writer.add(clips)
                 sure_of = (clip.sign_confidence for clip in clips.clips)
                 for clip in clips.clips:
@@ -469,7 +469,6 @@ class _Lifting:
                         error += float(finite.sum(dtype=np.float64))
                         rated += len(finite)
                 doubtful += sum(int((sure < DOUBT).sum()) for sure in sure_of if sure is not None)
-            assumed.notes = [Note(*note) for note in assumed.notes]
             notes = [*assumed.all_notes(), *self._frames(), *self.notes]
             if rated:
                 line = f"expected error {error / rated:.0f} mm, a mean over poses"
@@ -478,15 +477,19 @@ class _Lifting:
                 of = f"{doubtful:,} of {summary['poses']:,} poses"
                 line = f"{of} are less than {DOUBT:.0%} sure of their depth's sign"
                 notes.append(Note("doubtful", line))
-            found = summarise([Finding(**finding) for finding in assumed.findings])
             writer.settings = {
                 **summary,
                 "notes": [note.text for note in notes],
                 "codes": [note.code for note in notes],
-                "findings": [finding.plain() for finding in found],
+                "findings": [finding.plain() for finding in assumed.findings()],
             }
         self.parts.remove()
         return writer.settings
+
+
+def _assumed(settings: dict[str, Any]) -> Assumed:
+    """The assumptions about a part's clips, as `_Lifting.write` stored them."""
+    return Assumed(**{**settings, "notes": [Note(*note) for note in settings["notes"]]})
 
 
 def _is_told(finding: Finding, notes: list[Note]) -> bool:

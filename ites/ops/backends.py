@@ -51,7 +51,7 @@ def _vendor(path: str = "/proc/cpuinfo") -> str:
     return ""
 
 
-CHOICES: dict[str, Any] = json.loads(Path(__file__).with_name("choices.json").read_text())
+CHOICES: dict[str, Any] = json.loads(Path(__file__).with_name("choices.json").read_text("utf-8"))
 """By kind of device: where it was `measured` (null: nowhere yet), and the backends, fastest first,
 of each of the `ops`, and by `default` of those not listed. Processors of some `vendors` have other
 ops faster, and `why`."""

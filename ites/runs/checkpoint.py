@@ -530,7 +530,9 @@ def _read(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, str]]
         try:
             with safe_open(path, framework="pt") as file:
                 text = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                # Copies: the tensors lie in a map of the file, which Windows then cannot replace.
+                names = file.keys()
+                tensors = {name: file.get_tensor(name).clone() for name in names}
         except SafetensorError as error:
             raise ItesError(
                 f"{path}: expected an ITES checkpoint, got what is not a safetensors file, or a "

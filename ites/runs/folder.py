@@ -172,7 +172,7 @@ def write_versions(
         "processes": processes,
     }
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(versions, indent=2) + "\n")
+        temporary.write_text(json.dumps(versions, indent=2) + "\n", encoding="utf-8")
 
 
 class Unfinished:

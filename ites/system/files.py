@@ -393,12 +393,13 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         remove_orphans(path.parent)
         with _locked(temporary):
             yield temporary
-            with temporary.open("rb") as file:
+            with temporary.open("r+b") as file:  # Windows flushes only what it may write
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        if error.errno in _OF_THE_PLACE and error.filename in (None, str(temporary)):
+        where = error.filename
+        if error.errno in _OF_THE_PLACE and (where is None or str(where) == str(temporary)):
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
     finally:
@@ -488,7 +489,9 @@ def _is_alive(process: int, since: float) -> bool:
 def _locked(path: Path) -> Iterator[None]:
     """Make a file and hold a lock on it if the system supports locks."""
     with path.open("ab") as file:
-        if fcntl is not None:
+        if fcntl is None:  # Windows renames no open file
+            file.close()
+        else:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -37,17 +37,32 @@ def lock(path: str | os.PathLike[str], what: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = _acquire(path, what)
         try:
-            os.ftruncate(handle, 0)
-            os.write(handle, f"{os.getpid()}\n".encode())
+            _write_id(handle, path)
             yield
         finally:
+            if fcntl is None:
+                os.close(handle)  # Windows removes no open file
             with suppress(OSError):
                 path.unlink(missing_ok=True)  # still locked: no other process has it
-            os.close(handle)
+            if fcntl is not None:
+                os.close(handle)
     finally:
         for folder in made:
             with suppress(OSError):
                 folder.rmdir()
+
+
+def _write_id(handle: int, path: Path) -> None:
+    """Write this process's ID.
+
+    Raises:
+        OSError: with the file's name, which the system's calls by handle do not give.
+    """
+    try:
+        os.ftruncate(handle, 0)
+        os.write(handle, f"{os.getpid()}\n".encode())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _acquire(path: Path, what: str) -> int:

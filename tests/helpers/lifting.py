@@ -3,7 +3,7 @@
 import numpy as np
 
 from ites.data.clips import Clip, Clips
-from ites.inference.assume import network_input
+from ites.inference.assume import AllAssumed, network_input
 from ites.inference.lift import make_consistent, to_clips
 from ites.inference.size import body_size_of
 from ites.models.predict import lift_points
@@ -33,7 +33,9 @@ def lift_clips(pose, clips, training_scale, *, scale="auto", temporal=False, bat
     lifted = lift_points(pose, points, clips.skeleton, batch_size)
     if temporal:
         lifted = make_consistent(clips, points, points, lifted, sights)
-    notes = [note.text for note in assumed.all_notes()]
+    told = AllAssumed()
+    told.add(assumed)
+    notes = [note.text for note in told.all_notes()]
     return to_clips(clips, lifted, body_size_of(clips.skeleton), sights=sights), notes
 
 

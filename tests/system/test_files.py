@@ -288,6 +288,23 @@ def test_a_file_reaches_the_disk_before_its_name_does(
     assert done == ["file", "name", "folder"]
 
 
+def test_a_disk_without_room_for_a_name_is_told_by_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening the temporary file fails; the message has the file's own name."""
+    real = Path.open
+
+    def full(path: Path, *given: Any, **options: Any) -> Any:
+        if path.suffix == ".tmp":
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+        return real(path, *given, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(OSError) as caught, atomic_write(tmp_path / "x.txt"):
+        pass
+    assert caught.value.filename == str(tmp_path / "x.txt")
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_full_disk_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str

@@ -38,9 +38,9 @@ def test_a_list_in_place_of_a_text_is_refused(tmp_path: Path) -> None:
         clip = file.create_group("S01/01_01")
         clip["positions"] = np.zeros((3, 17, 3))
         clip.attrs.update(fps=60.0, action="walk")
-    for name in ("lifted.h5", "store.h5"):
+    for name, form in (("lifted.h5", "ites-lifted"), ("store.h5", "ites-pose-store")):
         with h5py.File(tmp_path / name, "w") as file:
-            file.attrs["format"] = "anything"
+            file.attrs["format"] = form
     readers = {
         "motion.h5": lambda path: list(clips_of(path)),
         "lifted.h5": read_clips,
@@ -108,3 +108,28 @@ def test_a_text_longer_than_its_heap_is_refused(
 
 def found_in(data: bytes, part: bytes) -> list[int]:
     return [match.start() for match in re.finditer(re.escape(part), data)]
+
+
+def test_types_that_h5py_takes_for_larger_ones_are_refused(tmp_path: Path) -> None:
+    """One byte, a float's bias, once made HDF5 write past an array and end the process."""
+    bias = h5py.h5t.IEEE_F64LE.copy()
+    bias.set_ebias(895)
+    short = h5py.h5t.STD_I32LE.copy()
+    short.set_precision(17)
+    table = h5py.h5t.create(h5py.h5t.COMPOUND, 16)
+    table.insert(b"x", 0, h5py.h5t.IEEE_F64LE)
+    table.insert(b"y", 8, bias)
+    with h5py.File(tmp_path / "types.h5", "w") as file:
+        for name, kind in (("bias", bias), ("short", short), ("table", table)):
+            space = h5py.h5s.create_simple((3,))
+            h5py.h5d.create(file.id, name.encode(), kind, space)
+            h5py.h5a.create(file.id, name.encode(), kind, space)
+        good = np.zeros(3, [("x", "<f8"), ("y", ">f4", 2), ("z", "?")])
+        file["good"] = good
+    with h5py.File(tmp_path / "types.h5") as file:
+        for name in ("bias", "short", "table"):
+            with pytest.raises(ItesError, match=f"^w: {name}: .*another type"):
+                dataset(file, name, "w", "fiuV")
+            with pytest.raises(ItesError, match=f"^w: attribute {name}: .*another type"):
+                attribute(file, name, "w")
+        assert dataset(file, "good", "w", "V")[()].tobytes() == good.tobytes()

@@ -28,6 +28,7 @@ from ites.errors import ItesError
 from ites.pose.camera import human36m_cameras
 from ites.pose.skeleton import HUMAN36M
 from ites.system.hdf5 import attribute, children, dataset, opened
+from ites.system.isolated import isolated
 
 TEST_SUBJECTS = ("S01", "S02", "S03", "S94", "Smartial")
 RIGS = {"train": "S1", "test": "S9"}
@@ -151,11 +152,11 @@ def clips_of(source: Path, fps: float = AMC_FPS) -> Iterator[Clip]:
     Raises:
         ItesError: there are no clips, or one cannot be read.
     """
-    return _read_folder(source, fps) if source.is_dir() else _read_file(source)
+    return _read_folder(source, fps) if source.is_dir() else iter(isolated(_read_file, source))
 
 
-def _read_file(source: Path) -> Iterator[Clip]:
-    found = False
+def _read_file(source: Path) -> list[Clip]:
+    found = []
     with opened(source, "an HDF5 file of CMU motion, or a folder") as file:
         for subject, clips in children(file):
             for name, group in children(clips) if isinstance(clips, h5py.Group) else ():
@@ -168,11 +169,11 @@ def _read_file(source: Path) -> Iterator[Clip]:
                 fps = float(attribute(group, "fps", where))
                 if not 0 < fps < 1e4:
                     raise ItesError(f"{where}: expected fps above 0, got {fps}")
-                found = True
                 action = plain_text(where, str(attribute(group, "action", where, name)))
-                yield Clip(plain_text(where, subject), action, data[:], fps, where)
+                found.append(Clip(plain_text(where, subject), action, data[:], fps, where))
     if not found:
         raise ItesError(f"{source}: expected datasets /<subject>/<clip>/positions, got none")
+    return found
 
 
 def _read_folder(folder: Path, fps: float) -> Iterator[Clip]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -35,12 +36,15 @@ from ites.pose.camera import human36m_cameras
 from ites.pose.skeleton import HUMAN36M
 from ites.system.files import members_of, reading
 from ites.system.hdf5 import dataset
+from ites.system.isolated import isolated
 
 JOINTS = (0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27)
 """The 17 joints in use among the 32 of the files."""
 TRAIN_SUBJECTS = ("S1", "S5", "S6", "S7", "S8")
 TEST_SUBJECTS = ("S9", "S11")
 FPS = 50.0
+FILES = 32
+"""Files of the older archive that a child process reads."""
 SPOILT = {("S11", "Directions")}
 """A take with a damaged video; all protocols exclude it."""
 RENAMED = {"TakingPhoto": "Photo", "WalkingDog": "WalkDog"}
@@ -216,38 +220,51 @@ def _pose(path: Path, last: int) -> Array:
 
 
 def _read_archive(source: Path, subjects: Sequence[str]) -> Iterator[Take]:
-    found = False
-    for name, content in _members(source):
+    wanted = {}
+    for name in _members(source):
         parts = PurePosixPath(name).parts
         subject = next((part for part in parts if part in subjects), None)
-        if subject is None or parts[-2:-1] != ("3D_positions",):
-            continue
-        with (
-            reading(source, f"3D_positions in {name}"),
-            h5py.File(content, "r") as file,
-        ):
-            values = np.asarray(dataset(file, "3D_positions", f"{source}: {name}"), np.float64)
-            if values.ndim != 2 or len(values) != 96 or not values.size:
-                raise ItesError(f"{source}: {name}: expected (96, T), got {values.shape}")
-        positions = values.T.reshape(-1, 32, 3)[:, JOINTS] / 1000
-        found = True
-        yield from _seen(subject, PurePosixPath(name).stem, positions, f"{source}: {name}")
-    if not found:
+        if subject is not None and parts[-2:-1] == ("3D_positions",):
+            wanted[name] = subject
+    names = list(wanted)
+    for start in range(0, len(names), FILES):
+        some = names[start : start + FILES]
+        for name, values in zip(some, isolated(_read_members, source, some), strict=True):
+            positions = values.T.reshape(-1, 32, 3)[:, JOINTS] / 1000
+            take = PurePosixPath(name).stem
+            yield from _seen(wanted[name], take, positions, f"{source}: {name}")
+    if not wanted:
         raise ItesError(
             f"{source}: expected CDF files, an HDF5 archive of S1/MyPoses/3D_positions/*.h5, or "
             "VideoPose3D's .npz; got none of them"
         )
 
 
-def _members(source: Path) -> Iterator[tuple[str, Any]]:
-    """The .h5 files of a folder or a .zip file: the name and an input for h5py."""
+def _members(source: Path) -> list[str]:
+    """The names of the .h5 files of a folder or a .zip file."""
     if source.is_dir():
-        for path in sorted(source.rglob("*.h5")):
-            yield path.as_posix(), path
-    elif zipfile.is_zipfile(source):
-        with reading(source, "an archive of HDF5 files"), zipfile.ZipFile(source) as archive:
-            for info in sorted(members_of(source, archive, ".h5"), key=lambda i: i.filename):
-                yield info.filename, io.BytesIO(archive.read(info))
+        return [path.as_posix() for path in sorted(source.rglob("*.h5"))]
+    if not zipfile.is_zipfile(source):
+        return []
+    with reading(source, "an archive of HDF5 files"), zipfile.ZipFile(source) as archive:
+        return sorted(info.filename for info in members_of(source, archive, ".h5"))
+
+
+def _read_members(source: Path, names: Sequence[str]) -> list[Array]:
+    """The positions (96, T) of some of the files."""
+    found: list[Array] = []
+    with ExitStack() as stack:
+        archive = None if source.is_dir() else stack.enter_context(zipfile.ZipFile(source))
+        for name in names:
+            with reading(source, f"3D_positions in {name}"):
+                content = Path(name) if archive is None else io.BytesIO(archive.read(name))
+                with h5py.File(content, "r") as file:
+                    positions = dataset(file, "3D_positions", f"{source}: {name}")
+                    values = np.asarray(positions, np.float64)
+                if values.ndim != 2 or len(values) != 96 or not values.size:
+                    raise ItesError(f"{source}: {name}: expected (96, T), got {values.shape}")
+                found.append(values)
+    return found
 
 
 # VideoPose3D's files

@@ -35,6 +35,7 @@ from ites.pose.layouts import to_human36m
 from ites.pose.skeleton import HUMAN36M
 from ites.system.files import reading, require_file
 from ites.system.hdf5 import dataset, opened
+from ites.system.isolated import isolated
 
 ANNOTATIONS = ("univ_annot3", "annot3")
 CAMERAS = (0, 1, 2, 4, 5, 6, 7, 8)
@@ -158,7 +159,7 @@ def takes_of(
     for path in train:
         yield from _read_train(path, annotation, cameras)
     for path in test:
-        yield _read_test(path, annotation)
+        yield isolated(_read_test, path, annotation)
     for path in arrays:
         yield from _read_npz(path)
 

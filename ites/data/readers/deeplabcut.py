@@ -19,7 +19,7 @@ from ites.data.datasets.npz import loads
 from ites.data.readers.recording import LARGEST, Detections, Track
 from ites.errors import ItesError, shorten
 from ites.pose.layouts import joint_name
-from ites.system.hdf5 import attribute, check_filters, children
+from ites.system.hdf5 import attribute, check_filters, children, is_plain
 
 FORMAT = "DeepLabCut"
 MIN_CONFIDENCE = 0.1
@@ -163,6 +163,8 @@ def _read(path: Path, data: Any, text: bool = False) -> Any:
     held = int(np.prod(data.shape, dtype=object)) * data.dtype.itemsize
     if held > max(200 * path.stat().st_size, 1 << 26):
         raise ItesError(f"{path}: expected a table of its file's size, got {held:,} bytes declared")
+    if not is_plain(data.id.get_type()):
+        raise ItesError(f"{path}: {data.name}: expected text or standard numbers, got another type")
     check_filters(data, str(path))
     return data[()]
 

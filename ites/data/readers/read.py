@@ -33,6 +33,7 @@ from ites.data.readers.assemble import assemble
 from ites.data.readers.frames import natural
 from ites.data.readers.options import ReadOptions, check_options
 from ites.data.readers.recording import Detections, Frame, Recording, Source, numbers
+from ites.data.store import FORMAT as STORE_FORMAT
 from ites.data.store import PoseStore
 from ites.errors import ItesError, shorten
 from ites.system.files import (
@@ -44,7 +45,8 @@ from ites.system.files import (
     reading,
     require_file,
 )
-from ites.system.hdf5 import dataset, opened
+from ites.system.hdf5 import dataset, holds, opened
+from ites.system.isolated import isolated
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".npz", ".npy", ".csv", ".tsv", ".h5", ".hdf5", ".slp")
 """The endings of files that are read from a folder."""
@@ -137,11 +139,8 @@ def _file(path: Path) -> Detections | Recording:
     if not start.strip():
         raise ItesError(f"{path}: expected {EXPECTED}; got an empty file")
     if h5py.is_hdf5(path):
-        with opened(path, "a pose store, or HDF5 of DeepLabCut or SLEAP") as file:
-            found = _hdf5(file, path) if is_detectors(file) else None
-        if found is not None:
-            return found
-        return _store(path)
+        found = None if holds(path, STORE_FORMAT) else isolated(_detections, path)
+        return _store(path) if found is None else found
     if start[:2] == b"PK":
         return _npz(path)
     if start[:6] == b"\x93NUMPY":
@@ -174,6 +173,19 @@ def is_detectors(file: h5py.File) -> bool:
 
 def _plain(file: h5py.File) -> list[str]:
     return [name for name in arrays.NAMES if isinstance(file.get(name), h5py.Dataset)]
+
+
+def _detections(path: Path) -> Detections:
+    """Detections of an HDF5 file; an error where it has none.
+
+    Raises:
+        ItesError: it is a damaged or another file.
+    """
+    with opened(path, "a pose store, or HDF5 of DeepLabCut or SLEAP") as file:
+        if is_detectors(file):
+            return _hdf5(file, path)
+    PoseStore(path).close()
+    raise ItesError(f"{path}: expected a pose store, or HDF5 of DeepLabCut or SLEAP")
 
 
 def _hdf5(file: h5py.File, path: Path) -> Detections:

@@ -12,6 +12,7 @@ from ites.data.keypoint_reader import KeypointReader
 from ites.data.readers import read
 from ites.errors import ItesError
 from ites.pose.layouts import LAYOUT_JOINTS, to_human36m
+from ites.system import isolated
 
 T = 8
 NAMES = LAYOUT_JOINTS["coco17"]
@@ -349,6 +350,7 @@ def test_blosc_is_read_or_its_package_is_named(tmp_path, monkeypatch):
     same(read(tmp_path / "k.h5", layout="coco17").clips[0], FIRST)
     monkeypatch.setattr(h5py.h5z, "filter_avail", lambda code: False)
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)
+    monkeypatch.setattr(isolated, "_inside", True)
     with pytest.raises(ItesError, match=r"k.h5: keypoints: compressed by blosc, .*ites\[data\]"):
         read(tmp_path / "k.h5")
 
