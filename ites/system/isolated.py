@@ -7,6 +7,7 @@ the child dies, the file is refused in one line.
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import signal
@@ -30,6 +31,12 @@ WAIT = 20
 """Times as long a call may last, on a busy machine."""
 MEMORY, MEMORY_PER_BYTE = 2 << 30, 200
 """Bytes that a call may take beyond those at its start: in any case, and by the file's size."""
+_CHILD = """import sys
+sys.path[:] = sys.argv[1:]
+from ites.system.isolated import serve
+serve()
+"""
+"""A child's program. It finds modules where its parent does, not first in the current folder."""
 _inside = False
 """Whether calls are made in this process: in a child, and where a test asks for it."""
 
@@ -54,12 +61,9 @@ def isolated(function: Callable[..., Result], path: str | os.PathLike[str], *giv
     seconds = SECONDS + SECONDS_PER_MB * size / 1e6
     limits = int(seconds), max(MEMORY, MEMORY_PER_BYTE * size)
     request = pickle.dumps((function.__module__, function.__name__, path, given, limits))
-    command = [sys.executable, "-m", "ites.system.isolated"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
+    command = [sys.executable, "-c", _CHILD, *sys.path]
     try:
-        ended = subprocess.run(
-            command, input=request, capture_output=True, env=environment, timeout=WAIT * seconds
-        )
+        ended = subprocess.run(command, input=request, capture_output=True, timeout=WAIT * seconds)
     except subprocess.TimeoutExpired:
         raise ItesError(f"{path}: expected a sound file, got one that takes too long") from None
     try:
@@ -124,13 +128,10 @@ def _limit(seconds: int, memory: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
 
 
-def _serve() -> None:
+def serve() -> None:
     """Answer the request on standard input; what is printed meanwhile goes to standard error."""
-    import importlib
-
-    from ites.system import isolated as module
-
-    module._inside = True
+    global _inside
+    _inside = True
     answer = os.dup(1)
     os.dup2(2, 1)
     name, function, path, given, limits = pickle.load(sys.stdin.buffer)
@@ -144,7 +145,3 @@ def _serve() -> None:
         stream.write(pickle.dumps(reply))
         stream.flush()
         os._exit(0)  # what a damaged file has left of HDF5 is not closed
-
-
-if __name__ == "__main__":
-    _serve()

@@ -21,6 +21,12 @@ def test_arrays_come_back(path):
     assert isolated(endings.say, path) == 1
 
 
+def test_a_child_imports_nothing_from_the_current_folder(path, tmp_path, monkeypatch):
+    (tmp_path / "random.py").write_text("raise SystemExit('a script of the user')")
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(isolated(endings.read, path, 2), [2, 4, 6])
+
+
 def test_a_refusal_comes_back_with_its_code(path):
     with pytest.raises(ItesError, match="expected more") as told:
         isolated(endings.refuse, path)
