@@ -49,6 +49,11 @@ def measure(file: Path, layout: str | None, truth: np.ndarray, **camera: Any) ->
     found = torch.isfinite(lifted).all(-1)
     if not found.all():
         raise SystemExit(f"{file}: {int((~found).sum())} joints are unknown")
+    return figures_of(lifted, true)
+
+
+def figures_of(lifted: torch.Tensor, true: torch.Tensor) -> dict[str, str]:
+    """The mean errors of lifted poses (N, 17, 3), metres."""
     errors = pose_errors(lifted, true)
     flat = lifted * torch.tensor([1.0, 1.0, 0.0])
     figures = {

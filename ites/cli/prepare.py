@@ -209,13 +209,15 @@ def keypoints(
     from ites.cli.hints import tell
     from ites.data.corrections import Corrections
     from ites.data.datasets.keypoints import prepare_keypoints
+    from ites.inference.likely import density_of
     from ites.pose.skeleton import load_skeleton
 
+    body = load_skeleton(skeleton)
     summary = prepare_keypoints(
         sources,
         out,
         layout=layout,
-        skeleton=load_skeleton(skeleton),
+        skeleton=body,
         split=split,
         fps=fps,
         focal_length=focal_length,
@@ -224,6 +226,7 @@ def keypoints(
         person=person,
         min_confidence=min_confidence,
         corrections=Corrections(flip_y=flip_y, rotate=rotate, swap_sides=swap_sides),
+        prior=density_of(None, body),
     )
     tell(summary["findings"])
     _summary(out, summary)

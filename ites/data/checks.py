@@ -64,6 +64,9 @@ AGAINST = 0.8
 """Share of the frames whose face tells the side that must contradict it."""
 DENSITY_FLOOR = -150.0
 """Nats: the median log density of a clip that resembles nothing a prior has learned."""
+DENSITY_POSES, SHORT_CLIPS, DENSITY_BATCH = 64, 2048, 4096
+"""What a prior judges: about so many poses of a clip; of clips with fewer than `FEW` frames, so
+many per batch of checks; poses at a time."""
 
 
 def check(
@@ -80,7 +83,8 @@ def check(
     Args:
         clips: of one skeleton; joints of confidence 0 are missing and do not count.
         skeleton: of the clips, if `clips` is a sequence.
-        prior: the density of poses; None: geometric checks only.
+        prior: the density of poses; its `floor`, or else `DENSITY_FLOOR`, is the limit of a clip's
+            median. None: geometric checks only.
         scale: factor from (keypoints - root) / focal length to the network's units, for the
             prior. None, or a clip without a focal length: a factor per clip that makes the mean
             root-to-head distance 1/5.
@@ -661,29 +665,48 @@ class _Group:
                 )
 
     def _density(self, prior: Density, scale: float | None) -> Iterator[tuple[int, Finding]]:
-        for number, (clip, rows) in enumerate(zip(self.clips, self.rows, strict=True)):
-            complete = self.seen[rows].all(1)
-            if not complete.any():
-                continue
-            chosen = np.flatnonzero(complete)[:: max(1, complete.sum() // 256)]
-            points = root_relative(self.points[rows][chosen], self.skeleton.root)
-            heads = np.linalg.norm(points[:, self.skeleton.head], axis=-1).mean()
-            if not heads > 0:
-                continue
-            if scale is None or clip.focal_length is None:
-                points = points * np.float32(0.2 / heads)
-            else:
-                points = points * np.float32(scale) / np.asarray(clip.focal_length, np.float32)
-            middle = float(np.median(prior(points.astype(np.float32))))
-            if middle < DENSITY_FLOOR:
+        some = [
+            self._judged(clip, rows, scale)
+            for clip, rows in zip(self.clips, self.rows, strict=True)
+        ]
+        short = [n for n, clip in enumerate(self.clips) if len(clip) < FEW and len(some[n])]
+        left_out = set(short) - set(short[:: 1 + len(short) // SHORT_CLIPS])
+        numbers = [n for n, points in enumerate(some) if len(points) and n not in left_out]
+        if not numbers:
+            return
+        poses = np.concatenate([some[n] for n in numbers])
+        parts = range(0, len(poses), DENSITY_BATCH)
+        found = np.concatenate([prior(poses[start : start + DENSITY_BATCH]) for start in parts])
+        ends = np.cumsum([len(some[n]) for n in numbers])[:-1]
+        floor: float = getattr(prior, "floor", DENSITY_FLOOR)
+        for number, own in zip(numbers, np.split(found, ends), strict=True):
+            middle = float(np.median(own))
+            if middle < floor:
                 yield self._found(
                     number,
                     "density",
-                    "warning" if len(clip) >= FEW else "note",
+                    "warning" if len(self.clips[number]) >= FEW else "note",
                     f"the poses resemble none that the model was trained on (median log "
                     f"density {middle:.0f})",
                     {"log_density": middle},
                 )
+
+    def _judged(self, clip: Clip, rows: slice, scale: float | None) -> NDArray[np.float32]:
+        """The poses of a clip that a prior judges, network units: evenly spaced complete ones."""
+        nothing = np.zeros((0, *self.points.shape[1:]), np.float32)
+        complete = np.flatnonzero(self.seen[rows].all(1))
+        chosen = complete[:: max(1, len(complete) // DENSITY_POSES)]
+        if not len(chosen):
+            return nothing
+        points = root_relative(self.points[rows][chosen], self.skeleton.root)
+        heads = np.linalg.norm(points[:, self.skeleton.head], axis=-1).mean()
+        if not heads > 0:
+            return nothing
+        if scale is None or clip.focal_length is None:
+            points = points * np.float32(0.2 / heads)
+        else:
+            points = points * np.float32(scale) / np.asarray(clip.focal_length, np.float32)
+        return np.asarray(points, np.float32)
 
 
 def _medians(values: Floats, there: Bools) -> Floats:

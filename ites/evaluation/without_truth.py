@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +31,8 @@ BODY = 600.0
 """Millimetres from pelvis to head that stand for a clip's mean root-to-head distance."""
 AZIMUTHS = (45.0, 135.0, 225.0, 315.0)
 """Turns of a lifted pose about the vertical, degrees."""
+TILTS = (-15.0, 0.0, 15.0)
+"""What the elevations of views add to the camera's where two lifters are compared, degrees."""
 LEAST_CLIP = 10
 """Frames below which a clip tells nothing of how bone lengths vary."""
 TURNED = 1024
@@ -134,6 +138,62 @@ def measure(
     }
 
 
+class Scores(NamedTuple):
+    """What M held-out poses say of a lifter, pose by pose; see `scores`.
+
+    Attributes:
+        poses: (M, J, 3), lifted, millimetres.
+        equivariance: (M,), as the figure of `measure`, but from more elevations, millimetres.
+        bones: (M,), mean deviation of the bones from their means over the clip, millimetres; nan in
+            clips of fewer than `LEAST_CLIP` frames.
+        log_density: (M,) of the turned views, nats.
+        expected_error: mean error that the judge expects of the poses, millimetres; inf: unknown.
+    """
+
+    poses: Floats
+    equivariance: Floats
+    bones: Floats
+    log_density: Floats
+    expected_error: float
+
+
+@torch.inference_mode()
+def scores(
+    lift: Pose,
+    held: HeldOut,
+    judge: Trust,
+    device: torch.device | str = "cpu",
+    tilts: Sequence[float] = TILTS,
+) -> Scores:
+    """Rate a lifter pose by pose, so that two lifters can be compared on the same poses.
+
+    Args:
+        lift, held, device: see `measure`.
+        judge: one for all lifters that are compared.
+        tilts: what the views' elevations add to the camera's, degrees.
+    """
+    skeleton, step = held.skeleton, max(1, len(held.points) // TURNED)
+    poses = lift_points(lift, held.points, skeleton, device=device)
+    size = np.concatenate([_millimetres(part, skeleton) for part in _clips(poses, held.lengths)])
+    metric = poses * size[:, None, None]
+    lengths = _bone_lengths(metric, skeleton)
+    away = [np.abs(part - part.mean(0)).mean(1) for part in _clips(lengths, held.lengths)]
+    away = [part if len(part) >= LEAST_CLIP else np.full_like(part, np.nan) for part in away]
+    some = slice(None, None, step)
+    judged = judge(held.points[some], poses[some], device)
+    turned = _turned(lift, torch.from_numpy(poses[some]), judged.elevation, skeleton, device, tilts)
+    expected = math.inf
+    if judged.expected_error is not None:
+        expected = float((judged.expected_error * lengths[some].sum(1)).mean())
+    return Scores(
+        metric[some],
+        turned.equivariance * size[some],
+        np.concatenate(away)[some],
+        judged.log_density,
+        expected,
+    )
+
+
 def flat(points: Tensor) -> Tensor:
     """The lifter to compare with: points (B, J, 2) at the root's depth, (B, J, 3)."""
     return geometry.backproject(points, torch.zeros_like(points[..., :1]))
@@ -157,8 +217,7 @@ def _millimetres(poses: Floats, skeleton: Skeleton) -> Floats:
 def _bones(poses: Floats, held: HeldOut) -> tuple[float, float]:
     """How much bone lengths vary over clips, and how much mirrored bones differ, percent."""
     skeleton = held.skeleton
-    parents, joints = np.array(skeleton.bones).T
-    lengths = np.linalg.norm(poses[:, joints] - poses[:, parents], axis=-1)  # [N, bones]
+    lengths, joints = _bone_lengths(poses, skeleton), [joint for _, joint in skeleton.bones]
     place = {int(joint): bone for bone, joint in enumerate(joints)}
     other = [place[skeleton.mirror[int(joint)]] for joint in joints]
     paired = np.array([bone != mirrored for bone, mirrored in enumerate(other)])
@@ -171,6 +230,12 @@ def _bones(poses: Floats, held: HeldOut) -> tuple[float, float]:
     return varies, differs if paired.any() else 0.0
 
 
+def _bone_lengths(poses: Floats, skeleton: Skeleton) -> Floats:
+    """(N, bones) of poses (N, J, 3)."""
+    parents, joints = np.array(skeleton.bones).T
+    return np.linalg.norm(poses[:, joints] - poses[:, parents], axis=-1)
+
+
 @dataclass(frozen=True)
 class _Turned:
     """Of M poses, network units: distances (M,), and the share of wrong signs."""
@@ -181,19 +246,23 @@ class _Turned:
 
 
 def _turned(
-    lift: Pose, poses: Tensor, elevation: Floats, skeleton: Skeleton, device: torch.device | str
+    lift: Pose,
+    poses: Tensor,
+    elevation: Floats,
+    skeleton: Skeleton,
+    device: torch.device | str,
+    tilts: Sequence[float] = (0.0,),
 ) -> _Turned:
     """Turn poses about the true vertical, project and lift them again.
 
-    `Q = P Rx(e) Ry(a) Rx(-e)`, `Q' = lift(project(Q))`; equivariance: `mean |Q' - Q|`; cycle:
-    `mean |project(Q' (Rx(e) Ry(a) Rx(-e))^T) - project(P)|`.
+    `Q = P Rx(e) Ry(a) Rx(-e - t)`, `Q' = lift(project(Q))`; equivariance: `mean |Q' - Q|`; cycle:
+    `mean |project(Q' (Rx(e) Ry(a) Rx(-e - t))^T) - project(P)|`. The tilts t are in degrees.
     """
-    tilt = torch.nn.functional.pad(torch.from_numpy(elevation)[:, None], (0, 2))
-    down = geometry.so3_exp(tilt)  # Rx(e), [M, 3, 3]
     flat, apart, around, wrong = geometry.project(poses), [], [], []
-    for azimuth in AZIMUTHS:
+    for azimuth, tilt in product(AZIMUTHS, tilts):
         about = geometry.so3_exp(torch.tensor([0.0, math.radians(azimuth), 0.0]))
-        rotation = down @ about @ down.mT
+        seen_from = elevation + np.float32(math.radians(tilt))
+        rotation = _leaning(elevation) @ about @ _leaning(seen_from).mT
         turned = poses @ rotation
         views = geometry.project(turned).numpy()
         again = torch.from_numpy(lift_points(lift, views, skeleton, device=device))
@@ -206,3 +275,8 @@ def _turned(
         torch.stack(around).mean(0).numpy(),
         float(torch.stack(wrong).mean()),
     )
+
+
+def _leaning(elevation: Floats) -> Tensor:
+    """`Rx(elevation)`, (M, 3, 3)."""
+    return geometry.so3_exp(torch.nn.functional.pad(torch.from_numpy(elevation)[:, None], (0, 2)))

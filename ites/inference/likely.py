@@ -8,23 +8,37 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ites.data.checks import Density
+from ites.data.checks import DENSITY_FLOOR, Density
 from ites.errors import ItesError
-from ites.models import Prior
+from ites.models import GeneralPrior, Prior
 from ites.pose.skeleton import Skeleton
 from ites.runs.checkpoint import load_prior
 from ites.runs.folder import RunFolder
 from ites.runs.packaged import FOLDER
 
+GENERAL_FLOOR = -90.0
+"""Nats, for a prior of recipe general: clips of CMU with 10 px of noise have -85 or more."""
 
-def density_by(prior: Prior, device: torch.device | str = "cpu") -> Density:
-    """The log density (N,), nats, of 2D poses (N, J, 2), network units, by a prior."""
+
+class PriorDensity:
+    """The log density (N,), nats, of 2D poses (N, J, 2), network units, by a prior.
+
+    Attributes:
+        floor: nats; a clip whose median is less resembles nothing that the prior has learned.
+    """
+
+    def __init__(self, prior: Prior, device: torch.device | str = "cpu") -> None:
+        self.prior, self.device = prior, device
+        self.floor = GENERAL_FLOOR if isinstance(prior, GeneralPrior) else DENSITY_FLOOR
 
     @torch.inference_mode()
-    def density(points: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(-prior(torch.from_numpy(points).to(device)).cpu().numpy())
+    def __call__(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(-self.prior(torch.from_numpy(points).to(self.device)).cpu().numpy())
 
-    return density
+
+def density_by(prior: Prior, device: torch.device | str = "cpu") -> PriorDensity:
+    """The log density of 2D poses by a prior."""
+    return PriorDensity(prior, device)
 
 
 def density_of(

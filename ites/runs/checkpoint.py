@@ -445,6 +445,21 @@ def load_state(
         return _load_state(path, model, optimiser, expected, tensors, text)
 
 
+def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """A model's tensors by name, on the CPU, from the state of its training.
+
+    Raises:
+        ItesError: the file is absent, damaged or not a training state.
+    """
+    tensors, _ = _read(Path(path), STATE_FORMAT)
+    of_model = "model."
+    return {
+        name.removeprefix(of_model): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(of_model)
+    }
+
+
 def _load_state(
     path: str | os.PathLike[str],
     model: nn.Module,

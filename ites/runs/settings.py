@@ -153,9 +153,9 @@ class Settings:
     )
     batch_statistics: str = _setting(
         "global",
-        "BatchNorm's statistics with several processes: global, the whole batch's, or local, "
-        "those of each process's share.",
-        choices=("global", "local"),
+        "BatchNorm's statistics: global, the whole batch's; local, those of each process's share; "
+        "kept, with start alone: those of the run at the start, which no step changes.",
+        choices=("global", "local", "kept"),
         shared=True,
     )
 
@@ -226,6 +226,15 @@ class TeacherSettings(Settings):
     )
     noise: float = _setting(
         1.0, "Recipe general: factor of the detectors' noise that the network sees.", least=0
+    )
+    replay: str = _setting(
+        "",
+        "Recipe general: pose store whose poses are mixed into each batch, so that a training on "
+        "few poses forgets nothing; default: none.",
+        free=True,
+    )
+    replay_share: float = _setting(
+        0.5, "Recipe general: share of each batch that comes from replay; below 1.", least=0
     )
     prior: str = _setting(
         "",
@@ -466,10 +475,11 @@ _WITHOUT_EFFECT: dict[tuple[str, str], tuple[str, ...]] = {
     ),
     ("teacher", "paper"): (
         "turn_weight", "prior_weight", "bone_weight", "prior", "pilot_steps", "level_weight",
-        "level_steps", "elevation_weight", "noise",
+        "level_steps", "elevation_weight", "noise", "replay", "replay_share",
     ),
     ("teacher", "upright"): (
         "axes", "max_angle", "centre_epochs", "centre_steps", "elevation_weight", "noise",
+        "replay", "replay_share",
     ),
     ("prior", "general"): (
         "samples", "axes", "max_angle", "distance", "evaluate_every", "evaluate_split",
@@ -487,6 +497,7 @@ _CONDITIONS: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ("", "evaluate_split"): ("evaluate_every", ()),
     ("", "evaluate_scale"): ("evaluate_every", ()),
     ("", "capture_steps"): ("capture", ("auto", "on")),
+    ("teacher general", "replay_share"): ("replay", ()),
     ("student upright", "axes"): ("vertical", ("camera",)),
     ("student upright", "max_angle"): ("vertical", ("camera",)),
     ("student upright", "prior"): ("prior_weight", ()),

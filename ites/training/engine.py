@@ -63,6 +63,8 @@ def _train(
 ) -> Result:
     if not resume:
         refuse_to_overwrite(settings.out, settings.stage)
+    if settings.batch_statistics == "kept" and not settings.start:
+        raise ItesError("batch_statistics: kept needs start, a run whose statistics are kept")
     if not settings.data:
         raise ItesError("data: expected a pose store, got none", code="no-data")
     device = pick_device(settings.device, ranks)

@@ -75,9 +75,10 @@ class Evaluator:
         def lift(points: Tensor) -> Tensor:
             return model.pose(points.to(dtype)).float()
 
+        training = model.training
         model.eval()
         measured = figures(
             lift, self.points, self.positions, self.skeleton, device=str(self.device)
         )
-        model.train()
+        model.train(training)
         return {name: measured[name] for name in FIGURES}

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ites.data.store import PoseStore
+from ites.errors import ItesError
 from ites.models import (
     Denoiser,
     GeneralPrior,
@@ -46,6 +49,7 @@ SETTLES = 10  # checks of the global sign while the camera is held level
 SAMPLE = 1024  # poses per check
 STATISTICS = 4096  # poses for BatchNorm's statistics
 WHITENED = 20_000  # poses for principal components and the mean lengths of bones
+REPLAY_STREAM = 6  # of a step's random numbers, see `ites.models.disturb.uniform`
 DEQUANTISED = 0.0015  # network units, 4 mm: noise in the density of recipe "general"
 
 
@@ -122,6 +126,11 @@ class Stage(nn.Module):
 
     def before_step(self, step: int, optimiser: torch.optim.Optimizer) -> None:
         """Called before every `period`-th step."""
+
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether BatchNorm uses its running statistics, which stay those of the start."""
+        return bool(self.settings.batch_statistics == "kept")
 
     def take_statistics(self, device: torch.device) -> None:
         """Prepare the model for saving or evaluation."""
@@ -269,11 +278,14 @@ class GeneralTeacherStage(Stage):
     """Learn to lift poses seen by any camera, by recipe "general".
 
     `reprojection_weight * reprojection + turn_weight * turn + prior_weight * prior +
-    bone_weight * bones + elevation_weight * elevation`.
+    bone_weight * bones + elevation_weight * elevation`. Poses of another store may replace some of
+    each batch.
     """
 
     names = ("total", "reprojection", "turn", "prior", "bones", "elevation")
     least_batch = 2
+    replayed: Tensor
+    replayed_elevation: Tensor
 
     def __init__(self, settings: TeacherSettings, given: TrainingData) -> None:
         skeleton = given.skeleton
@@ -282,9 +294,27 @@ class GeneralTeacherStage(Stage):
         model.shares.copy_(bone_shares(_sample(points, WHITENED), skeleton))
         super().__init__(settings, model, (points, elevation))
         self.prior = load_own_prior(settings, skeleton)
+        others = (points[:0], elevation[:0])
+        if settings.replay:
+            others = straightened(replayed(settings, skeleton, given.points))
+        for name, tensor in zip(("replayed", "replayed_elevation"), others, strict=True):
+            self.register_buffer(name, tensor, persistent=False)
+
+    def mixed(self, points: Tensor, elevation: Tensor, counter: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch, (B, J, 2) and (B,), in which each pose is replaced by one of the replayed poses
+        with the probability `replay_share`."""
+        count = len(self.replayed)
+        if not count:
+            return points, elevation
+        draw = uniform(counter, REPLAY_STREAM, len(points), 2)
+        other = draw[:, 0] < self.settings.replay_share
+        row = (draw[:, 1] * count).long().clamp(max=count - 1)
+        points = torch.where(other[:, None, None], self.replayed[row], points)
+        return points, torch.where(other, self.replayed_elevation[row], elevation)
 
     def forward(self, batch: tuple[Tensor, ...], rotations: RotationDraw, early: bool) -> Losses:
-        settings, (points, elevation) = self.settings, batch
+        settings = self.settings
+        points, elevation = self.mixed(batch[0], batch[1], rotations.counter)
         parts = self.model.general_losses(
             points, elevation, rotations.counter, self.prior, settings.noise
         )
@@ -305,6 +335,30 @@ class GeneralTeacherStage(Stage):
         """Calibrate the odds that a depth's sign is right, and the expected error."""
         pairs = read_pairs(self.settings.data)
         calibrate(self.settings.out, self.settings.stage, points, device, pairs)
+
+
+def replayed(settings: TeacherSettings, skeleton: Skeleton, like: Tensor) -> TrainingData:
+    """The poses of the store that `settings.replay` names, in the dtype of `like`.
+
+    Raises:
+        ItesError: the store's skeleton differs, or it has no elevations.
+    """
+    with PoseStore(settings.replay) as store:
+        if store.skeleton != skeleton:
+            raise ItesError(
+                f"{settings.replay}: expected poses of {skeleton.name} to replay, got "
+                f"{store.skeleton.name}"
+            )
+        degrees = store.gravity("train")
+        if degrees is None:
+            raise ItesError(
+                f"{settings.replay}: expected the elevation of each line of sight, as `ites "
+                "prepare field` writes it, got a store without"
+            )
+        points, _ = store.points("train", missing="drop")
+        degrees = degrees[store.complete("train")]
+    gravity = torch.from_numpy(np.radians(degrees)).to(like.dtype)
+    return TrainingData(skeleton, torch.from_numpy(points).to(like.dtype), like.device, [], gravity)
 
 
 def straightened(given: TrainingData) -> tuple[Tensor, Tensor]:
@@ -445,7 +499,10 @@ def make_stage(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         stage: Stage = kind(settings, given)
-    return stage.to(device=device, dtype=points.dtype).train()
+    stage.to(device=device, dtype=points.dtype).train()
+    if stage.keeps_statistics:
+        stage.model.eval()
+    return stage
 
 
 STAGES: dict[tuple[str, str], type[Stage]] = {

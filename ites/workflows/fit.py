@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,21 +17,41 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
 from ites.data.corrections import Corrections
+from ites.data.datasets.field import prepare_field
 from ites.data.store import PoseStore
 from ites.errors import ItesError
+from ites.evaluation.choice import Candidate, best, compare
 from ites.evaluation.coverage import Coverage, coverage
 from ites.evaluation.verdict import Verdict, judge_data, judge_figures
 from ites.evaluation.verdict import join as join_verdicts
-from ites.evaluation.without_truth import FIGURES, MEANING, HeldOut, flat, measure
+from ites.evaluation.without_truth import (
+    FIGURES,
+    MEANING,
+    HeldOut,
+    Scores,
+    flat,
+    measure,
+    scores,
+)
 from ites.inference.lift import lift
+from ites.inference.likely import density_of
 from ites.inference.roll import find_roll
 from ites.models import fold_norms
 from ites.models.predict import Pose
+from ites.models.trust import Odds
 from ites.pose.skeleton import HUMAN36M, Skeleton
-from ites.runs.checkpoint import load_model, load_prior, load_stage, load_trust
+from ites.runs.checkpoint import (
+    load_model,
+    load_prior,
+    load_stage,
+    load_trust,
+    load_weights,
+    save_model,
+    save_odds,
+)
 from ites.runs.folder import RunFolder, refuse_to_overwrite
 from ites.runs.packaged import FOLDER, has_packaged_run
 from ites.runs.settings import STAGES, make_settings, stages_of
@@ -38,6 +60,7 @@ from ites.system.console import command_console, say
 from ites.system.files import atomic_write, load_json
 from ites.system.lock import lock
 from ites.system.ranks import Ranks, pick_device
+from ites.training.calibration import calibrate
 from ites.training.dataset import check_poses
 from ites.training.run import settings_of, train
 from ites.workflows.fit_data import Gravity, read_own, split, write_own
@@ -50,6 +73,14 @@ TOLD = 12
 """Notes that are printed."""
 MOST_HELD = 4096
 """Held-out poses that are measured."""
+SHARES = (0.25, 0.5, 0.75, 1.0)
+"""Shares of the way from the start's weights to the fitted ones that are tried."""
+REPLAYED = 6000
+"""Synthetic people, seen twice, that a training from a run of recipe general sees again."""
+KEPT = (
+    "The start is kept: no fit was better than it by more than chance on the held-out frames. "
+    "This run lifts as its start does."
+)
 
 
 @dataclass(frozen=True)
@@ -64,9 +95,12 @@ class Fit:
         figures: by name, of the model ("student"), the teacher, the model at the start ("start")
             if there is one, and a flat pose ("flat"), on the held-out frames. A fit that starts
             from a run of recipe general has no student; its model is the teacher.
-            `ites.evaluation.without_truth.FIGURES` says what the figures are.
+            `ites.evaluation.without_truth.FIGURES` says what the figures are. Where the start was
+            kept, the model's figures are the start's.
         frames: to train on, and held out.
         report: the HTML page; None where plotly is not installed, which draws it.
+        share: how far the run's weights went from the start's to the fitted ones, as the held-out
+            frames chose; 0: the start is kept, for the fit is not better. 1 from scratch.
     """
 
     run: Path
@@ -76,6 +110,7 @@ class Fit:
     figures: dict[str, dict[str, float]] = field(default_factory=dict)
     frames: tuple[int, int] = (0, 0)
     report: Path | None = None
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -103,6 +138,11 @@ class FitFolder:
     def report(self) -> Path:
         """The page."""
         return self.root / "report.html"
+
+    @property
+    def replay(self) -> Path:
+        """Synthetic poses that a training from a run of recipe general sees again."""
+        return self.root / "replay.h5"
 
     @property
     def lock(self) -> Path:
@@ -136,7 +176,9 @@ def fit(
     The files are read and cleaned as `ites.lift` reads them. A tenth of the frames is held out, as
     whole source sequences where there are enough. The prior, the teacher and the student are
     trained by recipe "upright", or by that of the run to start from, with settings that follow from
-    the amount of data; see `ites.workflows.fit_settings`. The report needs no 3D.
+    the amount of data; see `ites.workflows.fit_settings`. The report needs no 3D. A fit that starts
+    from a run keeps its weights if no others are better on the held-out frames; see
+    `ites.evaluation.choice`.
 
     A second call with the same arguments continues an interrupted fit, on a CPU to the same bits.
 
@@ -202,7 +244,7 @@ def fit(
                 raise ItesError(f"{out}: expected the folder of an interrupted fit; it holds none")
             if not paths:
                 raise ItesError("fit: expected files of keypoints, got none")
-            more = {**options, "corrections": corrections}
+            more = {**options, "corrections": corrections, "prior": density_of(None, skeleton)}
             record = _prepare(paths, folder, request, skeleton, more, tell, console)
         return _Fitting(folder, record, device, console).run()
 
@@ -262,6 +304,8 @@ def _prepare(
     folder.root.mkdir(parents=True, exist_ok=True)
     gravity = camera_of(start.run) if start.run and start.recipe == "general" else None
     write_own(folder.store, own, parts, gravity)
+    if gravity is not None:
+        prepare_field(None, folder.replay, people=REPLAYED, views=2, seed=request["seed"])
     try:
         with PoseStore(folder.store) as store:
             points, _ = store.points("train")
@@ -269,6 +313,7 @@ def _prepare(
         plan = _plan(points, start, request["settings"])
     except ItesError:
         folder.store.unlink()
+        folder.replay.unlink(missing_ok=True)
         raise
     covered = coverage(points, skeleton)
     record = {
@@ -390,9 +435,13 @@ class _Fitting:
             say(self.console, "interrupted: the same command continues this fit")
             return Fit(folder.root, interrupted=True)
         say(self.console, "4/5  Measuring on the held-out frames, without 3D")
+        chosen = self._choose() if record["start"] else {}
+        for line in _of_choice(chosen):
+            say(self.console, f"     {line}")
         figures = self._measure()
         verdict = join_verdicts(judge_figures(figures[self.model], figures["flat"]), data)
         record |= {"figures": figures, "verdict": verdict.word, "reasons": verdict.reasons}
+        record |= {"chosen": chosen} if chosen else {}
         say(self.console, "5/5  Lifting held-out clips and writing the report")
         lift(folder.store, folder.lifted, run=folder.root, split="test", device=self.device)
         if find_spec("plotly") is not None:
@@ -403,18 +452,70 @@ class _Fitting:
     def _train(self) -> bool:
         """Train the stages; False if interrupted."""
         record, run = self.record, RunFolder(self.folder.root)
+        stages = stages_of(record["recipe"])
+        for stage in set(stages) - set(record["settings"]):
+            with atomic_write(run.weights(stage)) as temporary:
+                shutil.copyfile(RunFolder(record["start"]).weights(stage), temporary)
+        settings = record["settings"]
+        if self.folder.replay.is_file():
+            settings = {
+                **settings,
+                "teacher": {"replay": str(self.folder.replay), **settings["teacher"]},
+            }
         results = train(
             self.folder.store,
             run.root,
             recipe=record["recipe"],
+            only=None if len(record["settings"]) == len(stages) else [*record["settings"]][0],
             start=record["start"],
             resume=run.settings.is_file(),
             console=self.console,
             seed=record["request"]["seed"],
             device=self.device,
-            **record["settings"],
+            **settings,
         )
         return not any(result.interrupted for result in results)
+
+    def _choose(self) -> dict[str, Any]:
+        """Take the weights between the start's and the fitted ones that are best on the held-out
+        frames; what was compared, for the record."""
+        start, root = self.record["start"], RunFolder(self.folder.root)
+        device = pick_device(self.device or "auto", Ranks.here())
+        judge = load_trust(start, self.model, device) or load_trust(root.root, self.model, device)
+        assert judge is not None
+        between = {stage: Between(start, root, stage) for stage in self.record["settings"]}
+        held = held_out(self.folder.store, between[self.model].about.scale)
+
+        def rated(share: float) -> tuple[Scores, dict[str, float]]:
+            model: Any = between[self.model].at(share).to(device).float().eval()
+            pose = fold_norms(model).pose
+            return scores(pose, held, judge, device), measure(pose, held, judge, device)
+
+        before, flat_figures = rated(0.0), measure(flat, held, judge, device)
+        found = [compare(share, rated(share), before, flat_figures) for share in SHARES]
+        taken = best(found)
+        share = taken.share if taken is not None else 0.0
+        for weights in between.values():
+            weights.write(share)
+        self._odds(share, device)
+        return {"share": share, "candidates": [asdict(candidate) for candidate in found]}
+
+    def _odds(self, share: float, device: torch.device) -> None:
+        """The odds of the chosen weights. What tells the expected error stays as at the start."""
+        start, root = RunFolder(self.record["start"]), RunFolder(self.folder.root)
+        for stage in stages_of(self.record["recipe"]):
+            before = load_trust(start.root, stage, device)
+            if before is None:
+                continue
+            odds: Odds | None = before.odds
+            if share == 1 and (after := load_trust(root.root, stage, device)) is not None:
+                odds = after.odds  # fitted at the end of the training
+            elif share:
+                with PoseStore(self.folder.store) as store:
+                    points, _ = store.points("train")
+                odds = calibrate(root.root, stage, torch.from_numpy(points), device)
+            if odds is not None:
+                save_odds(root.root, stage, odds._replace(error=before.odds.error))
 
     def _measure(self) -> dict[str, dict[str, float]]:
         """The figures of each model on the held-out frames."""
@@ -450,6 +551,7 @@ class _Fitting:
         own, held = record["frames"]
         lines = [
             *_verdict(record["verdict"], record["reasons"]),
+            *_of_choice(record.get("chosen", {})),
             f"Trained on {own:,} frames; measured on {held:,} others.",
             *_of_data(record["coverage"]),
         ]
@@ -477,6 +579,9 @@ class _Fitting:
         record, folder = self.record, self.folder
         for line in _verdict(record["verdict"], record["reasons"]):
             say(self.console, line)
+        chosen = record.get("chosen", {})
+        if chosen and not chosen["share"]:
+            say(self.console, KEPT)
         for name, figures in record["figures"].items():
             say(self.console, f"     {name}: {', '.join(_words(figures))}")
         report = folder.report if folder.report.is_file() else None
@@ -490,7 +595,46 @@ class _Fitting:
             record["figures"],
             tuple(record["frames"]),
             report,
+            chosen["share"] if chosen else 1.0,
         )
+
+
+class Between:
+    """The models on the straight line from a run's weights to those of a finished training.
+
+    Args:
+        start: the run at the start.
+        run: the folder of the training; its weights are read from the training's state, so that
+            they are there after `write` too.
+        stage: of both.
+
+    Attributes: `about`, the metadata of the fitted weights.
+    """
+
+    def __init__(self, start: str, run: RunFolder, stage: str) -> None:
+        self.path = run.weights(stage)
+        self.model, self.about = load_stage(run.root, stage)
+        self.fitted = load_weights(run.state(stage)) if run.state(stage).is_file() else {}
+        self.start = load_stage(start, stage)[0].to(self.model_dtype).state_dict()
+
+    @property
+    def model_dtype(self) -> torch.dtype:
+        """The dtype of the fitted weights."""
+        return next(self.model.parameters()).dtype
+
+    def at(self, share: float) -> nn.Module:
+        """The model at a share of the way; 0: the start's weights, 1: the fitted ones."""
+        weights = dict(self.start)
+        for name, fitted in self.fitted.items() if share else ():
+            if fitted.is_floating_point():
+                weights[name] = fitted if share == 1 else torch.lerp(weights[name], fitted, share)
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(weights)
+        return model
+
+    def write(self, share: float) -> None:
+        """Replace the run's weights by those at a share of the way."""
+        save_model(self.path, self.at(share), self.about)
 
 
 def _dictionary(teacher: Any) -> Pose:
@@ -537,6 +681,21 @@ def _of_data(covered: Mapping[str, Any]) -> list[str]:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in covered["sides"].items())
         lines.append(f"People are seen from: {shares}.")
     return lines
+
+
+def _of_choice(chosen: Mapping[str, Any]) -> list[str]:
+    """What was compared with the start, a line each, and what was taken."""
+    if not chosen:
+        return []
+    lines = [Candidate(**found).words() for found in chosen["candidates"]]
+    share = chosen["share"]
+    taken = f"Taken: {share:.0%} of the way from the start's weights to the fitted ones."
+    return [
+        "Weights between the start's and the fitted ones, on the held-out frames and turned views "
+        "of them (less is better):",
+        *(f"  {line}" for line in lines),
+        taken if share else KEPT,
+    ]
 
 
 def _verdict(word: str, reasons: Iterable[str]) -> list[str]:

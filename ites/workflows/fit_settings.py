@@ -24,6 +24,10 @@ poses are then unlikely, and the teacher learns nothing. So few frames get a nar
 A fit that starts from a run keeps its sizes and weights of losses. The prior takes 5 epochs, the
 teacher 20, the student 10, at lower learning rates: few frames must not undo what the run knows.
 It searches neither elevation nor sign again: both are known.
+
+From a run of recipe general only the teacher is trained, for 40 epochs and at least 800 steps. The
+prior stays, and so do BatchNorm's statistics: those of few poses of one person mislead the network.
+Half of each batch are synthetic poses as the run has seen them (`ites.data.datasets.field`).
 """
 
 from __future__ import annotations
@@ -45,8 +49,12 @@ COMPONENTS, ATOMS = (4, 26), (8, 30)
 BATCHES = {"prior": 512, "teacher": 256, "student": 128}
 EPOCHS = {"teacher": 100, "student": 40}
 STEPS = {"prior": (100, 1500), "teacher": (1500, 4000), "student": (1000, 3000)}
-FURTHER = {"prior": (5, 1e-4), "teacher": (20, 1e-4), "student": (10, 1e-3)}
-"""From a trained run: epochs, at most half of the steps from scratch, and the learning rate."""
+FURTHER = {
+    "upright": {"prior": (5, 1, 1e-4), "teacher": (20, 1, 1e-4), "student": (10, 1, 1e-3)},
+    "general": {"teacher": (40, 800, 1e-4)},
+}
+"""From a trained run of a recipe: epochs, fewest steps, at most half of the steps from scratch, and
+the learning rate. A stage that is not named stays as it is."""
 KEPT = (
     "width", "blocks", "atoms", "components", "distance", "optimiser", "momentum", "decay",
     "weight_decay", "clip", "samples", "reprojection_weight", "turn_weight", "prior_weight",
@@ -86,12 +94,15 @@ def settings_from(
         started: the settings of the run's stages, by name.
         recipe: of the run.
     """
-    chosen = {stage: own for stage, own in settings_for(points).items() if stage in started}
+    further = {stage: rule for stage, rule in FURTHER[recipe].items() if stage in started}
+    chosen = {stage: own for stage, own in settings_for(points).items() if stage in further}
     for stage, own in chosen.items():
-        epochs, rate = FURTHER[stage]
-        most = STEPS[stage][1] // 2
-        own["steps"] = _within(epochs * 2 * len(points) // int(own["batch"]), (1, most))
+        epochs, least, rate = further[stage]
+        limits = least, STEPS[stage][1] // 2
+        own["steps"] = _within(epochs * 2 * len(points) // int(own["batch"]), limits)
         own["learning_rate"] = rate
+        if recipe == "general":
+            own["batch_statistics"] = "kept"
         own |= {name: started[stage][name] for name in KEPT if name in started[stage]}
         still = {"pilot_steps": 0, "level_weight": 0.0, "level_steps": 20 * int(own["steps"])}
         own |= {name: value for name, value in still.items() if in_recipe(stage, name, recipe)}

@@ -30,13 +30,13 @@ def test_the_verdict_is_printed_and_the_same_command_is_done(tmp_path, capsys) -
     assert command("fit", *given) == 0
     out = capsys.readouterr().out
     for part in (
-        "1/5  Reading 10 files of keypoints",
-        "2/5  144 frames to train on, 16 held out",
-        "People are seen from: front 33%",
+        "1/5  Reading 5 files of keypoints",
+        "2/5  128 frames to train on, 32 held out",
+        "People are seen from: front 25%",
         "3/5  Training from scratch",
         "teacher: 2 steps of 64 poses, atoms 8",
         "Verdict: do not use\n",
-        "too few frames: 144 to train on, at least 2,000 are needed; add clips",
+        "too few frames: 128 to train on, at least 2,000 are needed; add clips",
         f"report: {run / 'report.html'}",
         f"next: ites lift KEYPOINTS -o poses.bvh --run {run}",
     ):
@@ -64,7 +64,7 @@ def test_warnings_are_those_of_lifting(tmp_path, capsys) -> None:
     [
         ((), "fit: expected files of keypoints, got none"),
         (("no.json",), "no.json: expected a file of keypoints, or a folder; there is none"),
-        (("clip0.npz",), "fit: expected at least 2,000 frames that show a whole person, got 16"),
+        (("clip0.npz",), "fit: expected at least 2,000 frames that show a whole person, got 32"),
         (("text.json",), "text.json: "),
         (("clip0.npz", "--start", "x"), "x: expected a run folder to start from; there is none"),
         (("clip0.npz", "--steps", "0"), "fit: Invalid value for '--steps'"),

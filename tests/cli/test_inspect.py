@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from walking import JOINT, turned, walk
 import ites
 from ites.cli.hints import MISTAKES, OPTIONS, hint, hint_of
 from ites.cli.main import app, main
+from ites.data.checks import check
 from ites.data.findings import CODES
 from ites.data.keypoint_reader import read_keypoints
 from ites.data.lifted import read_clips
@@ -214,6 +216,24 @@ def test_the_general_models_prior_judges_by_default(
     assert ites("inspect", file) == 0
     assert "resemble none that the model was trained on" in capsys.readouterr().out
     assert asked == [None]
+    assert ites("prepare", "keypoints", file, "--out", tmp_path / "own.h5") == 0
+    assert "resemble none that the model was trained on" in capsys.readouterr().err
+    assert asked == [None, None]
+
+
+def test_the_general_models_prior_knows_legs_from_arms() -> None:
+    """By its own limit; geometry alone sees nothing wrong in some of these clips."""
+    density = density_of()
+    if density is None:
+        pytest.skip("this installation contains no model")
+    clip = walk()
+    assert not {"density"} & {f.code for f in check([clip], prior=density)}
+    order = list(range(17))
+    for arm, leg in ((12, 5), (13, 6), (15, 2), (16, 3)):
+        order[arm], order[leg] = leg, arm
+    wrong = replace(clip, keypoints=clip.keypoints[:, order])
+    points = wrong.keypoints - wrong.keypoints[:, :1]
+    assert np.median(density(points)) < density.floor < np.median(density(points[:, order]))
 
 
 def test_a_prior_of_another_skeleton_does_not_judge() -> None:

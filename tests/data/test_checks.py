@@ -327,6 +327,32 @@ def test_a_prior_says_what_resembles_nothing() -> None:
     np.testing.assert_array_equal(seen[0][:, HUMAN36M.root], 0)
 
 
+def root_left(clip: Clip) -> np.ndarray:
+    """The left wrist's x relative to the root's, (T,)."""
+    wrist = HUMAN36M.joints.index("left_wrist")
+    return clip.keypoints[:, wrist, 0] - clip.keypoints[:, HUMAN36M.root, 0]
+
+
+def test_a_prior_judges_some_poses_of_many() -> None:
+    """64 or a few more of a long clip; some of many photographs; each finding names its clip."""
+    asked: list[int] = []
+
+    def prior(points: np.ndarray) -> np.ndarray:
+        asked.append(len(points))
+        return np.where(points[:, HUMAN36M.joints.index("left_wrist"), 0] > 0, -999.0, 20.0)
+
+    long, other = walk(640, fps=60.0), walk(40)
+    other = replace(other, name="other", keypoints=other.keypoints * [-1, 1] + [1280, 0])
+    found = check([long, other], prior=prior)
+    assert sum(asked) == 64 + 40 and len(asked) == 1
+    sides = [float(np.median(root_left(clip))) > 0 for clip in (long, other)]
+    names = [clip.name for clip, side in zip((long, other), sides, strict=True) if side]
+    assert [f.clip for f in found if f.code == "density"] == names and len(names) == 1
+    asked.clear()
+    check([walk(1)] * 5000, prior=prior)
+    assert 1024 < sum(asked) <= 2048 + 1
+
+
 def test_missing_joints_do_not_count() -> None:
     rng = np.random.default_rng(2)
     clip = walk()

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import walking
 
 from ites.data import PoseStore
 from ites.data.datasets.keypoints import prepare_keypoints
@@ -233,3 +234,15 @@ def test_a_threshold_without_confidences_is_refused(tmp_path, out):
     np.savez(tmp_path / "in.npz", keypoints=clip())
     with pytest.raises(ItesError, match="in.npz: min_confidence has no effect: the file holds no"):
         prepare_keypoints([tmp_path / "in.npz"], out, min_confidence=0.3)
+
+
+def test_a_prior_judges_the_keypoints(tmp_path, out):
+    own = walking.walk(60)
+    np.savez(tmp_path / "a.npz", keypoints=own.keypoints, fps=25.0, image_size=(1280, 960))
+    summary = prepare_keypoints([tmp_path / "a.npz"], out)
+    assert not [f for f in summary["findings"] if f["code"] == "density"]
+    summary = prepare_keypoints(
+        [tmp_path / "a.npz"], out, prior=lambda points: np.full(len(points), -999.0)
+    )
+    (found,) = [f for f in summary["findings"] if f["code"] == "density"]
+    assert found["severity"] == "warning" and "resemble none" in found["message"]

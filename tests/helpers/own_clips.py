@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from walking import walk
 
-CLIPS, FRAMES = 10, 16
+CLIPS, FRAMES = 5, 32
 TINY = {
     "steps": 4,
     "batch": 32,
@@ -21,7 +21,7 @@ TINY = {
 
 
 def write_clips(folder: Path) -> list[Path]:
-    """Ten files of 16 frames each: a person who walks in ten directions."""
+    """Five files of 32 frames each: a person who walks in five directions."""
     files = []
     for number in range(CLIPS):
         clip = walk(FRAMES, fps=12.0, turn=0.3 + number * 2 * np.pi / CLIPS)

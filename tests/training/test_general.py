@@ -40,6 +40,7 @@ from ites.runs.settings import make_settings, stages_of
 from ites.training.dataset import PAIRS, read_pairs, turned_back
 from ites.training.engine import train
 from ites.training.log import quiet_console
+from ites.training.stages import GeneralTeacherStage, make_stage
 
 PARENTS = np.array([parent for parent, _ in HUMAN36M.bones])
 JOINTS = np.array([joint for _, joint in HUMAN36M.bones])
@@ -371,3 +372,70 @@ class TestLifting:
                 train(settings, resume=steps == 12 and name == "parts", console=quiet_console())
             weights.append(load_model(tmp_path / name, "teacher")[0].state_dict())
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+class TestFurther:
+    """A training that starts from a run and must not undo what the run knows."""
+
+    def further(self, run: Path, out: Path, store: Path, **options: Any) -> Path:
+        given = {
+            "data": str(store),
+            "out": str(out),
+            "recipe": "general",
+            "start": str(run),
+            "prior": str(run),
+            "steps": 3,
+            "width": 64,
+            "blocks": 1,
+            "batch": 32,
+            "evaluate_every": 0,
+            **options,
+        }
+        train(make_settings("teacher", None, given), console=quiet_console())
+        return out
+
+    def test_statistics_are_kept(self, run: Path, store: Path, tmp_path: Path) -> None:
+        before, _ = load_model(run, "teacher")
+        for kept, choice in ((True, "kept"), (False, "global")):
+            out = self.further(run, tmp_path / choice, store, batch_statistics=choice)
+            after, _ = load_model(out, "teacher")
+            ours, theirs = after.state_dict(), before.state_dict()
+            names = [name for name in ours if "running" in name]
+            same = [torch.equal(ours[name], theirs[name]) for name in names]
+            assert len(names) == 8 and all(same) == kept and any(same) == kept
+            assert not torch.equal(ours["input.weight"], theirs["input.weight"])
+
+    def test_without_a_start_there_are_no_statistics_to_keep(
+        self, store: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(ItesError, match="batch_statistics: kept needs start"):
+            self.further(Path(), tmp_path / "out", store, batch_statistics="kept", start="")
+        assert not (tmp_path / "out").exists()
+
+    def test_a_share_of_each_batch_is_replayed(self, run: Path, store: Path) -> None:
+        options = {"recipe": "general", "prior": str(run), "width": 64, "blocks": 1}
+        given = {**options, "replay": str(store), "replay_share": 0.25}
+        own, gravity = torch.rand(40, 17, 2) - 0.5, torch.zeros(40, 2)
+        for chosen, share in ((options, 0.0), (given, 0.25)):
+            settings = make_settings("teacher", None, chosen)
+            stage = make_stage(settings, HUMAN36M, own, gravity=gravity)
+            assert isinstance(stage, GeneralTeacherStage)
+            batch = torch.full((4000, 17, 2), 9.0), torch.full((4000,), 9.0)
+            counter = torch.tensor([0, 7, 0])
+            points, elevation = stage.mixed(*batch, counter)
+            other = elevation != 9
+            assert other.float().mean() == pytest.approx(share, abs=0.02)
+            assert torch.equal(other, (points != 9).all(-1).all(-1))
+            again = stage.mixed(*batch, counter)
+            assert torch.equal(points, again[0]) and torch.equal(elevation, again[1])
+            if share:
+                row = int(other.nonzero()[0])
+                place = (stage.replayed == points[row]).all(-1).all(-1).nonzero()
+                assert stage.replayed_elevation[place[0]] == elevation[row]
+
+    def test_what_is_replayed_needs_the_skeleton_and_elevations(
+        self, run: Path, store: Path, tmp_path: Path
+    ) -> None:
+        prepare_synthetic(tmp_path / "flat.h5", poses=300, seed=0, subjects=1, test_subjects=1)
+        with pytest.raises(ItesError, match="flat.h5: expected the elevation of each line"):
+            self.further(run, tmp_path / "out", store, replay=str(tmp_path / "flat.h5"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pytest
 import torch
 from own_clips import CLIPS, FRAMES, TINY, write_clips
 from rich.console import Console
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from walking import walk
 
 import ites
 from ites.data.clips import Clip
@@ -24,7 +27,7 @@ from ites.runs import packaged
 from ites.runs.folder import RunFolder
 from ites.runs.settings import STAGES
 from ites.training.log import quiet_console
-from ites.workflows.fit import straightened
+from ites.workflows.fit import Between, straightened
 from ites.workflows.fit_data import Source, read_own, split, write_own
 from ites.workflows.fit_settings import components, settings_for, settings_from
 
@@ -65,6 +68,7 @@ def numbers(run: Path) -> dict[str, torch.Tensor]:
     return {
         f"{stage}.{name}": tensor
         for stage in STAGES
+        if RunFolder(run).weights(stage).is_file()
         for name, tensor in load_file(RunFolder(run).weights(stage)).items()
     }
 
@@ -72,13 +76,13 @@ def numbers(run: Path) -> dict[str, torch.Tensor]:
 def test_a_fit_leaves_a_run_a_report_and_a_verdict(fitted) -> None:
     assert fitted.verdict == "do not use" and not fitted.interrupted
     assert fitted.frames == (CLIPS * FRAMES - FRAMES, FRAMES)
-    assert any(reason.startswith("too few frames: 144 to train on") for reason in fitted.reasons)
+    assert any(reason.startswith("too few frames: 128 to train on") for reason in fitted.reasons)
     assert list(fitted.figures) == ["student", "teacher", "flat"]
     flat = fitted.figures["flat"]
     assert flat["reprojection_px"] == pytest.approx(0, abs=1e-3) and flat["wrong_views"] == 0
     assert flat["reprojection_mm"] == pytest.approx(0, abs=1e-2)
     record = json.loads((fitted.run / "fit.json").read_text())
-    assert record["verdict"] == "do not use" and record["frames"] == [144, 16]
+    assert record["verdict"] == "do not use" and record["frames"] == [128, 32]
     page = fitted.report.read_text()
     assert "Verdict: do not use" in page and "measured without 3D" in page
     summary = ites.lift(fitted.run / "keypoints.h5", fitted.run / "again.npz", run=fitted.run)
@@ -145,10 +149,11 @@ def test_a_fit_starts_from_a_run(fitted, files, tmp_path) -> None:
     given = {**TINY, "prior": {}, "teacher": {}, "student": {}}
     result = ites.fit(files, tmp_path / "run", start=start, console=quiet_console(), **given)
     assert list(result.figures) == ["student", "teacher", "start", "flat"]
-    ours, theirs = numbers(tmp_path / "run"), numbers(start)
-    assert {name: t.shape for name, t in ours.items()} == {n: t.shape for n, t in theirs.items()}
-    moved = (ours["teacher.input.weight"] - theirs["teacher.input.weight"]).abs().max()
+    ours, theirs = Between(str(start), RunFolder(tmp_path / "run"), "teacher"), numbers(start)
+    assert {f"teacher.{name}" for name in ours.fitted} <= theirs.keys()
+    moved = (ours.fitted["input.weight"] - theirs["teacher.input.weight"]).abs().max()
     assert 0 < moved < 0.01  # a few steps at a low learning rate
+    assert result.share in (0, 0.25, 0.5, 0.75, 1)
 
 
 @pytest.fixture(scope="module")
@@ -165,16 +170,59 @@ def general(files, tmp_path_factory) -> Path:
 
 def test_a_fit_starts_from_a_run_of_recipe_general(general, files, tmp_path) -> None:
     """It has no student; its teacher estimates the elevations of the cameras."""
-    given = {**TINY, "prior": {}, "teacher": {}}
-    del given["student"]
+    given = {**TINY, "teacher": {}}
+    del given["prior"], given["student"]
     result = ites.fit(files, tmp_path / "run", start=general, console=quiet_console(), **given)
     assert list(result.figures) == ["teacher", "start", "flat"]
+    fitted, theirs = Between(str(general), RunFolder(tmp_path / "run"), "teacher"), numbers(general)
+    kept = [name for name in fitted.fitted if "running" in name]
+    assert len(kept) == 8 and all(
+        torch.equal(fitted.fitted[name], theirs[f"teacher.{name}"]) for name in kept
+    )
+    assert not torch.equal(fitted.fitted["input.weight"], theirs["teacher.input.weight"])
+    ours = numbers(tmp_path / "run")
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours if name.startswith("prior"))
     assert not RunFolder(tmp_path / "run").weights("student").exists()
     with PoseStore(tmp_path / "run/keypoints.h5") as store:
         gravity = store.gravity("train")
-        assert gravity.shape == (144, 2) and np.isfinite(gravity).all()
+        assert gravity.shape == (128, 2) and np.isfinite(gravity).all()
         (first, *_) = store.sequences_of("train")
         assert (gravity[first.rows] == gravity[0]).all()
+
+
+def test_a_fit_that_is_worse_keeps_its_start(general, files, tmp_path) -> None:
+    """A learning rate that destroys the weights: the run lifts as its start does, and says so."""
+    lines = Lines()
+    ruin = {**TINY, "teacher": {"learning_rate": 0.03}}
+    del ruin["prior"], ruin["student"]
+    result = ites.fit(files, tmp_path / "run", start=general, console=Console(file=lines), **ruin)
+    assert result.share == 0
+    assert lines.text.count("The start is kept: no fit was better than it") == 2
+    ours, theirs = numbers(tmp_path / "run"), numbers(general)
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    assert result.figures["teacher"] == result.figures["start"]
+    record = json.loads((tmp_path / "run/fit.json").read_text())
+    assert [found["share"] for found in record["chosen"]["candidates"]] == [0.25, 0.5, 0.75, 1]
+    assert all(found["refused"] for found in record["chosen"]["candidates"])
+    odds = RunFolder(tmp_path / "run").odds("teacher").read_text()
+    assert json.loads(odds) == json.loads(RunFolder(general).odds("teacher").read_text())
+
+
+def test_weights_between_two_runs(general, tmp_path) -> None:
+    """A share of the way is a weighted mean; the fitted weights remain in the training's state."""
+    run = RunFolder(shutil.copytree(general, tmp_path / "run"))
+    state = load_file(run.state("teacher"))
+    moved = {name: t + 1 if name.startswith("model.dict") else t for name, t in state.items()}
+    with safe_open(run.state("teacher"), "pt") as file:
+        text = {k: v for k, v in file.metadata().items() if k != "sha256"}
+    save_file(moved, run.state("teacher"), text)
+    start = numbers(general)["teacher.dictionary"]
+    between = Between(str(general), run, "teacher")
+    for share in (0.25, 0.0, 1.0):
+        between.write(share)
+        found = numbers(run.root)["teacher.dictionary"]
+        torch.testing.assert_close(found, start + share, rtol=0, atol=1e-6)
+        between = Between(str(general), run, "teacher")
 
 
 def test_a_rolled_camera_is_turned_back() -> None:
@@ -246,7 +294,7 @@ def test_what_cannot_be_fitted_leaves_nothing(files, tmp_path, given, message) -
 
 
 def test_too_few_frames_and_poses_that_never_change(files, tmp_path) -> None:
-    with pytest.raises(ItesError, match=r"at least 2,000 frames .* got 32 of 32 frames in 2 files"):
+    with pytest.raises(ItesError, match=r"at least 2,000 frames .* got 64 of 64 frames in 2 files"):
         ites.fit(files[:2], tmp_path / "run")
     still = np.repeat(np.load(files[0])["keypoints"][:1], 200, axis=0)
     np.savez(tmp_path / "still.npz", keypoints=still, fps=12.0)
@@ -280,8 +328,8 @@ def test_one_long_clip_is_cut_with_a_gap() -> None:
         assert sum(len(one.clip) for one in held) == 150
 
 
-def test_frames_that_lack_joints_are_left_out(files, tmp_path) -> None:
-    points = np.concatenate([np.load(file)["keypoints"] for file in files])
+def test_frames_that_lack_joints_are_left_out(tmp_path) -> None:
+    points = walk(160, fps=12.0).keypoints
     sure = np.ones(points.shape[:2], np.float32)
     sure[50, 3] = 0  # a short gap is filled
     sure[80:100, 3] = 0  # a long one is not
@@ -311,7 +359,9 @@ def test_settings_follow_from_the_amount_of_data() -> None:
     assert further["teacher"]["width"] == 64 and further["teacher"]["pilot_steps"] == 0
     assert further["teacher"]["learning_rate"] == 1e-4 and further["teacher"]["steps"] == 625
     general = settings_from(points, {"prior": {"width": 8}, "teacher": {"noise": 0.5}}, "general")
-    assert list(general) == ["prior", "teacher"] and general["teacher"]["noise"] == 0.5
+    assert list(general) == ["teacher"] and general["teacher"]["noise"] == 0.5
+    assert general["teacher"]["steps"] == 1250 and general["teacher"]["batch_statistics"] == "kept"
+    assert settings_from(points[:300], {"teacher": {}}, "general")["teacher"]["steps"] == 800
     assert "pilot_steps" not in general["teacher"]
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ites.data.checks import check
+from ites.data.checks import Density, check
 from ites.data.clips import Clip, seen_joints
 from ites.data.corrections import Corrections
 from ites.data.findings import Finding, refuse, summarise
@@ -39,6 +39,7 @@ def prepare_keypoints(
     person: str | int | None = None,
     corrections: Corrections | None = None,
     title: str = "",
+    prior: Density | None = None,
 ) -> dict[str, Any]:
     """Write a pose store of 2D keypoints.
 
@@ -59,6 +60,8 @@ def prepare_keypoints(
         person: the track id or number of the only person to read; None: everybody.
         corrections: what to do to the keypoints after reading them; None: nothing.
         title: one line that says what the data are.
+        prior: the density of poses, which checks the keypoints beside geometry; see
+            `ites.inference.likely.density_of`.
 
     Returns:
         `PoseStore.summary` of what was written, `notes`: what was assumed, derived or left out, a
@@ -93,7 +96,7 @@ def prepare_keypoints(
             if corrections is not None:
                 clips = [corrections(clip, skeleton) for clip in clips]
             raw = [source.array() for source in recording.source]
-            found = check(clips, recording.skeleton, raw=raw, layout=recording.layout)
+            found = check(clips, recording.skeleton, prior=prior, raw=raw, layout=recording.layout)
             findings += refuse(found, len(clips), path)
             for clip in clips:
                 if focal_length:
