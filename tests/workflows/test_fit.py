@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from walking import walk
 
 import ites
+import ites.workflows.fit as workflow
 from ites.data.clips import Clip
 from ites.data.store import PoseStore
 from ites.errors import ItesError
@@ -30,6 +31,20 @@ from ites.training.log import quiet_console
 from ites.workflows.fit import Between, straightened
 from ites.workflows.fit_data import Source, read_own, split, write_own
 from ites.workflows.fit_settings import components, settings_for, settings_from
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_replayed():
+    """Few synthetic poses beside one's own: these trainings take four steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workflow, "REPLAYED", 120)
+        yield
+
+
+@pytest.fixture
+def no_page(monkeypatch) -> None:
+    """Without the page, which other tests look at, as where plotly is not installed."""
+    monkeypatch.setattr(workflow, "find_spec", lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +135,7 @@ def killed() -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.usefixtures("no_page")
 def test_a_killed_fit_continues_to_the_same_bits(fitted, files, tmp_path) -> None:
     run = tmp_path / "run"
     given = {**TINY, "checkpoint_every": 1, "start": None}
@@ -134,6 +150,7 @@ def test_a_killed_fit_continues_to_the_same_bits(fitted, files, tmp_path) -> Non
     assert result.figures == fitted.figures and result.reasons == fitted.reasons
 
 
+@pytest.mark.usefixtures("no_page")
 def test_an_interrupt_ends_with_whole_files_and_the_same_call_continues(files, tmp_path) -> None:
     lines = Lines("teacher 2/4", lambda: signal.raise_signal(signal.SIGINT))
     given = {**TINY, "start": None}
@@ -144,6 +161,7 @@ def test_an_interrupt_ends_with_whole_files_and_the_same_call_continues(files, t
     assert not second.interrupted and second.verdict == "do not use"
 
 
+@pytest.mark.usefixtures("no_page")
 def test_a_fit_starts_from_a_run(fitted, files, tmp_path) -> None:
     start = fitted.run
     given = {**TINY, "prior": {}, "teacher": {}, "student": {}}
@@ -168,6 +186,7 @@ def general(files, tmp_path_factory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.usefixtures("no_page")
 def test_a_fit_starts_from_a_run_of_recipe_general(general, files, tmp_path) -> None:
     """It has no student; its teacher estimates the elevations of the cameras."""
     given = {**TINY, "teacher": {}}
@@ -190,6 +209,7 @@ def test_a_fit_starts_from_a_run_of_recipe_general(general, files, tmp_path) -> 
         assert (gravity[first.rows] == gravity[0]).all()
 
 
+@pytest.mark.usefixtures("no_page")
 def test_a_fit_that_is_worse_keeps_its_start(general, files, tmp_path) -> None:
     """A learning rate that destroys the weights: the run lifts as its start does, and says so."""
     lines = Lines()
