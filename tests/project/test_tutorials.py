@@ -148,8 +148,10 @@ def test_a_fit_of_ones_own(here, capsys) -> None:
     write_clips(Path("clips"))
     follow("fit.md")
     out = capsys.readouterr().out
-    stage = "teacher" if packaged.has_packaged_run() else "student"
-    assert "do not use" in out and f"16 poses by the {stage}" in out
+    stage, word = "student", "do not use"
+    if packaged.has_packaged_run():  # which a fit of few frames cannot make worse
+        stage, word = "teacher", "use with care"
+    assert f"Verdict: {word}\n" in out and f"32 poses by the {stage}" in out
     assert "measured without 3D" in Path("runs/mine/report.html").read_text(encoding="utf-8")
     assert Path("clip0.bvh").read_text().startswith("HIERARCHY")
 
