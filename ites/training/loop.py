@@ -189,7 +189,7 @@ class Training:
             ItesError: a loss or a weight is not finite; the files stay as they were.
         """
         self.watch.check(self.step, self.stage.model)
-        self._take_statistics()
+        self.stage.refresh_statistics(self.device)
         self._saved, self.seconds = time.perf_counter(), self.stopwatch.seconds
         self.watch.last_checkpoint_step = self.step
         if not self.ranks.is_main:
@@ -204,11 +204,6 @@ class Training:
         kind, model, settings = self.settings.stage, self.stage.model, self.settings.to_dict()
         metadata = Metadata(kind, model.skeleton, self.scale, self.step, settings)
         save_model(self.folder.weights(kind), model, metadata)
-
-    def _take_statistics(self) -> None:
-        """Prepare the model for saving or evaluation, unless its statistics are kept."""
-        if not self.stage.keeps_statistics:
-            self.stage.take_statistics(self.device)
 
     def result(self) -> Result:
         """The progress as of the last checkpoint."""
@@ -251,5 +246,5 @@ class Training:
             return
         self.watch.check(self.step, self.stage.model)
         with self.stopwatch.paused():
-            self._take_statistics()
+            self.stage.refresh_statistics(self.device)
             log.evaluation(self.step, self.evaluator(self.stage.model))

@@ -132,8 +132,13 @@ class Stage(nn.Module):
         """Whether BatchNorm uses its running statistics, which stay those of the start."""
         return bool(self.settings.batch_statistics == "kept")
 
+    def refresh_statistics(self, device: torch.device) -> None:
+        """Prepare the model for saving or evaluation, unless its statistics are kept."""
+        if not self.keeps_statistics:
+            self.take_statistics(device)
+
     def take_statistics(self, device: torch.device) -> None:
-        """Prepare the model for saving or evaluation."""
+        """Take BatchNorm's statistics from the training's poses, where the recipe does."""
 
     def after_training(self, points: Tensor, device: torch.device) -> None:
         """Complete a finished training; points (N, J, 2) are those of the split."""
