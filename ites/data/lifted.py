@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,9 +97,11 @@ class ClipsWriter(FileWriter):
         self._frames = 0
 
     def __enter__(self) -> ClipsWriter:
-        self._temporary = self._stack.enter_context(atomic_write(self.path))
-        if self.path.suffix == ".h5":
-            self._file = self._stack.enter_context(H5Writer(self._temporary))
+        with ExitStack() as stack:  # `atomic_write` names the file of an error in here, too
+            self._temporary = stack.enter_context(atomic_write(self.path))
+            if self.path.suffix == ".h5":
+                self._file = stack.enter_context(H5Writer(self._temporary))
+            self._stack = stack.pop_all()
         return self
 
     def add(self, clips: Clips) -> None:

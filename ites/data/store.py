@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -554,8 +555,10 @@ class PoseStoreWriter(FileWriter):
         self.cameras: dict[str, Camera] = {}
         self.sequences: list[Sequence] = []
         self._count = 0
-        temporary = self._stack.enter_context(atomic_write(self.path))
-        self._file = self._stack.enter_context(H5Writer(temporary))
+        with ExitStack() as stack:  # `atomic_write` names the file of an error in here, too
+            temporary = stack.enter_context(atomic_write(self.path))
+            self._file = stack.enter_context(H5Writer(temporary))
+            self._stack = stack.pop_all()
         self._file.attrs.update(
             format=FORMAT,
             version=VERSION,

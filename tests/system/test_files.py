@@ -20,7 +20,11 @@ import h5py
 import numpy as np
 import pytest
 
+from ites.data.lifted import ClipsWriter
+from ites.data.store import PoseStoreWriter
 from ites.errors import LIMIT, ItesError, one_line, shorten
+from ites.pose.skeleton import HUMAN36M
+from ites.system import hdf5
 from ites.system.files import atomic_write, load_json, load_npy, load_npz, reading, remove_orphans
 from ites.system.hdf5 import H5Writer
 from ites.system.parts import Parts
@@ -286,6 +290,21 @@ def test_a_file_reaches_the_disk_before_its_name_does(
     with atomic_write(tmp_path / "new" / "x.txt") as temporary:
         temporary.write_text("whole")
     assert done == ["file", "name", "folder"]
+
+
+@pytest.mark.parametrize("writer", [PoseStoreWriter, ClipsWriter])
+def test_hdf5_without_room_for_a_name_is_told_by_the_file(
+    writer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    monkeypatch.setattr(hdf5, "_Disk", full)
+    given = (HUMAN36M, "a", "b") if writer is PoseStoreWriter else ()
+    with pytest.raises(OSError) as caught, writer(tmp_path / "x.h5", *given):
+        pass
+    assert caught.value.filename == str(tmp_path / "x.h5")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_disk_without_room_for_a_name_is_told_by_the_file(
