@@ -124,11 +124,17 @@ FEW_ROWS = 128
 
 
 def fuses_linear_relu(x: Tensor, backend: str | None = None) -> bool:
-    """Whether `linear_relu` of x (..., K) is one launch here, not one per operator."""
+    """Whether `linear_relu` of x (..., K) is one launch here, not one per operator.
+
+    Never under `torch.compile` and `torch.export`, which join operators by themselves.
+    """
     if x.dtype != torch.float32 or torch.is_autocast_enabled(x.device.type):
         return False
-    rows = x.numel() // max(x.shape[-1], 1)
-    return rows <= FEW_ROWS and choose("linear_relu", x.device.type, x.dtype, backend) == "cuda"
+    if torch.compiler.is_compiling():  # where the number of rows may be free
+        return False
+    if choose("linear_relu", x.device.type, x.dtype, backend) != "cuda":
+        return False
+    return x.numel() // max(x.shape[-1], 1) <= FEW_ROWS
 
 
 def linear_relu(

@@ -18,7 +18,7 @@ def fuses_mirrored(points: Tensor, backend: str | None = None) -> bool:
     device = points.device.type
     if points.dtype != torch.float32 or torch.is_grad_enabled():
         return False
-    if torch.is_autocast_enabled(device):
+    if torch.is_autocast_enabled(device) or torch.compiler.is_compiling():
         return False
     return choose("mirrored_input", device, points.dtype, backend) == "cuda"
 
