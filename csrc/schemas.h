@@ -90,4 +90,24 @@ constexpr const char* join_schemas[] = {
     "join_graph_layers_backward(Tensor[] grads, Tensor[] parameters) -> Tensor[]",
 };
 
+// ites_cuda alone, for lifting frame by frame.
+constexpr const char* linear_relu_schemas[] = {
+    "linear_relu(Tensor x, Tensor weight, Tensor? bias, Tensor? skip, Tensor? scaled, "
+    "Tensor? scale, Tensor? after) -> Tensor",
+};
+constexpr const char* frame_schemas[] = {
+    "frame_points(Tensor keypoints, Tensor? layout, Tensor? factor, Tensor(a!)? sizes, int root, "
+    "int head, float length, float far, float spreads, float share) -> Tensor",
+    "frame_metres(Tensor pose, Tensor bones, Tensor? weights, Tensor(a!) sizes, int root, "
+    "int head, float metres, float spreads, float share) -> Tensor",
+};
+
+constexpr const char* mirrored_schemas[] = {
+    "mirrored_input(Tensor points, Tensor shares, Tensor bones, Tensor mirror, float total, "
+    "float factor) -> (Tensor, Tensor, Tensor)",
+    "mirrored_output(Tensor points, Tensor scales, Tensor camera, Tensor direct, "
+    "Tensor? original, Tensor? depth, Tensor mirror, int root, float distance, float noiseless, "
+    "float most_moved) -> (Tensor, Tensor, Tensor)",
+};
+
 }  // namespace ites

@@ -1,11 +1,12 @@
 """Count the instructions of each CUDA kernel of the built `ites._C_cuda`, per architecture.
 
-    python -m benchmarks.ops.sass           writes results/sass.csv
-    python -m benchmarks.ops.sass --check   compares with it; exits with 1
+    python -m benchmarks.ops.sass           writes results/sass.csv and results/loops.csv
+    python -m benchmarks.ops.sass --check   compares with them; exits with 1
 
 Either way it fails where a kernel moves float data byte by byte or uses local memory. The counts
-are static: an instruction in a loop counts once. They are read by cuobjdump from the binary that
-runs, with or without a GPU, and depend on nvcc's version, which the table names.
+are static: an instruction in a loop counts once. loops.csv has them loop by loop, for sm_90, from
+which `benchmarks.ops.bounds` makes the counts of a call. They are read by cuobjdump from the
+binary that runs, with or without a GPU, and depend on nvcc's version, which the table names.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,10 @@ WIDTHS = ("8", "16", "32", "64", "128")
 OTHERS = ("LDL", "STL", "FFMA", "MUFU", "BAR", "SHFL", "CALL")
 COUNTS = (*(f"{kind}.{width}" for kind in MEMORY for width in WIDTHS), *OTHERS, "all")
 COLUMNS = ("kernel", "sm", *COUNTS, "nvcc")
+LOOPS = TABLE.with_name("loops.csv")
+LOOPS_SM = 90
+LOOP_COLUMNS = ("kernel", "loop", "depth", *COUNTS, "nvcc")
+_INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)([^;\n]*);")
 
 
 def width(modifiers: list[str]) -> str:
@@ -44,8 +50,13 @@ def width(modifiers: list[str]) -> str:
 
 def count(text: str) -> Counter[str]:
     """The instructions of one kernel's disassembly."""
+    return count_names(name for _, name, _ in _INSTRUCTION.findall(text))
+
+
+def count_names(names: Iterable[str]) -> Counter[str]:
+    """The counts of instructions by their names."""
     counts: Counter[str] = Counter()
-    for name in re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", text):
+    for name in names:
         kind, *modifiers = name.split(".")
         counts["all"] += kind != "NOP"
         if kind in MEMORY:
@@ -55,9 +66,29 @@ def count(text: str) -> Counter[str]:
     return counts
 
 
-def instructions(library: Path) -> list[dict[str, Any]]:
-    """One row per kernel and architecture, sorted."""
-    nvcc, rows = nvcc_version(library), []
+def loops(text: str) -> list[tuple[int, Counter[str]]]:
+    """The straight code of a disassembly, then its loops by place: depth, and own counts.
+
+    A loop lies between the target of a backward branch and the last one there. What belongs to an
+    inner loop is no longer the outer one's own.
+    """
+    code = [(int(at, 16), name, rest) for at, name, rest in _INSTRUCTION.findall(text)]
+    ends: dict[int, int] = {}
+    for at, name, rest in code:
+        target = re.search(r"0x([0-9a-f]+)", rest)
+        if name.split(".")[0] == "BRA" and target and int(target[1], 16) < at:
+            ends[int(target[1], 16)] = at
+    spans = sorted(ends.items())
+    own: list[list[str]] = [[] for _ in range(len(spans) + 1)]
+    for at, name, _ in code:
+        within = [i for i, (begin, end) in enumerate(spans, 1) if begin <= at <= end]
+        own[within[-1] if within else 0].append(name)
+    depths = [0] + [sum(b <= begin and end <= e for b, e in spans) for begin, end in spans]
+    return [(depth, count_names(names)) for depth, names in zip(depths, own, strict=True)]
+
+
+def disassembled(library: Path) -> Iterator[tuple[int, str, str]]:
+    """Architecture, short name and disassembly of each kernel."""
     text = subprocess.run(
         [cuobjdump(), "-sass", str(library)], capture_output=True, text=True, check=True
     ).stdout
@@ -70,10 +101,28 @@ def instructions(library: Path) -> list[dict[str, Any]]:
             bodies.append(body)
         reply = subprocess.run(["c++filt", *names], capture_output=True, text=True, check=True)
         for signature, body in zip(reply.stdout.splitlines(), bodies, strict=True):
-            counts = count(body)
-            row = {"kernel": short_name(signature), "sm": architecture, "nvcc": nvcc}
-            rows.append(row | {name: counts[name] for name in COUNTS})
+            yield architecture, short_name(signature), body
+
+
+def instructions(library: Path) -> list[dict[str, Any]]:
+    """One row per kernel and architecture, sorted."""
+    nvcc, rows = nvcc_version(library), []
+    for architecture, kernel, body in disassembled(library):
+        counts = count(body)
+        row = {"kernel": kernel, "sm": architecture, "nvcc": nvcc}
+        rows.append(row | {name: counts[name] for name in COUNTS})
     return sorted(rows, key=lambda row: (row["kernel"], row["sm"]))
+
+
+def loop_rows(library: Path) -> list[dict[str, Any]]:
+    """One row per loop of each kernel for sm_90; loop 0 is the straight code."""
+    nvcc, rows = nvcc_version(library), []
+    for architecture, kernel, body in disassembled(library):
+        if architecture == LOOPS_SM:
+            for number, (depth, counts) in enumerate(loops(body)):
+                row = {"kernel": kernel, "loop": number, "depth": depth, "nvcc": nvcc}
+                rows.append(row | {name: counts[name] for name in COUNTS})
+    return sorted(rows, key=lambda row: (row["kernel"], row["loop"]))
 
 
 def faults(rows: list[dict[str, Any]]) -> list[str]:
@@ -87,23 +136,27 @@ def faults(rows: list[dict[str, Any]]) -> list[str]:
     return found
 
 
-def differences(rows: list[dict[str, Any]], table: Path) -> list[str]:
+def differences(rows: list[dict[str, Any]], table: Path, key: str = "sm") -> list[str]:
     """How rows differ from a table made by the same nvcc; empty for another's.
 
     Only the architectures that the rows have are compared.
+
+    Args:
+        rows: as built.
+        table: as committed.
+        key: the column that tells rows of a kernel apart: "sm" or "loop".
     """
+    columns = COLUMNS if key == "sm" else LOOP_COLUMNS
     with table.open(newline="") as file:
-        committed = {(row["kernel"], row["sm"]): row for row in csv.DictReader(file)}
-    built = {str(row["sm"]) for row in rows}
-    made = {
-        (row["kernel"], str(row["sm"])): {name: str(row[name]) for name in COLUMNS} for row in rows
-    }
-    kept = {key: row for key, row in committed.items() if key[1] in built}
+        committed = {(row["kernel"], row[key]): row for row in csv.DictReader(file)}
+    built = {str(row[key]) for row in rows}
+    made = {(row["kernel"], str(row[key])): {n: str(row[n]) for n in columns} for row in rows}
+    kept = {at: row for at, row in committed.items() if key == "loop" or at[1] in built}
     if {row["nvcc"] for row in kept.values()} != {row["nvcc"] for row in made.values()}:
         return []
     lines = []
-    for key in sorted(kept.keys() | made.keys()):
-        before, after = kept.get(key), made.get(key)
+    for at in sorted(kept.keys() | made.keys()):
+        before, after = kept.get(at), made.get(at)
         if before == after:
             continue
         if before is None or after is None:
@@ -114,7 +167,7 @@ def differences(rows: list[dict[str, Any]], table: Path) -> list[str]:
                 for name in COUNTS
                 if before[name] != after[name]
             )
-        lines.append(f"{key[0]} sm_{key[1]}: {change}")
+        lines.append(f"{at[0]} {key} {at[1]}: {change}")
     return lines
 
 
@@ -129,6 +182,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         libraries = options.library or [extension()]
         rows = [row for library in libraries for row in instructions(library)]
+        looped = [row for library in libraries for row in loop_rows(library)]
     except FileNotFoundError as error:
         print(f"sass: {error}", file=sys.stderr)
         return 2
@@ -136,8 +190,10 @@ def main(argv: list[str] | None = None) -> int:
     problems = faults(rows)
     if options.check:
         problems += differences(rows, TABLE)
+        problems += differences(looped, LOOPS, "loop") if looped else []
     else:
         machine.write_table(TABLE, COLUMNS, rows)
+        machine.write_table(LOOPS, LOOP_COLUMNS, looped)
     for problem in problems:
         print(problem, file=sys.stderr)
     print(f"{len(rows)} kernels, {len(problems)} problems")

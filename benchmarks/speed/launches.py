@@ -25,7 +25,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ites.inference.stream import Lifter
-from ites.models import Student, Teacher
+from ites.models import (
+    GeneralTeacher,
+    Student,
+    Teacher,
+    UprightStudent,
+    UprightTeacher,
+    general,
+)
 from ites.ops import _registry, backends
 from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import Metadata, save_model
@@ -44,6 +51,10 @@ view_as
 """
 FREE = frozenset(_FREE.split())
 """Operators of aten that launch nothing: views and allocations."""
+
+SOMETIMES = frozenset(f"aten::to.{name}" for name in ("dtype", "device", "dtype_layout", "other"))
+SOMETIMES |= {"aten::reshape", "aten::contiguous"}
+"""Operators that launch nothing where the result is the argument or a view of it."""
 
 LAUNCHES = {
     "ites::graph_mix_backward": 2,
@@ -96,6 +107,8 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        if func.name() in SOMETIMES and result.data_ptr() == args[0].data_ptr():
+            return result  # nothing is converted or copied
         tensors: list[Tensor] = []
         for value in args:
             values = value if isinstance(value, (list, tuple)) else (value,)
@@ -162,14 +175,33 @@ def step_calls(stage: str, **options: Any) -> list[Call]:
     return recorder.calls
 
 
-def frame_calls(stage: str) -> list[Call]:
-    """The operators of one lifted frame of a camera with a known focal length."""
-    model = Teacher() if stage == "teacher" else Student()
+MODELS: dict[str, Callable[[], Teacher | Student]] = {
+    "teacher": Teacher,
+    "student": Student,
+    "upright teacher": lambda: UprightTeacher(width=512, blocks=3, atoms=30),
+    "upright student": lambda: UprightStudent(width=64, blocks=3),
+    "general": lambda: GeneralTeacher(width=512, blocks=3, atoms=40),
+}
+"""The models whose frames are counted, at the sizes of their recipes."""
+
+
+def frame_calls(name: str, focal_length: float | None = 1.0) -> list[Call]:
+    """The operators of one lifted frame, captured, by one of `MODELS`.
+
+    Args:
+        name: of the model.
+        focal_length: of the camera; None: unknown.
+    """
+    model = MODELS[name]()
     with tempfile.TemporaryDirectory() as folder:
-        file = RunFolder(folder).weights(stage)
-        save_model(file, model, Metadata(stage, HUMAN36M, 1.0))
-        lifter = Lifter(file, focal_length=1.0, device="cpu")
-    with empty_kernels(), backends.using("cuda"), torch.inference_mode():
+        file = RunFolder(folder).weights(model.kind)
+        save_model(file, model, Metadata(model.kind, HUMAN36M, 1.0))
+        lifter = Lifter(file, focal_length=focal_length, device="cpu")
+    with ExitStack() as stack:
+        stack.enter_context(empty_kernels())
+        stack.enter_context(backends.using("cuda"))
+        stack.enter_context(torch.inference_mode())
+        stack.enter_context(mock.patch.object(general, "_recording", lambda: True))
         frame = torch.rand(1, HUMAN36M.num_joints, 2)
         lifter._step(frame)
         with Recorder() as recorder:
@@ -189,8 +221,11 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     print("Launches, recorded on a CPU; not run on a GPU")
-    for kind, record in (("step", step_calls), ("frame", frame_calls)):
-        for stage in ("teacher", "student"):
+    for kind, names, record in (
+        ("step", ("teacher", "student"), step_calls),
+        ("frame", tuple(MODELS), frame_calls),
+    ):
+        for stage in names:
             calls = record(stage)
             parts = Counter[str]()
             for call in calls:

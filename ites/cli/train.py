@@ -5,9 +5,11 @@ PyTorch is imported by the commands, not by their help.
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -37,6 +39,7 @@ from ites.system.files import atomic_write
 
 if TYPE_CHECKING:
     from ites.training.engine import Result
+    from ites.training.seeds import Study
 
 Given = tuple[str, str, str, str]
 """What a user gave: how he spelled it, stage or "" for all, name of the setting, text."""
@@ -47,7 +50,7 @@ class _Train(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.meta["ites.arguments"] = list(args)
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, _joined_seeds(args))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         super().format_help(ctx, formatter)
@@ -103,6 +106,14 @@ def train(
     seed: Annotated[
         int | None, typer.Option(help="Seed of weights, order and rotations; 0 by default.")
     ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N ...",
+            help="Train once per seed in this process, into RUN/seed-N, and print the mean and the "
+            "spread of the figures. A seed that fails does not stop the others.",
+        ),
+    ] = None,
     device: Device = None,
     precision: Annotated[
         Literal["float32", "float64", "tf32", "bf16"] | None,
@@ -126,7 +137,8 @@ def train(
         typer.Option(metavar="FILE", help="Write the settings that would be used, and stop."),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Run folder to continue.")
+        Path | None,
+        typer.Option(metavar="RUN", help="Run folder to continue; with --seeds their folder."),
     ] = None,
 ) -> None:
     """Train all stages of a recipe from 2D keypoints.
@@ -145,16 +157,20 @@ def train(
     ]
     given += [_assignment(text) for text in assign or []]
     if ctx.invoked_subcommand is not None:
-        if given or only or config or write_config or resume:
+        if given or only or config or write_config or resume or seeds:
             raise ItesError(
                 f"train: '{ctx.invoked_subcommand}' must come before the options; "
                 "today's spelling has no such word, see ites train --help"
             )
         return
     if write_config is not None:
-        if resume is not None:
-            raise ItesError("train: --write-config has no effect with --resume; leave one out")
+        if resume is not None or seeds is not None:
+            other = "--resume" if seeds is None else "--seeds"
+            raise ItesError(f"train: --write-config has no effect with {other}; leave one out")
         _write_config(write_config, only, config, given)
+    elif seeds is not None or (resume is not None and _is_of_seeds(resume)):
+        if run_seeds(seeds, only, config, resume, given).interrupted:
+            raise typer.Exit(130)
     elif run_stages(only, config, resume, given)[-1].interrupted:
         raise typer.Exit(130)
 
@@ -224,6 +240,108 @@ def run_stages(
         print_line(console, why)
     print_line(console, f"next: {_next(only, chosen[-1])}")
     return results
+
+
+def _joined_seeds(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--seeds 0 1 2` as `--seeds 0,1,2`, one value."""
+    joined: list[str] = []
+    left = list(arguments)
+    while left:
+        joined.append(left.pop(0))
+        if joined[-1] == "--seeds":
+            numbers = []
+            while left and left[0].isdigit():
+                numbers.append(left.pop(0))
+            joined += [",".join(numbers)] if numbers else []
+    return joined
+
+
+def _is_of_seeds(run: Path) -> bool:
+    from ites.training.seeds import SEEDS
+
+    return (run / SEEDS).is_file()
+
+
+def run_seeds(
+    text: str | None,
+    only: str | None,
+    config: Path | None,
+    resume: Path | None,
+    given: Sequence[Given],
+) -> Study:
+    """Train stages once per seed in this process and say how it went.
+
+    Args:
+        text: the seeds, "0,1,2"; None: those of the folder to continue.
+        only, config, resume, given: see `run_stages`; `resume` is the folder of all seeds.
+
+    Raises:
+        ItesError: the seeds, or a setting, are no such; a seed failed; see
+            `ites.training.seeds.train_seeds`.
+    """
+    from ites.training.seeds import read_seeds, seed_folder, train_seeds
+
+    for spelling, stage, name, _ in given:
+        if name == "seed" or (name == "out" and stage):
+            raise ItesError(f"train: {spelling} has no effect with --seeds; leave one out")
+    if resume is None:
+        seeds = _seeds(text or "")
+        chosen, why = _chosen(only, config, given)
+    elif config is not None:
+        raise ItesError("train: --resume takes the run's own settings, so leave --config out")
+    else:
+        held = read_seeds(resume)
+        seeds = held if text is None else _seeds(text)
+        if not set(seeds) <= set(held):
+            raise ItesError(f"{resume}: expected seeds out of {held}, got {seeds}")
+        others = [one for one in given if one[2] != "out" or Path(one[3]) != resume]
+        chosen, why = _resumed(only, seed_folder(resume, seeds[0]), others), ""
+        chosen = [replace(one, out=str(resume)) for one in chosen]
+    console = command_console()
+    if why:
+        print_line(console, why)
+    if resume is None:
+        tell(_implausible(chosen[0]))
+    study = train_seeds(chosen, seeds, resume=resume is not None, console=console)
+    for seed, results in study.results.items():
+        for result in results:
+            _tell(result, console, f"seed {seed}: ")
+    if study.figures:
+        _show_figures(study, console)
+    if study.interrupted:
+        alone = f" --only {only}" if only else ""
+        print_line(console, f"continue with: ites train{alone} --resume {study.out}")
+    for seed, message in study.failed.items():
+        count = len(study.failed)
+        raise ItesError(f"train: {count} of {len(seeds)} seeds failed; seed {seed}: {message}")
+    return study
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(seed) for seed in text.split(",")]
+    except ValueError:
+        raise ItesError(
+            f"train: --seeds: expected numbers, such as --seeds 0 1 2, got {text!r}"
+        ) from None
+
+
+def _show_figures(study: Study, console: Console) -> None:
+    """Print each figure's mean and spread over the seeds."""
+    title = "Over the seeds that completed a stage; metrics in millimetres, wrong_sign in percent"
+    table = Table(box=None, title_justify="left", title=title)
+    for column in ("stage", "figure"):
+        table.add_column(column, no_wrap=True)
+    for column in ("seeds", "mean", "deviation", "least", "most"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for figure in study.figures:
+        values = figure.values.values()
+        shown = [figure.mean, figure.deviation, min(values), max(values)]
+        digits = 5 if figure.name.endswith("loss") else 2
+        numbers = ["-" if math.isnan(one) else f"{one:.{digits}f}" for one in shown]
+        table.add_row(figure.stage, figure.name, str(len(values)), *numbers)
+    console.print(table, highlight=False, markup=False)
+    print_line(console, f"every seed's figures: {study.out / 'seeds.csv'}")
 
 
 def _implausible(settings: Settings) -> list[dict[str, Any]]:
@@ -406,16 +524,16 @@ def _next(only: str | None, last: Settings) -> str:
     return f"ites lift {last.out} {last.data} -o {Path(last.out) / 'lifted.npz'}"
 
 
-def _tell(result: Result, console: Console) -> None:
+def _tell(result: Result, console: Console, label: str = "") -> None:
     word = "interrupted" if result.interrupted else "trained"
     losses = ", ".join(f"{name} {value:.5f}" for name, value in result.losses.items())
     print_line(
         console,
-        f"{result.stage}: {word} after {result.step:,} of {result.steps:,} steps "
+        f"{label}{result.stage}: {word} after {result.step:,} of {result.steps:,} steps "
         f"({result.epochs:.2f} epochs of {result.poses:,} poses) in {duration(result.seconds)}, "
         f"{result.poses_per_second:,.0f} poses/s on {result.device}, backend {result.backend}",
     )
-    print_line(console, f"{result.stage}: {losses}; saved in {result.run}")
+    print_line(console, f"{label}{result.stage}: {losses}; saved in {result.run}")
 
 
 def _value_of(arguments: Sequence[str], name: str) -> str | None:

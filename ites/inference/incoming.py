@@ -11,6 +11,7 @@ from torch import Tensor
 from ites.data.checks import check
 from ites.data.clips import Clip, Clips
 from ites.data.findings import refuse
+from ites.ops.frame import mapped_joints
 from ites.pose.layouts import joints_of, recipes, to_human36m
 from ites.pose.skeleton import Skeleton
 
@@ -23,8 +24,7 @@ OF_A_FRAME = {"jump", "outlier", "guessed", "swapped-sides"}
 class ToHuman36m:
     """Maps keypoints of another layout to Human3.6M's 17 joints, on a device.
 
-    The same map as `ites.pose.layouts.convert`. It copies nothing from the host, so a CUDA graph
-    can contain it.
+    The same map as `ites.pose.layouts.convert`, for `ites.ops.frame_points`.
 
     Args:
         layout: see `ites.pose.layouts.joints_of`.
@@ -33,31 +33,22 @@ class ToHuman36m:
     Raises:
         ItesError: there is no such layout.
 
-    Attributes: `joints`, the names of the layout's joints.
+    Attributes: `joints`, the names of the layout's joints; `weights`, see `ites.ops.frame_points`.
     """
 
     def __init__(self, layout: str, device: torch.device) -> None:
         self.joints = joints_of(layout)
         of_joints = recipes(self.joints, layout)
-        self._choices: list[tuple[Tensor, Tensor]] = []
-        for rank in range(max(map(len, of_joints))):
-            weights = torch.zeros(len(of_joints), len(self.joints))
-            for row, choices in zip(weights, of_joints, strict=True):
-                for name, weight in (choices[rank] if rank < len(choices) else {}).items():
-                    row[self.joints.index(name)] = weight
-            needed = weights != 0
-            self._choices.append((weights.to(device), needed.to(device)))
+        weights = torch.zeros(max(map(len, of_joints)), len(of_joints), len(self.joints))
+        for joint, choices in enumerate(of_joints):
+            for rank, choice in enumerate(choices):
+                for name, weight in choice.items():
+                    weights[rank, joint, self.joints.index(name)] = weight
+        self.weights = weights.to(device)
 
     def __call__(self, keypoints: Tensor) -> Tensor:
         """(B, K, 2), nan where a joint is missing, to (B, 17, 2), nan where none can be derived."""
-        seen = keypoints.isfinite().all(-1)
-        there = keypoints.where(seen[..., None], torch.zeros_like(keypoints))
-        found = keypoints.new_full((len(keypoints), len(self._choices[0][0]), 2), torch.nan)
-        for weights, needed in reversed(self._choices):
-            whole = (seen[:, None] | ~needed).all(-1) & needed.any(-1)
-            sums = (weights[..., None] * there[:, None]).sum(2)
-            found = torch.where(whole[..., None], sums, found)
-        return found
+        return mapped_joints(keypoints, self.weights)
 
 
 class FirstFrames:

@@ -13,15 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ites import ops
 from ites.data.readers.options import check_options
 from ites.errors import ItesError
 from ites.inference.incoming import FirstFrames, ToHuman36m
 from ites.inference.lift import PRECISIONS
 from ites.inference.size import body_size_of
 from ites.models import fold_norms
+from ites.ops.frame import robust_window_mean
 from ites.pose.camera import HEAD_DISTANCE
 from ites.pose.geometry import DISTANCE
-from ites.pose.missing import FAR, SHARE, SPREADS
 from ites.pose.skeleton import HUMAN36M, root_relative
 from ites.runs.checkpoint import load_model
 from ites.runs.packaged import run_or_packaged
@@ -133,6 +134,7 @@ class Lifter:
             self._camera = torch.tensor(camera, dtype=torch.float32, device=self.device)
         parents, joints = zip(*self.skeleton.bones, strict=True)
         self._bones = torch.tensor([joints, parents], device=self.device)
+        self._weights = self._bone_weights()
         self._sizes = torch.full((2, WINDOW), torch.nan, device=self.device)  # newest last
         self._steps: dict[int, tuple[Tensor, Callable[[], Tensor]]] = {}
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
@@ -207,56 +209,44 @@ class Lifter:
     def _step(self, keypoints: Tensor) -> Tensor:
         """(B, K, 2) pixels to (B, J, 3) metres, on the device, without synchronisation."""
         root, head = self.skeleton.root, self.skeleton.head
-        keypoints = keypoints.where(~_impossible(keypoints)[..., None], torch.nan)
-        if self._to_skeleton is not None:
-            keypoints = self._to_skeleton(keypoints)
-        turns: Tensor | None = None
+        layout = None if self._to_skeleton is None else self._to_skeleton.weights
+        sizes, lengths = self._sizes
         if self._camera is None:
-            points = root_relative(keypoints, root)
+            given = {"sizes": sizes} if self._factor is None else {"factor": self._factor}
+            points = ops.frame_points(
+                keypoints, root, head, layout=layout, length=HEAD_DISTANCE, **given
+            )
+            pose = self._pose(points)
         else:
+            keypoints = ops.frame_points(keypoints, root, head, layout=layout)
             rays = (keypoints - self._camera[1]) / self._camera[0]
             turns = _axis_turn(rays[:, root])
             points = _turn_points(rays, turns)
-        factor = self._factor
-        if factor is None:
-            factor = HEAD_DISTANCE / self._mean(0, points[:, head].norm(dim=-1))
-        pose = root_relative(self._pose(points * factor), root)
-        if turns is not None:
+            factor = HEAD_DISTANCE / robust_window_mean(sizes, points[:, head].norm(dim=-1))
+            pose = root_relative(self._pose(points * factor), root)
             depth = pose[..., 2:]
             away = (DISTANCE + depth / factor) / (DISTANCE + depth).clamp(min=1)
             pose = torch.cat([pose[..., :2] * away, depth], dim=-1) @ turns.mT
-        joints, parents = self._bones
-        bones = (pose[:, joints] - pose[:, parents]).norm(dim=-1)
-        whole = bones.sum(1).clamp(min=1e-6)
+        return ops.frame_metres(
+            pose,
+            self._bones,
+            self._weights,
+            lengths,
+            root,
+            head,
+            metres=sum(m for _, m in self.size.bones) if self.size.bones else self.size.metres,
+        )
+
+    def _bone_weights(self) -> Tensor | None:
+        """The weight of each bone in the given length: of a group's bones their mean counts."""
         if not self.size.bones:
-            mean = self._mean(1, pose[:, head].norm(dim=-1) / whole)
-            return pose * (self.size.metres / mean.clamp(min=1e-6) / whole)[:, None, None]
-        length = sum(bones[:, self._column(ends)].mean(1) for ends, _ in self.size.bones)
-        metres = sum(metres for _, metres in self.size.bones)
-        mean = self._mean(1, length / whole)
-        return pose * (metres / mean.clamp(min=1e-6) / whole)[:, None, None]
-
-    def _column(self, ends: tuple[int, ...]) -> list[int]:
-        """The places in `bones` of the bones that end at these joints."""
+            return None
         order = [joint for _, joint in self.skeleton.bones]
-        return [order.index(joint) for joint in ends]
-
-    def _mean(self, which: int, values: Tensor) -> Tensor:
-        """The robust mean of the last values and these; see `ites.pose.missing.robust_mean`.
-
-        Values that are not finite do not count.
-        """
-        values = values[-WINDOW:].where(values[-WINDOW:].isfinite(), torch.nan)
-        finite = values.isfinite()
-        # A stable sort moves the finite new values to the end without synchronisation.
-        both = torch.cat([self._sizes[which], values])
-        kept = torch.cat([torch.ones_like(self._sizes[which], dtype=torch.bool), finite])
-        both = both[kept.to(torch.int8).argsort(stable=True)][-WINDOW:]
-        self._sizes[which] = both
-        median = _nanmedian(both)
-        off = (both - median).abs()
-        limit = torch.maximum(SPREADS * _nanmedian(off), SHARE * median.abs())
-        return both.where(off <= limit, torch.nan).nanmean()
+        weights = [0.0] * len(order)
+        for ends, _ in self.size.bones:
+            for joint in ends:
+                weights[order.index(joint)] += 1 / len(ends)
+        return torch.tensor(weights, device=self.device)
 
     def _prepare(self, size: int) -> tuple[Tensor, Callable[[], Tensor]]:
         """A buffer for a number of frames and the function that lifts it; captured on CUDA."""
@@ -291,21 +281,6 @@ def _turn_points(points: Tensor, turns: Tensor) -> Tensor:
     rays = torch.nn.functional.pad(points, (0, 1), value=1.0) @ turns
     limit = 0.1 * rays.norm(dim=-1, keepdim=True)
     return rays[..., :2] / torch.maximum(rays[..., 2:], limit)
-
-
-def _nanmedian(values: Tensor) -> Tensor:
-    """The median of the values (N) that are not nan; the mean of the middle two if even."""
-    ranked, count = values.sort().values, (~values.isnan()).sum()  # nan comes last
-    last = len(values) - 1
-    middle = torch.stack([(count - 1).clamp(min=0) // 2, (count // 2).clamp(max=last)])
-    return ranked[middle].mean()
-
-
-def _impossible(keypoints: Tensor) -> Tensor:
-    """Which of (B, J, 2) are far from the body, per frame; see `ites.pose.missing.impossible`."""
-    away = (keypoints - keypoints.nanmedian(1, keepdim=True).values).norm(dim=-1)
-    size = away.nanmedian(1, keepdim=True).values
-    return (away > FAR * size) & (size > 0)
 
 
 def _captured(function: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:

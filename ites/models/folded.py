@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ites import ops
-from ites.models.layers import BatchNormReLU, GraphLayer, SemGraphConv
+from ites.models.layers import BatchNormReLU, GraphLayer, Linear, SemGraphConv
 from ites.models.student import Student
 from ites.models.teacher import Teacher
 from ites.ops import GraphWeights
@@ -75,7 +75,7 @@ def _fold_student(model: Any, dtype: torch.dtype, wide: torch.dtype) -> None:
     model.output = _GraphConv(model.output, None)
 
 
-def _fold_linear(layer: nn.Linear, norm: BatchNormReLU, dtype: torch.dtype) -> _Activation:
+def _fold_linear(layer: Linear, norm: BatchNormReLU, dtype: torch.dtype) -> _Activation:
     """Apply the scale and shift of the following norm to a layer; return the rest of the norm."""
     scale, shift = _affine(norm)
     layer.weight.mul_(scale[:, None])
@@ -100,15 +100,18 @@ class _Activation(nn.Module):
         super().__init__()
         self.dtype = dtype
 
-    def after(self, layer: nn.Module, x: Tensor, skip: Tensor | None = None) -> Tensor:
+    def after(self, layer: Linear, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        if self.dtype == x.dtype and ops.fuses_linear_relu(x, layer.backend):
+            return ops.linear_relu(x, layer.weight, layer.bias, skip, backend=layer.backend)
         y = layer(x)
         return self(y if skip is None else y.add_(skip))
 
-    def after_keeping(self, layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    def after_keeping(self, layer: Linear, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.after(layer, x), x
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.relu_().to(self.dtype)
+        x = x.relu_()
+        return x if x.dtype == self.dtype else x.to(self.dtype)
 
 
 class _OnSkeleton(nn.Module):
@@ -200,6 +203,17 @@ class _GraphLayer(_OnSkeleton):
             backend=self.backend,
         )
         assert t is not None
+        if self.dtype == t.dtype == self.close.dtype and ops.fuses_linear_relu(t, self.backend):
+            return ops.linear_relu(
+                t,
+                self.close,
+                skip=y,
+                scaled=x,
+                scale=self.residual_scale,
+                after=skip,
+                backend=self.backend,
+            )
         y.addcmul_(x, self.residual_scale).add_(ops.linear(t, self.close))
         y.relu_()
-        return (y if skip is None else y.add_(skip)).to(self.dtype)
+        y = y if skip is None else y.add_(skip)
+        return y if y.dtype == self.dtype else y.to(self.dtype)

@@ -19,11 +19,13 @@ from ites.models.disturb import disturb, uniform
 from ites.models.layers import MOMENTUM, Linear, expect_poses, update_running
 from ites.models.mirror import mirror_image, other_sides
 from ites.models.prior import soft_clamp
-from ites.models.sizes import own_scale
+from ites.models.sizes import TOTAL, own_scale
 from ites.models.teacher import UprightTeacher, bone_spread
 from ites.pose import geometry
 from ites.pose.skeleton import root_relative
 
+INPUT = 10.0
+"""Factor of the network's input."""
 NOISELESS, MOST_MOVED = 1.5 * 0.0068**2, 0.8
 """A squared distance between 2D poses and their reprojections, network units, below which the poses
 are taken as exact: 1.5 times the mean of exact poses. The largest share of denoising."""
@@ -61,6 +63,7 @@ class GeneralTeacher(UprightTeacher):
 
     recipe, masks = "general", True
     shares: Tensor
+    mirror: Tensor
 
     def add_modules(self, width: int) -> None:
         """Create the elevation head, the inputs for missing joints and the direct depths."""
@@ -70,6 +73,8 @@ class GeneralTeacher(UprightTeacher):
         self.direct_depth = Linear(width, joints, self.backend)
         bones = len(self.skeleton.bones)
         self.register_buffer("shares", torch.full((bones,), 1 / bones))
+        mirror = torch.tensor(self.skeleton.mirror)
+        self.register_buffer("mirror", mirror, persistent=False)
 
     def reset_parameters(self) -> None:
         """Draw the initial values; depths start as the dictionary's."""
@@ -87,8 +92,11 @@ class GeneralTeacher(UprightTeacher):
         there = points.where(seen[..., None], points.new_zeros(()))
         count = seen.sum(1, keepdim=True).clamp(min=1)[..., None]
         there = (there - there.sum(1, keepdim=True) / count) * seen[..., None]
-        marked = self.seen_input((~seen).to(points), biased=False)
-        x = self.input_norm.after(self.input, 10 * there.flatten(1), marked)
+        return self._features(INPUT * there.flatten(1), (~seen).to(points), momentum)
+
+    def _features(self, there: Tensor, missing: Tensor, momentum: float) -> Tensor:
+        marked = self.seen_input(missing, biased=False)
+        x = self.input_norm.after(self.input, there, marked)
         for block in self.blocks:
             x = block(x)
         if self.training:
@@ -105,8 +113,40 @@ class GeneralTeacher(UprightTeacher):
 
     def pose(self, points: Tensor) -> Tensor:
         """3D poses (B, J, 3) of 2D poses (B, J, 2): `backproject(points, depth)`."""
+        if not self.training and ops.fuses_mirrored(points, self.backend):
+            return self._pose_fused(points)
         points, depth, *_ = self._estimate(points)
         return geometry.backproject(points, depth, self.distance)
+
+    def _pose_fused(self, points: Tensor) -> Tensor:
+        """`pose` with one launch before and one after each pass through the network."""
+        expect_poses(self, points, self.skeleton)
+        complete, depth, pose = self._pose_once_fused(points)
+        if not _recording() and points.isfinite().all():
+            return pose
+        return self._pose_once_fused(complete, points, depth)[2]
+
+    def _pose_once_fused(
+        self, points: Tensor, original: Tensor | None = None, depth: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        there, missing, scales = ops.mirrored_input(
+            points, self.shares, self.bones[:2], self.mirror, TOTAL, INPUT
+        )
+        features = self._features(there.flatten(1), missing, MOMENTUM)
+        camera_pose = self._pose_of(features, there)[0].camera_pose
+        return ops.mirrored_output(
+            points,
+            scales,
+            camera_pose,
+            self.direct_depth(features),
+            self.mirror,
+            self.skeleton.root,
+            self.distance,
+            NOISELESS,
+            MOST_MOVED,
+            original=original,
+            depth=depth,
+        )
 
     def elevation(self, points: Tensor) -> Tensor:
         """The camera's elevation per 2D pose (B, J, 2): (B,), radians, positive looking down."""

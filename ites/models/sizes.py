@@ -36,5 +36,7 @@ def own_scale(points: Tensor, skeleton: Skeleton, shares: Tensor | None = None) 
 
 
 def _lengths(points: Tensor, skeleton: Skeleton) -> Tensor:
-    parents, joints = zip(*skeleton.bones, strict=True)
-    return torch.linalg.vector_norm(points[:, list(joints)] - points[:, list(parents)], dim=-1)
+    of_joint = points.unbind(1)  # an index list would be copied to the device, which no graph holds
+    ends = ([of_joint[bone[end]] for bone in skeleton.bones] for end in (1, 0))
+    joints, parents = (torch.stack(found, dim=1) for found in ends)
+    return torch.linalg.vector_norm(joints - parents, dim=-1)

@@ -6,13 +6,16 @@
 | dictionary | `dictionary_reprojection`, `invariance_distance` |
 | graph | `graph_mix`, `graph_project_mix`, `semantic_graph_conv` |
 | norm | `batch_norm_relu` |
-| linear | `linear` |
+| linear | `linear`, `linear_relu` |
+| frame | `frame_points`, `frame_metres` |
+| mirrored | `mirrored_input`, `mirrored_output` |
 
 Every op takes `backend=None`; see `ites.ops.backends`. The reference backend is plain PyTorch,
 which is the specification and can be differentiated twice; the others are kernels, which refuse it.
 """
 
 from ites.ops.dictionary import dictionary_reprojection, invariance_distance
+from ites.ops.frame import frame_metres, frame_points
 from ites.ops.graph import (
     Graph,
     graph_mix,
@@ -21,7 +24,8 @@ from ites.ops.graph import (
     semantic_graph_conv,
 )
 from ites.ops.join import GraphWeights, join_graph_layers
-from ites.ops.linear import linear, linear_keeping
+from ites.ops.linear import fuses_linear_relu, linear, linear_keeping, linear_relu
+from ites.ops.mirrored import fuses_mirrored, mirrored_input, mirrored_output
 from ites.ops.norm import batch_norm_relu, move_running, nested_norm_relu
 from ites.ops.rotation import (
     RotationDraw,
@@ -44,6 +48,10 @@ __all__ = [
     "dictionary_reprojection",
     "draw_rotations",
     "equivariance_distance",
+    "frame_metres",
+    "frame_points",
+    "fuses_linear_relu",
+    "fuses_mirrored",
     "graph_mix",
     "graph_of",
     "graph_project_mix",
@@ -51,6 +59,9 @@ __all__ = [
     "join_graph_layers",
     "linear",
     "linear_keeping",
+    "linear_relu",
+    "mirrored_input",
+    "mirrored_output",
     "move_running",
     "nested_norm_relu",
     "philox",

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from ites.errors import ItesError
 from ites.ops import backends
@@ -20,6 +21,15 @@ except ImportError:  # a PyTorch that has moved them
 else:
     PRIVATE = True
 """Whether PyTorch's private functions exist; with them an op's gradient takes half the time."""
+
+try:
+    from torch._C import _get_tracing_state, _len_torch_dispatch_stack, _len_torch_function_stack
+    from torch._C._functorch import peek_interpreter_stack
+except ImportError:
+    DIRECT = False
+else:
+    DIRECT = PRIVATE
+"""Whether calls of C++ may pass PyTorch's dispatcher by; see `_nobody_watches`."""
 
 LARGEST = torch.finfo(torch.float32).max
 
@@ -43,7 +53,7 @@ def define(
         check: `check(name, *arguments)` refuses what the GPU backends cannot check themselves.
 
     Returns:
-        The op.
+        A function that calls the op; C++ directly where nothing needs PyTorch's dispatcher.
     """
     name, rest = schema.split("(", 1)
     arguments, returns = rest.rsplit(") ->", 1)
@@ -68,7 +78,48 @@ def define(
     for device in ("CPU", "CUDA"):
         _library.impl(name, run, device)
     torch.library.register_fake(f"ites::{name}", fake_run, lib=_library)
-    return getattr(torch.ops.ites, name).default
+    op = getattr(torch.ops.ites, name).default
+
+    def call(*operands: Any) -> Any:
+        if operands[-1] != "cpp" or not _nobody_watches(operands):
+            return op(*operands)
+        gradient = _gradients.get(name)
+        if gradient is not None and torch.is_grad_enabled() and _any_requires_grad(*operands):
+            return gradient.apply(*operands)
+        return _kernel(family, name, "cpp")(*operands[:-1])
+
+    _direct[name] = lambda *operands: _kernel(family, name, "cpp")(*operands[:-1])
+    return call
+
+
+_direct: dict[str, Callable[..., Any]] = {}
+_gradients: dict[str, Any] = {}
+"""By op: its C++ kernel, and the autograd function around it."""
+
+
+def _nobody_watches(operands: Sequence[Any]) -> bool:
+    """Whether a call is eager and of plain tensors, so that the kernel can be called directly.
+
+    The way through the dispatcher takes 10 to 20 us, more than a small batch takes to compute. It
+    is needed under `torch.compile`, modes, transforms and tracing, and for subclasses of tensors.
+    """
+    if not DIRECT or torch.compiler.is_compiling() or _len_torch_dispatch_stack():
+        return False
+    if _len_torch_function_stack() or peek_interpreter_stack() is not None:
+        return False
+    if _get_tracing_state() is not None:
+        return False
+    for value in operands:
+        kind = type(value)
+        if kind is Tensor or kind is Parameter:
+            if not value.is_cpu:
+                return False
+        elif kind not in _CONSTANTS:
+            return False
+    return True
+
+
+_CONSTANTS = {type(None), bool, int, float, str}
 
 
 def _one_device(name: str, inputs: Iterable[Any]) -> list[Tensor]:
@@ -123,7 +174,10 @@ def _kernel(family: str, name: str, backend: str) -> Callable[..., Any]:
 
 
 def differentiate(
-    name: str, save: Callable[..., tuple[list[Tensor | None], Any]], backward: Callable[..., Any]
+    name: str,
+    save: Callable[..., tuple[list[Tensor | None], Any]],
+    backward: Callable[..., Any],
+    constant: tuple[int, ...] = (),
 ) -> None:
     """Give `ites::<name>` its gradient, and `ites::<name>_backward` a clear refusal of one.
 
@@ -132,6 +186,7 @@ def differentiate(
         save: `save(inputs, outputs) -> (tensors, constants)` to keep for the backward pass.
         backward: `backward(tensors, constants, *grads)` gives a gradient for each input but the
             last, the backend.
+        constant: outputs without a gradient, by number; the dispatcher's way may give them one.
     """
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -156,6 +211,31 @@ def differentiate(
     register = _register_fast if PRIVATE else _register
     register(name, setup, run)
     register(f"{name}_backward", nothing, refuse)
+
+    def setup_directly(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        setup(ctx, inputs, output)
+        if constant:
+            ctx.mark_non_differentiable(*(output[number] for number in constant))
+
+    _gradients[name] = _around(_direct[name], setup_directly, run)
+    _gradients[f"{name}_backward"] = _around(_direct[f"{name}_backward"], nothing, refuse)
+
+
+def _around(kernel: Callable[..., Any], setup: Callable[..., None], run: Callable[..., Any]) -> Any:
+    """The autograd function around a kernel."""
+
+    class Gradient(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> Any:
+            output = kernel(*inputs)
+            setup(ctx, inputs, output)
+            return output
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            return run(ctx, *grads)
+
+    return Gradient
 
 
 def _register(

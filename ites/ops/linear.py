@@ -119,6 +119,94 @@ def linear_keeping(x: Tensor, weight: Tensor, backend: str | None = None) -> tup
     return keeping(x, weight, transposed=True)
 
 
+FEW_ROWS = 128
+"""Rows of x, up to which a GPU takes `linear_relu` from one kernel: a guess."""
+
+
+def fuses_linear_relu(x: Tensor, backend: str | None = None) -> bool:
+    """Whether `linear_relu` of x (..., K) is one launch here, not one per operator.
+
+    Never under `torch.compile` and `torch.export`, which join operators by themselves.
+    """
+    if x.dtype != torch.float32 or torch.is_autocast_enabled(x.device.type):
+        return False
+    if torch.compiler.is_compiling():  # where the number of rows may be free
+        return False
+    if choose("linear_relu", x.device.type, x.dtype, backend) != "cuda":
+        return False
+    return x.numel() // max(x.shape[-1], 1) <= FEW_ROWS
+
+
+def linear_relu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    skip: Tensor | None = None,
+    *,
+    scaled: Tensor | None = None,
+    scale: Tensor | None = None,
+    after: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """A folded layer: `relu(x @ weight.T + bias + skip + scaled * scale) + after`.
+
+    In CUDA it is one launch for at most `FEW_ROWS` rows, without gradient; elsewhere the product
+    and PyTorch's operators.
+
+    Args:
+        x: (..., K).
+        weight: (M, K).
+        bias, scale: (M,) or None.
+        skip, scaled, after: (..., M) or None; `scaled` needs `scale` and `skip`.
+        backend: see `ites.ops.backends`.
+
+    Returns:
+        (..., M).
+
+    Raises:
+        ValueError, TypeError: a shape, dtype or device does not fit.
+    """
+    op, tensors = "linear_relu", {"skip": skip, "scaled": scaled, "after": after}
+    if not x.ndim:
+        raise ValueError(f"{op}: x must be (..., K), got ()")
+    expect(op, "weight", weight, "M", x.shape[-1])
+    shape = (*x.shape[:-1], weight.shape[0])
+    for name, tensor in tensors.items():
+        if tensor is not None:
+            expect(op, name, tensor, *shape)
+    for name, tensor in (("bias", bias), ("scale", scale)):
+        if tensor is not None:
+            expect(op, name, tensor, weight.shape[0])
+    if (scaled is None) != (scale is None) or (scale is not None and skip is None):
+        raise ValueError(f"{op}: scaled and scale are given together, with skip")
+    given = [t for t in (x, weight, bias, scale, *tensors.values()) if t is not None]
+    if fuses_linear_relu(x, backend) and not (
+        torch.is_grad_enabled() and any(t.requires_grad for t in given)
+    ):
+        flat = [None if t is None else t.reshape(-1, shape[-1]) for t in tensors.values()]
+        rows = x.reshape(-1, x.shape[-1])
+        own_skip, own_scaled, own_after = flat
+        y = _linear_relu(
+            *(
+                None if t is None else t.contiguous()
+                for t in (rows, weight, bias, own_skip, own_scaled, scale, own_after)
+            ),
+            "cuda",
+        )
+        return y.view(shape)
+    if scaled is not None and scale is not None and skip is not None:
+        skip = torch.addcmul(skip, scaled, scale)
+    y = linear(x, weight, bias, backend)
+    y = (y if skip is None else y + skip).relu()
+    return y if after is None else y + after
+
+
+_linear_relu = define(
+    "linear",
+    "linear_relu(Tensor x, Tensor weight, Tensor? bias, Tensor? skip, Tensor? scaled, "
+    "Tensor? scale, Tensor? after) -> Tensor",
+    lambda x, weight, *_: x.new_empty(x.shape[0], weight.shape[0]),
+)
 _linear = define(
     "linear",
     "linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor",

@@ -58,8 +58,16 @@ class TrainingSet(NamedTuple):
     gravity: Tensor | None = None
 
 
-def read_training_set(store: PoseStore, settings: Settings, device: torch.device) -> TrainingSet:
+def read_training_set(
+    store: PoseStore, settings: Settings, device: torch.device, trainings: int = 1
+) -> TrainingSet:
     """Read the split that the settings name.
+
+    Args:
+        store: the pose store.
+        settings: of a stage.
+        device: the training's.
+        trainings: number of trainings that share the data; students have depths of their own.
 
     Raises:
         ItesError: the split is absent or unusable for training; see `check_poses`.
@@ -75,7 +83,8 @@ def read_training_set(store: PoseStore, settings: Settings, device: torch.device
     points = torch.as_tensor(array).to(
         torch.float64 if settings.precision == "float64" else torch.float32
     )
-    needed = points.nbytes * (1.5 if settings.stage == "student" else 1.0)  # depths beside it
+    depths = 0.5 * trainings if settings.stage == "student" else 0.0  # beside the points
+    needed = points.nbytes * (1 + depths)
     stream = needed > device_budget(settings.device_memory, device)
     points = points if stream else points.to(device)
     gravity = _gravity(store, settings).to(points) if settings.recipe == "general" else None

@@ -59,8 +59,13 @@ class Evaluator:
         Raises:
             ItesError: the store has no 3D or no such split.
         """
-        if not settings.evaluate_every:
-            return None
+        return cls.on(store, settings, scale, device) if settings.evaluate_every else None
+
+    @classmethod
+    def on(
+        cls, store: PoseStore, settings: Settings, scale: float, device: torch.device
+    ) -> Evaluator:
+        """The evaluator on the split `evaluate_split`; see `of`."""
         split = settings.evaluate_split
         own = None if settings.evaluate_scale == "split" else scale
         positions = truth(store, split, settings.missing)

@@ -7,11 +7,12 @@ import importlib.util
 import io
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from types import TracebackType
+from typing import ClassVar
 
 from rich.console import Console
 from rich.progress import (
@@ -95,6 +96,9 @@ class Log:
         steps: of the whole training.
         step: steps done so far; later rows of an earlier part of this training are dropped.
         console: where lines are printed.
+        label: put before the stage's name, such as "seed 3"; "" for none.
+        progress: the bars of several trainings, to which this one adds its own, and which the
+            caller starts and stops; None: a bar alone.
     """
 
     def __init__(
@@ -106,8 +110,11 @@ class Log:
         steps: int,
         step: int,
         console: Console,
+        label: str = "",
+        progress: Progress | None = None,
     ) -> None:
         stage = settings.stage
+        name = f"{label} {stage}" if label else stage
         columns = ["step", "epoch", *losses, "learning_rate", "poses_per_second", "seconds"]
         kept = step - step % settings.log_every  # rows of an earlier part of this training
         self._folder, self._stage, self._steps, self._step = folder, stage, steps, step
@@ -116,20 +123,13 @@ class Log:
         self._evaluations: Table | None = None
         self._board = _tensorboard(folder.tensorboard(stage), kept, console)
         self._shown = time.monotonic()
-        self._progress = Progress(
-            TextColumn(f"[bold]{stage}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[losses]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._progress.add_task(stage, total=steps, completed=step, losses="")
+        self._name, self._owns_progress = name, progress is None
+        self._progress = progress or progress_bars(console)
+        self._task = self._progress.add_task(name, total=steps, completed=step, losses="")
 
     def __enter__(self) -> Log:
-        self._progress.start()
+        if self._owns_progress:
+            self._progress.start()
         return self
 
     def __exit__(
@@ -139,7 +139,8 @@ class Log:
         traceback: TracebackType | None,
     ) -> None:
         self._progress.update(self._task, completed=self._step)
-        self._progress.stop()
+        if self._owns_progress:
+            self._progress.stop()
         try:
             with ExitStack() as stack:  # closes all, whichever fails
                 for part in (self._board, self._evaluations, self._table):
@@ -167,7 +168,7 @@ class Log:
         self._progress.update(self._task, completed=row["step"], losses=shown)
         if not self._console.is_terminal:
             left = (self._steps - row["step"]) * row["seconds"] / max(row["step"], 1)
-            self.say(f"{self._stage} {row['step']}/{self._steps}  {shown}  {duration(left)} left")
+            self.say(f"{self._name} {row['step']}/{self._steps}  {shown}  {duration(left)} left")
 
     def evaluation(self, step: int, metrics: Row) -> None:
         """Record the metrics of an evaluation after `step` steps."""
@@ -177,7 +178,7 @@ class Log:
         self._evaluations.add({"step": step, **metrics})
         self._scalars("evaluation", metrics, step)
         shown = "  ".join(f"{name} {value:.1f}" for name, value in metrics.items())
-        self.say(f"{self._stage} {step}/{self._steps}  {shown}")
+        self.say(f"{self._name} {step}/{self._steps}  {shown}")
 
     def say(self, line: str) -> None:
         """Print a line above the progress bar."""
@@ -187,6 +188,20 @@ class Log:
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(f"{group}/{name}", value, step)
+
+
+def progress_bars(console: Console) -> Progress:
+    """Bars of trainings with their latest losses; shown on a terminal only."""
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[losses]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
 
 
 def quiet_console() -> Console:
@@ -209,7 +224,7 @@ def _tensorboard(folder: Path, kept: int, console: Console) -> _Board | None:
 
 
 class _Board:
-    """TensorBoard's writer; an error of its thread is raised by the next call.
+    """TensorBoard's writer; an error of its thread is raised by the next call of any open writer.
 
     TensorBoard would print that error's traceback.
 
@@ -221,18 +236,20 @@ class _Board:
         OSError: the events cannot be written; every method raises it. It names the folder.
     """
 
+    _boards: ClassVar[list[_Board]] = []
+    _print: ClassVar[Callable[[threading.ExceptHookArgs], object]]  # the hook without writers
+
     def __init__(self, folder: Path, first: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._folder = folder
         self._error: BaseException | None = None
-        self._print = threading.excepthook
-        threading.excepthook = self._failed
+        self._open()
         try:
             with self._named():
                 self._writer = SummaryWriter(str(folder), purge_step=first)
         except BaseException:
-            threading.excepthook = self._print
+            self._end()
             raise
 
     def add_scalar(self, name: str, value: float, step: int) -> None:
@@ -246,13 +263,27 @@ class _Board:
             with self._named():
                 self._writer.close()
         finally:
-            threading.excepthook = self._print
+            self._end()
 
-    def _failed(self, failure: threading.ExceptHookArgs) -> None:
+    def _open(self) -> None:
+        if not _Board._boards:
+            _Board._print = threading.excepthook
+            threading.excepthook = _Board._failed
+        _Board._boards.append(self)
+
+    def _end(self) -> None:
+        if self in _Board._boards:
+            _Board._boards.remove(self)
+            if not _Board._boards:
+                threading.excepthook = _Board._print
+
+    @staticmethod
+    def _failed(failure: threading.ExceptHookArgs) -> None:
         if type(failure.thread).__module__.startswith("tensorboard."):
-            self._error = failure.exc_value
+            for board in _Board._boards:
+                board._error = failure.exc_value
         else:
-            self._print(failure)
+            _Board._print(failure)
 
     @contextmanager
     def _named(self) -> Iterator[None]:

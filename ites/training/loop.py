@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from rich.console import Console
+from rich.progress import Progress
 
 from ites.errors import ItesError
 from ites.ops import backends
-from ites.runs.checkpoint import Metadata, load_stage, load_state, save_model, save_state, step_of
+from ites.runs.checkpoint import Metadata, load_state, save_model, save_state, step_of
 from ites.runs.folder import RunFolder, device_name, refuse_changes
 from ites.system.console import say
 from ites.system.interrupts import caught_interrupts
@@ -27,7 +29,6 @@ from ites.training.stages import Stage
 from ites.training.step import Clock, Step, steps_for
 from ites.training.watch import Stopwatch, Watch
 
-_OF_THE_DATA = ("denoiser.matrix", "denoiser.offset")  # fitted to the data, not trained
 COUNTERS = ("step", "seconds", "losses", "poses", "scale", "settings")  # of a training's state
 
 
@@ -42,6 +43,8 @@ class Training:
         console: where progress is shown.
         ranks: this process's rank in distributed training; None: a single process.
         stream: whether the data come in chunks from main memory.
+        label: put before each line that is shown, such as "seed 3"; "" for none.
+        progress: the bars of several trainings, to which this one adds its own; None: a bar alone.
 
     Raises:
         ItesError: there are too few poses, or capture is required but not possible.
@@ -56,8 +59,12 @@ class Training:
         console: Console,
         ranks: Ranks | None = None,
         stream: bool = False,
+        *,
+        label: str = "",
+        progress: Progress | None = None,
     ) -> None:
         self.stage, self.scale, self.device = stage, scale, device
+        self.label, self.progress = label, progress
         self.evaluator, self.console, self.ranks = evaluator, console, ranks or Ranks()
         self.settings = settings = stage.settings
         self.folder = RunFolder(settings.out)
@@ -96,11 +103,24 @@ class Training:
 
     def run(self) -> None:
         """Train to the end of the schedule, or until interrupted."""
+        with caught_interrupts() as interrupted:
+            for _ in self.steps(interrupted):
+                pass
+
+    def steps(self, interrupted: Sequence[int]) -> Iterator[None]:
+        """Train to the end of the schedule; pause after each step, or block of captured steps.
+
+        Args:
+            interrupted: as soon as it holds an item, the training writes a checkpoint and ends.
+
+        Raises:
+            ItesError: a loss or a weight is not finite.
+        """
         schedule, settings, every = self.schedule, self.settings, self.settings.log_every
         self.watch.begin(self.step)
         if self.ranks.is_main:  # it belongs to earlier weights
             self.folder.odds(settings.stage).unlink(missing_ok=True)
-        with self.stopwatch.running(), self._log() as log, caught_interrupts() as interrupted:
+        with self.stopwatch.running(), self._log() as log:
             stop = False
             while self.step < schedule.steps and not stop:
                 self.advance()
@@ -114,6 +134,7 @@ class Training:
                     self.checkpoint()
                 if schedule.is_due(every, self.step) or not self.ranks.distributed:
                     stop = self.ranks.any(bool(interrupted), self.device)  # ranks stop together
+                yield
             if self.step % every:
                 self._write_row(log)
             self.checkpoint()
@@ -135,28 +156,6 @@ class Training:
         if rate != self.learning_rate:
             self.learning_rate = rate
             self._rate.fill_(rate)
-
-    def start_from(self, run: str) -> None:
-        """Begin with the weights of another run's stage; the denoiser stays that of these data.
-
-        Args:
-            run: a run folder or a checkpoint.
-
-        Raises:
-            ItesError: there is no such stage, or its skeleton or sizes differ.
-        """
-        given, metadata = load_stage(run, self.settings.stage)
-        model: Any = self.stage.model
-        ours, theirs = model.sizes(), given.sizes()  # type: ignore[operator]
-        if metadata.skeleton != model.skeleton:
-            ours, theirs = f"skeleton {model.skeleton.name}", metadata.skeleton.name
-        if ours != theirs:
-            raise ItesError(
-                f"{run}: expected a {self.settings.stage} of {ours} to start from, got {theirs}"
-            )
-        own = model.state_dict()
-        taken = {name: t for name, t in given.state_dict().items() if name not in _OF_THE_DATA}
-        model.load_state_dict(own | taken)
 
     def restore(self) -> None:
         """Resume the training of the run folder.
@@ -225,15 +224,14 @@ class Training:
     def say(self, line: str) -> None:
         """Print a line on rank 0."""
         if self.ranks.is_main:
-            say(self.console, line)
+            say(self.console, f"{self.label}: {line}" if self.label else line)
 
     def _log(self) -> AbstractContextManager[Log | None]:
         if not self.ranks.is_main:
             return nullcontext()
-        names, steps = self.stage.names, self.schedule.steps
-        return Log(
-            self.folder, self.settings, names, steps=steps, step=self.step, console=self.console
-        )
+        names, steps, step = self.stage.names, self.schedule.steps, self.step
+        shown: Any = {"console": self.console, "label": self.label, "progress": self.progress}
+        return Log(self.folder, self.settings, names, steps=steps, step=step, **shown)
 
     def _write_row(self, log: Log | None) -> None:
         row = self.watch.row(self.step, self.learning_rate)

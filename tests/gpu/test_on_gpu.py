@@ -29,10 +29,12 @@ from ites.models import Student, Teacher
 from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import Metadata, save_model
 from ites.runs.folder import RunFolder
+from ites.runs.packaged import has_packaged_run
 from ites.system.ranks import Ranks
 from ites.training.engine import train
 from ites.training.feed import Feed
 from ites.training.log import quiet_console
+from ites.training.seeds import seed_folder, train_seeds
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
@@ -58,6 +60,15 @@ def test_captured_lifter_gives_what_the_cpu_gives(run: Path, kind: str, focal: f
         np.testing.assert_allclose(ours.lift(frame), theirs.lift(frame), rtol=1e-3, atol=1e-4)
     batch = keypoints(7)
     np.testing.assert_allclose(ours.lift(batch), theirs.lift(batch), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(not has_packaged_run(), reason="built without the general model")
+def test_captured_lifter_of_the_general_model():
+    ours, theirs = (Lifter(device=device) for device in ("cuda", "cpu"))
+    frames = keypoints(20)
+    frames[5:, 13] = np.nan  # a joint that the model completes
+    for frame in frames:
+        np.testing.assert_allclose(ours.lift(frame), theirs.lift(frame), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -117,6 +128,19 @@ def test_steps_on_a_gpu_are_those_on_a_cpu(kind: str, run: Path, tmp_path: Path)
     for left, right in zip(*logs, strict=True):
         for name in left:
             assert float(left[name]) == pytest.approx(float(right[name]), rel=1e-3)
+
+
+@pytest.mark.parametrize("capture", ["on", "off"])
+def test_seeds_together_are_those_alone(capture: str, tmp_path: Path):
+    store = write_store(tmp_path / "store.h5")
+    given: dict[str, Any] = {"device": "cuda", "capture": capture, "capture_steps": 2}
+    train_seeds(
+        [teacher_settings(store, tmp_path / "all", **given)], [0, 1, 2], console=quiet_console()
+    )
+    for seed in (0, 1, 2):
+        alone = tmp_path / f"{seed}"
+        train(teacher_settings(store, alone, seed=seed, **given), console=quiet_console())
+        same(numbers(seed_folder(tmp_path / "all", seed), "teacher"), numbers(alone, "teacher"))
 
 
 @pytest.mark.parametrize("capture", ["on", "off"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from op_contract import Arguments, OpContract
+from op_contract import Arguments, OpContract, device_of, relative_error, require
 from torch.nn import functional
 
 from ites import ops
@@ -90,3 +90,61 @@ class TestLinear(OpContract):
             ops.linear(torch.ones(32, 6), torch.ones(4, 5))
         with pytest.raises(ValueError, match=r"linear: bias must have shape \(4\)"):
             ops.linear(torch.ones(32, 6), torch.ones(4, 6), torch.ones(5))
+
+
+EPILOGUES = {
+    "alone": (),
+    "bias": ("bias",),
+    "skip": ("bias", "skip"),
+    "all": ("bias", "skip", "scaled", "scale", "after"),
+}
+
+
+@pytest.mark.parametrize("backend", ("cpp", "cuda", "triton"))
+@pytest.mark.parametrize("shape", ((1, 34, 48), (1, 1024, 256), (17, 64, 128), (3, 5, 7)))
+@pytest.mark.parametrize("epilogue", EPILOGUES)
+def test_linear_relu_is_the_product_and_its_rest(backend, shape, epilogue):
+    require(backend, "linear_relu")
+    rows, inner, columns = shape
+    generator = torch.Generator().manual_seed(4)
+    sizes = {"bias": (columns,), "scale": (columns,)}
+    given = {
+        name: torch.randn(sizes.get(name, (rows, columns)), generator=generator)
+        for name in EPILOGUES[epilogue]
+    }
+    x = torch.randn(rows, inner, generator=generator)
+    weight = torch.randn(columns, inner, generator=generator)
+    wide = {name: tensor.double() for name, tensor in given.items()}
+    expected = x.double() @ weight.double().T + wide.get("bias", 0) + wide.get("skip", 0)
+    expected = (expected + wide.get("scaled", 0) * wide.get("scale", 0)).relu()
+    expected = expected + wide.get("after", 0)
+    device = device_of(backend)
+    ours = ops.linear_relu(
+        x.to(device),
+        weight.to(device),
+        backend=backend,
+        **{name: tensor.to(device) for name, tensor in given.items()},
+    )
+    assert relative_error(ours.cpu(), expected) < 1e-5
+
+
+@pytest.mark.parametrize("backend", ("reference", "cuda"))
+def test_linear_relu_keeps_nan_and_has_a_gradient(backend):
+    require(backend, "linear_relu")
+    device = device_of(backend)
+    x = torch.ones(2, 8, device=device)
+    x[1] = torch.nan
+    weight = torch.ones(4, 8, device=device)
+    y = ops.linear_relu(x, weight, backend=backend)
+    assert y[1].isnan().all() and (y[0] == 8).all()
+    weight.requires_grad_()
+    ops.linear_relu(x[:1], weight, backend=backend).sum().backward()
+    assert torch.equal(weight.grad, torch.ones_like(weight))
+
+
+def test_linear_relu_refuses():
+    x, weight = torch.ones(2, 8), torch.ones(4, 8)
+    with pytest.raises(ValueError, match="scaled and scale are given together, with skip"):
+        ops.linear_relu(x, weight, scaled=torch.ones(2, 4), scale=torch.ones(4))
+    with pytest.raises(ValueError, match=r"after must have shape \(2, 4\), got \(2, 8\)"):
+        ops.linear_relu(x, weight, after=x)

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from ites import ops
 from ites.errors import ItesError
 from ites.ops import _registry, backends
 
@@ -115,3 +118,61 @@ def test_a_fake_of_two_devices_is_refused():
         torch.ops.ites.so3_exp_backward(
             torch.zeros(2, 3, 3, device="meta"), torch.zeros(2, 3), "cpp"
         )
+
+
+def _norm_arguments() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    x, skip = (torch.randn(7, 5, generator=generator).requires_grad_() for _ in range(2))
+    weight, bias = (torch.rand(5, generator=generator).requires_grad_() for _ in range(2))
+    return [x, weight, bias, skip]
+
+
+def _differentiated() -> list[torch.Tensor]:
+    arguments = _norm_arguments()
+    y, mean, var = ops.batch_norm_relu(*arguments, backend="cpp")
+    assert not mean.requires_grad and not var.requires_grad
+    return [y, mean, var, *torch.autograd.grad(y.square().sum(), arguments)]
+
+
+@pytest.mark.skipif("cpp" in backends.MISSING, reason="not built")
+class TestDirectCalls:
+    """Calls that pass the dispatcher by."""
+
+    def test_they_give_the_dispatchers_bits(self, monkeypatch):
+        assert _registry.DIRECT
+        direct = _differentiated()
+        monkeypatch.setattr(_registry, "DIRECT", False)
+        for ours, theirs in zip(direct, _differentiated(), strict=True):
+            assert torch.equal(ours, theirs)
+
+    def test_they_have_no_second_derivative(self):
+        x, weight, bias, _ = _norm_arguments()
+        y = ops.batch_norm_relu(x, weight, bias, backend="cpp")[0]
+        (grad,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        with pytest.raises(RuntimeError, match="kernels have no second derivative"):
+            grad.sum().backward()
+
+    def test_what_watches_sees_the_op(self):
+        class Watch(TorchDispatchMode):
+            def __init__(self):
+                super().__init__()
+                self.seen = set()
+
+            def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+                self.seen.add(func.name())
+                return func(*args, **(kwargs or {}))
+
+        with Watch() as watch:
+            _differentiated()
+        assert {"ites::batch_norm_relu", "ites::batch_norm_relu_backward"} <= watch.seen
+
+    def test_only_plain_tensors_of_the_cpu_go(self):
+        x = torch.zeros(2)
+        assert _registry._nobody_watches([x, torch.nn.Parameter(x), None, 1, 0.5, True, "cpp"])
+        assert not _registry._nobody_watches([x.to("meta")])
+        assert not _registry._nobody_watches([[x]])
+        with FakeTensorMode() as mode:
+            assert not _registry._nobody_watches([mode.from_tensor(x)])
+        found = []
+        torch.func.vmap(lambda row: found.append(_registry._nobody_watches([row])) or row)(x[None])
+        assert found == [False]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.speed.launches import frame_calls, launches, step_calls
+from benchmarks.speed.launches import MODELS, frame_calls, launches, step_calls
 
 
 @pytest.mark.parametrize(("stage", "most"), [("teacher", 240), ("student", 300)])
@@ -16,6 +16,9 @@ def test_a_training_step(stage: str, most: int) -> None:
     assert "ites::batch_norm_relu_backward" in names
 
 
-@pytest.mark.parametrize(("stage", "most"), [("teacher", 150), ("student", 180)])
-def test_a_lifted_frame(stage: str, most: int) -> None:
-    assert launches(frame_calls(stage)) <= most
+@pytest.mark.parametrize("focal_length", (1.0, None))
+@pytest.mark.parametrize("name", MODELS)
+def test_a_lifted_frame(name: str, focal_length: float | None) -> None:
+    calls = frame_calls(name, focal_length)
+    assert launches(calls) <= 40
+    assert {"ites::frame_points", "ites::frame_metres"} <= {call.name for call in calls}

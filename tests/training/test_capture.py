@@ -17,7 +17,9 @@ from ites.data.store import PoseStore
 from ites.data.synthetic.synthetic import prepare_synthetic
 from ites.errors import ItesError
 from ites.inference.stream import Lifter
+from ites.models import general
 from ites.ops import backends
+from ites.runs import packaged
 from ites.runs.settings import Settings, make_settings, stages_of
 from ites.training.engine import train
 from ites.training.log import quiet_console
@@ -124,6 +126,20 @@ def test_a_frame_asks_nothing_of_the_host(
 ) -> None:
     with backends.using("reference"), torch.inference_mode():
         lifter = Lifter(runs[recipe], stage=stage, focal_length=focal, device="cpu")
+        frame = torch.rand(2, 17, 2)
+        lifter._step(frame)
+        with _DeviceAlone():
+            lifted = lifter._step(frame)
+    assert lifted.shape == (2, 17, 3) and lifted.isfinite().all()
+
+
+@pytest.mark.skipif(not packaged.has_packaged_run(), reason="built without the general model")
+def test_a_frame_of_the_general_model_asks_nothing_of_the_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(general, "_recording", lambda: True)
+    with backends.using("reference"), torch.inference_mode():
+        lifter = Lifter(device="cpu")
         frame = torch.rand(2, 17, 2)
         lifter._step(frame)
         with _DeviceAlone():

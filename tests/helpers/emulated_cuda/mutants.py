@@ -110,6 +110,19 @@ def norm() -> None:
         )
 
 
+def frame() -> None:
+    """A stream's frames, more than the block has warps, and windows that are not full."""
+    root, head = HUMAN36M.root, HUMAN36M.head
+    parents, joints = zip(*HUMAN36M.bones, strict=True)
+    bones = torch.tensor([joints, parents])
+    for count in (1, 40):
+        points, pose = _random(count, 17, 2).detach(), _random(count, 17, 3).detach()
+        sizes = torch.full((64,), torch.nan)
+        for _ in range(2):
+            ops.frame_points(points, root, head, sizes=sizes, backend="cuda")
+            ops.frame_metres(pose, bones, None, sizes, root, head, metres=0.7, backend="cuda")
+
+
 FAMILIES: dict[str, Calls] = {
     "rotation.cu": rotation,
     "dictionary.cu": dictionary,
@@ -118,6 +131,7 @@ FAMILIES: dict[str, Calls] = {
     "graph_any.cuh": graph,
     "graph_tables.cuh": graph,
     "norm_blocks.cuh": norm,
+    "frame.cu": frame,
 }
 
 
