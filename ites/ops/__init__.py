@@ -7,6 +7,7 @@
 | graph | `graph_mix`, `graph_project_mix`, `semantic_graph_conv` |
 | norm | `batch_norm_relu` |
 | linear | `linear` |
+| linear_norm | `linear_norm_relu` |
 
 Every op takes `backend=None`; see `ites.ops.backends`. The reference backend is plain PyTorch,
 which is the specification and can be differentiated twice; the others are kernels, which refuse it.
@@ -22,6 +23,7 @@ from ites.ops.graph import (
 )
 from ites.ops.join import GraphWeights, join_graph_layers
 from ites.ops.linear import linear, linear_keeping
+from ites.ops.linear_norm import NormLayers, WeightFactors, linear_norm_relu
 from ites.ops.norm import batch_norm_relu, move_running, nested_norm_relu
 from ites.ops.rotation import (
     RotationDraw,
@@ -37,9 +39,11 @@ from ites.ops.rotation import (
 __all__ = [
     "Graph",
     "GraphWeights",
+    "NormLayers",
     "RotationDraw",
     "Rotations",
     "TurnDraw",
+    "WeightFactors",
     "batch_norm_relu",
     "dictionary_reprojection",
     "draw_rotations",
@@ -51,6 +55,7 @@ __all__ = [
     "join_graph_layers",
     "linear",
     "linear_keeping",
+    "linear_norm_relu",
     "move_running",
     "nested_norm_relu",
     "philox",

@@ -13,7 +13,7 @@ import torch
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-FAMILIES = ("rotation", "dictionary", "graph", "norm", "join")
+FAMILIES = ("rotation", "dictionary", "graph", "norm", "join", "linear_norm")
 
 
 @pytest.fixture(scope="module")
