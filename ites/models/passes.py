@@ -25,7 +25,7 @@ class _Twice(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, factors: WeightFactors, products: list[int], *tensors: Tensor
+        ctx: Any, factors: WeightFactors, products: list[int | None], *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.factors, ctx.products = factors, products
@@ -46,8 +46,9 @@ class _Twice(torch.autograd.Function):
                 result[i] = total
         if ctx.factors.passes:
             for i, product in zip(ctx.products, ctx.factors.gradients(), strict=True):
-                found = result[i]
-                result[i] = product if found is None else found + product
+                if i is not None:
+                    found = result[i]
+                    result[i] = product if found is None else found + product
         neither = [i for i in range(count) if result[i] is None]
         if neither:
             sizes = [ctx.shapes[i].numel() for i in neither]
@@ -106,7 +107,7 @@ def two_passes(
     own = [table[name] for table, name in slots]
     given = (*joined, *own)
     place = {id(tensor): index for index, tensor in enumerate(given)}
-    indices = [place[id(tensor)] for tensor in products if id(tensor) in place]
+    indices = [place.get(id(tensor)) for tensor in products]  # None: it is frozen
     views = _Twice.apply(factors or WeightFactors(), indices, *given) if given else ()
     passes: list[tuple[AbstractContextManager[None], tuple[Tensor, ...]]] = []
     for start in (0, len(joined) + len(own)):
