@@ -19,7 +19,6 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -123,7 +122,7 @@ def using(backend: str | None) -> Iterator[None]:
         _default = before
 
 
-@cache
+@torch.compiler.assume_constant_result
 def _has_clusters() -> bool:
     """Whether every GPU here has clusters of blocks; true where there is none to ask."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0

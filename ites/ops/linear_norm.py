@@ -107,11 +107,16 @@ def linear_norm_relu(
         if factors is not None:
             raise ValueError("linear_norm_relu: factors are collected where runs_at_once is true")
         return _one_by_one(x, layers, eps, backend)
-    tf32 = torch.get_float32_matmul_precision() != "highest"
     flat = [_ready(tensor) for kind in layers[:3] for tensor in kind]
-    y, *statistics = _Chain.apply(x.contiguous(), tuple(layers.skips), eps, tf32, factors, *flat)
+    y, *statistics = _Chain.apply(x.contiguous(), tuple(layers.skips), eps, _tf32(), factors, *flat)
     count = len(layers.weights)
     return y, statistics[:count], statistics[count:]
+
+
+@torch.compiler.assume_constant_result
+def _tf32() -> bool:
+    """Whether products may round their factors; a compiled function is guarded by this state."""
+    return torch.get_float32_matmul_precision() != "highest"
 
 
 def _ready(tensor: Tensor) -> Tensor:

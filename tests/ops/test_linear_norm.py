@@ -213,7 +213,6 @@ def test_gpus_without_clusters_take_the_other_ops():
     weights = [torch.empty(8, 4, device="meta")]
     missing = {name: why for name, why in backends.MISSING.items() if name != "cuda"}
     for capability, expected in (((8, 0), False), ((9, 0), True), ((12, 0), True)):
-        backends._has_clusters.cache_clear()
         with (
             mock.patch.object(backends, "MISSING", missing),
             mock.patch.object(backends, "_chosen", {}),
@@ -235,7 +234,6 @@ def test_gpus_without_clusters_take_the_other_ops():
             fake.__len__.return_value = MOST_ROWS + 1
             assert not runs_at_once(fake, weights, [-1])
             assert expected or "compute capability 9.0" in str(reason)
-    backends._has_clusters.cache_clear()
 
 
 def test_refusals():
