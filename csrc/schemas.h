@@ -85,6 +85,19 @@ constexpr const char* running_schemas[] = {
     "Tensor[] vars, Tensor[] shifts, float correction, float momentum) -> ()",
 };
 
+// ites_cuda alone: a chain of layers, a launch per layer and direction. Layer i adds the output of
+// layer skips[i], none where that is -1. Of every layer come output, product, mean and variance;
+// the gradients of product, gamma and beta; that of the weight, over `parts` lists of layers in a
+// row.
+constexpr const char* linear_norm_schemas[] = {
+    "linear_norm_relu(Tensor x, Tensor[] weights, Tensor[] gammas, Tensor[] betas, int[] skips, "
+    "float eps, bool tf32) -> Tensor[]",
+    "linear_norm_relu_backward(Tensor grad, Tensor[] weights, Tensor[] gammas, int[] skips, "
+    "Tensor[] outputs, Tensor[] products, Tensor[] means, Tensor[] vars, float eps, bool tf32) "
+    "-> Tensor[]",
+    "weight_gradients(Tensor[] grads, Tensor[] inputs, int parts, bool tf32) -> Tensor[]",
+};
+
 constexpr const char* join_schemas[] = {
     "join_graph_layers(Tensor[] parameters, int columns) -> Tensor[]",
     "join_graph_layers_backward(Tensor[] grads, Tensor[] parameters) -> Tensor[]",

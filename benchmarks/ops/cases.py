@@ -77,7 +77,7 @@ class Case:
         half: whether it is also timed in bfloat16 on a GPU.
         eager: `eager(arguments)` gives the outputs as others write the op in eager PyTorch, where
             that is not how the reference does.
-        kernels: the backends that have a kernel of their own, from `least` poses on.
+        kernels: the backends that have a kernel of their own, from `least` poses on, to `most`.
     """
 
     name: str
@@ -90,6 +90,7 @@ class Case:
     eager: Callable[[Arguments], tuple[Tensor, ...]] | None = None
     kernels: tuple[str, ...] = KERNELS
     least: int = 1
+    most: int | None = None
 
     def outputs(self, arguments: Arguments, provider: str) -> tuple[Tensor, ...]:
         """The outputs by a provider that is no compiler."""
@@ -139,6 +140,7 @@ def rows(
             if provider in KERNELS and (
                 provider not in case.kernels
                 or batch < case.least
+                or (case.most is not None and batch > case.most)
                 or backends.why_not(provider, case.op, device.type, dtype)
             ):
                 continue

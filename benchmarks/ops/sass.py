@@ -27,7 +27,7 @@ from benchmarks.ops.kernel_resources import cuobjdump, extension, nvcc_version, 
 TABLE = Path(__file__).parents[1] / "results/sass.csv"
 MEMORY = ("LDG", "STG", "LDS", "STS", "LDGSTS")
 WIDTHS = ("8", "16", "32", "64", "128")
-OTHERS = ("LDL", "STL", "FFMA", "MUFU", "BAR", "SHFL", "CALL")
+OTHERS = ("LDL", "STL", "FFMA", "HMMA", "MUFU", "BAR", "SHFL", "CALL")
 COUNTS = (*(f"{kind}.{width}" for kind in MEMORY for width in WIDTHS), *OTHERS, "all")
 COLUMNS = ("kernel", "sm", *COUNTS, "nvcc")
 LOOPS = TABLE.with_name("loops.csv")

@@ -15,13 +15,21 @@ from benchmarks.ops import (
     bench_dictionary,
     bench_graph,
     bench_linear,
+    bench_linear_norm,
     bench_norm,
     bench_rotation,
     cases,
 )
 
 BATCHES = [1, 2, 17, 257]
-FAMILIES = (bench_rotation, bench_dictionary, bench_graph, bench_norm, bench_linear)
+FAMILIES = (
+    bench_rotation,
+    bench_dictionary,
+    bench_graph,
+    bench_norm,
+    bench_linear,
+    bench_linear_norm,
+)
 
 
 def main(argv: list[str] | None = None) -> int:

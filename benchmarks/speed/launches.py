@@ -72,6 +72,8 @@ LAUNCHES = {
 
 FEW_ROWS = 512  # of a norm, up to which it is one launch
 FOREACH = 48  # tensors that a launch of a fused optimiser takes at most
+CHAINS = {"linear_norm_relu": 3, "linear_norm_relu_backward": 6}
+"""Tensors per layer of the operators that launch a kernel per layer."""
 CAT = 64  # tensors that a launch of a concatenation takes at most
 
 
@@ -83,6 +85,11 @@ class Call(NamedTuple):
     shapes: list[tuple[int, ...]]
 
     @property
+    def layers(self) -> int:
+        """Of a chain's operator, the layers."""
+        return len(self.shapes) // CHAINS[self.name.split("::")[1]]
+
+    @property
     def launches(self) -> int:
         """Kernels that the operator launches on a GPU."""
         space, name = self.name.split("::")
@@ -90,6 +97,8 @@ class Call(NamedTuple):
             return 0
         if self.name.startswith("ites::batch_norm_relu"):
             return 1 if self.shapes[0][0] <= FEW_ROWS else 2
+        if name in CHAINS:
+            return self.layers
         if name in ("_fused_sgd_", "_fused_adam_") or name.startswith("_foreach"):
             return math.ceil(len(self.shapes) / 3 / FOREACH)
         if name in ("cat", "stack"):

@@ -5,8 +5,9 @@
                                                            measured
 
 The operators are recorded on a CPU by benchmarks.speed.launches. Each launch costs a fixed time and
-the bytes that it moves through L2. A product also costs its rounds of 32 along the inner size. Not
-run on a GPU.
+the bytes that it moves through L2. A product also costs its rounds of 32 along the inner size, at
+the rate at which a processor reads tiles. `--rereads` also counts what the blocks of our own
+products read again through L2; PyTorch's are not counted so. Not run on a GPU.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ TRAFFIC = {
 """Tensors as large as the largest argument that an operator reads and writes; others: 3."""
 SAVED = 1.0  # of these, where few rows stay in registers: x is read once
 PRODUCTS = ("aten::mm", "aten::addmm")
+ROUND_BYTES = 4 * 32 * (64 + 64)  # that a processor reads in a round of a product's tile
+CHAIN_COLUMNS, CHAIN_BLOCKS = 32, 8  # a cluster's columns, and its blocks, of 16, 32 or 64 rows
+GRADIENT_SIDE = 128  # of a block of weight gradients
 
 
 class Constants(NamedTuple):
@@ -73,11 +77,58 @@ def product_seconds(m: int, n: int, k: int, c: Constants) -> float:
     return c.small + c.edge + max(best, 2 * m * n * k / c.rate)
 
 
-def seconds(call: Call, c: Constants) -> float:
+def tiles_seconds(
+    blocks: int, block_bytes: float, flop: float, c: Constants, rereads: bool
+) -> float:
+    """Blocks that read their tiles, as many at once as there are processors."""
+    spent = math.ceil(blocks / PROCESSORS) * block_bytes / ROUND_BYTES * c.round
+    if rereads:
+        spent = max(spent, blocks * block_bytes / c.l2)
+    return max(spent, flop / c.rate)
+
+
+def layer_seconds(rows: int, outputs: int, inner: int, c: Constants, rereads: bool) -> float:
+    """A layer in one kernel, or its gradient; exchanging sums is half a join, a guess."""
+    height = next(h for h in (16, 32, 64) if rows <= CHAIN_BLOCKS * h)
+    blocks = math.ceil(rows / height) * math.ceil(outputs / CHAIN_COLUMNS)
+    read = 4 * (height + CHAIN_COLUMNS) * inner
+    spent = tiles_seconds(blocks, read, 2 * rows * outputs * inner, c, rereads)
+    return c.small + c.edge + 0.5 * c.join + spent + 4 * 4 * rows * outputs / c.l2
+
+
+def chain_seconds(call: Call, c: Constants, rereads: bool) -> float:
+    """All layers of a chain's operator. Backward, a layer multiplies by the next one's weight."""
+    rows, weights = call.shapes[0][0], call.shapes[1 : call.layers + 1]
+    if call.name == "ites::linear_norm_relu":
+        products = [(outputs, inputs) for outputs, inputs in weights]
+    else:
+        products = [(inputs, outputs) for outputs, inputs in weights[1:]]
+        products.append((weights[-1][0], 0))
+    return sum(layer_seconds(rows, outputs, inner, c, rereads) for outputs, inner in products)
+
+
+def gradients_seconds(call: Call, c: Constants, rereads: bool) -> float:
+    """The gradients of all weights in one launch, a step's passes added."""
+    half = len(call.shapes) // 2
+    blocks, read, flop = 0, 0, 0
+    for (rows, outputs), (_, inputs) in zip(call.shapes[:half], call.shapes[half:], strict=True):
+        tiles = math.ceil(outputs / GRADIENT_SIDE) * math.ceil(inputs / GRADIENT_SIDE)
+        blocks += tiles
+        read += tiles * 4 * 2 * GRADIENT_SIDE * rows
+        flop += 2 * rows * outputs * inputs
+    blocks //= 2  # two passes' rows are one block's
+    return c.small + c.edge + tiles_seconds(blocks, read / blocks, flop, c, rereads)
+
+
+def seconds(call: Call, c: Constants, rereads: bool = False) -> float:
     """The time of an operator of a captured step."""
     count = call.launches
     if not count:
         return 0.0
+    if call.name.startswith("ites::linear_norm_relu"):
+        return chain_seconds(call, c, rereads)
+    if call.name == "ites::weight_gradients":
+        return gradients_seconds(call, c, rereads)
     sizes = [math.prod(shape) for shape in call.shapes] or [1]
     if call.name in PRODUCTS:
         (m, k), (_, n) = call.shapes[-2:]
@@ -94,15 +145,16 @@ def seconds(call: Call, c: Constants) -> float:
     return count * c.small + edges + moved / c.l2
 
 
-def step_seconds(calls: list[Call], c: Constants) -> float:
+def step_seconds(calls: list[Call], c: Constants, rereads: bool = False) -> float:
     """The time of a step whose operators follow one another."""
-    return sum(seconds(call, c) for call in calls)
+    return sum(seconds(call, c, rereads) for call in calls)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Record, predict and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--constants", type=Path, help="measured constants, JSON")
+    parser.add_argument("--rereads", action="store_true", help="count what blocks read again")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     sets = dict(GUESSES)
@@ -112,7 +164,7 @@ def main(argv: list[str] | None = None) -> None:
     totals = dict.fromkeys(sets, 0.0)
     for stage, steps in STEPS.items():
         calls = step_calls(stage)
-        times = {name: step_seconds(calls, c) for name, c in sets.items()}
+        times = {name: step_seconds(calls, c, options.rereads) for name, c in sets.items()}
         shown = ", ".join(f"{name} {1e3 * spent:.2f} ms" for name, spent in times.items())
         print(f"{stage} step: {launches(calls)} launches, {shown}")
         for name, spent in times.items():

@@ -32,6 +32,13 @@ class OnDevice {
     return static_cast<int64_t>(processors) * blocks;
   }
 
+  // The device's compute capability, the number before its point.
+  int capability() const {
+    int major = 0;
+    STD_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index_));
+    return major;
+  }
+
   // The maximum shared memory per block, in bytes.
   int64_t most_shared() const {
     int bytes = 0;
@@ -45,26 +52,41 @@ class OnDevice {
               const Arguments&... arguments) const {
     if (blocks == 0) return;
     STD_TORCH_CHECK(blocks <= 0x7FFFFFFF, "ites: a launch of ", blocks, " blocks is too large");
-    start(kernel, dim3(static_cast<unsigned>(blocks)), threads, shared_bytes, arguments...);
+    start(kernel, dim3(static_cast<unsigned>(blocks)), 1, threads, shared_bytes, arguments...);
+  }
+  // The same in clusters of `cluster` blocks, at most 8; sm_90 and later.
+  template <class... Parameters, class... Arguments>
+  void launch_clusters(void (*kernel)(Parameters...), int clusters, int cluster, int threads,
+                       size_t shared_bytes, const Arguments&... arguments) const {
+    start(kernel, dim3(static_cast<unsigned>(clusters * cluster)), cluster, threads, shared_bytes,
+          arguments...);
   }
   // The same in `rows` rows of blocks, without shared memory; both are small.
   template <class... Parameters, class... Arguments>
   void launch_rows(void (*kernel)(Parameters...), size_t blocks, size_t rows, int threads,
                    const Arguments&... arguments) const {
-    start(kernel, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(rows)), threads, 0,
+    start(kernel, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(rows)), 1, threads, 0,
           arguments...);
   }
 
  private:
   template <class... Parameters, class... Arguments>
-  void start(void (*kernel)(Parameters...), dim3 blocks, int threads, size_t shared_bytes,
-             const Arguments&... arguments) const {
+  void start(void (*kernel)(Parameters...), dim3 blocks, int cluster, int threads,
+             size_t shared_bytes, const Arguments&... arguments) const {
     allow_shared(kernel, shared_bytes);
     cudaLaunchConfig_t config{};
     config.gridDim = blocks;
     config.blockDim = dim3(static_cast<unsigned>(threads));
     config.dynamicSmemBytes = shared_bytes;
     config.stream = stream_;
+    cudaLaunchAttribute attribute{};
+    if (cluster > 1) {
+      attribute.id = cudaLaunchAttributeClusterDimension;
+      attribute.val.clusterDim.x = static_cast<unsigned>(cluster);
+      attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+      config.attrs = &attribute;
+      config.numAttrs = 1;
+    }
     STD_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, arguments...));
   }
 

@@ -61,8 +61,8 @@ __device__ __forceinline__ void put(T* to, const Four& value, int64_t left) {
 
 // Combines the values of the threads that share channels; all of them get the result. Each thread
 // hands its value on once, in a place of its own: no barrier is needed before it.
-template <class Value, class Combine>
-__device__ Value over_block(Value mine, const Place& at, const Combine& combine) {
+template <class Value, class Spot, class Combine>
+__device__ Value over_block(Value mine, const Spot& at, const Combine& combine) {
   Value* const shared = reinterpret_cast<Value*>(shared_floats());
   for (int half = DOWN / 2; half > 0; half /= 2) {
     if (at.down >= half && at.down < 2 * half) shared[threadIdx.x] = mine;

@@ -1,5 +1,8 @@
-// A block's dynamic shared memory, and copies into it that go on beside the arithmetic.
+// What a block has on its processor: dynamic shared memory and copies into it that go on beside the
+// arithmetic, the barriers and the memory of its cluster, tensor cores. Clusters are of sm_90 on.
 #pragma once
+
+#include <cstdint>
 
 namespace ites {
 
@@ -16,7 +19,69 @@ __device__ __forceinline__ void start_bytes(void* to, const void* from) {
                "l"(from), "n"(BYTES));
 }
 
+// The same of a value that may lie outside: zero is written where `given` is false.
+template <int BYTES>
+__device__ __forceinline__ void start_bytes_or_zero(void* to, const void* from, bool given) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(
+                   static_cast<unsigned>(__cvta_generic_to_shared(to))),
+               "l"(from), "n"(BYTES), "r"(given ? BYTES : 0));
+}
+
+// Ends a group of copies of this thread, which may be empty.
+__device__ __forceinline__ void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until at most GROUPS groups of this thread's copies, the latest, are under way.
+template <int GROUPS>
+__device__ __forceinline__ void finish_groups_but() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS) : "memory");
+}
+
 // Waits for all copies that this thread started.
 __device__ __forceinline__ void finish_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// A barrier of all threads of a cluster, in two halves: no thread goes on from the wait before all
+// have arrived. What was written before, to shared memory as well, is visible after.
+__device__ __forceinline__ void cluster_arrive() {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void cluster_wait() {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.wait;" ::: "memory");
+#endif
+}
+
+// Stores into the shared memory of a block of the cluster, at the place that `to` has in this one.
+__device__ __forceinline__ void store_to_block(float4* to, int block, float4 value) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+  asm volatile(
+      "{ .reg .u32 there; mapa.shared::cluster.u32 there, %0, %1;\n"
+      "st.shared::cluster.v4.f32 [there], {%2, %3, %4, %5}; }" ::"r"(
+          static_cast<unsigned>(__cvta_generic_to_shared(to))),
+      "r"(block), "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w)
+      : "memory");
+#endif
+}
+
+// The nearest number of 10 bits of mantissa, which tensor cores multiply exactly.
+__device__ __forceinline__ uint32_t to_tf32(float x) {
+  uint32_t bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+  return bits;
+}
+
+// sum += a b of a warp: 16 x 8 times 8 x 8. With lane = 4 group + member, a thread holds of a the
+// rows group and group + 8 in columns member and member + 4, columns last; of b the rows member and
+// member + 4 of column group; of the sum row group, columns 2 member and 2 member + 1, then row
+// group + 8.  (PTX ISA, mma.m16n8k8)
+__device__ __forceinline__ void multiply_tf32(float (&sum)[4], const uint32_t (&a)[4],
+                                              const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
 
 }  // namespace ites

@@ -28,6 +28,7 @@ OPS = (
     "graph_mix",
     "batch_norm_relu",
     "linear",
+    "linear_norm_relu",
 )
 EXTRAS = {
     "view": ("plotly", "matplotlib", "imageio_ffmpeg", "PIL"),
@@ -178,8 +179,13 @@ def describe(findings: dict[str, Any]) -> str:
         rule = findings["vendor_rule"]
         if device == "cpu" and rule is not None:
             lines.append(f"  but {', '.join(rule['ops'])} as for {rule['vendor']}: {rule['why']}")
-        reasons = {b: r for entry in ops.values() for b, r in entry["refused"].items()}
-        lines += [f"  {backend} cannot run here: {why}" for backend, why in reasons.items()]
+        reasons: dict[tuple[str, str], list[str]] = {}
+        for op, entry in ops.items():
+            for backend, why in entry["refused"].items():
+                reasons.setdefault((backend, why), []).append(op)
+        for (backend, why), refused in reasons.items():
+            some = "" if len(refused) == len(ops) else f"{', '.join(refused)} "
+            lines.append(f"  {backend} cannot run {some}here: {why}")
     lines.append("")
     for extra, missing in findings["extras"].items():
         state = (

@@ -10,9 +10,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ites import ops
-from ites.ops import GraphWeights
+from ites.ops import GraphWeights, WeightFactors
 from ites.ops._registry import expect
 from ites.ops.backends import choose
+from ites.ops.linear_norm import runs_at_once
 from ites.pose.skeleton import Skeleton
 
 MOMENTUM = 0.1  # of BatchNorm's running statistics
@@ -144,6 +145,44 @@ class BatchNormReLU(nn.Module):
         if self.relu:
             y = y.relu()
         return y if skip is None or not self.skip_after else y + skip
+
+
+class Chain:
+    """Layers that follow one another: `norm(linear(x), skip)` each, all with ReLU.
+
+    Args:
+        layers: of each its linear layer, its norm, and the index of the earlier layer whose output
+            is the residual, -1 for none.
+    """
+
+    def __init__(self, layers: Iterable[tuple[Linear, BatchNormReLU, int]]) -> None:
+        self.linears, self.norms, self.skips = zip(*layers, strict=True)
+
+    def weights(self) -> list[Tensor]:
+        """The weights of the linear layers; within a pass, those of the pass."""
+        return [linear.weight for linear in self.linears]
+
+    def runs_at_once(self, x: Tensor) -> bool:
+        """Whether training has kernels of its own for these rows (N, K)."""
+        training = all(norm.training and not norm.synchronised for norm in self.norms)
+        backend = self.norms[0].backend
+        return training and runs_at_once(x, self.weights(), self.skips, backend)
+
+    def __call__(self, x: Tensor, factors: WeightFactors | None = None) -> Tensor:
+        """Run training on rows (N, K); see `ites.ops.linear_norm_relu`."""
+        layers = ops.NormLayers(
+            self.weights(),
+            [norm.weight for norm in self.norms],
+            [norm.bias for norm in self.norms],
+            self.skips,
+        )
+        y, means, variances = ops.linear_norm_relu(
+            x, layers, BatchNormReLU.eps, self.norms[0].backend, factors
+        )
+        correction = len(x) / max(len(x) - 1, 1)
+        for norm, linear, mean, var in zip(self.norms, self.linears, means, variances, strict=True):
+            norm.batch = BatchStatistics(mean, var, correction, linear.bias)
+        return y
 
 
 @torch.no_grad()

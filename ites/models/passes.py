@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ites.ops import WeightFactors
+
 Slot = tuple[dict[str, Any], str]
 """Where a module finds a parameter: its table of parameters, and the name there."""
 
@@ -17,12 +19,16 @@ class _Twice(torch.autograd.Function):
     """Every tensor as two views; the gradients of both are added in few launches.
 
     Autograd would add them one by one. A tensor that neither pass needs gets an explicit zero
-    gradient, so that weight decay applies: a bias that batch normalisation cancels.
+    gradient, so that weight decay applies: a bias that batch normalisation cancels. The gradients
+    of `products`, tensors by their index, may also come as factors.
     """
 
     @staticmethod
-    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, factors: WeightFactors, products: list[int | None], *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
+        ctx.factors, ctx.products = factors, products
         ctx.shapes, ctx.like = [tensor.shape for tensor in tensors], tensors[0].detach()
         return tuple(tensor.view_as(tensor) for tensor in (*tensors, *tensors))
 
@@ -38,13 +44,18 @@ class _Twice(torch.autograd.Function):
             sums = torch._foreach_add(left, right)
             for i, total in zip(both, sums, strict=True):
                 result[i] = total
+        if ctx.factors.passes:
+            for i, product in zip(ctx.products, ctx.factors.gradients(), strict=True):
+                if i is not None:
+                    found = result[i]
+                    result[i] = product if found is None else found + product
         neither = [i for i in range(count) if result[i] is None]
         if neither:
             sizes = [ctx.shapes[i].numel() for i in neither]
             zeros = ctx.like.new_zeros(sum(sizes)).split(sizes)
             for i, zero in zip(neither, zeros, strict=True):
                 result[i] = zero.view(ctx.shapes[i])
-        return tuple(result)
+        return None, None, *result
 
 
 @contextmanager
@@ -61,7 +72,11 @@ def _holding(slots: Sequence[Slot], tensors: Sequence[Tensor]) -> Iterator[None]
 
 
 def two_passes(
-    model: nn.Module, *joined: Tensor, without: Sequence[Tensor] = ()
+    model: nn.Module,
+    *joined: Tensor,
+    without: Sequence[Tensor] = (),
+    products: Sequence[Tensor] = (),
+    factors: WeightFactors | None = None,
 ) -> list[tuple[AbstractContextManager[None], tuple[Tensor, ...]]]:
     """The weights of a model for each of the two passes of a step.
 
@@ -76,6 +91,8 @@ def two_passes(
         model: whose parameters the passes use.
         joined: tensors made of parameters, which both passes use as well.
         without: parameters that the passes do not use themselves.
+        products: parameters whose gradients `factors` may collect as factors, in its order.
+        factors: is given to the passes by the caller; the backward empties it.
 
     Returns:
         For each pass a context, within which it runs, and the tensors for `joined`.
@@ -89,7 +106,9 @@ def two_passes(
     ]
     own = [table[name] for table, name in slots]
     given = (*joined, *own)
-    views = _Twice.apply(*given) if given else ()
+    place = {id(tensor): index for index, tensor in enumerate(given)}
+    indices = [place.get(id(tensor)) for tensor in products]  # None: it is frozen
+    views = _Twice.apply(factors or WeightFactors(), indices, *given) if given else ()
     passes: list[tuple[AbstractContextManager[None], tuple[Tensor, ...]]] = []
     for start in (0, len(joined) + len(own)):
         middle = start + len(joined)

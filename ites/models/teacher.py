@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
 import torch
@@ -10,10 +11,18 @@ from torch import Tensor, nn
 
 from ites import ops
 from ites.models.denoiser import Denoiser
-from ites.models.layers import MOMENTUM, BatchNormReLU, Linear, expect_poses, update_running
+from ites.models.layers import (
+    MOMENTUM,
+    BatchNormReLU,
+    Chain,
+    Linear,
+    expect_poses,
+    update_running,
+)
 from ites.models.mirror import mean_depth, mirror_image
 from ites.models.passes import two_passes
 from ites.models.prior import soft_clamp
+from ites.ops import WeightFactors
 from ites.pose import geometry
 from ites.pose.skeleton import HUMAN36M, Skeleton, root_relative
 
@@ -71,6 +80,14 @@ class Block(nn.Module):
         y = self.norm2.after(self.linear2, y)
         return self.norm3.after(self.linear3, y, skip=x)
 
+    def layers(self, skip: int) -> list[tuple[Linear, BatchNormReLU, int]]:
+        """The layers as a part of a `Chain`, whose layer `skip` gives the block's input."""
+        return [
+            (self.linear1, self.norm1, -1),
+            (self.linear2, self.norm2, -1),
+            (self.linear3, self.norm3, skip),
+        ]
+
 
 ELEVATION_LIMIT = 1.0  # largest difference in radians between an elevation and the start elevation
 
@@ -125,6 +142,8 @@ class Teacher(nn.Module):
     kind, recipe, upright = "teacher", "paper", False
     masks = False
     """Whether points may be nan where a joint is missing."""
+    factors: WeightFactors | None = None
+    """Collects the factors of the trunk's weight gradients within a pass of a step."""
 
     def __init__(
         self,
@@ -181,12 +200,42 @@ class Teacher(nn.Module):
         statistics towards them by `momentum`.
         """
         expect_poses(self, points, self.skeleton)
-        x = self.input_norm.after(self.input, points.flatten(1))
-        for block in self.blocks:
-            x = block(x)
+        x = points.flatten(1)
+        if self.training and self.chain().runs_at_once(x):
+            x = self.chain()(x, self.factors)
+        else:
+            x = self.input_norm.after(self.input, x)
+            for block in self.blocks:
+                x = block(x)
         if self.training:
             update_running(self.norms, momentum)
         return x
+
+    def chain(self) -> Chain:
+        """The layers of the trunk in their order."""
+        layers = [(self.input, self.input_norm, -1)]
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            layers.extend(block.layers(len(layers) - 1))
+        return Chain(layers)
+
+    def _two_passes(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """The passes of a step; the trunk's weight gradients come in one launch where possible."""
+        factors = WeightFactors()
+        (first, _), (second, _) = two_passes(self, products=self.chain().weights(), factors=factors)
+        return self._collecting(factors, first), self._collecting(factors, second)
+
+    @contextmanager
+    def _collecting(
+        self, factors: WeightFactors, own: AbstractContextManager[None]
+    ) -> Iterator[None]:
+        """Within it the trunk leaves the factors of its weight gradients."""
+        with own:
+            self.factors = factors
+            try:
+                yield
+            finally:
+                self.factors = None
 
     def forward(self, points: Tensor) -> TeacherOutput:
         """Clean and lift 2D poses (B, J, 2), network units."""
@@ -223,7 +272,7 @@ class Teacher(nn.Module):
             centre_cycle: whether the cycle's canonical pose is centred on the root, as in the first
                 15 epochs.
         """
-        (first, _), (second, _) = two_passes(self)
+        first, second = self._two_passes()
         with first:
             output, error = self._lift(self._centre(points))
         start = output.canonical
@@ -316,7 +365,7 @@ class UprightTeacher(Teacher):
         Source: ElePose, CVPR 2022, section 3; METHOD, "Student", losses.
         """
         points = self._centre(points)
-        (first, _), (second, _) = two_passes(self)
+        first, second = self._two_passes()
         with first:
             features = self.trunk(points)
             output, error = self._pose_of(features, points)

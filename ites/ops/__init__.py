@@ -7,6 +7,7 @@
 | graph | `graph_mix`, `graph_project_mix`, `semantic_graph_conv` |
 | norm | `batch_norm_relu` |
 | linear | `linear`, `linear_relu` |
+| linear_norm | `linear_norm_relu` |
 | frame | `frame_points`, `frame_metres` |
 | mirrored | `mirrored_input`, `mirrored_output` |
 
@@ -25,6 +26,7 @@ from ites.ops.graph import (
 )
 from ites.ops.join import GraphWeights, join_graph_layers
 from ites.ops.linear import fuses_linear_relu, linear, linear_keeping, linear_relu
+from ites.ops.linear_norm import NormLayers, WeightFactors, linear_norm_relu
 from ites.ops.mirrored import fuses_mirrored, mirrored_input, mirrored_output
 from ites.ops.norm import batch_norm_relu, move_running, nested_norm_relu
 from ites.ops.rotation import (
@@ -41,9 +43,11 @@ from ites.ops.rotation import (
 __all__ = [
     "Graph",
     "GraphWeights",
+    "NormLayers",
     "RotationDraw",
     "Rotations",
     "TurnDraw",
+    "WeightFactors",
     "batch_norm_relu",
     "dictionary_reprojection",
     "draw_rotations",
@@ -59,6 +63,7 @@ __all__ = [
     "join_graph_layers",
     "linear",
     "linear_keeping",
+    "linear_norm_relu",
     "linear_relu",
     "mirrored_input",
     "mirrored_output",

@@ -122,6 +122,13 @@ def using(backend: str | None) -> Iterator[None]:
         _default = before
 
 
+@torch.compiler.assume_constant_result
+def _has_clusters() -> bool:
+    """Whether every GPU here has clusters of blocks; true where there is none to ask."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return all(torch.cuda.get_device_capability(index) >= (9, 0) for index in range(count))
+
+
 def on_gpu(tensor: torch.Tensor) -> bool:
     """Whether a tensor's operators launch GPU kernels, each of which costs microseconds."""
     return tensor.is_cuda
@@ -139,6 +146,11 @@ def why_not(backend: str, op: str, device: str, dtype: torch.dtype) -> str | Non
         return f"it runs on CUDA tensors, got {device}; move the tensors or use cpp"
     if backend == "triton" and device != "cuda" and not INTERPRETED:
         return f"it runs on CUDA tensors, got {device}; set TRITON_INTERPRET=1 to interpret it"
+    if backend == "cuda" and op == "linear_norm_relu" and not _has_clusters():
+        return (
+            "it needs clusters of blocks, compute capability 9.0; "
+            "linear and batch_norm_relu run instead"
+        )
     if dtype not in _DTYPES[backend] or (dtype in _HALF and op not in _HALF_OPS):
         allowed = [str(d).removeprefix("torch.") for d in _DTYPES[backend]]
         if op not in _HALF_OPS:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from ites.cli import doctor
 from ites.cli.main import main
 from ites.data.store import PoseStore
 from ites.runs.settings import make_settings, stages_of
@@ -94,6 +95,16 @@ def test_doctor_as_json(capsys):
     assert findings["versions"]["torch"] and findings["backends"]["cpu"]["rotate_project"]["chosen"]
     assert run("doctor") == 0
     assert "each op is run by" in capsys.readouterr().out
+
+
+def test_doctor_names_the_ops_that_a_gpu_cannot_run():
+    findings = doctor.examine()
+    entry = {"chosen": "cuda", "refused": {"cpp": "no"}}
+    newer = {"chosen": "reference", "refused": {"cpp": "no", "cuda": "it needs clusters"}}
+    findings["backends"] = {"cpu": {"linear": entry, "linear_norm_relu": newer}}
+    lines = doctor.describe(findings).splitlines()
+    assert "  cuda cannot run linear_norm_relu here: it needs clusters" in lines
+    assert "  cpp cannot run here: no" in lines
 
 
 def test_import_is_quick():

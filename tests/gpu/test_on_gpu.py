@@ -26,10 +26,12 @@ from ites.evaluation.evaluate import evaluate
 from ites.inference.lift import lift
 from ites.inference.stream import Lifter
 from ites.models import Student, Teacher
+from ites.ops import RotationDraw
 from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import Metadata, save_model
 from ites.runs.folder import RunFolder
 from ites.runs.packaged import has_packaged_run
+from ites.system.arithmetic import arithmetic
 from ites.system.ranks import Ranks
 from ites.training.engine import train
 from ites.training.feed import Feed
@@ -117,6 +119,29 @@ def test_captured_steps_are_the_launched_ones(kind: str, backend: str, run: Path
     for left, right in zip(*logs, strict=True):
         for name in left:
             assert float(left[name]) == pytest.approx(float(right[name]), rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_layers_in_one_launch_are_those_of_two_ops(precision: str, monkeypatch):
+    """Of the teacher's sizes, forward and backward; exact sums, or factors of 10 bits."""
+    if torch.cuda.get_device_capability() < (9, 0):
+        pytest.skip("needs clusters of blocks, compute capability 9.0")
+    torch.manual_seed(0)
+    teacher = Teacher(backend="cuda").cuda()
+    points = 0.1 * torch.randn(128, 17, 2, device="cuda")
+    draw = RotationDraw(torch.tensor([3, 1, 0], device="cuda"), 4)
+    results = []
+    for apart in (False, True):
+        if apart:
+            monkeypatch.setattr("ites.models.layers.runs_at_once", lambda *_: False)
+        teacher.zero_grad()
+        with arithmetic(precision):
+            loss = teacher.losses(points, draw, False).total()
+            loss.backward()
+        results.append([loss.detach(), *(p.grad.clone() for p in teacher.parameters())])
+    bound = 1e-3 if precision == "float32" else 3e-2
+    for ours, theirs in zip(*results, strict=True):
+        assert (ours - theirs).abs().max() <= bound * theirs.abs().max().clamp(min=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import torch
 from torch import nn
 
 from ites.models import Student, Teacher
 from ites.models.passes import two_passes
-from ites.ops import RotationDraw
+from ites.ops import RotationDraw, WeightFactors
 
 
 class Layers(nn.Module):
@@ -35,6 +37,25 @@ def test_gradients_of_two_passes_are_their_sums():
         assert torch.equal(tensor.grad, gradient)
     for tensor in (model.first_only.bias, *model.unused.parameters()):
         assert tensor.grad.shape == tensor.shape and not tensor.grad.any()
+    assert model.frozen.weight.grad is None
+
+
+def test_gradients_that_come_as_factors_are_added():
+    """Of a weight that autograd knows, of one that it does not, and of a frozen one."""
+    model, x = Layers(), torch.ones(2, 3).double()
+    products = [model.both.weight, model.frozen.weight, model.unused.weight]
+    factors = WeightFactors()
+    (first, _), (second, _) = two_passes(model, products=products, factors=factors)
+    with first:
+        total = model.both(x).sum()
+    with second:
+        total = total + model.both(x).sum()
+    factors.passes.append(([], []))
+    given = [torch.full((3, 3), float(k)).double() for k in (1, 2, 3)]
+    with mock.patch.object(WeightFactors, "gradients", lambda self: given):
+        total.backward()
+    assert torch.equal(model.both.weight.grad, torch.full((3, 3), 5.0).double())
+    assert torch.equal(model.unused.weight.grad, given[2])
     assert model.frozen.weight.grad is None
 
 

@@ -13,7 +13,10 @@ import torch
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-FAMILIES = ("rotation", "dictionary", "graph", "norm", "join", "linear", "frame", "mirrored")
+FAMILIES = (
+    *("rotation", "dictionary", "graph", "norm", "join"),
+    *("linear", "linear_norm", "frame", "mirrored"),
+)
 
 
 @pytest.fixture(scope="module")

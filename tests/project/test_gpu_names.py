@@ -15,6 +15,7 @@ NAMES = {
         "test_captured_lifter_of_the_general_model",
         "test_captured_steps_are_the_launched_ones",
         "test_evaluate_gives_what_the_cpu_gives",
+        "test_layers_in_one_launch_are_those_of_two_ops",
         "test_lift_gives_what_the_cpu_gives",
         "test_seeds_together_are_those_alone",
         "test_steps_on_a_gpu_are_those_on_a_cpu",

@@ -1,6 +1,7 @@
-// As much of CUDA as the kernels in csrc/cuda use, on a CPU: a block's threads are fibers that run
-// in turn and change at barriers, blocks follow one another. With ITES_EMULATE_REVERSE=1 the
-// fibers run in the reverse order. races.h checks every access.
+// As much of CUDA as the kernels in csrc/cuda use, on a CPU: the threads of a block, or of a
+// cluster's blocks, are fibers that run in turn and change at barriers. Clusters follow one
+// another; a block of a launch without them is a cluster of its own. With ITES_EMULATE_REVERSE=1
+// the fibers run in the reverse order. races.h checks every access.
 #pragma once
 
 #include <algorithm>
@@ -45,7 +46,9 @@ inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulated {
 
-constexpr size_t STACK = 256 << 10;  // bytes of a fiber's stack
+constexpr size_t STACK = 256 << 10;                       // bytes of a fiber's stack
+constexpr unsigned MOST_BLOCKS = 8, MOST_THREADS = 1024;  // of a cluster, of a block
+constexpr unsigned MOST_FIBERS = MOST_BLOCKS * MOST_THREADS;
 
 struct Fiber {
   ucontext_t context;
@@ -57,6 +60,16 @@ inline std::vector<Fiber> fibers;
 inline ucontext_t scheduler;
 inline std::function<void()> body;
 inline size_t current;
+inline unsigned first_block;  // of the cluster that runs
+inline size_t running;        // its threads
+
+inline unsigned block_now() { return static_cast<unsigned>(current) / blockDim.x; }
+
+// Makes the built-in variables those of the fiber that runs.
+inline void be_current() {
+  threadIdx.x = static_cast<unsigned>(current) % blockDim.x;
+  blockIdx.x = first_block + block_now();
+}
 
 races_unwatched inline void yield() { swapcontext(&fibers[current].context, &scheduler); }
 
@@ -75,7 +88,9 @@ struct Barrier {
   }
 };
 
-inline Barrier block_barrier, warp_barriers[32];
+inline Barrier block_barriers[MOST_BLOCKS], warp_barriers[MOST_FIBERS / 32];
+inline uint64_t arrivals;            // of the cluster's threads at its barrier
+inline uint64_t waits[MOST_FIBERS];  // of each of them
 
 races_unwatched inline void enter() {
   races::watch(true);
@@ -85,9 +100,12 @@ races_unwatched inline void enter() {
   yield();
 }
 
-races_unwatched inline void run_block(unsigned threads) {
+races_unwatched inline void run_cluster(unsigned threads) {
   static const bool reverse = std::getenv("ITES_EMULATE_REVERSE") != nullptr;
   if (fibers.size() < threads) fibers.resize(threads);
+  running = threads;
+  arrivals = 0;
+  std::fill(waits, waits + threads, 0);
   for (unsigned i = 0; i < threads; ++i) {
     Fiber& fiber = fibers[i];
     if (!fiber.stack) fiber.stack.reset(new char[STACK]);
@@ -102,7 +120,7 @@ races_unwatched inline void run_block(unsigned threads) {
     for (unsigned k = 0; k < threads; ++k) {
       current = reverse ? threads - 1 - k : k;
       if (fibers[current].done) continue;
-      threadIdx.x = static_cast<unsigned>(current);
+      be_current();
       swapcontext(&scheduler, &fibers[current].context);
       left -= fibers[current].done;
     }
@@ -115,40 +133,43 @@ races_unwatched inline void __syncthreads(const char* file = __builtin_FILE(),
                                           int line = __builtin_LINE()) {
   const races::Aside aside;
   if (races::left_out(file, line)) return;
-  races::at_barrier(threadIdx.x, file, line);
-  emulated::block_barrier.wait(0, blockDim.x);
-  threadIdx.x = static_cast<unsigned>(emulated::current);
-  races::passed_block(threadIdx.x);
+  races::at_barrier(file, line);
+  const unsigned block = emulated::block_now(), first = block * blockDim.x;
+  emulated::block_barriers[block].wait(first, first + blockDim.x);
+  emulated::be_current();
+  races::passed_block();
 }
 
 races_unwatched inline void __syncwarp(unsigned mask = ~0u, const char* file = __builtin_FILE(),
                                        int line = __builtin_LINE()) {
   const races::Aside aside;
-  const unsigned warp = threadIdx.x / 32;
+  const unsigned block = emulated::block_now() * blockDim.x;  // its first fiber
+  const unsigned first = block + threadIdx.x / 32 * 32, end = block + blockDim.x;
   for (unsigned lane = 0; lane < 32; ++lane)
     if (mask >> lane & 1)
-      races::expect(warp * 32 + lane < blockDim.x && !emulated::fibers[warp * 32 + lane].done,
+      races::expect(first + lane < end && !emulated::fibers[first + lane].done,
                     "a lane named in the mask has gone", file, line);
-  emulated::warp_barriers[warp].wait(warp * 32, std::min(blockDim.x, warp * 32 + 32));
-  threadIdx.x = static_cast<unsigned>(emulated::current);
-  races::passed_warp(threadIdx.x);
+  emulated::warp_barriers[emulated::block_now() * (emulated::MOST_THREADS / 32) + threadIdx.x / 32]
+      .wait(first, std::min(end, first + 32));
+  emulated::be_current();
+  races::passed_warp();
 }
 
 namespace emulated {
 
-inline uint64_t slots[1024];
+inline uint64_t slots[MOST_FIBERS];
 
 // The shuffles order no memory: what is exchanged goes by no memory of the kernel's.
 template <class T>
 races_unwatched T exchange(T value, unsigned from, unsigned mask) {
-  const unsigned mine = threadIdx.x;
-  const races::Unordered shuffle(mine);
+  const races::Unordered shuffle;
   races::watch(false);
-  std::memcpy(&slots[mine], &value, sizeof value);
+  const size_t block = current - threadIdx.x;  // its first fiber
+  std::memcpy(&slots[current], &value, sizeof value);
   __syncwarp(mask);
   T out;
   races::watch(false);
-  std::memcpy(&out, &slots[from], sizeof out);
+  std::memcpy(&out, &slots[block + from], sizeof out);
   __syncwarp(mask);  // which watches again
   return out;
 }
@@ -179,18 +200,35 @@ void __stwb(T* p, T value) {
 
 using cudaStream_t = void*;
 using cudaError_t = int;
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrMaxSharedMemoryPerBlockOptin };
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin,
+  cudaDevAttrComputeCapabilityMajor
+};
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension };
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    dim3 clusterDim;
+  } val;
+};
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes;
   cudaStream_t stream;
+  cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
 };
 
 inline cudaError_t cudaGetLastError() { return 0; }
 inline cudaError_t cudaSetDevice(int) { return 0; }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrMultiProcessorCount ? 3 : 96 * 1024;
+  switch (attribute) {
+    case cudaDevAttrMultiProcessorCount: *value = 3; break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = 96 * 1024; break;
+    case cudaDevAttrComputeCapabilityMajor: *value = 9; break;
+  }
   return 0;
 }
 template <class Kernel>
@@ -209,14 +247,17 @@ races_unwatched cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config,
   gridDim = config->gridDim;
   blockDim = config->blockDim;
   emulated::body = [&] { kernel(arguments...); };
+  const unsigned cluster = config->numAttrs ? config->attrs->val.clusterDim.x : 1;
+  if (cluster > emulated::MOST_BLOCKS || gridDim.x % cluster) return 1;
   races::begin_launch();
   for (unsigned y = 0; y < gridDim.y; ++y) {
-    for (unsigned x = 0; x < gridDim.x; ++x) {
+    for (unsigned x = 0; x < gridDim.x; x += cluster) {
       blockIdx = dim3(x, y);
+      emulated::first_block = x;
       // Fresh memory, full of NaN, exactly as large as asked for.
-      races::begin_block(config->dynamicSmemBytes);
-      emulated::run_block(config->blockDim.x);
-      races::end_block();
+      races::begin_cluster(cluster, config->dynamicSmemBytes);
+      emulated::run_cluster(cluster * config->blockDim.x);
+      races::end_cluster();
     }
   }
   return 0;

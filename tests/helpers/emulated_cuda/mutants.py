@@ -24,6 +24,7 @@ from ites.pose.skeleton import HUMAN36M, Skeleton
 
 CAUGHT = 42  # see races.cpp
 LIMIT = 60  # seconds of a process; one that hangs has lost a barrier that others wait at
+WAIT = r"\b(__syncthreads|finish_copies|finish_groups_but<.*>|cluster_wait)\(\);"
 FORK = Skeleton("fork", tuple("abcde"), (-1, 0, 1, 1, 3), left=(2,), right=(3,), head=4)
 
 Calls = Callable[[], None]
@@ -34,7 +35,7 @@ def sites() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for file in sorted(plugin.CSRC.glob("cuda/*.cu*")):
         for number, line in enumerate(file.read_text().splitlines(), 1):
-            if re.search(r"\b(__syncthreads|finish_copies)\(\);", line) and "asm" not in line:
+            if re.search(WAIT, line) and "asm" not in line:
                 found.setdefault(file.name, []).append(f"{file.name}:{number}")
     return found
 
@@ -123,6 +124,16 @@ def frame() -> None:
             ops.frame_metres(pose, bones, None, sizes, root, head, metres=0.7, backend="cuda")
 
 
+def linear_norm() -> None:
+    """Layers of clusters of one block and of several, with a residual and without."""
+    for rows, skips in ((5, (-1, -1)), (40, (-1, 0)), (260, (-1, -1))):
+        widths = [(40, 12), (40, 40)]
+        weights = [_random(*shape) for shape in widths]
+        gammas, betas = ([_random(40) for _ in widths] for _ in range(2))
+        layers = ops.NormLayers(weights, gammas, betas, skips)
+        _differentiate(ops.linear_norm_relu(_random(rows, 12), layers, backend="cuda")[0])
+
+
 FAMILIES: dict[str, Calls] = {
     "rotation.cu": rotation,
     "dictionary.cu": dictionary,
@@ -130,8 +141,10 @@ FAMILIES: dict[str, Calls] = {
     "graph_17.cuh": graph,
     "graph_any.cuh": graph,
     "graph_tables.cuh": graph,
+    "linear_norm.cu": linear_norm,
     "norm_blocks.cuh": norm,
     "frame.cu": frame,
+    "product.cuh": linear_norm,
 }
 
 

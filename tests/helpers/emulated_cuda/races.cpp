@@ -1,9 +1,11 @@
 // Every byte of shared memory, and every half word of global memory, remembers who touched it last.
 // Two accesses by different threads, one of them a write, are a race unless both threads passed a
-// barrier between them: the block's, or the warp's for threads of one warp. Blocks of one launch
-// are never ordered. Reported as well: reads of shared memory that nothing wrote, accesses beyond
-// it, wide accesses that are not aligned, accesses to bytes that an asynchronous copy has under
-// way, and barriers that threads of one block reach at different lines.
+// barrier between them: the block's, the warp's for threads of one warp, or the cluster's. Blocks
+// of different clusters are never ordered. Reported as well: reads of shared memory that nothing
+// wrote, accesses beyond it, wide accesses that are not aligned, accesses to bytes that an
+// asynchronous copy has under way, barriers that threads of one block reach at different lines, and
+// stores to another block's shared memory before that block is known to run or after it may have
+// ended.
 #include "races.h"
 
 #include <dlfcn.h>
@@ -25,13 +27,15 @@ extern "C" char __stop_ites_shared[] __attribute__((weak));
 namespace races {
 namespace {
 
-constexpr size_t ARENA = 256 << 10, GUARD = 16 << 10;
-constexpr unsigned MOST_THREADS = 1024;
+using emulated::MOST_BLOCKS;
+using emulated::MOST_FIBERS;
+
+constexpr size_t ARENA = 128 << 10, GUARD = 16 << 10, WHOLE = ARENA + 2 * GUARD;
 constexpr int CAUGHT = 42;  // exit status of a process that leaves out a barrier
 
 struct Stamp {
   uint32_t block = 0;  // counted from the start of the process; 0: never
-  uint32_t barriers = 0, warps = 0;
+  uint32_t barriers = 0, warps = 0, arrivals = 0, passes = 0;  // the latter two of the cluster's
   uint16_t thread = 0;
   const void* place = nullptr;
 };
@@ -43,25 +47,30 @@ struct Copy {
   char* to;
   char data[16];
   size_t bytes;
+  unsigned group;
 };
 struct Site {
   const char* file;
   int line;
 };
 
-alignas(16) char arena[ARENA + 2 * GUARD];
-Shadow shadows[ARENA + 2 * GUARD];
+alignas(16) char arenas[MOST_BLOCKS * WHOLE];  // one per block of the cluster
+Shadow shadows[MOST_BLOCKS * WHOLE];
 std::unordered_map<uintptr_t, Shadow> global, fixed;  // by half word; by byte of __shared__
-std::vector<Copy> copies[MOST_THREADS];
-uint32_t barriers[MOST_THREADS], warps[MOST_THREADS], quiet[MOST_THREADS];
+std::vector<Copy> copies[MOST_FIBERS];
+unsigned groups[MOST_FIBERS];  // that are ended
+uint32_t barriers[MOST_FIBERS], warps[MOST_FIBERS], quiet[MOST_FIBERS];
+uint32_t arrivals[MOST_FIBERS], passes[MOST_FIBERS];
+int64_t stored_at[MOST_BLOCKS];  // the latest arrivals of a thread that stored into a block; or -1
 size_t bytes_of_block;
-uint32_t block;
-bool inside;  // a kernel
-bool busy;    // the checker itself, whose accesses do not count
+unsigned blocks = 1;   // of the cluster
+uint32_t first_block;  // its first, counted from the start of the process
+bool inside;           // a kernel
+bool busy;             // the checker itself, whose accesses do not count
 std::vector<std::string> reports;
 std::string leave_out;
 
-unsigned thread_now() { return static_cast<unsigned>(emulated::current); }
+size_t fiber_now() { return emulated::current; }
 
 // Whether an address is in the thread's stack or one of the built-in variables.
 bool own(const char* address) {
@@ -92,6 +101,8 @@ std::string at(const void* place) {
 
 bool ordered(const Stamp& a, const Stamp& b) {
   if (a.block == 0 || (a.block == b.block && a.thread == b.thread)) return true;
+  if (a.block < first_block) return false;
+  if (b.passes > a.arrivals) return true;
   if (a.block != b.block) return false;
   return a.barriers != b.barriers || (a.thread / 32 == b.thread / 32 && a.warps != b.warps);
 }
@@ -114,8 +125,8 @@ void check(Shadow& s, const Stamp& now, bool write, const char* memory) {
 }
 
 void access_shared(Shadow& s, const Stamp& now, bool write) {
-  if (s.write.block != block) {  // of an earlier block
-    if (s.read.block != block) {
+  if (s.write.block < first_block) {  // of an earlier cluster
+    if (s.read.block < first_block) {
       const bool pending = s.pending;
       s = Shadow{};
       s.pending = pending;
@@ -128,17 +139,28 @@ void access_shared(Shadow& s, const Stamp& now, bool write) {
 void access(const void* address, size_t size, bool write, const void* place, bool wide = false) {
   if (!inside || busy) return;
   busy = true;
-  const unsigned thread = thread_now();
+  const size_t fiber = fiber_now();
+  const unsigned block = emulated::block_now();
   const auto from = reinterpret_cast<uintptr_t>(address);
   const char* const bytes = static_cast<const char*>(address);
   if (wide && size >= 8 && from % size) tell("a wide access is not aligned: " + at(place));
-  const Stamp now{block, barriers[thread], warps[thread], static_cast<uint16_t>(thread), place};
-  if (bytes >= arena && bytes < arena + sizeof arena) {
-    const size_t first = bytes - arena;
-    if (first < GUARD || first + size > GUARD + bytes_of_block) {
+  const Stamp now{first_block + block,
+                  barriers[fiber],
+                  warps[fiber],
+                  arrivals[fiber],
+                  passes[fiber],
+                  static_cast<uint16_t>(fiber - block * blockDim.x),
+                  place};
+  if (bytes >= arenas && bytes < arenas + sizeof arenas) {
+    const size_t first = bytes - arenas, owner = first / WHOLE, within = first % WHOLE;
+    if (owner >= blocks || within < GUARD || within + size > GUARD + bytes_of_block) {
       tell("beyond shared memory: " + at(place));
     } else {
       for (size_t k = first; k < first + size; ++k) access_shared(shadows[k], now, write);
+      if (owner != block) {
+        if (!passes[fiber]) tell("a store into a block that may not run yet: " + at(place));
+        stored_at[owner] = std::max<int64_t>(stored_at[owner], arrivals[fiber]);
+      }
     }
   } else if (bytes >= __start_ites_shared && bytes < __stop_ites_shared) {
     for (size_t k = 0; k < size; ++k) access_shared(fixed[from + k], now, write);
@@ -151,7 +173,7 @@ void access(const void* address, size_t size, bool write, const void* place, boo
 
 }  // namespace
 
-char* shared() { return arena + GUARD; }
+char* shared() { return arenas + emulated::block_now() * WHOLE + GUARD; }
 
 bool left_out(const char* file, int line) {
   if (leave_out.empty()) return false;
@@ -161,73 +183,108 @@ bool left_out(const char* file, int line) {
 
 void begin_launch() { global.clear(); }
 
-void begin_block(size_t shared_bytes) {
-  ++block;
+void begin_cluster(unsigned number, size_t shared_bytes) {
+  first_block += blocks;
+  blocks = number;
   bytes_of_block = shared_bytes;
   const float nan = NAN;
-  for (size_t k = 0; k < sizeof arena; k += sizeof nan) std::memcpy(arena + k, &nan, sizeof nan);
-  std::memset(barriers, 0, sizeof barriers);
-  std::memset(warps, 0, sizeof warps);
+  for (size_t k = 0; k < number * WHOLE; k += sizeof nan) std::memcpy(arenas + k, &nan, sizeof nan);
+  for (auto* counts : {barriers, warps, arrivals, passes, groups})
+    std::fill(counts, counts + MOST_FIBERS, 0);
+  std::fill(stored_at, stored_at + MOST_BLOCKS, -1);
 }
 
 void watch(bool on) { inside = on; }
 
-void end_block() {
+void end_cluster() {
   for (auto& list : copies) {
     if (!list.empty()) tell("a block ended with asynchronous copies under way");
     for (const Copy& copy : list)
-      for (size_t k = 0; k < copy.bytes; ++k) shadows[copy.to - arena + k].pending = false;
+      for (size_t k = 0; k < copy.bytes; ++k) shadows[copy.to - arenas + k].pending = false;
     list.clear();
+  }
+  for (unsigned block = 0; block < blocks; ++block) {
+    const uint32_t* const first = passes + block * blockDim.x;
+    if (stored_at[block] >= *std::max_element(first, first + blockDim.x))
+      tell("a block may end while another stores into its shared memory");
   }
 }
 
 // All threads of a block must wait at the same line.
-void at_barrier(unsigned thread, const char* file, int line) {
-  static uint32_t generation, of_block;
-  static Site place;
-  if (of_block != block || generation != barriers[thread]) {
-    of_block = block;
-    generation = barriers[thread];
+void at_barrier(const char* file, int line) {
+  static uint32_t generations[MOST_BLOCKS], of_cluster[MOST_BLOCKS];
+  static Site places[MOST_BLOCKS];
+  const unsigned block = emulated::block_now();
+  uint32_t &generation = generations[block], count = barriers[fiber_now()];
+  Site& place = places[block];
+  if (of_cluster[block] != first_block || generation != count) {
+    of_cluster[block] = first_block;
+    generation = count;
     place = {file, line};
   } else if (place.line != line || std::strcmp(place.file, file) != 0) {
     tell("threads of a block wait at different barriers: lines " + std::to_string(place.line) +
          " and " + std::to_string(line));
   }
 }
-void passed_block(unsigned thread) { ++barriers[thread]; }
-void passed_warp(unsigned thread) {
-  if (!quiet[thread]) ++warps[thread];
+void passed_block() { ++barriers[fiber_now()]; }
+void passed_warp() {
+  if (!quiet[fiber_now()]) ++warps[fiber_now()];
 }
+void arrived_at_cluster() { ++arrivals[fiber_now()]; }
+void passed_cluster() { ++passes[fiber_now()]; }
 void expect(bool good, const char* what, const char* file, int line) {
   if (!good) tell(std::string(what) + ": " + file + ":" + std::to_string(line));
 }
 
-Unordered::Unordered(unsigned thread) : thread(thread) { ++quiet[thread]; }
-Unordered::~Unordered() { --quiet[thread]; }
+Unordered::Unordered() { ++quiet[fiber_now()]; }
+Unordered::~Unordered() { --quiet[fiber_now()]; }
 
-void start_copy(void* to, const void* from, size_t bytes) {
+void start_copy(void* to, const void* from, size_t bytes, bool given) {
   const void* const place = __builtin_return_address(0);
-  access(from, bytes, false, place);
+  if (given) access(from, bytes, false, place);
   access(to, bytes, true, place);
   if (reinterpret_cast<uintptr_t>(to) % bytes || reinterpret_cast<uintptr_t>(from) % bytes)
     tell("an asynchronous copy is not aligned: " + at(place));
   char* const there = static_cast<char*>(to);
-  for (size_t k = 0; k < bytes; ++k) shadows[there - arena + k].pending = true;
-  Copy copy{there, {}, bytes};
-  std::memcpy(copy.data, from, bytes);
+  for (size_t k = 0; k < bytes; ++k) shadows[there - arenas + k].pending = true;
+  Copy copy{there, {}, bytes, groups[fiber_now()]};
+  if (given) std::memcpy(copy.data, from, bytes);
   std::memset(to, 0xFF, bytes);  // NaN until it lands
-  copies[thread_now()].push_back(copy);
+  copies[fiber_now()].push_back(copy);
+}
+
+void end_group() { ++groups[fiber_now()]; }
+
+// Lets the copies of the groups before `end` land.
+static void finish(unsigned end, const void* place) {
+  auto& mine = copies[fiber_now()];
+  std::vector<Copy> left;
+  for (const Copy& copy : mine) {
+    if (copy.group >= end) {
+      left.push_back(copy);
+      continue;
+    }
+    std::memcpy(copy.to, copy.data, copy.bytes);
+    for (size_t k = 0; k < copy.bytes; ++k) shadows[copy.to - arenas + k].pending = false;
+    access(copy.to, copy.bytes, true, place);
+  }
+  mine = left;
+}
+
+void finish_groups_but(unsigned count, const char* file, int line) {
+  const unsigned ended = groups[fiber_now()];
+  if (!left_out(file, line)) finish(ended > count ? ended - count : 0, __builtin_return_address(0));
 }
 
 void finish_copies(const char* file, int line) {
-  if (left_out(file, line)) return;
-  auto& mine = copies[thread_now()];
-  for (const Copy& copy : mine) {
-    std::memcpy(copy.to, copy.data, copy.bytes);
-    for (size_t k = 0; k < copy.bytes; ++k) shadows[copy.to - arena + k].pending = false;
-    access(copy.to, copy.bytes, true, __builtin_return_address(0));
-  }
-  mine.clear();
+  if (!left_out(file, line)) finish(~0u, __builtin_return_address(0));
+}
+
+void store_to_block(void* to, unsigned block, const void* value, size_t bytes) {
+  const size_t within = (static_cast<char*>(to) - arenas) % WHOLE;
+  char* const there = arenas + block * WHOLE + within;
+  access(there, bytes, true, __builtin_return_address(0), true);
+  std::memcpy(there, value, bytes);
 }
 
 }  // namespace races

@@ -10,9 +10,82 @@ races_unwatched void start_bytes(void* to, const void* from) {
   races::start_copy(to, from, BYTES);
 }
 
+template <int BYTES>
+races_unwatched void start_bytes_or_zero(void* to, const void* from, bool given) {
+  races::start_copy(to, from, BYTES, given);
+}
+
+races_unwatched inline void end_group() { races::end_group(); }
+
+template <int GROUPS>
+races_unwatched void finish_groups_but(const char* file = __builtin_FILE(),
+                                       int line = __builtin_LINE()) {
+  races::finish_groups_but(GROUPS, file, line);
+}
+
 races_unwatched inline void finish_copies(const char* file = __builtin_FILE(),
                                           int line = __builtin_LINE()) {
   races::finish_copies(file, line);
+}
+
+races_unwatched inline void cluster_arrive() {
+  const races::Aside aside;
+  races::arrived_at_cluster();
+  ++emulated::arrivals;
+}
+races_unwatched inline void cluster_wait(const char* file = __builtin_FILE(),
+                                         int line = __builtin_LINE()) {
+  const races::Aside aside;
+  const size_t fiber = emulated::current, threads = emulated::running;
+  ++emulated::waits[fiber];
+  if (races::left_out(file, line)) return;
+  while (emulated::arrivals < emulated::waits[fiber] * threads) emulated::yield();
+  emulated::be_current();
+  races::passed_cluster();
+}
+
+races_unwatched inline void store_to_block(float4* to, int block, float4 value) {
+  races::store_to_block(to, static_cast<unsigned>(block), &value, sizeof value);
+}
+
+races_unwatched inline uint32_t to_tf32(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return std::isfinite(x) ? (bits + 0x1000) & ~0x1FFFu : bits;  // ties go away from zero
+}
+
+// The factors of a warp's lanes, by the tables of the PTX manual.
+struct Fragments {
+  uint32_t a[4], b[2];
+};
+inline Fragments fragments[emulated::MOST_FIBERS];
+
+races_unwatched inline void multiply_tf32(float (&sum)[4], const uint32_t (&a)[4],
+                                          const uint32_t (&b)[2],
+                                          const char* file = __builtin_FILE(),
+                                          int line = __builtin_LINE()) {
+  const races::Unordered warp;
+  races::watch(false);
+  const size_t lane = threadIdx.x % 32, first = emulated::current - lane;
+  Fragments& mine = fragments[emulated::current];
+  std::memcpy(mine.a, a, sizeof a);
+  std::memcpy(mine.b, b, sizeof b);
+  for (const uint32_t bits : {a[0], a[1], a[2], a[3], b[0], b[1]})
+    races::expect(!(bits & 0x1FFF), "a factor is not rounded to TF32", file, line);
+  __syncwarp();
+  races::watch(false);
+  for (size_t k = 0; k < 4; ++k) {
+    const size_t row = lane / 4 + k / 2 * 8, column = lane % 4 * 2 + k % 2;
+    for (size_t inner = 0; inner < 8; ++inner) {
+      const uint32_t left = fragments[first + row % 8 * 4 + inner % 4].a[row / 8 + inner / 4 * 2];
+      const uint32_t right = fragments[first + column * 4 + inner % 4].b[inner / 4];
+      float factors[2];
+      std::memcpy(&factors[0], &left, sizeof left);
+      std::memcpy(&factors[1], &right, sizeof right);
+      sum[k] += factors[0] * factors[1];
+    }
+  }
+  __syncwarp();  // which watches again
 }
 
 }  // namespace ites

@@ -1,0 +1,526 @@
+// Layers relu(batch_norm(x W^T) + skip) of few rows in CUDA, a launch per layer and direction, and
+// the gradients of all their weights in one. Clusters are of sm_90 on.
+//
+// A cluster of at most 8 blocks has all rows of 32 columns, a block ROWS of them. The block's warps
+// share the inner dimension: each adds up its part of the product, and the parts are added in
+// order. The blocks join their columns' statistics in the order of their rows, by stores into each
+// other's shared memory. So the order of every sum depends on sizes alone.
+#include <vector>
+
+#include "check.h"
+#include "common/norm.h"
+#include "cuda/norm_blocks.cuh"
+#include "cuda/product.cuh"
+#include "schemas.h"
+
+namespace ites {
+namespace {
+
+static_assert(THREADS == PRODUCT_THREADS && SLICE == WARP_COLUMNS);
+
+constexpr int MOST_BLOCKS = 8, MOST_ROWS = 512;
+
+// ROWS x 32 of a product by a block: GROUPS of warps along the rows, WAYS along the inner size.
+// INNER_LAST: of the right factor, see Factor.
+template <class Precision, int ROWS, bool INNER_LAST>
+struct Tile {
+  static constexpr int GROUPS = ROWS > 32 ? 2 : 1, WARP_ROWS = ROWS / GROUPS;
+  static constexpr int WAYS = PRODUCT_WARPS / GROUPS, DEPTH = STEP * WAYS, STAGES = 4;
+  using A = Factor<ROWS, DEPTH, true>;
+  using B = Factor<SLICE, DEPTH, INNER_LAST>;
+  static constexpr int STAGE = A::FLOATS + B::FLOATS, STRIDE = SLICE + 4;
+  static constexpr int SUMS = WAYS * ROWS * STRIDE;
+  static constexpr int FLOATS = STAGES * STAGE > SUMS ? STAGES * STAGE : SUMS;
+
+  // Leaves the warps' parts of the product in shared memory, of rows and columns from these on.
+  __device__ static void multiply(float* shared, const Matrix& a, const Matrix& b, int row,
+                                  int column) {
+    const int warp = threadIdx.x / 32, group = warp % GROUPS, way = warp / GROUPS;
+    WarpTile<Precision, WARP_ROWS> tile;
+    pipeline<STAGES, STAGE>(
+        shared, (a.columns + DEPTH - 1) / DEPTH,
+        [&](float* stage, int chunk) {
+          A::start(stage, a, row, chunk * DEPTH);
+          B::start(stage + A::FLOATS, b, column, chunk * DEPTH);
+        },
+        [&](const float* stage) {
+          tile.template multiply<A, B>(stage, stage + A::FLOATS, group * WARP_ROWS, 0, way * STEP);
+        });
+    __syncthreads();  // the stages have been read: their memory takes the sums
+    float* const to = shared + (way * ROWS + group * WARP_ROWS) * STRIDE;
+    tile.each([&](int r, int c, float value) { to[r * STRIDE + c] = value; });
+    __syncthreads();
+  }
+
+  // Four columns of a row of the product.
+  __device__ static Four sum(const float* shared, int row, int column) {
+    Four sum(0.0f);
+#pragma unroll
+    for (int way = 0; way < WAYS; ++way) {
+      const float* const from = shared + (way * ROWS + row) * STRIDE + column;
+      sum += unpack<float>(*reinterpret_cast<const float4*>(from));
+    }
+    return sum;
+  }
+};
+
+// This thread's part of a block's work: four channels, rows down, down + DOWN, ... of the block's.
+struct Spot {
+  int across, down, block, blocks;  // block: of the cluster's
+  int channel, left;                // left: channels from `channel` on
+  int row, rows;                    // the block's first row, and its number of rows, if any
+
+  __device__ Spot(int cluster, int block_rows, int all_rows, int channels)
+      : across(threadIdx.x % ACROSS),
+        down(threadIdx.x / ACROSS),
+        block(blockIdx.x % cluster),
+        blocks(cluster) {
+    channel = static_cast<int>(blockIdx.x / cluster) * SLICE + across * 4;
+    left = channels - channel;
+    row = block * block_rows;
+    rows = max(min(block_rows, all_rows - row), 0);
+  }
+};
+
+// Two values per column.
+struct Two {
+  Four first, second;
+};
+
+constexpr int PLACES = THREADS * sizeof(Two) / sizeof(float);  // floats for over_block
+constexpr int SHARED = MOST_BLOCKS * ACROSS * sizeof(Two) / sizeof(float);
+
+__device__ __forceinline__ float4 bits_of(const Four& x) {
+  return make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
+}
+
+// What the block of every rank sends goes to all blocks; `rank` of the result is that block's. The
+// threads have arrived at the cluster's barrier once before: every block must run to be written to.
+struct FromBlocks {
+  const float4* all;
+  int across;
+
+  __device__ FromBlocks(float4* all, const Two& mine, const Spot& at)
+      : all(all), across(at.across) {
+    cluster_wait();
+    if (at.down < at.blocks) {
+      float4* const to = all + (at.block * ACROSS + across) * 2;
+      store_to_block(to, at.down, bits_of(mine.first));
+      store_to_block(to + 1, at.down, bits_of(mine.second));
+    }
+    cluster_arrive();
+    cluster_wait();
+  }
+  __device__ Two operator[](int block) const {
+    const float4* const from = all + (block * ACROSS + across) * 2;
+    return {unpack<float>(from[0]), unpack<float>(from[1])};
+  }
+};
+
+template <int ROWS>
+constexpr int ROWS_OF_THREAD = ROWS > DOWN ? ROWS / DOWN : 1;
+
+__device__ __forceinline__ Channel<Four> channel_of(const Four& mean, const Four& var, float eps,
+                                                    const Four& gamma, const Four& beta) {
+  Four scale;
+  for (int k = 0; k < 4; ++k) scale.v[k] = 1.0f / sqrtf(var.v[k] + eps);
+  return {mean, scale, gamma, beta};
+}
+
+struct Forward {
+  Matrix x, weight;
+  const float *gamma, *beta, *skip;  // skip is null where there is none
+  float eps;
+  float *out, *product, *mean, *var;
+};
+
+template <class Precision, int ROWS>
+__global__ void __launch_bounds__(THREADS, 2)
+    linear_norm_relu_kernel(const Forward layer, int cluster) {
+  using Product = Tile<Precision, ROWS, true>;
+  constexpr int COUNT = ROWS_OF_THREAD<ROWS>;
+  float* const sums = shared_floats() + PLACES;
+  float* const shared = sums + SHARED;
+  const int rows = layer.x.rows, channels = layer.weight.rows;
+  const Spot at(cluster, ROWS, rows, channels);
+  cluster_arrive();
+  Product::multiply(shared, layer.x, layer.weight, at.row, at.channel - at.across * 4);
+
+  const auto add = [](const Four& a, const Four& b) { return a + b; };
+  Four values[COUNT], sum(0.0f), squares(0.0f);
+#pragma unroll
+  for (int k = 0; k < COUNT; ++k) {
+    const int row = at.down + k * DOWN;
+    values[k] = row < at.rows ? Product::sum(shared, row, at.across * 4) : Four(0.0f);
+    sum += values[k];
+  }
+  const Four centre = over_block(sum, at, add) * Four(1.0f / static_cast<float>(max(at.rows, 1)));
+#pragma unroll
+  for (int k = 0; k < COUNT; ++k) {
+    const Four away = values[k] - centre;
+    if (at.down + k * DOWN < at.rows) squares += away * away;
+  }
+  squares = over_block(squares, at, add);
+  const FromBlocks all(reinterpret_cast<float4*>(sums), {centre, squares}, at);
+  Moments<Four> moments{Four(0.0f), Four(0.0f)};
+  for (int block = 0; block < cluster; ++block) {
+    const Two other = all[block];
+    const float before = static_cast<float>(min(block * ROWS, rows));
+    const float more = static_cast<float>(max(min(ROWS, rows - block * ROWS), 0));
+    const float share = more / (before + more);
+    moments = join(moments, {other.first, other.second}, share, before * share);
+  }
+  if (at.left <= 0) return;
+  const Four var = moments.deviation * Four(1.0f / static_cast<float>(rows));
+  if (at.block == 0 && at.down == 0) {
+    store(layer.mean + at.channel, moments.mean);
+    store(layer.var + at.channel, var);
+  }
+  const Channel<Four> channel = channel_of(
+      moments.mean, var, layer.eps, load(layer.gamma + at.channel), load(layer.beta + at.channel));
+  const Form form{true, layer.skip != nullptr, false};
+#pragma unroll
+  for (int k = 0; k < COUNT; ++k) {
+    const int row = at.down + k * DOWN;
+    if (row >= at.rows) break;
+    const int64_t here = static_cast<int64_t>(at.row + row) * channels + at.channel;
+    const Four skip = layer.skip ? load(layer.skip + here) : Four(0.0f);
+    store(layer.product + here, values[k]);
+    store(layer.out + here, batch_norm_relu(values[k], skip, channel, form));
+  }
+}
+
+// A layer's gradient comes from the layer after it: that of its product times its weight. The last
+// layer has none after it: that product has no inner places, and all comes from `added`.
+struct Backward {
+  Matrix grad, weight;
+  const float* added;  // null: nothing
+  const float *out, *product, *gamma, *mean, *var;
+  float eps;
+  int rows, channels;
+  float *grad_product, *grad_gamma, *grad_beta;
+  float* grad_skip;  // the gradient behind the ReLU; null: not wanted
+};
+
+template <class Precision, int ROWS>
+__global__ void __launch_bounds__(THREADS, 2)
+    linear_norm_relu_backward_kernel(const Backward layer, int cluster) {
+  using Product = Tile<Precision, ROWS, false>;
+  constexpr int COUNT = ROWS_OF_THREAD<ROWS>;
+  float* const sums = shared_floats() + PLACES;
+  float* const shared = sums + SHARED;
+  const Spot at(cluster, ROWS, layer.rows, layer.channels);
+  cluster_arrive();
+  Product::multiply(shared, layer.grad, layer.weight, at.row, at.channel - at.across * 4);
+
+  const bool some = at.left > 0;
+  const Four zero(0.0f);
+  const Channel<Four> channel = channel_of(some ? load(layer.mean + at.channel) : zero,
+                                           some ? load(layer.var + at.channel) : zero, layer.eps,
+                                           some ? load(layer.gamma + at.channel) : zero, zero);
+  Four grads[COUNT], values[COUNT];
+  Two mine{zero, zero};
+#pragma unroll
+  for (int k = 0; k < COUNT; ++k) {
+    const int row = at.down + k * DOWN;
+    if (row >= at.rows || !some) break;
+    const int64_t here = static_cast<int64_t>(at.row + row) * layer.channels + at.channel;
+    Four grad = Product::sum(shared, row, at.across * 4);
+    if (layer.added) grad += load(layer.added + here);
+    grads[k] = select(zero >= load(layer.out + here), zero, grad);
+    if (layer.grad_skip) store(layer.grad_skip + here, grads[k]);
+    values[k] = load(layer.product + here);
+    mine.first += grads[k];
+    mine.second += grads[k] * normalised(values[k], channel);
+  }
+  const auto add = [](const Two& a, const Two& b) {
+    return Two{a.first + b.first, a.second + b.second};
+  };
+  mine = over_block(mine, at, add);
+  const FromBlocks all(reinterpret_cast<float4*>(sums), mine, at);
+  Two total{zero, zero};
+  for (int block = 0; block < cluster; ++block) total = add(total, all[block]);
+  if (!some) return;
+  if (at.block == 0 && at.down == 0) {
+    store(layer.grad_beta + at.channel, total.first);
+    store(layer.grad_gamma + at.channel, total.second);
+  }
+  const Four share(1.0f / static_cast<float>(layer.rows));
+  const Four grad_mean = total.first * share, product_mean = total.second * share;
+#pragma unroll
+  for (int k = 0; k < COUNT; ++k) {
+    const int row = at.down + k * DOWN;
+    if (row >= at.rows) break;
+    const int64_t here = static_cast<int64_t>(at.row + row) * layer.channels + at.channel;
+    store(layer.grad_product + here,
+          batch_norm_backward(grads[k], values[k], grad_mean, product_mean, channel));
+  }
+}
+
+// Gradients of weights, grad^T x, of many layers: a block takes 128 x 128 of one, a warp 64 x 32.
+// The rows come in one part or two, which are added: those of a step's passes.
+constexpr int MOST_LAYERS = 32, MOST_PARTS = 2, SIDE = 128, HALF = SIDE / 2;
+constexpr int WEIGHT_DEPTH = 16, WEIGHT_STAGES = 4;
+
+struct Weight {
+  Matrix grad[MOST_PARTS], x[MOST_PARTS];
+  float* out;
+  int first;  // of the launch's blocks
+};
+struct Weights {
+  Weight layer[MOST_LAYERS];
+  int count;
+};
+
+__host__ __device__ __forceinline__ int chunks_of(int rows) {
+  return (rows + WEIGHT_DEPTH - 1) / WEIGHT_DEPTH;
+}
+
+using WeightFactor = Factor<SIDE, WEIGHT_DEPTH, false>;
+
+template <class Precision>
+__global__ void __launch_bounds__(THREADS) weight_gradients_kernel(const Weights weights) {
+  int index = 0;
+  while (index + 1 < weights.count &&
+         static_cast<int>(blockIdx.x) >= weights.layer[index + 1].first)
+    ++index;
+  const Weight& layer = weights.layer[index];
+  const int rows = layer.grad[0].columns, columns = layer.x[0].columns;
+  const int across = (columns + SIDE - 1) / SIDE, tile = blockIdx.x - layer.first;
+  const int row = tile / across * SIDE, column = tile % across * SIDE;
+  const int warp = threadIdx.x / 32, down = warp / 4 * HALF, right = warp % 4 * WARP_COLUMNS;
+  const int chunks = chunks_of(layer.grad[0].rows);
+  WarpTile<Precision, HALF> sums;
+  pipeline<WEIGHT_STAGES, 2 * WeightFactor::FLOATS>(
+      shared_floats(), chunks + chunks_of(layer.grad[1].rows),
+      [&](float* stage, int chunk) {
+        const int part = chunk >= chunks;
+        const int inner = (chunk - part * chunks) * WEIGHT_DEPTH;
+        WeightFactor::start(stage, layer.grad[part], row, inner);
+        WeightFactor::start(stage + WeightFactor::FLOATS, layer.x[part], column, inner);
+      },
+      [&](const float* stage) {
+#pragma unroll 1  // with both steps at once it spills
+        for (int inner = 0; inner < WEIGHT_DEPTH; inner += STEP)
+          sums.template multiply<WeightFactor, WeightFactor>(stage, stage + WeightFactor::FLOATS,
+                                                             down, right, inner);
+      });
+  sums.each([&](int r, int c, float value) {
+    const int to_row = row + down + r, to_column = column + right + c;
+    if (to_row < rows && to_column < columns)
+      layer.out[static_cast<int64_t>(to_row) * columns + to_column] = value;
+  });
+}
+
+Matrix matrix_of(const Tensor& tensor) {
+  const float* const from = data<float>(tensor);
+  const int64_t columns = tensor.size(1);
+  return {from, static_cast<int>(tensor.size(0)), static_cast<int>(columns),
+          columns % 4 == 0 && reinterpret_cast<uintptr_t>(from) % 16 == 0};
+}
+
+void require_clusters(const Call& call, const OnDevice& device) {
+  call.require(device.capability() >= 9, "needs a GPU of compute capability 9.0 or later, got ",
+               device.capability(), ".x");
+}
+
+void check_layers(const Call& call, int64_t rows, const std::vector<Tensor>& weights,
+                  const std::vector<Tensor>& gammas, const std::vector<int64_t>& skips,
+                  double eps) {
+  const auto count = static_cast<int64_t>(weights.size());
+  call.require(rows >= 1 && rows <= MOST_ROWS, "x must have 1 to ", MOST_ROWS, " rows, got ", rows);
+  call.require(count >= 1 && gammas.size() == weights.size() && skips.size() == weights.size(),
+               "expected at least one layer, and as many of each argument");
+  call.finite("eps", eps, 0);
+  std::vector<bool> taken(weights.size(), false);
+  for (int64_t i = 0; i < count; ++i) {
+    const Tensor& weight = weights[i];
+    call.has("weight", weight, {ANY, i ? weights[i - 1].size(0) : ANY});
+    const int64_t channels = weight.size(0), from = skips[i];
+    call.require(channels >= 4 && channels % 4 == 0 && weight.size(1) >= 1,
+                 "a layer's outputs must be a multiple of 4, got ", channels);
+    call.has("gamma", gammas[i], {channels});
+    call.require(reinterpret_cast<uintptr_t>(data<float>(gammas[i])) % 16 == 0,
+                 "gamma must be aligned to 16 bytes");
+    call.require(from >= -1 && from < i, "skip must be an earlier layer or -1, got ", from);
+    if (from < 0) continue;
+    call.require(weights[from].size(0) == channels && !taken[from],
+                 "a skip must have the layer's width and be the only one of its layer");
+    taken[from] = true;
+  }
+}
+
+// Starts kernel<precision, rows of a block> with all rows of 32 columns in each cluster.
+template <class Argument>
+void launch_layer(const OnDevice& device, bool tf32, int64_t rows, int64_t channels,
+                  const Argument& layer) {
+  constexpr bool forward = std::is_same_v<Argument, Forward>;
+  const auto start = [&](auto precision, auto block_rows) {
+    using P = decltype(precision);
+    constexpr int ROWS = decltype(block_rows)::value;
+    int blocks = 1;  // a power of two; the last may be without rows
+    while (blocks * ROWS < rows) blocks *= 2;
+    const int slices = static_cast<int>((channels + SLICE - 1) / SLICE);
+    const size_t floats = PLACES + SHARED + Tile<P, ROWS, forward>::FLOATS;
+    if constexpr (forward) {
+      device.launch_clusters(linear_norm_relu_kernel<P, ROWS>, slices, blocks, THREADS,
+                             floats * sizeof(float), layer, blocks);
+    } else {
+      device.launch_clusters(linear_norm_relu_backward_kernel<P, ROWS>, slices, blocks, THREADS,
+                             floats * sizeof(float), layer, blocks);
+    }
+  };
+  const auto by_rows = [&](auto precision) {
+    if (rows <= 16 * MOST_BLOCKS) return start(precision, std::integral_constant<int, 16>());
+    if (rows <= 32 * MOST_BLOCKS) return start(precision, std::integral_constant<int, 32>());
+    start(precision, std::integral_constant<int, 64>());
+  };
+  if (tf32) return by_rows(Tf32());
+  by_rows(Float32());
+}
+
+std::vector<Tensor> linear_norm_relu_op(const Tensor& x, const std::vector<Tensor>& weights,
+                                        const std::vector<Tensor>& gammas,
+                                        const std::vector<Tensor>& betas,
+                                        const std::vector<int64_t>& skips, double eps, bool tf32) {
+  const Call call("linear_norm_relu", x, Takes::float32);
+  call.has("x", x, {ANY, ANY});
+  const int64_t rows = x.size(0);
+  check_layers(call, rows, weights, gammas, skips, eps);
+  call.require(betas.size() == weights.size() && weights[0].size(1) == x.size(1),
+               "expected a beta per layer, and a first weight of x's width");
+  const OnDevice device(x);
+  require_clusters(call, device);
+  std::vector<Tensor> outs, products, means, vars;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const int64_t channels = weights[i].size(0);
+    call.has("beta", betas[i], {channels});
+    call.require(reinterpret_cast<uintptr_t>(data<float>(betas[i])) % 16 == 0,
+                 "beta must be aligned to 16 bytes");
+    outs.push_back(empty(x, {rows, channels}));
+    products.push_back(empty(x, {rows, channels}));
+    means.push_back(empty(x, {channels}));
+    vars.push_back(empty(x, {channels}));
+    const Forward layer{matrix_of(i ? outs[i - 1] : x),
+                        matrix_of(weights[i]),
+                        data<float>(gammas[i]),
+                        data<float>(betas[i]),
+                        skips[i] < 0 ? nullptr : data<float>(outs[skips[i]]),
+                        static_cast<float>(eps),
+                        mutable_data<float>(outs[i]),
+                        mutable_data<float>(products[i]),
+                        mutable_data<float>(means[i]),
+                        mutable_data<float>(vars[i])};
+    launch_layer(device, tf32, rows, channels, layer);
+  }
+  for (const auto* list : {&products, &means, &vars})
+    outs.insert(outs.end(), list->begin(), list->end());
+  return outs;
+}
+
+std::vector<Tensor> linear_norm_relu_backward_op(
+    const Tensor& grad, const std::vector<Tensor>& weights, const std::vector<Tensor>& gammas,
+    const std::vector<int64_t>& skips, const std::vector<Tensor>& outputs,
+    const std::vector<Tensor>& products, const std::vector<Tensor>& means,
+    const std::vector<Tensor>& vars, double eps, bool tf32) {
+  const Call call("linear_norm_relu_backward", grad, Takes::float32);
+  call.has("grad", grad, {ANY, ANY});
+  const int64_t rows = grad.size(0);
+  check_layers(call, rows, weights, gammas, skips, eps);
+  const size_t count = weights.size();
+  call.require(outputs.size() == count && products.size() == count && means.size() == count &&
+                   vars.size() == count && weights[count - 1].size(0) == grad.size(1),
+               "expected as many of each argument, and a last weight of grad's width");
+  const OnDevice device(grad);
+  require_clusters(call, device);
+  std::vector<Tensor> grads(3 * count, grad), behind(count, grad);
+  std::vector<const float*> added(count, nullptr);
+  added[count - 1] = data<float>(grad);
+  for (size_t i = count; i-- > 0;) {
+    const int64_t channels = weights[i].size(0);
+    call.has("output", outputs[i], {rows, channels});
+    call.has("product", products[i], {rows, channels});
+    call.has("mean", means[i], {channels});
+    call.has("var", vars[i], {channels});
+    grads[i] = empty(grad, {rows, channels});
+    grads[count + i] = empty(grad, {channels});
+    grads[2 * count + i] = empty(grad, {channels});
+    if (skips[i] >= 0) {
+      behind[i] = empty(grad, {rows, channels});
+      added[skips[i]] = data<float>(behind[i]);
+    }
+    const bool last = i + 1 == count;
+    const Matrix nothing{nullptr, 0, 0, true};
+    const Backward layer{last ? nothing : matrix_of(grads[i + 1]),
+                         last ? nothing : matrix_of(weights[i + 1]),
+                         added[i],
+                         data<float>(outputs[i]),
+                         data<float>(products[i]),
+                         data<float>(gammas[i]),
+                         data<float>(means[i]),
+                         data<float>(vars[i]),
+                         static_cast<float>(eps),
+                         static_cast<int>(rows),
+                         static_cast<int>(channels),
+                         mutable_data<float>(grads[i]),
+                         mutable_data<float>(grads[count + i]),
+                         mutable_data<float>(grads[2 * count + i]),
+                         skips[i] < 0 ? nullptr : mutable_data<float>(behind[i])};
+    launch_layer(device, tf32, rows, channels, layer);
+  }
+  return grads;
+}
+
+std::vector<Tensor> weight_gradients_op(const std::vector<Tensor>& grads,
+                                        const std::vector<Tensor>& inputs, int64_t parts,
+                                        bool tf32) {
+  if (grads.empty()) throw std::runtime_error("weight_gradients: expected a layer, got none");
+  const Call call("weight_gradients", grads[0], Takes::float32);
+  call.require(parts >= 1 && parts <= MOST_PARTS, "parts must be 1 or 2, got ", parts);
+  const size_t count = grads.size() / parts;
+  call.require(grads.size() == count * parts && inputs.size() == grads.size(),
+               "expected as many gradients and inputs of every part");
+  const OnDevice device(grads[0]);
+  std::vector<Tensor> results;
+  for (size_t first = 0; first < count; first += MOST_LAYERS) {
+    Weights weights{};
+    int blocks = 0;
+    weights.count = static_cast<int>(count - first < MOST_LAYERS ? count - first : MOST_LAYERS);
+    for (int k = 0; k < weights.count; ++k) {
+      Weight& layer = weights.layer[k];
+      const Tensor &grad = grads[first + k], &x = inputs[first + k];
+      call.has("grad", grad, {ANY, ANY});
+      call.has("input", x, {grad.size(0), ANY});
+      const int64_t rows = grad.size(1), columns = x.size(1);
+      for (int64_t part = 0; part < parts; ++part) {
+        const size_t i = part * count + first + k;
+        call.has("grad", grads[i], {ANY, rows});
+        call.has("input", inputs[i], {grads[i].size(0), columns});
+        layer.grad[part] = matrix_of(grads[i]);
+        layer.x[part] = matrix_of(inputs[i]);
+      }
+      results.push_back(empty(grad, {rows, columns}));
+      layer.out = mutable_data<float>(results.back());
+      layer.first = blocks;
+      blocks += static_cast<int>((rows + SIDE - 1) / SIDE * ((columns + SIDE - 1) / SIDE));
+    }
+    const size_t bytes = 2 * WEIGHT_STAGES * WeightFactor::FLOATS * sizeof(float);
+    device.launch(tf32 ? weight_gradients_kernel<Tf32> : weight_gradients_kernel<Float32>, blocks,
+                  THREADS, bytes, weights);
+  }
+  return results;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(ites_cuda, m) {
+  for (const char* schema : linear_norm_schemas) m.def(schema);
+}
+
+STABLE_TORCH_LIBRARY_IMPL(ites_cuda, CUDA, m) {
+  m.impl("linear_norm_relu", TORCH_BOX(&linear_norm_relu_op));
+  m.impl("linear_norm_relu_backward", TORCH_BOX(&linear_norm_relu_backward_op));
+  m.impl("weight_gradients", TORCH_BOX(&weight_gradients_op));
+}
+
+}  // namespace ites

@@ -1,0 +1,256 @@
+"""Chains of linear layers with batch normalisation, residual and ReLU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ites.ops import backends
+from ites.ops._registry import define, expect, expect_alike, expect_finite
+from ites.ops.backends import choose
+from ites.ops.linear import linear, linear_keeping
+from ites.ops.norm import batch_norm_relu
+
+MOST_ROWS = 512  # that a cluster of 8 blocks holds
+
+
+class NormLayers(NamedTuple):
+    """The parameters of layers that follow one another, one of each per layer.
+
+    weights (M, K); gammas, betas (M,): scale and shift of the norm. `skips`: the index of the
+    earlier layer whose output is added before ReLU, -1 for none.
+    """
+
+    weights: Sequence[Tensor]
+    gammas: Sequence[Tensor]
+    betas: Sequence[Tensor]
+    skips: Sequence[int]
+
+
+class WeightFactors:
+    """The factors of weight gradients of passes through the same layers, multiplied all at once.
+
+    A pass of `linear_norm_relu` that is given one adds its factors in its backward, and leaves its
+    weights without gradient.
+    """
+
+    def __init__(self) -> None:
+        self.passes: list[tuple[list[Tensor], list[Tensor]]] = []
+        self.tf32 = False
+
+    def gradients(self) -> list[Tensor]:
+        """The weights' gradients, added over the passes in one launch; forgets the factors."""
+        grads = [grad for given, _ in self.passes for grad in given]
+        inputs = [x for _, given in self.passes for x in given]
+        count, self.passes = len(self.passes), []
+        return _weight_gradients(grads, inputs, count, self.tf32, "cuda")
+
+
+def runs_at_once(
+    x: Tensor, weights: Sequence[Tensor], skips: Sequence[int], backend: str | None = None
+) -> bool:
+    """Whether `linear_norm_relu` takes kernels of its own for these arguments.
+
+    They are in CUDA, for GPUs with clusters of blocks: float32, 1 to 512 rows, widths that are
+    multiples of 4, and at most one residual from each layer.
+    """
+    device, taken = x.device.type, [skip for skip in skips if skip >= 0]
+    return (
+        choose("batch_norm_relu", device, x.dtype, backend) == "cuda"
+        and backends.why_not("cuda", "linear_norm_relu", device, x.dtype) is None
+        and not torch.is_autocast_enabled(device)
+        and 1 <= len(x) <= MOST_ROWS
+        and x.shape[1] > 0
+        and all(len(weight) and len(weight) % 4 == 0 for weight in weights)
+        and len(taken) == len(set(taken))
+    )
+
+
+def linear_norm_relu(
+    x: Tensor,
+    layers: NormLayers,
+    eps: float = 1e-5,
+    backend: str | None = None,
+    factors: WeightFactors | None = None,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Layers `y = relu(bn(x W^T) + skip)` in a chain, each layer the next one's x.
+
+    bn normalises by the batch's own statistics, see `batch_norm_relu`. Where `runs_at_once`, a
+    layer is one launch per direction, and the gradients of all weights are one more. Elsewhere a
+    layer is `linear` and `batch_norm_relu`.
+
+    Products are in float32, or in TF32 where `torch.get_float32_matmul_precision()` allows it.
+
+    Args:
+        x: (N, K).
+        layers: of at least one layer.
+        eps: added to the variances.
+        backend: see `ites.ops.backends`.
+        factors: collects the factors of the weights' gradients, which then are the caller's to
+            compute; only where `runs_at_once`.
+
+    Returns:
+        The last layer's output (N, M), and without gradient every layer's batch mean (M,) and
+        biased variance (M,) of `x W^T`.
+
+    Raises:
+        ValueError, TypeError: a shape or dtype does not fit.
+
+    Source: METHOD, "Teacher"; Ioffe and Szegedy, ICML 2015.
+    """
+    _check(x, layers, eps)
+    if not runs_at_once(x, layers.weights, layers.skips, backend):
+        if factors is not None:
+            raise ValueError("linear_norm_relu: factors are collected where runs_at_once is true")
+        return _one_by_one(x, layers, eps, backend)
+    flat = [_ready(tensor) for kind in layers[:3] for tensor in kind]
+    y, *statistics = _Chain.apply(x.contiguous(), tuple(layers.skips), eps, _tf32(), factors, *flat)
+    count = len(layers.weights)
+    return y, statistics[:count], statistics[count:]
+
+
+@torch.compiler.assume_constant_result
+def _tf32() -> bool:
+    """Whether products may round their factors; a compiled function is guarded by this state."""
+    return torch.get_float32_matmul_precision() != "highest"
+
+
+def _ready(tensor: Tensor) -> Tensor:
+    """The tensor contiguous, and aligned for loads of 16 bytes."""
+    tensor = tensor.contiguous()
+    if torch.compiler.is_compiling():  # which has no addresses
+        return tensor
+    return tensor.clone() if tensor.data_ptr() % 16 else tensor
+
+
+def _check(x: Tensor, layers: NormLayers, eps: float) -> None:
+    op = "linear_norm_relu"
+    expect(op, "x", x, "N", "K")
+    weights, gammas, betas, skips = layers
+    count = len(weights)
+    if not count or not len(gammas) == len(betas) == len(skips) == count:
+        sizes = ", ".join(str(len(kind)) for kind in layers)
+        raise ValueError(f"{op}: expected one or more of each of a layer's parts, got {sizes}")
+    inputs = x.shape[1]
+    widths: list[int] = []
+    for index in range(count):
+        weight, skip = weights[index], skips[index]
+        expect(op, f"weights[{index}]", weight, "M", inputs)
+        inputs = weight.shape[0]
+        expect(op, f"gammas[{index}]", gammas[index], inputs)
+        expect(op, f"betas[{index}]", betas[index], inputs)
+        if not -1 <= skip < index or (skip >= 0 and widths[skip] != inputs):
+            raise ValueError(
+                f"{op}: skips[{index}] must be -1 or an earlier layer of {inputs} outputs, "
+                f"got {skip}"
+            )
+        widths.append(inputs)
+        expect_alike(op, x=x, weight=weight, gamma=gammas[index], beta=betas[index])
+    expect_finite(op, "eps", eps, least=0)
+
+
+def _one_by_one(
+    x: Tensor, layers: NormLayers, eps: float, backend: str | None
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    outputs: list[Tensor] = []
+    means, variances = [], []
+    for index, (weight, gamma, beta, skip) in enumerate(zip(*layers, strict=True)):
+        if index - 1 in layers.skips and index:
+            z, x = linear_keeping(x, weight, backend)
+            outputs[-1] = x
+        else:
+            z = linear(x, weight, None, backend)
+        added = outputs[skip] if skip >= 0 else None
+        x, mean, var = batch_norm_relu(z, gamma, beta, added, eps=eps, backend=backend)
+        outputs.append(x)
+        means.append(mean)
+        variances.append(var)
+    return x, means, variances
+
+
+class _Chain(torch.autograd.Function):
+    """The layers by their own kernels; see `linear_norm_relu`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        skips: tuple[int, ...],
+        eps: float,
+        tf32: bool,
+        factors: WeightFactors | None,
+        *parameters: Tensor,
+    ) -> tuple[Tensor, ...]:
+        count = len(skips)
+        weights, gammas, betas = (parameters[i : i + count] for i in range(0, 3 * count, count))
+        kept = _linear_norm_relu(
+            x, list(weights), list(gammas), list(betas), skips, eps, tf32, "cuda"
+        )
+        ctx.save_for_backward(x, *weights, *gammas, *kept)
+        ctx.constants, ctx.factors = (skips, eps, tf32), factors
+        y, statistics = kept[count - 1], kept[2 * count :]
+        ctx.mark_non_differentiable(*statistics)
+        ctx.set_materialize_grads(False)
+        return (y, *statistics)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Any, ...]:
+        skips, eps, tf32 = ctx.constants
+        count, factors = len(skips), ctx.factors
+        if grad is None:
+            return (None,) * (5 + 3 * count)
+        x, *saved = ctx.saved_tensors
+        parts = [saved[i : i + count] for i in range(0, 6 * count, count)]
+        weights, gammas, outputs, products, means, variances = parts
+        results = _linear_norm_relu_backward(
+            grad.contiguous(), weights, gammas, skips, outputs, products, means, variances, eps,
+            tf32, "cuda",
+        )  # fmt: skip
+        grads, others = results[:count], results[count:]
+        inputs = [x, *outputs[:-1]]
+        grad_weights: Sequence[Tensor | None] = [None] * count
+        if factors is not None:
+            factors.passes.append((grads, inputs))
+            factors.tf32 = tf32
+        else:
+            grad_weights = _weight_gradients(grads, inputs, 1, tf32, "cuda")
+        grad_x = grads[0] @ weights[0] if ctx.needs_input_grad[0] else None
+        return grad_x, None, None, None, None, *grad_weights, *others
+
+
+def _fake(x, weights, gammas, betas, skips, eps, tf32):
+    rows = [x.new_empty(len(x), len(weight)) for weight in weights]
+    columns = [x.new_empty(len(weight)) for weight in weights]
+    return [t.new_empty(t.shape) for kind in (rows, rows, columns, columns) for t in kind]
+
+
+def _fake_backward(grad, weights, gammas, skips, outputs, products, means, variances, eps, tf32):
+    return [t.new_empty(t.shape) for kind in (outputs, gammas, gammas) for t in kind]
+
+
+_linear_norm_relu = define(
+    "linear_norm",
+    "linear_norm_relu(Tensor x, Tensor[] weights, Tensor[] gammas, Tensor[] betas, int[] skips, "
+    "float eps, bool tf32) -> Tensor[]",
+    _fake,
+)
+_linear_norm_relu_backward = define(
+    "linear_norm",
+    "linear_norm_relu_backward(Tensor grad, Tensor[] weights, Tensor[] gammas, int[] skips, "
+    "Tensor[] outputs, Tensor[] products, Tensor[] means, Tensor[] vars, float eps, bool tf32) "
+    "-> Tensor[]",
+    _fake_backward,
+)
+_weight_gradients = define(
+    "linear_norm",
+    "weight_gradients(Tensor[] grads, Tensor[] inputs, int parts, bool tf32) -> Tensor[]",
+    lambda grads, inputs, parts, tf32: [
+        grad.new_empty(grad.shape[1], x.shape[1])
+        for grad, x, _ in zip(grads, inputs, range(len(grads) // parts), strict=False)
+    ],
+)
