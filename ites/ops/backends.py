@@ -122,11 +122,14 @@ def using(backend: str | None) -> Iterator[None]:
         _default = before
 
 
-@torch.compiler.assume_constant_result
 def _has_clusters() -> bool:
     """Whether every GPU here has clusters of blocks; true where there is none to ask."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return all(torch.cuda.get_device_capability(index) >= (9, 0) for index in range(count))
+
+
+# As torch.compiler.assume_constant_result does, which would import the compiler and Triton.
+_has_clusters._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def on_gpu(tensor: torch.Tensor) -> bool:

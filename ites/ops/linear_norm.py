@@ -113,10 +113,12 @@ def linear_norm_relu(
     return y, statistics[:count], statistics[count:]
 
 
-@torch.compiler.assume_constant_result
 def _tf32() -> bool:
     """Whether products may round their factors; a compiled function is guarded by this state."""
     return torch.get_float32_matmul_precision() != "highest"
+
+
+_tf32._dynamo_marked_constant = True  # type: ignore[attr-defined] - see backends._has_clusters
 
 
 def _ready(tensor: Tensor) -> Tensor:
