@@ -118,7 +118,7 @@ def _tf32() -> bool:
     return torch.get_float32_matmul_precision() != "highest"
 
 
-_tf32._dynamo_marked_constant = True  # type: ignore[attr-defined] - see backends._has_clusters
+_tf32._dynamo_marked_constant = True  # type: ignore[attr-defined]  # see backends._has_clusters
 
 
 def _ready(tensor: Tensor) -> Tensor:
