@@ -292,7 +292,8 @@ def _prepare(
 ) -> dict[str, Any]:
     """Read, clean, split and store the keypoints; plan the training."""
     start = _start(request["start"], skeleton, console)
-    say(console, f"1/5  Reading {len(paths):,} file{'s' * (len(paths) > 1)} of keypoints")
+    files = f"keypoints of {paths[0]}" if len(paths) == 1 else f"{len(paths):,} files of keypoints"
+    say(console, f"1/5  Reading {files}")
     own = read_own(paths, skeleton, options)
     if tell is not None:
         tell(own.findings)
