@@ -61,7 +61,7 @@ NARROW, WIDE, WIDEST = 0.36, 1.35, 2.2
 of a body has it. In clips of the CMU database it is 0.58 to 1.15. A camera that looks down by 60
 degrees doubles it, and somebody who stands still in profile has little."""
 AGAINST = 0.8
-"""Share of the frames whose face tells the side that must contradict it."""
+"""Minimum share of contradicting frames among those whose face shows the side."""
 DENSITY_FLOOR = -150.0
 """Nats: the median log density of a clip that resembles nothing a prior has learned."""
 DENSITY_POSES, SHORT_CLIPS, DENSITY_BATCH = 64, 2048, 4096
@@ -514,7 +514,7 @@ class _Group:
         )
 
     def _face(self, body: _Body) -> Iterator[tuple[int, Finding]]:
-        """Left and right throughout, by what the confidences of nose, eyes and ears tell."""
+        """Left and right throughout, by the confidences of nose, eyes and ears."""
         for number, (clip, rows, raw) in enumerate(
             zip(self.clips, self.rows, self.raw, strict=True)
         ):
@@ -541,7 +541,7 @@ class _Group:
                     number,
                     "mirrored",
                     "warning",
-                    f"left and right are exchanged: the confidences of eyes and ears tell the "
+                    f"left and right are exchanged: the confidences of eyes and ears show the "
                     f"side in {told:,} frames, and it is the other in {len(against):,}",
                     {"frames": len(against), "told": int(told)},
                     against,

@@ -20,7 +20,7 @@ from ites.evaluation.without_truth import Scores
 from ites.pose.metrics import p_mpjpe
 
 BLOCKS = 12
-"""Parts of the held-out poses, in order; their differences tell what is chance."""
+"""Parts of the held-out poses, in order; their differences give the standard error."""
 SURE = 2.0
 """Standard errors by which a candidate must be better than the start."""
 LEAST_DENSITY = 3.0

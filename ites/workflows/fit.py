@@ -454,7 +454,9 @@ class _Fitting:
         """Train the stages; False if interrupted."""
         record, run = self.record, RunFolder(self.folder.root)
         stages = stages_of(record["recipe"])
-        for stage in set(stages) - set(record["settings"]):
+        trained = list(record["settings"])
+        only = trained[0] if len(trained) < len(stages) else None
+        for stage in set(stages) - set(trained):
             with atomic_write(run.weights(stage)) as temporary:
                 shutil.copyfile(RunFolder(record["start"]).weights(stage), temporary)
         settings = record["settings"]
@@ -467,7 +469,7 @@ class _Fitting:
             self.folder.store,
             run.root,
             recipe=record["recipe"],
-            only=None if len(record["settings"]) == len(stages) else [*record["settings"]][0],
+            only=only,
             start=record["start"],
             resume=run.settings.is_file(),
             console=self.console,
@@ -502,7 +504,7 @@ class _Fitting:
         return {"share": share, "candidates": [asdict(candidate) for candidate in found]}
 
     def _odds(self, share: float, device: torch.device) -> None:
-        """The odds of the chosen weights. What tells the expected error stays as at the start."""
+        """Write the odds of the chosen weights; the expected error stays the start's."""
         start, root = RunFolder(self.record["start"]), RunFolder(self.folder.root)
         for stage in stages_of(self.record["recipe"]):
             before = load_trust(start.root, stage, device)

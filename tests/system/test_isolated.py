@@ -1,4 +1,4 @@
-"""Calls in a child process: what they return, and how a child's end is told."""
+"""Calls in a child process: return values, and the message when a child dies."""
 
 import endings
 import numpy as np

@@ -211,7 +211,7 @@ def test_a_fit_starts_from_a_run_of_recipe_general(general, files, tmp_path) -> 
 
 @pytest.mark.usefixtures("no_page")
 def test_a_fit_that_is_worse_keeps_its_start(general, files, tmp_path) -> None:
-    """A learning rate that destroys the weights: the run lifts as its start does, and says so."""
+    """A learning rate that destroys the weights: the start is kept and reported."""
     lines = Lines()
     ruin = {**TINY, "teacher": {"learning_rate": 0.03}}
     del ruin["prior"], ruin["student"]

@@ -56,8 +56,8 @@ def parse(content: Any, where: str) -> Detections:
     first = content[0]
     if isinstance(first, dict) and ("box" in first or "idx" in first):
         found.format = "AlphaPose"
-    if any(_has_keypoints(entry) for entry in content):
-        given = [entry for entry in content if _has_keypoints(entry) or not _is_bare(entry)]
+    if any(isinstance(entry, dict) and entry.get("keypoints") for entry in content):
+        given = [entry for entry in content if not _is_bare(entry)]
         if len(given) < len(content):
             found.notes.append(f"left out: {len(content) - len(given)} entries without keypoints")
         content = given
@@ -73,10 +73,6 @@ def parse(content: Any, where: str) -> Detections:
             Frame(image_id(entry["image_id"], entry_at), [person(entry, entry_at, joints)])
         )
     return found
-
-
-def _has_keypoints(entry: Any) -> bool:
-    return isinstance(entry, dict) and bool(entry.get("keypoints"))
 
 
 def _is_bare(entry: Any) -> bool:
