@@ -329,7 +329,8 @@ def _within(recording: Recording, folder: Path, several: bool) -> Recording:
 def _folder(path: Path, options: ReadOptions, depth: int = DEPTH) -> Recording:
     """One recording from a folder: files of single frames are joined, other files are clips.
 
-    Folders in a folder without such files are read too, such as one per camera.
+    Folders in a folder without such files are read too, such as one per camera. Beside such files
+    they are left out, with a note.
     """
     everything = sorted(
         (p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")),
@@ -339,11 +340,11 @@ def _folder(path: Path, options: ReadOptions, depth: int = DEPTH) -> Recording:
     labels = [p for p in everything if p.suffix.lower() == ".txt" and _labels(p) is not None]
     if labels and not files:
         return _label_folder(path, labels, options)
+    inner = [p for p in path.iterdir() if p.is_dir() and _holds_keypoints(p, depth)]
+    inner.sort(key=lambda p: natural(p.name))
     if not files:
-        inner = [p for p in path.iterdir() if p.is_dir() and _holds_keypoints(p, depth)]
         if not inner:
             raise ItesError(f"{path}: expected files of {', '.join(SUFFIXES)}, got none")
-        inner.sort(key=lambda p: natural(p.name))
         return _joined([_within(_folder(p, options, depth - 1), p, len(inner) > 1) for p in inner])
     frames: Detections | None = None
     empty: list[Frame] = []
@@ -376,7 +377,12 @@ def _folder(path: Path, options: ReadOptions, depth: int = DEPTH) -> Recording:
         frames.frames += empty
         with reading(path, EXPECTED):
             recordings.insert(0, assemble(path, frames, options))
-    return _joined(recordings)
+    joined = _joined(recordings)
+    if inner:
+        names = ", ".join(p.name for p in inner[:3]) + (", ..." if len(inner) > 3 else "")
+        note = f"{path}: left out: the folders beside its files ({names}); name them to read them"
+        joined.notes.append(shorten(note))
+    return joined
 
 
 def _labels(path: Path) -> str | None:

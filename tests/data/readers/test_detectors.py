@@ -476,6 +476,11 @@ def test_folders_in_a_folder_are_recordings(tmp_path):
     same(recording.clips[1], walk(frames=4, step=(-3.0, 0.0)))
     with pytest.raises(ItesError, match="pictures: expected files of"):
         read(tmp_path / "all" / "pictures")
+    np.savez(tmp_path / "all" / "a.npz", keypoints=walk(frames=4))
+    recording = read(tmp_path / "all", layout="coco17")
+    assert [clip.name for clip in recording.clips] == ["a"]
+    left = "left out: the folders beside its files (cam1, cam2); name them to read them"
+    assert f"{tmp_path / 'all'}: {left}" in recording.notes
 
 
 def test_hidden_files_of_a_folder_are_not_read(tmp_path):
