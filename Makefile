@@ -21,6 +21,7 @@ test: $(VENV)/installed
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(BIN)/zizmor --offline --quiet .github
 
 wheel:
 	PYTHON=$(PYTHON) .ci/wheel
