@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ites.models.prior import soft_clamp
+from ites.pose.geometry import unrolled
 
 FRAMES = 48
 """Poses of a clip that are turned, evenly spaced."""
@@ -58,7 +59,8 @@ def find_roll(
     poses = torch.from_numpy(np.ascontiguousarray(chosen[rows], np.float32)).to(device)
 
     def unlikely(degrees: NDArray[np.floating]) -> NDArray[np.floating]:
-        turned = torch.cat([_turned_back(poses, math.radians(angle)) for angle in degrees])
+        rolls = torch.from_numpy(np.radians(degrees).astype(np.float32)).to(device)
+        turned = torch.cat([unrolled(poses, roll) for roll in rolls])
         return soft_clamp(density(turned)).view(len(degrees), -1).mean(1).double().cpu().numpy()
 
     angles = np.arange(-180.0, 180.0, COARSE)
@@ -81,9 +83,3 @@ def _vertex(places: NDArray[np.floating], values: NDArray[np.floating]) -> float
     bend = before - 2 * middle + after
     away = 0.5 * (before - after) / bend if bend > 0 else 0.0
     return float(places[index] + away * (places[1] - places[0]))
-
-
-def _turned_back(poses: Tensor, roll: float) -> Tensor:
-    """2D poses of a camera rolled clockwise by `roll`, as a level camera sees them."""
-    c, s = math.cos(roll), math.sin(roll)
-    return poses @ poses.new_tensor([[c, s], [-s, c]])

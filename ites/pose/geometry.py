@@ -69,3 +69,20 @@ def backproject(points: Tensor, depth: Tensor, distance: float | Tensor = DISTAN
         (..., 3). Source: METHOD, "Student".
     """
     return torch.cat([points * (depth + distance).clamp(min=1), depth], dim=-1)
+
+
+def unrolled(points: Tensor, roll: Tensor) -> Tensor:
+    """2D poses of rolled cameras, as level cameras see them.
+
+    `(x, y)' = (x cos(roll) - y sin(roll), y cos(roll) + x sin(roll))`.
+
+    Args:
+        points: (N, J, 2), relative to the root or the principal point; any unit.
+        roll: (N,) or (), clockwise, radians.
+
+    Returns:
+        (N, J, 2).
+    """
+    c, s = roll.cos()[..., None], roll.sin()[..., None]
+    x, y = points.unbind(-1)
+    return torch.stack([c * x - s * y, c * y + s * x], dim=-1)

@@ -15,6 +15,7 @@ from ites.data.store import PoseStore
 from ites.errors import ItesError
 from ites.models import Denoiser, Prior, Teacher, UprightTeacher
 from ites.models.mirror import mirror_image, other_sides
+from ites.pose.geometry import unrolled
 from ites.pose.skeleton import Skeleton
 from ites.runs.checkpoint import load_model, load_prior
 from ites.runs.folder import RunFolder
@@ -103,13 +104,6 @@ def _gravity(store: PoseStore, settings: Settings) -> Tensor:
     return torch.from_numpy(np.radians(degrees))
 
 
-def turned_back(points: Tensor, roll: Tensor) -> Tensor:
-    """2D poses (N, J, 2) of cameras rolled clockwise by (N,), radians, as level ones see them."""
-    c, s = roll.cos()[:, None], roll.sin()[:, None]
-    x, y = points.unbind(-1)
-    return torch.stack([c * x - s * y, c * y + s * x], dim=-1)
-
-
 def read_pairs(data: str) -> tuple[Tensor, Tensor] | None:
     """Two views (M, J, 2) each of some people, at focal length 1 and level; None without any."""
     with PoseStore(data) as store:
@@ -120,7 +114,7 @@ def read_pairs(data: str) -> tuple[Tensor, Tensor] | None:
     if len(views[0]) != len(views[1]):
         return None
     found = [
-        turned_back(torch.from_numpy(points), torch.from_numpy(np.radians(gravity[:, 1])))
+        unrolled(torch.from_numpy(points), torch.from_numpy(np.radians(gravity[:, 1])))
         for points, gravity in zip(views, angles, strict=True)
         if gravity is not None
     ]

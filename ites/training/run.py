@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -21,7 +21,7 @@ def train(
     out: str | os.PathLike[str],
     *,
     recipe: str | None = None,
-    only: str | None = None,
+    only: str | Sequence[str] | None = None,
     config: str | os.PathLike[str] | None = None,
     start: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -41,7 +41,8 @@ def train(
         recipe: "paper", the published method: a teacher, then a student; or "upright", which finds
             the sign of depth from 2D alone and trains a prior first. None: "upright" where the
             store holds no 3D, else "paper".
-        only: the one stage to train: "prior", "teacher" or "student"; None: all of the recipe.
+        only: the stage to train, "prior", "teacher" or "student", or several; None: all of the
+            recipe.
         config: a TOML file of settings; the arguments override it.
         start: a run folder of the same recipe, skeleton and sizes; each stage begins with its
             weights. None: weights drawn from the seed.
@@ -60,9 +61,11 @@ def train(
     if recipe is None:
         with PoseStore(data) as store:
             recipe = "paper" if store.has_positions else "upright"
-    if only is not None and only not in STAGES:
-        raise ItesError(f"train: only must be one of {', '.join(STAGES)}, got {only!r}")
-    stages = [only] if only else list(stages_of(recipe))
+    asked = [only] if isinstance(only, str) else list(only or stages_of(recipe))
+    for stage in asked:
+        if stage not in STAGES:
+            raise ItesError(f"train: only must be one of {', '.join(STAGES)}, got {stage!r}")
+    stages = [stage for stage in STAGES if stage in asked]
     common = {"data": str(data), "out": str(out), "recipe": recipe}
     if start is not None:
         common["start"] = str(start)

@@ -29,6 +29,7 @@ from ites.models.sizes import bone_shares, own_scale
 from ites.models.teacher import spread_of
 from ites.models.temporal import consistent_poses
 from ites.ops import RotationDraw, Rotations, TurnDraw
+from ites.pose.geometry import unrolled
 from ites.pose.skeleton import Skeleton
 from ites.runs.settings import PriorSettings, Settings, StudentSettings, TeacherSettings
 from ites.training.calibration import calibrate
@@ -37,7 +38,6 @@ from ites.training.dataset import (
     load_own_prior,
     read_pairs,
     teacher_labels,
-    turned_back,
     upright_teacher_labels,
     with_mirror_images,
 )
@@ -266,7 +266,7 @@ class GeneralPriorStage(Stage):
     def __init__(self, settings: PriorSettings, given: TrainingData) -> None:
         skeleton = given.skeleton
         model = GeneralPrior(skeleton, settings.width, settings.blocks, settings.components)
-        points, elevation = straightened(given)
+        points, elevation = level_poses(given)
         model.fit(with_mirror_images(_sample(points, WHITENED), skeleton))
         super().__init__(settings, model, (points, elevation))
 
@@ -295,13 +295,13 @@ class GeneralTeacherStage(Stage):
     def __init__(self, settings: TeacherSettings, given: TrainingData) -> None:
         skeleton = given.skeleton
         model = make_teacher(GeneralTeacher, settings, skeleton)
-        points, elevation = straightened(given)
+        points, elevation = level_poses(given)
         model.shares.copy_(bone_shares(_sample(points, WHITENED), skeleton))
         super().__init__(settings, model, (points, elevation))
         self.prior = load_own_prior(settings, skeleton)
         others = (points[:0], elevation[:0])
         if settings.replay:
-            others = straightened(replayed(settings, skeleton, given.points))
+            others = level_poses(replayed(settings, skeleton, given.points))
         for name, tensor in zip(("replayed", "replayed_elevation"), others, strict=True):
             self.register_buffer(name, tensor, persistent=False)
 
@@ -366,11 +366,11 @@ def replayed(settings: TeacherSettings, skeleton: Skeleton, like: Tensor) -> Tra
     return TrainingData(skeleton, torch.from_numpy(points).to(like.dtype), like.device, [], gravity)
 
 
-def straightened(given: TrainingData) -> tuple[Tensor, Tensor]:
+def level_poses(given: TrainingData) -> tuple[Tensor, Tensor]:
     """2D poses (N, J, 2) at their own scale, turned back by the known roll, and the elevations."""
     if given.gravity is None:
         raise TypeError("recipe general expected the elevations of the lines of sight, got None")
-    points = turned_back(given.points, given.gravity[:, 1])
+    points = unrolled(given.points, given.gravity[:, 1])
     return points * own_scale(points, given.skeleton)[:, None, None], given.gravity[:, 0]
 
 

@@ -1,8 +1,8 @@
 """The settings of a fit: the one place that says how they follow from the amount of data.
 
 N frames to train on become 2N poses with their mirror images. C principal components carry most of
-the poses' variance. A prior that is too rich for its data learns them by heart. Views of other
-poses are then unlikely, and the teacher learns nothing. So few frames get a narrow one.
+the poses' variance. A prior that is too wide for its data overfits them. Views of other poses
+are then unlikely, and the teacher learns nothing. So few frames get a narrow one.
 
 | setting | N below 10,000 | below 30,000 | more |
 |---|---|---|---|
@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -49,18 +50,43 @@ COMPONENTS, ATOMS = (4, 26), (8, 30)
 BATCHES = {"prior": 512, "teacher": 256, "student": 128}
 EPOCHS = {"teacher": 100, "student": 40}
 STEPS = {"prior": (100, 1500), "teacher": (1500, 4000), "student": (1000, 3000)}
-FURTHER = {
-    "upright": {"prior": (5, 1, 1e-4), "teacher": (20, 1, 1e-4), "student": (10, 1, 1e-3)},
-    "general": {"teacher": (40, 800, 1e-4)},
-}
-"""From a trained run of a recipe: epochs, fewest steps, at most half of the steps from scratch, and
-the learning rate. A stage that is not named stays as it is."""
 KEPT = (
     "width", "blocks", "atoms", "components", "distance", "optimiser", "momentum", "decay",
     "weight_decay", "clip", "samples", "reprojection_weight", "turn_weight", "prior_weight",
     "bone_weight", "distillation_weight", "vertical", "elevation_weight", "noise",
 )  # fmt: skip
 """Settings that a fit takes from the run it starts from."""
+
+
+@dataclass(frozen=True)
+class FitRecipe:
+    """What a fit asks of a recipe.
+
+    Attributes:
+        further: of each stage that a fit from a trained run trains: epochs, fewest steps, learning
+            rate. The steps are at most half of those from scratch. Other stages stay the run's.
+        settings: further settings of these stages.
+        gravity: whether poses need elevation and roll of their cameras, which the run estimates,
+            and synthetic poses are replayed.
+        dictionary: whether the teacher's own poses are those of its dictionary.
+    """
+
+    further: Mapping[str, tuple[int, int, float]]
+    settings: Mapping[str, Value] = field(default_factory=dict)
+    gravity: bool = False
+    dictionary: bool = False
+
+
+SCRATCH = "upright"
+"""The recipe of a fit from scratch."""
+RECIPES = {
+    "upright": FitRecipe(
+        {"prior": (5, 1, 1e-4), "teacher": (20, 1, 1e-4), "student": (10, 1, 1e-3)},
+        dictionary=True,
+    ),
+    "general": FitRecipe({"teacher": (40, 800, 1e-4)}, {"batch_statistics": "kept"}, gravity=True),
+}
+"""By the name of a recipe."""
 
 
 def settings_for(points: NDArray[np.floating]) -> dict[str, dict[str, Value]]:
@@ -94,15 +120,14 @@ def settings_from(
         started: the settings of the run's stages, by name.
         recipe: of the run.
     """
-    further = {stage: rule for stage, rule in FURTHER[recipe].items() if stage in started}
+    asked = RECIPES[recipe]
+    further = {stage: rule for stage, rule in asked.further.items() if stage in started}
     chosen = {stage: own for stage, own in settings_for(points).items() if stage in further}
     for stage, own in chosen.items():
         epochs, least, rate = further[stage]
         limits = least, STEPS[stage][1] // 2
         own["steps"] = _within(epochs * 2 * len(points) // int(own["batch"]), limits)
-        own["learning_rate"] = rate
-        if recipe == "general":
-            own["batch_statistics"] = "kept"
+        own |= {"learning_rate": rate, **asked.settings}
         own |= {name: started[stage][name] for name in KEPT if name in started[stage]}
         still = {"pilot_steps": 0, "level_weight": 0.0, "level_steps": 20 * int(own["steps"])}
         own |= {name: value for name, value in still.items() if in_recipe(stage, name, recipe)}

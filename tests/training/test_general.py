@@ -33,11 +33,12 @@ from ites.models.disturb import disturb
 from ites.models.mirror import mirror_image, other_sides
 from ites.models.sizes import TOTAL, bone_shares, own_scale
 from ites.pose.camera import Camera
+from ites.pose.geometry import unrolled
 from ites.pose.metrics import p_mpjpe
 from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import load_model, load_prior, load_trust
 from ites.runs.settings import make_settings, stages_of
-from ites.training.dataset import PAIRS, read_pairs, turned_back
+from ites.training.dataset import PAIRS, read_pairs
 from ites.training.engine import train
 from ites.training.log import quiet_console
 from ites.training.stages import GeneralTeacherStage, make_stage
@@ -323,12 +324,12 @@ class TestRoll:
         with PoseStore(store) as poses:
             gravity = poses.gravity("train")
         assert gravity is not None
-        straight = turned_back(points, torch.from_numpy(np.radians(gravity[:32, 1])))
+        straight = unrolled(points, torch.from_numpy(np.radians(gravity[:32, 1])))
         start = find_roll(straight.numpy(), prior)
         assert abs(math.degrees(start)) < 15
         for degrees in (26.0, -60.0, 90.0):
             angle = torch.full((32,), -math.radians(degrees))
-            found = find_roll(turned_back(straight, angle).numpy(), prior)
+            found = find_roll(unrolled(straight, angle).numpy(), prior)
             assert math.degrees(found - start) == pytest.approx(degrees, abs=1.5)
 
     def test_nobody_is_not_rolled(self) -> None:

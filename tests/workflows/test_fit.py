@@ -28,7 +28,7 @@ from ites.runs import packaged
 from ites.runs.folder import RunFolder
 from ites.runs.settings import STAGES
 from ites.training.log import quiet_console
-from ites.workflows.fit import Between, straightened
+from ites.workflows.fit_choice import Between
 from ites.workflows.fit_data import Source, read_own, split, write_own
 from ites.workflows.fit_settings import components, settings_for, settings_from
 
@@ -243,13 +243,6 @@ def test_weights_between_two_runs(general, tmp_path) -> None:
         found = numbers(run.root)["teacher.dictionary"]
         torch.testing.assert_close(found, start + share, rtol=0, atol=1e-6)
         between = Between(str(general), run, "teacher")
-
-
-def test_a_rolled_camera_is_turned_back() -> None:
-    """Clockwise by a quarter: what is right in the picture was above."""
-    points = np.array([[[1.0, 0.0], [0.0, 2.0]]], np.float32)
-    turned = straightened(points, np.float32(np.pi / 2))
-    np.testing.assert_allclose(turned, [[[0, 1], [-2, 0]]], atol=1e-6)
 
 
 def test_a_training_starts_with_the_weights_of_a_run(fitted, tmp_path) -> None:
