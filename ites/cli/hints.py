@@ -33,6 +33,9 @@ MISTAKES = {
     "no-teacher": "--set student.teacher=RUN names another",
     "no-prior": "--set prior=RUN names another",
     "missing": "--missing",
+    "layout": "--layout NAME or FILE.toml",
+    "mixed": "--layout NAME",
+    "weak": "--min-confidence",
     "capture": "--set capture=auto",
     "trained-already": "--resume RUN, or --out FOLDER",
     "other-parts": "leave --resume out to begin anew",
@@ -48,7 +51,8 @@ def hint(code: str, data: Mapping[str, Any] | None = None) -> str:
         best = str(data["best"])
         return f"--layout {best}" if " " not in best else f"the order is {best}"
     if code == "sideways" and data.get("rotate"):
-        return f"--rotate {data['rotate']}"
+        turn = f"--rotate {data['rotate']}"
+        return turn if data["rotate"] == 270 else f"{turn}; y before x: --flip-y --rotate 90"
     if code == "guessed" and data.get("confidence"):
         return f"--min-confidence {float(data['confidence']) + 0.01:.2f}"
     if code == "stretched" and data.get("cause"):

@@ -15,7 +15,8 @@ Layout = Annotated[
     str | None,
     typer.Option(
         help="Joint order: human36m, coco17, coco18, body25, body25b, halpe26, halpe136, "
-        "wholebody133, mediapipe33, mpii16, mpi3dhp17 or mpi3dhp28; by default the format decides."
+        "wholebody133, mediapipe33, mpii16, lsp14, mpi3dhp17, mpi3dhp28 or FILE.toml; by default "
+        "the format decides."
     ),
 ]
 MinConfidence = Annotated[

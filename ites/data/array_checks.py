@@ -82,10 +82,14 @@ def units(points: Floats, seen: Bools, name: str) -> Iterator[Finding]:
     mask, several = placed[rows, :, None], points[rows]
     extent = np.where(mask, several, -np.inf).max(1) - np.where(mask, several, np.inf).min(1)
     size = float(np.median(norms(extent)))  # of a body, in a typical frame
+    flat = size > 0 and not np.median(extent, axis=0).all()
     low, high = np.quantile(all_seen, [0.01, 0.99], axis=0)
     data = {"size": size, "low": low.tolist(), "high": high.tolist()}
     if size == 0:
         yield Finding("degenerate", "error", "all keypoints of a person are the same", data, name)
+    elif flat:
+        told = "all keypoints of a person lie on one line: a coordinate is missing"
+        yield Finding("degenerate", "error", told, data, name)
     elif size < 10:
         span = f"x in {low[0]:.2f}..{high[0]:.2f}, y in {low[1]:.2f}..{high[1]:.2f}"
         if low.min() > -0.1 and high.max() < 1.3 and size < 1.6:
@@ -131,7 +135,8 @@ def units(points: Floats, seen: Bools, name: str) -> Iterator[Finding]:
                 "units",
                 "warning",
                 f"{negative:.0%} of the joints have a coordinate below 0 and a person measures "
-                f"{size:.0f}: millimetres about the root joint rather than pixels",
+                f"{size:.0f}: millimetres about the root joint, or pixels about another point than "
+                "the image's corner",
                 {**data, "kind": "millimetres"},
                 name,
             )

@@ -216,7 +216,8 @@ def load_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
         with zipfile.ZipFile(path) as archive:
             members = members_of(path, archive, ".npy")
             if not members:
-                raise ItesError(f"{path}: expected {expected}, got a zip archive without any")
+                told = f"expected {expected}, got a zip archive without any; unpack it first"
+                raise ItesError(f"{path}: {told}")
             arrays = {}
             for info in members:
                 name = info.filename.removesuffix(".npy")
@@ -324,7 +325,9 @@ def _npy_header(text: str, who: str) -> tuple[np.dtype[Any], bool, tuple[int, ..
             f"{who}: expected an .npy header, got {type(error).__name__} of {text[:60]!r}"
         ) from None
     if not isinstance(code, str) or not _PLAIN.fullmatch(code):
-        held = "Python objects" if code in ("|O", "O") else f"{code!r}"
+        held = f"{code!r}"
+        if code in ("|O", "O"):
+            held = "Python objects; save them as numbers, by array.astype(float)"
         raise ItesError(f"{who}: expected a plain array of numbers or text, got {held}")
     if (
         type(fortran) is not bool
@@ -359,6 +362,10 @@ _KINDS = (
     (b"\x93NUMPY", "an .npy file"),
     (b"\x89HDF", "an HDF5 file"),
     (b"\x1f\x8b", "a gzip file"),
+    (b"\xfd7zXZ", "an xz file, unpack it first"),
+    (b"BZh", "a bzip2 file, unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file, unpack it first"),
+    (b"7z\xbc\xaf", "a 7-Zip archive, unpack it first"),
 )
 
 

@@ -128,6 +128,7 @@ COUNTS = {
     "human36m": 17, "coco17": 17, "coco18": 18, "wholebody133": 133, "halpe26": 26,
     "halpe136": 136, "mpii16": 16, "body25": 25, "body25b": 25, "mediapipe33": 33,
     "mpi3dhp28": 28, "mpi3dhp17": 17, "hand21": 21, "ap10k17": 17,
+    "lsp14": 14,
 }  # fmt: skip
 
 

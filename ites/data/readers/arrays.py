@@ -8,6 +8,7 @@
 - Four dimensions: freemocap's (cameras, T, K, C), one clip per camera; if the first axis is longer
   than the second, (T, people, K, C).
 - An array of objects: per frame (people, K, C), as of RTMLib, whose number of people varies.
+- Five dimensions: MoveNet's (T, 1, 1, 17, 3) of y, x, confidence, normalised.
 - Optional: `confidence` or `scores`, `fps`, `focal_length` (one number or fx, fy), `image_size`
   (width, height) or `width` and `height`, `layout`, `joint_names` (K).
 """
@@ -65,9 +66,14 @@ def parse(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Detections:
         listed = ", ".join(sorted(arrays))
         raise ItesError(f"{path}: expected an array 'keypoints', got {listed}")
     array = arrays[name]
+    if array.dtype == object and array.ndim > 1:  # of numbers and None
+        array = numbers(array, f"{path}: {name}")
     if array.dtype == object:
         return _ragged(path, name, array, next((arrays[k] for k in SCORES if k in arrays), None))
     array, cut = _shaped(array)
+    moved = array.ndim == 5 and array.shape[1:] == (1, 1, 17, 3)  # MoveNet's output, stacked
+    if moved:
+        array = array[:, 0, 0][..., [1, 0, 2]]
     people = BY_COUNT.keys() | {25}
     if array.ndim == 2 and array.shape[0] in people and array.shape[1] in (2, 3):
         array = array[None]
@@ -87,6 +93,9 @@ def parse(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Detections:
         found.format, found.plain = "Ultralytics", array.shape[-2] != 17
         found.min_confidence = 0.5
         found.layout = "coco17" if array.shape[-2] == 17 else None
+    if moved:
+        found.format, found.layout = "MoveNet", "coco17"
+        found.notes.append("MoveNet writes y before x: exchanged")
     if name == "pred_keypoints" and array.shape[-2] == 17:
         found.format, found.layout = "Detectron2", "coco17"
     if array.shape[-2] == 33:
@@ -100,12 +109,13 @@ def parse(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Detections:
         found.notes.append(f"confidences above 1, up to {np.nanmax(given):.3g}, count as 1")
     if "layout" in arrays and arrays["layout"].dtype.kind == "U" and arrays["layout"].size == 1:
         found.layout = str(arrays["layout"].reshape(-1)[0])
-    focal = _numbers(path, arrays, "focal_length", (1, 2))
-    size = _numbers(path, arrays, "image_size", (2,))
+    focal = _numbers(path, arrays, "focal_length", (1, 2), found.notes)
+    size = _numbers(path, arrays, "image_size", (2,), found.notes)
     if not size and {"width", "height"} <= arrays.keys():
-        size = tuple(_numbers(path, arrays, side, (1,))[0] for side in ("width", "height"))
-    shape = _numbers(path, arrays, "orig_shape", (2,))
-    fps = _numbers(path, arrays, "fps", (1,))
+        sides = [_numbers(path, arrays, side, (1,), found.notes) for side in ("width", "height")]
+        size = sides[0] + sides[1] if all(sides) else ()
+    shape = _numbers(path, arrays, "orig_shape", (2,), found.notes)
+    fps = _numbers(path, arrays, "fps", (1,), found.notes)
     found.fps = fps[0] if fps else float("nan")
     if size or shape:
         width, height = size or shape[::-1]
@@ -222,6 +232,7 @@ def _with_confidence(
     if third is None:
         return np.concatenate([places, np.ones_like(places[..., :1])], axis=-1), False
     told = third[np.isfinite(third) & np.isfinite(places).all(-1)]
+    told = told[told != -1]  # of a joint that was not found
     if told.size and not (
         (told.min() >= -0.05 and told.max() <= OVER) or set(np.unique(told)) <= {0.0, 1.0, 2.0}
     ):
@@ -244,9 +255,16 @@ def _is_solid(places: NDArray[np.float32]) -> bool:
 
 
 def _numbers(
-    path: Path, arrays: Mapping[str, NDArray[Any]], name: str, counts: tuple[int, ...]
+    path: Path,
+    arrays: Mapping[str, NDArray[Any]],
+    name: str,
+    counts: tuple[int, ...],
+    notes: list[str],
 ) -> tuple[float, ...]:
-    """The optional positive numbers of an .npz entry; empty if it is absent."""
+    """The optional positive numbers of an .npz entry; empty if it is absent.
+
+    0 and nan are unknown too, with a note: OpenCV gives them for videos that it cannot tell.
+    """
     if name not in arrays:
         return ()
     value = np.atleast_1d(arrays[name])
@@ -255,6 +273,9 @@ def _numbers(
             f"{path}: {name} must hold {' or '.join(map(str, counts))} numbers, got "
             f"{value.dtype} of shape {arrays[name].shape}"
         )
+    if (np.isnan(value) | (value == 0)).any():
+        notes.append(f"{name} of {', '.join(f'{n:g}' for n in value)} counts as unknown")
+        return ()
     if not ((value > 0) & (value < LARGEST)).all():
         raise ItesError(f"{path}: {name} must be positive and finite, got {value.tolist()}")
     return tuple(float(number) for number in value)

@@ -7,7 +7,7 @@ the image or the body. See `ites.pose.missing.impossible`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,12 +31,14 @@ BRIEF, LONG = 3, 30
 """In a video of `LONG` frames or more, a person seen in fewer than `BRIEF` is omitted."""
 DOUBLE = 0.04
 """Person sizes by which detections of one person may be apart in a frame."""
+AROUND_0 = 0.5
+"""Share of joints with a negative coordinate from which normalised ones begin in no corner."""
 FEWEST = 3
 """Minimum number of seen joints per person."""
 ROWS = 50
 """Maximum ratio of all clips' rows to the rows with a visible person."""
-MOST_SURE = 10.0
-"""Largest plausible confidence; those above 1 count as 1."""
+OVER, MOST_SURE = 1.05, 10.0
+"""Confidences up to the one are told as 1 without a note; beyond the other they are none."""
 ODD = 0.005
 """Share of joints whose confidence may be impossible."""
 TOLD = 6
@@ -80,19 +82,9 @@ def _follow(
         raise ItesError(f"{path}: expected keypoints of people, but nobody is in it")
     counts = sorted({len(person.joints) for person in people})
     if len(counts) > 1:
-        raise ItesError(
-            f"{path}: expected one number of joints per person, got "
-            f"{', '.join(map(str, counts[:5]))}"
-        )
-    sizes = [
-        options.image_size or found.sizes.get(frame.id) or found.image_size
-        for frame in found.frames
-        for _ in frame.people
-    ]
-    joints = np.stack([person.joints for person in people])
-    names, layout = _joints(path, found, joints, options, notes)
-    ids = [frame.id for frame in found.frames for _ in frame.people]
-    joints = _clean(path, joints, sizes, ids, names, layout, options, found, notes)
+        found, options = _of_one_skeleton(path, found, counts, options, notes)
+        people = [person for frame in found.frames for person in frame.people]
+    joints, names, layout = _cleaned_people(path, found, options, notes)
     bodies = joints
     if names != options.skeleton.joints:
         bodies = _as_skeleton(path, joints, names, layout, options.skeleton)
@@ -105,7 +97,7 @@ def _follow(
         frames.append(Frame(frame.id, kept))
     lost = len(people) - sum(len(frame.people) for frame in frames)
     if lost == len(people):
-        raise ItesError(f"{path}: expected keypoints of people, but all joints are missing")
+        raise _all_missing(path, np.stack([person.joints for person in people]), found, options)
     if lost:
         notes.append(f"left out: {lost} detections with fewer than {FEWEST} joints seen")
     videos = videos_of(frames, str(path))
@@ -119,7 +111,7 @@ def _follow(
         empty, frames_told = empty + gaps, frames_told + len(video.people)
         name = video.name if len(videos) > 1 else ""
         for label, rows in _people(video, notes):
-            array = np.zeros((len(video.people), counts[0], 3), np.float32)
+            array = np.zeros((len(video.people), len(names), 3), np.float32)
             for row, person in rows.items():
                 array[row] = person.joints
             tracks.append(
@@ -130,6 +122,81 @@ def _follow(
     if not tracks:
         raise ItesError(f"{path}: expected keypoints of people, but no person is seen for long")
     return tracks, names, layout
+
+
+def _cleaned_people(
+    path: Path, found: Detections, options: ReadOptions, notes: list[str]
+) -> tuple[NDArray[np.float32], tuple[str, ...], str]:
+    """The joints (N, K, 3) of all people of all frames, their names, and the layout's name."""
+    places = [(frame.id, person) for frame in found.frames for person in frame.people]
+    joints = np.stack([person.joints for _, person in places])
+    names, layout = _joints(path, found, joints, options, notes)
+    sizes = [options.image_size or found.sizes.get(key) or found.image_size for key, _ in places]
+    ids = [key for key, _ in places]
+    joints = _clean(path, joints, sizes, ids, names, layout, options, found, notes)
+    return joints, names, layout
+
+
+def _of_one_skeleton(
+    path: Path, found: Detections, counts: list[int], options: ReadOptions, notes: list[str]
+) -> tuple[Detections, ReadOptions]:
+    """People of several detectors, whose numbers of joints differ, in the skeleton's joints.
+
+    Raises:
+        ItesError: a number of joints has no known order, and no layout was asked for.
+    """
+    told: list[str] = []
+    bodies: dict[int, Iterator[NDArray[np.float32]]] = {}
+    for count in counts:
+        frames = [
+            Frame(frame.id, [person for person in frame.people if len(person.joints) == count])
+            for frame in found.frames
+        ]
+        own = replace(
+            found,
+            frames=frames,
+            joints=found.joints if len(found.joints or ()) == count else None,
+            layout=_layout_of(found.layout, count),
+        )
+        mine = replace(options, layout=_layout_of(options.layout, count))
+        try:
+            joints, names, layout = _cleaned_people(path, own, mine, notes)
+            bodies[count] = iter(_as_skeleton(path, joints, names, layout, options.skeleton))
+        except ImplausibleError:
+            raise
+        except ItesError as error:
+            if mine.layout is not None:
+                raise
+            if _layout_of(options.layout, *counts) is None:
+                raise ItesError(
+                    f"{path}: expected one number of joints per person, or those of known "
+                    f"detectors, got {', '.join(map(str, counts[:5]))}; a layout reads the people "
+                    "of its number",
+                    code="mixed",
+                ) from error
+            lost = sum(len(frame.people) for frame in frames)
+            notes.append(f"left out: {lost} people of {count} joints, whose order is unknown")
+        else:
+            told.append(f"{count} ({layout})")
+    notes.append(f"people of {' and '.join(told)} joints are converted to {options.skeleton.name}")
+    converted = [
+        Frame(
+            frame.id,
+            [
+                person._replace(joints=next(bodies[len(person.joints)]))
+                for person in frame.people
+                if len(person.joints) in bodies
+            ],
+        )
+        for frame in found.frames
+    ]
+    found = replace(found, frames=converted, joints=None, layout=options.skeleton.name)
+    return found, replace(options, layout=None)
+
+
+def _layout_of(layout: str | None, *counts: int) -> str | None:
+    """The layout if it has one of these numbers of joints; else None."""
+    return layout if layout is not None and len(joints_of(layout)) in counts else None
 
 
 def _people(video: Video, notes: list[str]) -> list[tuple[str, dict[int, Person]]]:
@@ -231,7 +298,7 @@ def _clean_tracks(
             rate = one.fps if one.fps > 0 else found.fps
             tracks.append(one._replace(joints=joints, image_size=size, fps=rate))
     if not tracks:
-        raise ItesError(f"{path}: expected keypoints of people, but all joints are missing")
+        raise _all_missing(path, everything, found, options)
     if len(tracks) < len(found.tracks):
         notes.append(f"left out: {len(found.tracks) - len(tracks)} clips in which nobody is seen")
     gone = sum(int((~(one.joints[..., 2] > 0).any(1)).sum()) for one in tracks)
@@ -275,6 +342,9 @@ def _clean(
         places = _pixels(path, places, seen, extent, found.signed, notes)
     sources = {name for choices in recipes(names, layout) for recipe in choices for name in recipe}
     body = [index for index, name in enumerate(names) if name in sources]
+    top = float(sure[finite].max(initial=0))
+    if top > OVER and (sure[finite] % 1).any():  # else the flags of annotations
+        notes.append(f"confidences above 1, up to {top:.3g}, count as 1")
     wild = _impossible(places, seen, extent, body or list(range(len(names))))
     if wild.any():
         row, joint = np.argwhere(wild)[0]
@@ -288,6 +358,20 @@ def _clean(
     return np.concatenate(
         [np.where(seen[..., None], places, 0), sure[..., None]], axis=-1, dtype=np.float32
     )
+
+
+def _all_missing(
+    path: Path, joints: NDArray[np.float32], found: Detections, options: ReadOptions
+) -> ItesError:
+    """The error of a file without a joint that counts as seen; joints (N, K, 3)."""
+    told = f"{path}: expected keypoints of people, but all joints are missing"
+    least = found.min_confidence if options.min_confidence is None else options.min_confidence
+    sure = joints[np.isfinite(joints).all(-1), 2]
+    if not len(sure) or not sure.max() < least:
+        return ItesError(told)
+    if not sure.max() > 0:
+        return ItesError(f"{told}: no confidence is above 0; leave out the confidences")
+    return ItesError(f"{told}: no confidence reaches {least:g}, got {sure.max():.2g}", code="weak")
 
 
 def _check_confidence(path: Path, sure: NDArray[np.float32]) -> None:
@@ -324,7 +408,8 @@ def _pixels(
     """Convert coordinates normalised by the image's width and height to pixels."""
     low, high = np.percentile(places[seen], (1, 99))
     halves = signed and low < -0.2
-    if low < (-1.2 if halves else -0.2) or high > 1.2:
+    about_0 = not halves and (places[seen] < 0).any(-1).mean() > AROUND_0
+    if low < (-1.2 if halves else -0.2) or high > 1.2 or about_0:
         told = (
             "expected keypoints in pixels, or x / width and y / height in 0..1; got numbers "
             f"from {low:.3g} to {high:.3g}"
@@ -414,9 +499,11 @@ def _joints(
     elif name is None and not (found.plain and count in (16, 17)):
         name = BY_COUNT.get(count)
     if name is None or len(joints_of(name)) != count:
+        fitting = [one for one in LAYOUTS if len(joints_of(one)) == count]
         raise ItesError(
             f"{path}: expected {skeleton.num_joints} joints per frame ({skeleton.name}), got "
-            f"{count}; a layout to convert from is one of {', '.join(LAYOUTS)}"
+            f"{count}; a layout to convert from is one of {', '.join(fitting or LAYOUTS)}",
+            code="layout",
         )
     if found.plain and found.layout is None:
         notes.append(f"{count} joints per frame are taken to be in the order {name}")

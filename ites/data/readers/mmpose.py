@@ -3,7 +3,8 @@
 Source: MMPose 1.x, mmpose/structures/utils.py (`split_instances`) and MMPoseInferencer's
 pred_out_dir. `{"meta_info": ..., "instance_info": [{"frame_id", "instances"}]}`, or the list alone,
 for a video; a list of instances for an image. An instance has `keypoints` (K pairs),
-`keypoint_scores`, `bbox`, `bbox_score` and, where people are tracked, `track_id`.
+`keypoint_scores`, `bbox`, `bbox_score` and, where people are tracked, `track_id`. Sapiens' demos
+write a file per image, with the instances themselves under `instance_info`.
 
 RTMLib returns `keypoints` (people, K, 2) and `scores` (people, K) per frame and writes no file.
 Accepted are lists or dicts of these per frame, and one list of each over all frames.
@@ -34,6 +35,12 @@ def is_frame(content: Any) -> bool:
             for entry in content[:10]
         )
     )  # fmt: skip
+
+
+def is_image(content: Any) -> bool:
+    """Whether content is a file of one image, as Sapiens writes them: instances under the key."""
+    found = content.get("instance_info") if isinstance(content, dict) else None
+    return found == [] or is_frame(found)
 
 
 def recognises(content: Any) -> bool:
@@ -125,7 +132,7 @@ def parse(content: Any, where: str, name: str) -> Detections:
         found.joints, found.layout = _meta(content.get("meta_info"))
     if not isinstance(frames, list):
         raise ItesError(f"{where}: expected a list of frames, got {shorten(frames, 80)}")
-    if frames and is_frame(frames):
+    if not frames or is_frame(frames):
         found.frames = [Frame(name, people_of(frames, where))]
         return found
     for index, frame in enumerate(frames):

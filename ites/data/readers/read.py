@@ -38,6 +38,7 @@ from ites.data.store import PoseStore
 from ites.errors import ItesError, shorten
 from ites.system.files import (
     is_json_lines,
+    kind_of,
     load_json,
     load_json_lines,
     load_npy,
@@ -155,7 +156,7 @@ def _file(path: Path) -> Detections | Recording:
         return deeplabcut.parse(path, rows)
     if len(rows) and (len(rows[0]) > 2 or path.suffix.lower() == ".csv"):
         return tables.parse(path, rows)
-    got = "other text" if _is_text(start) else "other bytes"
+    got = "other text" if _is_text(start) else kind_of(path)
     if start[:1] == b"\x80":
         got = "a pickle, which could run programs: save its arrays by numpy.savez"
     raise ItesError(f"{path}: expected {EXPECTED}; got {got}")
@@ -285,7 +286,7 @@ def _frame(content: Any, path: Path) -> Detections | None:
         return Detections(alphapose.FORMAT, [Frame(path.stem, found)])
     if ultralytics.is_frame(content):
         return ultralytics.parse(content, where, path.stem)
-    if mmpose.is_frame(content):
+    if mmpose.is_frame(content) or mmpose.is_image(content):
         return mmpose.parse(content, where, path.stem)
     return None
 

@@ -20,9 +20,9 @@ OURS = {name: index for index, name in enumerate(HUMAN36M.joints)}
 SIZE = np.array([1920, 1080], np.float32)
 
 
-def same(clip, points, layout="coco17"):
+def same(clip, points, layout="coco17", rows=slice(None)):
     expected, _ = to_human36m(points, layout)
-    np.testing.assert_allclose(clip.keypoints, expected, atol=0.01)
+    np.testing.assert_allclose(clip.keypoints[rows], expected[rows], atol=0.01)
 
 
 # npz and npy
@@ -133,9 +133,62 @@ def test_people_per_frame_are_told_apart(tmp_path):
     same(clips[1], second)
 
 
+def test_a_confidence_of_minus_1_marks_a_missing_joint(tmp_path):
+    points = scored(walk(frames=9))
+    points[2:5, 9] = [300, 300, -1]
+    np.savez(tmp_path / "m.npz", keypoints=points)
+    (clip,) = read(tmp_path / "m.npz", layout="coco17").clips
+    wrist = HUMAN36M.joints.index("left_wrist")
+    assert np.flatnonzero(clip.confidence[:, wrist] == 0).tolist() == [2, 3, 4]
+    same(clip, points[..., :2], rows=[0, 1, 5, 6, 7, 8])
+
+
+def test_a_rate_and_a_size_of_0_are_unknown(tmp_path):
+    points = walk(frames=4)
+    np.savez(tmp_path / "z.npz", keypoints=points, fps=0.0, image_size=[0, 0], focal_length=np.nan)
+    recording = read(tmp_path / "z.npz", layout="coco17")
+    (clip,) = recording.clips
+    assert np.isnan(clip.fps) and clip.image_size is None and clip.focal_length is None
+    assert "fps of 0 counts as unknown" in recording.notes
+    assert read(tmp_path / "z.npz", layout="coco17", fps=30.0).clips[0].fps == 30
+
+
+def test_movenet_writes_y_before_x(tmp_path):
+    points, size = walk(frames=5), np.array([1920, 1080], np.float32)
+    stacked = scored(points / size)[:, None, None][..., [1, 0, 2]]
+    np.save(tmp_path / "movenet.npy", stacked)
+    recording = read(tmp_path / "movenet.npy", image_size=(1920, 1080))
+    same(recording.clips[0], points)
+    assert recording.format == "MoveNet" and recording.layout == "coco17"
+
+
+def test_objects_of_numbers_and_none_are_numbers(tmp_path):
+    points = scored(walk(frames=5)).astype(object)
+    points[2, 9] = None
+    np.savez(tmp_path / "o.npz", keypoints=points)
+    (clip,) = read(tmp_path / "o.npz", layout="coco17").clips
+    wrist = HUMAN36M.joints.index("left_wrist")
+    assert np.flatnonzero(clip.confidence[:, wrist] == 0).tolist() == [2]
+    same(clip, walk(frames=5), rows=[0, 1, 3, 4])
+    np.save(tmp_path / "o.npy", points, allow_pickle=True)
+    with pytest.raises(ItesError, match=r"save them as numbers, by array.astype\(float\)"):
+        read(tmp_path / "o.npy", layout="coco17")
+
+
+def test_leeds_sports_pose_is_a_layout(tmp_path):
+    points = walk("lsp14", frames=5)
+    np.save(tmp_path / "lsp.npy", points)
+    with pytest.raises(ItesError, match="got 14; a layout to convert from is one of lsp14"):
+        read(tmp_path / "lsp.npy")
+    (clip,) = read(tmp_path / "lsp.npy", layout="lsp14").clips
+    same(clip, points, "lsp14")
+    assert np.isfinite(clip.keypoints).all() and clip.confidence is None
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
+        ({"keypoints": walk(frames=3) / [1920, 1080] - [0.37, 0.46]}, "numbers from -0.* to 0.*"),
         ({"keypoints": np.zeros((2, 17, 3)), "confidence": np.ones((2, 17))}, "beside a confid"),
         ({"keypoints": np.ones((2, 17, 2)) * 1e12}, r"keypoints must be pixels, got 1e\+12"),
         ({"keypoints": np.ones((2, 12, 2)) * 50}, "expected 17 joints per frame"),
@@ -147,7 +200,7 @@ def test_people_per_frame_are_told_apart(tmp_path):
 def test_refusals(tmp_path, arrays, message):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(ItesError, match=message) as caught:
-        read(tmp_path / "a.npz")
+        read(tmp_path / "a.npz", image_size=(1920, 1080))
     assert "a.npz" in str(caught.value)
 
 

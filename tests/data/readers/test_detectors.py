@@ -1,7 +1,10 @@
 """What detectors write becomes clips: every frame in its place, nobody mixed up."""
 
+import bz2
 import gzip
 import json
+import lzma
+import zipfile
 
 import numpy as np
 import pytest
@@ -306,6 +309,45 @@ def test_an_openpose_folder_is_one_recording(tmp_path, layout):
     same(clip, points, layout, rows=[t for t in range(12) if t != 4])
 
 
+@pytest.mark.parametrize("other", ["body25", "halpe26", "wholebody133", "mpii16"])
+def test_frames_of_two_detectors_are_one_clip(tmp_path, other):
+    points, others = walk(frames=12), walk(other, frames=12)
+    for t in range(12):
+        people = [points[t] if t % 3 else others[t]]
+        written(tmp_path, openpose(people), f"json/walk_{t:012d}_keypoints.json")
+    recording = read(tmp_path / "json")
+    (clip,) = recording.clips
+    told = sorted([(17, "coco17"), (len(others[0]), other)])
+    both = " and ".join(f"{count} ({name})" for count, name in told)
+    assert f"people of {both} joints are converted to human36m" in recording.notes
+    same(clip, points, rows=[t for t in range(12) if t % 3])
+    same(clip, others, other, rows=[0, 3, 6, 9])
+
+
+def test_two_detectors_of_one_person_are_one_clip(tmp_path):
+    points, others = walk(frames=12), walk("wholebody133", frames=12)
+    ids = [(t, [(points[t], {}), (others[t], {})]) for t in range(12)]
+    recording = read(written(tmp_path, results(ids)))
+    (clip,) = recording.clips
+    same(clip, points)
+    assert "left out: 12 detections of somebody found twice in a frame" in recording.notes
+
+
+def test_a_layout_leaves_people_of_an_unknown_number_of_joints_out(tmp_path):
+    points = walk(frames=12)
+    boxes = [(t, [(points[t], {}), (points[t, :5] + 100, {})]) for t in range(12)]
+    path = written(tmp_path, results(boxes))
+    with pytest.raises(ItesError, match="got 5, 17; a layout reads") as caught:
+        read(path)
+    assert caught.value.code == "mixed"
+    recording = read(path, layout="coco17")
+    (clip,) = recording.clips
+    same(clip, points)
+    assert "left out: 12 people of 5 joints, whose order is unknown" in recording.notes
+    with pytest.raises(ItesError, match="got 5, 17"):
+        read(path, layout="body25")
+
+
 def test_openpose_without_padding_and_two_videos(tmp_path):
     first, second = walk("body25", frames=12), walk("body25", frames=12, start=(200.0, 400.0))
     for t in range(12):
@@ -378,6 +420,16 @@ def test_mmpose(tmp_path):
         assert not clip.confidence[5].any()
     (clip,) = read(written(tmp_path, instances([points[0]]))).clips
     same(clip, points[:1])
+
+
+def test_sapiens_writes_a_file_per_image(tmp_path):
+    points = walk("wholebody133", frames=12)
+    for t in range(12):
+        found = [] if t == 5 else instances([points[t]])
+        written(tmp_path, {"meta_info": {}, "instance_info": found}, f"json/{t:06d}.json")
+    (clip,) = read(tmp_path / "json").clips
+    same(clip, points, "wholebody133", rows=[t for t in range(12) if t != 5])
+    assert np.flatnonzero(~(clip.confidence > 0).any(1)).tolist() == [5]
 
 
 def test_mmpose_names_its_joints(tmp_path):
@@ -512,6 +564,29 @@ def test_gzip_is_unpacked(tmp_path, name):
         read(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("packer", "kind"), [(lzma, "an xz file"), (bz2, "a bzip2 file"), (None, "a zip archive")]
+)
+def test_other_packed_files_are_named(tmp_path, packer, kind):
+    text = json.dumps(results([(0, [(walk(frames=1)[0], {})])])).encode()
+    path = tmp_path / "walk.json.packed"
+    if packer is None:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("walk.json", text)
+    else:
+        path.write_bytes(packer.compress(text))
+    with pytest.raises(ItesError, match=f"{path.name}: .*got {kind}.*unpack it first"):
+        read(path)
+
+
+def test_scores_above_1_are_told(tmp_path):
+    points = walk(frames=6)
+    content = [{"image_id": t, "keypoints": flat(points[t], 4.5)} for t in range(6)]
+    recording = read(written(tmp_path, content))
+    same(recording.clips[0], points)
+    assert "confidences above 1, up to 4.5, count as 1" in recording.notes
+
+
 @pytest.mark.parametrize("missing", [None, float("nan"), "NaN"])
 def test_json_says_missing_in_several_ways(tmp_path, missing):
     points = walk(frames=4)
@@ -561,8 +636,12 @@ def test_numbers_may_be_text(tmp_path):
         ({"a.jpg": {"bodies": [{}]}}, "person 0: expected joints"),
         ({"hello": 1}, "got JSON of hello"),
         ("text", "expected keypoints"),
-        ([{"image_id": t, "keypoints": [5.0] * 3 * (17 + t)} for t in range(2)],
-         "expected one number of joints per person, got 17, 18"),
+        ([{"image_id": t, "keypoints": [5.0] * 3 * (17 + 2 * t)} for t in range(2)],
+         "expected one number of joints per person, or those of known detectors, got 17, 19"),
+        ([{"image_id": t, "keypoints": flat(p, 0.02)} for t, p in enumerate(walk(frames=3))],
+         "no confidence reaches 0.1, got 0.02"),
+        ([{"image_id": t, "keypoints": flat(p, 0)} for t, p in enumerate(walk(frames=3))],
+         "no confidence is above 0"),
         ([{"image_id": 0, "keypoints": [0.0] * 51}], "all joints are missing"),
     ],
 )  # fmt: skip

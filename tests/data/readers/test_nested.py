@@ -232,7 +232,7 @@ def test_a_broken_line_is_named(tmp_path):
     ("content", "message"),
     [
         ([{"people": [{"keypoints": triples(p)}]} for p in (FIRST[0], FIRST[0, :9])],
-         "expected one number of joints per person, got 9, 17"),
+         "expected one number of joints per person, or those of known detectors, got 9, 17"),
         ([{"image_id": t, "keypoints": rounded(np.column_stack([p, DEPTHS]).ravel())}
           for t, p in enumerate(FIRST)], "confidence must lie in 0..1, got -300 to 300"),
         ([{"image_id": t, "keypoints": flat(p, 88)} for t, p in enumerate(FIRST)], "a percentage"),
