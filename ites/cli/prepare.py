@@ -119,8 +119,10 @@ def field(
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Store to write.")] = Path("field.h5"),
-    people: Annotated[int, typer.Option(help="Number of poses.")] = 300_000,
-    views: Annotated[int, typer.Option(help="Views of each pose, by unrelated cameras.")] = 3,
+    people: Annotated[int, typer.Option(help="Number of poses.")] = 600_000,
+    views: Annotated[
+        int, typer.Option(help="Views of each pose, by pairs of unrelated cameras.")
+    ] = 2,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
     """People of every build in every posture, seen by any camera: for recipe general.

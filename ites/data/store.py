@@ -59,6 +59,16 @@ TEXT = 1000
 Floats = NDArray[np.float32]
 
 
+PAIRS = ("first-view", "second-view")
+"""Splits whose rows are the same people at the same time, seen by two cameras; nothing is trained
+on them."""
+
+
+def second_view(split: str) -> str:
+    """The split that holds the people of `split`, row by row, as another camera saw them."""
+    return f"{split}-second-view"
+
+
 @dataclass(frozen=True)
 class Sequence:
     """One clip seen by one camera.

@@ -4,7 +4,8 @@ A pose is first scaled by itself: the 2D lengths of its bones add up to a consta
 zoom and the image's size do not matter. A mask tells the network which joints are missing.
 
 In training each camera's elevation is known, as a phone's gravity sensor tells it. The network
-learns to estimate it, so lifting needs no sensor.
+learns to estimate it, so lifting needs no sensor. Where two cameras see a person at the same time,
+the two lifts must agree; how the cameras stand to each other is not known.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class GeneralLosses(NamedTuple):
     prior: Tensor
     bones: Tensor
     elevation: Tensor
+    pair: Tensor
 
 
 class _Estimate(NamedTuple):
@@ -231,6 +233,7 @@ class GeneralTeacher(UprightTeacher):
         counter: Tensor,
         prior: nn.Module,
         noise: float = 1.0,
+        pairs: Tensor | None = None,
     ) -> GeneralLosses:
         """The losses of one step, in two passes through the network.
 
@@ -244,10 +247,15 @@ class GeneralTeacher(UprightTeacher):
             counter: see `ites.ops.TurnDraw`.
             prior: returns the negative log density of views at elevations.
             noise: factor of the detectors' noise.
+            pairs: (H,) bool, H = B // 2: which poses i and H + i are two views of one person; None:
+                none.
         """
         half = uniform(counter, 0, len(points), 2)
-        mirrored = (half[:, 0] < 0.5)[:, None, None]
-        points = torch.where(mirrored, mirror_image(points, self.skeleton), points)
+        mirrored = half[:, 0] < 0.5
+        if pairs is not None:
+            first, second, rest = _halves(mirrored)
+            mirrored = torch.cat([first, torch.where(pairs, first, second), rest])
+        points = torch.where(mirrored[:, None, None], mirror_image(points, self.skeleton), points)
         error, depth, guessed, scale = self._try(points, counter, 1, noise)
         pose = geometry.backproject(points * scale, depth, self.distance)
         others = elevation.roll(1)
@@ -265,7 +273,46 @@ class GeneralTeacher(UprightTeacher):
             soft_clamp(prior(views, others)).mean(),
             bone_spread(pose, self.bones),
             away,
+            points.new_zeros(()) if pairs is None else self._pair(pose, points, elevation, pairs),
         )
+
+    def _pair(self, pose: Tensor, points: Tensor, elevation: Tensor, pairs: Tensor) -> Tensor:
+        """How far the lifts of two views of one person contradict each other.
+
+        Each lifted pose is turned about the true vertical until it best fits the other one, in
+        closed form, and seen at the other elevation. The loss is the mean distance to the 2D pose
+        that the other camera saw, plus that between the two poses in 3D; each pose has its own
+        scale.
+
+        Args:
+            pose: (B, J, 3), lifted.
+            points: (B, J, 2), exact, at their own scale.
+            elevation: (B,).
+            pairs: see `general_losses`.
+        """
+        e1, e2, _ = _halves(elevation)
+        there, known = _swapped(pose), _swapped(points)
+        pose, elevation = pose[: 2 * len(pairs)], torch.cat([e1, e2])
+        with torch.no_grad():
+            upright = pose @ _about_x(elevation)
+            (x1, _, z1), (x2, _, z2) = (
+                part.unbind(-1) for part in (upright - upright.mean(1, keepdim=True)).chunk(2)
+            )
+            azimuth = torch.atan2((x1 * z2 - z1 * x2).sum(1), (x1 * x2 + z1 * z2).sum(1))
+        turn = _turn(elevation, torch.cat([azimuth, -azimuth]), torch.cat([e2, e1]))
+        seen, turned = ops.rotate_project(
+            pose, turn, self.distance, with_rotated=True, backend=self.backend
+        )
+        assert turned is not None
+        error = self._between(root_relative(seen, self.skeleton.root), known)
+        error = error + self._between(turned, there)
+        weight = pairs.repeat(2).to(error)
+        return (error * weight).sum() / weight.sum().clamp(min=1)
+
+    def _between(self, first: Tensor, second: Tensor) -> Tensor:
+        """The mean distance (B,) between joints of poses (B, J, 2 or 3), each at its own scale."""
+        scaled = [x * own_scale(x, self.skeleton)[:, None, None] for x in (first, second)]
+        return torch.linalg.vector_norm(scaled[0] - scaled[1], dim=-1).mean(1)
 
     def _try(
         self,
@@ -309,6 +356,18 @@ def _recording() -> bool:
     if torch.compiler.is_compiling():
         return True
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
+def _halves(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The first and the second half of B rows, and the odd last one, if there is one."""
+    half = len(rows) // 2
+    return rows[:half], rows[half : 2 * half], rows[2 * half :]
+
+
+def _swapped(rows: Tensor) -> Tensor:
+    """B rows with their halves exchanged, without the odd last one."""
+    first, second, _ = _halves(rows)
+    return torch.cat([second, first])
 
 
 def _turn(elevation: Tensor, azimuth: Tensor, other: Tensor) -> Tensor:

@@ -224,6 +224,12 @@ class TeacherSettings(Settings):
     elevation_weight: float = _setting(
         1.0, "Recipe general: weight of the elevation's error, radians.", least=0
     )
+    pair_weight: float = _setting(
+        200.0,
+        "Recipe general: weight of the distance between lifts of two views of one person, where "
+        "the store has such views.",
+        least=0,
+    )
     noise: float = _setting(
         1.0, "Recipe general: factor of the detectors' noise that the network sees.", least=0
     )
@@ -475,11 +481,11 @@ _WITHOUT_EFFECT: dict[tuple[str, str], tuple[str, ...]] = {
     ),
     ("teacher", "paper"): (
         "turn_weight", "prior_weight", "bone_weight", "prior", "pilot_steps", "level_weight",
-        "level_steps", "elevation_weight", "noise", "replay", "replay_share",
+        "level_steps", "elevation_weight", "pair_weight", "noise", "replay", "replay_share",
     ),
     ("teacher", "upright"): (
-        "axes", "max_angle", "centre_epochs", "centre_steps", "elevation_weight", "noise",
-        "replay", "replay_share",
+        "axes", "max_angle", "centre_epochs", "centre_steps", "elevation_weight", "pair_weight",
+        "noise", "replay", "replay_share",
     ),
     ("prior", "general"): (
         "samples", "axes", "max_angle", "distance", "evaluate_every", "evaluate_split",

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ites.data.store import PoseStore
+from ites.data.store import PAIRS, PoseStore, second_view
 from ites.errors import ItesError
 from ites.models import Denoiser, Prior, Teacher, UprightTeacher
 from ites.models.mirror import mirror_image, other_sides
@@ -27,8 +27,6 @@ LEAST_POSES = {"paper": 2, "upright": 30, "general": 30}
 """Minimum number of distinct poses per recipe; the others than "paper" learn their density."""
 LEAST_DIRECTIONS = 4
 """Minimum number of principal components for a density; one moving joint gives two."""
-PAIRS = ("first-view", "second-view")
-"""Splits of a store whose rows are the same people, seen by two cameras at the same time."""
 SAMPLE = 4096
 """Number of checked poses, evenly spaced over the set."""
 FLAT = 1e-3
@@ -36,6 +34,17 @@ FLAT = 1e-3
 size, below which two poses are the same."""
 WILD = 1e3
 """A pose that is larger than the median one by this factor has a joint far outside the image."""
+
+
+class SecondViews(NamedTuple):
+    """People whom two cameras see at the same time, as the second one sees them.
+
+    points: (N, J, 2), root-relative, rows as those of the first views. gravity: (N, 2) elevation
+    and roll of the lines of sight, radians. How the cameras stand to each other is not known.
+    """
+
+    points: Tensor
+    gravity: Tensor
 
 
 class TrainingSet(NamedTuple):
@@ -46,7 +55,8 @@ class TrainingSet(NamedTuple):
     `ites.runs.checkpoint.Metadata`. clips: frames per clip, N in all. stream: whether the data
     come in chunks from main memory. notes: lines on what was left out of the data. gravity:
     (N, 2) elevation and roll of the lines of sight, radians, where `points` are; for recipe
-    "general" alone.
+    "general" alone. second: the same people seen by another camera, where the store has such views;
+    for the same recipe.
     """
 
     array: NDArray[np.float32]
@@ -57,6 +67,7 @@ class TrainingSet(NamedTuple):
     stream: bool
     notes: list[str]
     gravity: Tensor | None = None
+    second: SecondViews | None = None
 
 
 def read_training_set(
@@ -88,8 +99,35 @@ def read_training_set(
     needed = points.nbytes * (1 + depths)
     stream = needed > device_budget(settings.device_memory, device)
     points = points if stream else points.to(device)
-    gravity = _gravity(store, settings).to(points) if settings.recipe == "general" else None
-    return TrainingSet(array, points, scale, store.skeleton, clips, stream, notes, gravity)
+    gravity = second = None
+    if settings.recipe == "general":
+        gravity = _gravity(store, settings).to(points)
+        second = (
+            second_views(store, settings.split, points) if settings.stage == "teacher" else None
+        )
+    return TrainingSet(array, points, scale, store.skeleton, clips, stream, notes, gravity, second)
+
+
+def second_views(store: PoseStore, split: str, first: Tensor) -> SecondViews | None:
+    """Other views of the people of a split, in the dtype and on the device of the `first` views
+    (N, J, 2); None where the store has none.
+
+    Raises:
+        ItesError: the views do not fit together row by row, or lack joints or elevations.
+    """
+    name = second_view(split)
+    if name not in store.splits:
+        return None
+    points, _ = store.points(name, scale=1.0)
+    degrees = store.gravity(name)
+    if degrees is None or len(points) != len(first):
+        raise ItesError(
+            f"{store.path}: expected {len(first):,} poses with elevations in split {name}, as many "
+            f"as in {split}, got {len(points):,}{'' if degrees is not None else ' without'}"
+        )
+    return SecondViews(
+        torch.from_numpy(points).to(first), torch.from_numpy(np.radians(degrees)).to(first)
+    )
 
 
 def _gravity(store: PoseStore, settings: Settings) -> Tensor:

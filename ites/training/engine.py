@@ -156,7 +156,13 @@ class Trainings:
         def make(settings: Settings, some: int | None = None) -> Training:
             points = poses.points[:: max(1, len(poses.points) // some)] if some else poses.points
             stage = make_stage(
-                settings, poses.skeleton, points, self.device, poses.clips, gravity=poses.gravity
+                settings,
+                poses.skeleton,
+                points,
+                self.device,
+                poses.clips,
+                gravity=poses.gravity,
+                second=poses.second,
             )
             if not some:
                 self._share(stage)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,9 +34,11 @@ from ites.pose.skeleton import Skeleton
 from ites.runs.settings import PriorSettings, Settings, StudentSettings, TeacherSettings
 from ites.training.calibration import calibrate
 from ites.training.dataset import (
+    SecondViews,
     denoised,
     load_own_prior,
     read_pairs,
+    second_views,
     teacher_labels,
     upright_teacher_labels,
     with_mirror_images,
@@ -64,6 +66,7 @@ class TrainingData:
         device: the training's.
         clips: frames of each clip, N in all; needed by a student whose `temporal` is "on".
         gravity: (N, 2) elevation and roll of the lines of sight, radians, for recipe "general".
+        second: other views of the same people, for the same recipe.
     """
 
     skeleton: Skeleton
@@ -71,6 +74,7 @@ class TrainingData:
     device: torch.device
     clips: list[int]
     gravity: Tensor | None = None
+    second: SecondViews | None = None
 
 
 class Stage(nn.Module):
@@ -283,45 +287,47 @@ class GeneralTeacherStage(Stage):
     """Learn to lift poses seen by any camera, by recipe "general".
 
     `reprojection_weight * reprojection + turn_weight * turn + prior_weight * prior +
-    bone_weight * bones + elevation_weight * elevation`. Poses of another store may replace some of
-    each batch.
+    bone_weight * bones + elevation_weight * elevation + pair_weight * pair`. The last one needs
+    second views of the same people. Poses of another store may replace some of each batch.
     """
 
-    names = ("total", "reprojection", "turn", "prior", "bones", "elevation")
+    names: tuple[str, ...] = (
+        "total",
+        "reprojection",
+        "turn",
+        "prior",
+        "bones",
+        "elevation",
+        "pair",
+    )
     least_batch = 2
-    replayed: Tensor
-    replayed_elevation: Tensor
 
     def __init__(self, settings: TeacherSettings, given: TrainingData) -> None:
         skeleton = given.skeleton
         model = make_teacher(GeneralTeacher, settings, skeleton)
-        points, elevation = level_poses(given)
-        model.shares.copy_(bone_shares(_sample(points, WHITENED), skeleton))
-        super().__init__(settings, model, (points, elevation))
+        data = views_of(given)
+        model.shares.copy_(bone_shares(_sample(data[0], WHITENED), skeleton))
+        super().__init__(settings, model, data)
         self.prior = load_own_prior(settings, skeleton)
-        others = (points[:0], elevation[:0])
+        self.replayed = 0
         if settings.replay:
-            others = level_poses(replayed(settings, skeleton, given.points))
-        for name, tensor in zip(("replayed", "replayed_elevation"), others, strict=True):
-            self.register_buffer(name, tensor, persistent=False)
-
-    def mixed(self, points: Tensor, elevation: Tensor, counter: Tensor) -> tuple[Tensor, Tensor]:
-        """A batch, (B, J, 2) and (B,), in which each pose is replaced by one of the replayed poses
-        with the probability `replay_share`."""
-        count = len(self.replayed)
-        if not count:
-            return points, elevation
-        draw = uniform(counter, REPLAY_STREAM, len(points), 2)
-        other = draw[:, 0] < self.settings.replay_share
-        row = (draw[:, 1] * count).long().clamp(max=count - 1)
-        points = torch.where(other[:, None, None], self.replayed[row], points)
-        return points, torch.where(other, self.replayed_elevation[row], elevation)
+            others = views_of(replayed(settings, skeleton, given.points))
+            self.replayed = len(others[0])
+            for name, tensor in zip(_VIEWS, others, strict=True):
+                self.register_buffer(name, tensor, persistent=False)
+        if not self.replayed and given.second is None:
+            self.names = self.names[:-1]
 
     def forward(self, batch: tuple[Tensor, ...], rotations: RotationDraw, early: bool) -> Losses:
         settings = self.settings
-        points, elevation = self.mixed(batch[0], batch[1], rotations.counter)
+        points, elevation, *second = batch
+        pairs = points.new_zeros(len(points) // 2, dtype=torch.bool)
+        if second:
+            points, elevation = torch.cat([points, second[0]]), torch.cat([elevation, second[1]])
+            pairs = points.new_ones(len(batch[0]), dtype=torch.bool)
+        points, elevation, pairs = self.mixed(points, elevation, pairs, rotations.counter)
         parts = self.model.general_losses(
-            points, elevation, rotations.counter, self.prior, settings.noise
+            points, elevation, rotations.counter, self.prior, settings.noise, pairs
         )
         total = (
             settings.reprojection_weight * parts.reprojection
@@ -329,8 +335,33 @@ class GeneralTeacherStage(Stage):
             + settings.prior_weight * parts.prior
             + settings.bone_weight * parts.bones
             + settings.elevation_weight * parts.elevation
+            + settings.pair_weight * parts.pair
         )
-        return total, *parts
+        return (total, *parts)[: len(self.names)]
+
+    def mixed(
+        self, points: Tensor, elevation: Tensor, pairs: Tensor, counter: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A batch in which replayed pairs of views take places with probability `replay_share`.
+
+        Args:
+            points: (B, J, 2).
+            elevation: (B,).
+            pairs: (H,) which rows i and H + i are two views of one person, H = B // 2.
+            counter: see `ites.ops.TurnDraw`.
+        """
+        if not self.replayed:
+            return points, elevation, pairs
+        half, rest = len(pairs), len(points) - 2 * len(pairs)
+        draw = uniform(counter, REPLAY_STREAM, half, 2)
+        chosen = draw[:, 0] < self.settings.replay_share
+        row = (draw[:, 1] * self.replayed).long().clamp(max=self.replayed - 1)
+        first, first_elevation, second, second_elevation = (getattr(self, name) for name in _VIEWS)
+        other = torch.cat([first[row], second[row], points[:rest]])
+        other_elevation = torch.cat([first_elevation[row], second_elevation[row], elevation[:rest]])
+        taken = torch.cat([chosen, chosen, chosen.new_zeros(rest)])
+        points = torch.where(taken[:, None, None], other, points)
+        return points, torch.where(taken, other_elevation, elevation), pairs | chosen
 
     def take_statistics(self, device: torch.device) -> None:
         """Make BatchNorm's running statistics those of the present weights."""
@@ -342,12 +373,26 @@ class GeneralTeacherStage(Stage):
         calibrate(self.settings.out, self.settings.stage, points, device, pairs)
 
 
+_VIEWS = ("first", "first_elevation", "second", "second_elevation")  # of the replayed people
+
+
+def views_of(given: TrainingData) -> tuple[Tensor, ...]:
+    """2D poses (N, J, 2) at their own scale, the cameras not rolled, and elevations (N,); then the
+    same of the second views, if there are any."""
+    first = level_poses(given)
+    if given.second is None:
+        return first
+    points, gravity = given.second
+    return *first, *level_poses(replace(given, points=points, gravity=gravity))
+
+
 def replayed(settings: TeacherSettings, skeleton: Skeleton, like: Tensor) -> TrainingData:
-    """The poses of the store that `settings.replay` names, in the dtype of `like`.
+    """The pairs of views of the store that `settings.replay` names, in the dtype of `like`.
 
     Raises:
-        ItesError: the store's skeleton differs, or it has no elevations.
+        ItesError: the store's skeleton differs, or it has no second views or elevations.
     """
+    expected = "as `ites prepare field` writes it"
     with PoseStore(settings.replay) as store:
         if store.skeleton != skeleton:
             raise ItesError(
@@ -357,13 +402,18 @@ def replayed(settings: TeacherSettings, skeleton: Skeleton, like: Tensor) -> Tra
         degrees = store.gravity("train")
         if degrees is None:
             raise ItesError(
-                f"{settings.replay}: expected the elevation of each line of sight, as `ites "
-                "prepare field` writes it, got a store without"
+                f"{settings.replay}: expected the elevation of each line of sight, {expected}, "
+                "got a store without"
             )
-        points, _ = store.points("train", missing="drop")
-        degrees = degrees[store.complete("train")]
-    gravity = torch.from_numpy(np.radians(degrees)).to(like.dtype)
-    return TrainingData(skeleton, torch.from_numpy(points).to(like.dtype), like.device, [], gravity)
+        points = torch.from_numpy(store.points("train")[0]).to(like)
+        second = second_views(store, "train", points)
+        if second is None:
+            raise ItesError(
+                f"{settings.replay}: expected a second view of each person, {expected}, got a "
+                "store without"
+            )
+    gravity = torch.from_numpy(np.radians(degrees)).to(like)
+    return TrainingData(skeleton, points, like.device, [], gravity, second)
 
 
 def level_poses(given: TrainingData) -> tuple[Tensor, Tensor]:
@@ -487,6 +537,7 @@ def make_stage(
     clips: list[int] | None = None,
     *,
     gravity: Tensor | None = None,
+    second: SecondViews | None = None,
 ) -> Stage:
     """Build a stage; its data lie where `points` are, its weights are drawn from the seed.
 
@@ -497,10 +548,11 @@ def make_stage(
             memory.
         device: the training's; None: that of the points.
         clips: frames of each clip, N in all, for a student whose `temporal` is "on".
+        gravity, second: see `TrainingData`.
     """
     device = points.device if device is None else device
     kind: Any = stage_class(settings)
-    given = TrainingData(skeleton, points, device, clips or [], gravity)
+    given = TrainingData(skeleton, points, device, clips or [], gravity, second)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         stage: Stage = kind(settings, given)

@@ -12,33 +12,39 @@ import torch
 
 import ites
 from ites.data.datasets.cmu import prepare_cmu
-from ites.data.datasets.field import ELEVATIONS, prepare_field, see
-from ites.data.store import PoseStore
+from ites.data.datasets.field import ELEVATIONS, PARTNERS, crossed, prepare_field, see
+from ites.data.store import PAIRS, PoseStore, PoseStoreWriter, second_view
 from ites.data.synthetic.motion import draw_body
 from ites.data.synthetic.synthetic import Take, perform, prepare_synthetic
 from ites.data.synthetic.variety import (
     as_detected,
     balanced,
+    bent,
     draw_heads,
     draw_postures,
     other_arms,
     other_bodies,
     other_heads,
+    other_legs,
     posture,
+    standing,
 )
 from ites.errors import ItesError
 from ites.inference.roll import find_roll
 from ites.models import GeneralPrior, GeneralTeacher, fold_norms
 from ites.models.disturb import disturb
+from ites.models.general import _about_x, _about_y
 from ites.models.mirror import mirror_image, other_sides
 from ites.models.sizes import TOTAL, bone_shares, own_scale
+from ites.ops import RotationDraw
+from ites.pose import geometry
 from ites.pose.camera import Camera
 from ites.pose.geometry import unrolled
 from ites.pose.metrics import p_mpjpe
 from ites.pose.skeleton import HUMAN36M
 from ites.runs.checkpoint import load_model, load_prior, load_trust
 from ites.runs.settings import make_settings, stages_of
-from ites.training.dataset import PAIRS, read_pairs
+from ites.training.dataset import SecondViews, read_pairs
 from ites.training.engine import train
 from ites.training.log import quiet_console
 from ites.training.stages import GeneralTeacherStage, make_stage
@@ -106,6 +112,46 @@ class TestVariety:
         assert np.allclose(lengths(mixed), lengths(poses[:64]), atol=1e-6)
         again = other_arms(poses[:64], poses[:64])
         assert np.allclose(again, poses[:64], atol=1e-6)
+
+    def test_other_legs_keep_the_body_and_the_lengths(self) -> None:
+        poses = draw_postures(np.random.default_rng(3), 128)
+        mixed = other_legs(poses[:64], poses[64:])
+        rest = [joint for joint in range(17) if joint not in (2, 3, 5, 6)]
+        assert np.array_equal(mixed[:, rest], poses[:64, rest])
+        assert np.allclose(lengths(mixed), lengths(poses[:64]), atol=1e-6)
+        assert np.abs(mixed[:, 3] - poses[:64, 3]).max() > 0.3
+        assert np.allclose(other_legs(poses[:64], poses[:64]), poses[:64], atol=1e-6)
+
+    def test_bent_limbs_keep_their_lengths_and_the_trunk(self) -> None:
+        poses = draw_postures(np.random.default_rng(3), 500)
+        found = bent(np.random.default_rng(4), poses, 8.0)
+        assert np.allclose(found[:, [0, 1, 4, 7, 8, 11, 14]], poses[:, [0, 1, 4, 7, 8, 11, 14]])
+        assert np.allclose(lengths(found), lengths(poses))
+        before, after = (p[:, 2] - p[:, 1] for p in (poses, found))  # a thigh
+        cosine = (before * after).sum(-1) / np.linalg.norm(before, axis=-1) ** 2
+        angles = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+        assert np.sqrt(np.mean(angles**2)) == pytest.approx(8 * 2**0.5, rel=0.1)
+
+    def test_who_stands(self) -> None:
+        body = draw_body(np.random.default_rng(0))
+        poses = posture(np.random.default_rng(0), body, 400)
+        upright = np.abs(poses[:, 10, :2]).max(1) < 0.4
+        upright &= poses[:, 0, 2] - poses[:, [3, 6], 2].min(1) > 0.9 * body.leg
+        upright &= poses[:, 8, 2] > 0.3
+        found = standing(poses)
+        assert upright.sum() > 50
+        assert found[upright].mean() > 0.95
+        over = poses * [1, 1, -1]
+        assert not standing(over)[upright].any()
+
+    def test_crossed_poses_are_people_and_balanced(self) -> None:
+        poses = draw_postures(np.random.default_rng(5), 400)
+        found = crossed(np.random.default_rng(6), poses)
+        assert np.allclose(lengths(found), lengths(poses), atol=1e-6)
+        changed = (np.abs(found - poses).max(-1) > 1e-6).any(-1)
+        assert 0.6 < changed.mean() < 0.85  # 1 - 0.75 * 0.7 * 0.5, but for own limbs
+        again = crossed(np.random.default_rng(6), poses)
+        assert np.array_equal(found, again)
 
     def test_other_heads_keep_the_body_and_the_lengths(self) -> None:
         poses = draw_postures(np.random.default_rng(3), 128)
@@ -180,8 +226,13 @@ class TestField:
 
     def test_the_store_holds_gravity_pairs_and_no_3d(self, store: Path, tmp_path: Path) -> None:
         with PoseStore(store) as poses:
-            assert poses.splits == ("train", *PAIRS)
+            assert set(poses.splits) == {"train", second_view("train"), *PAIRS}
             assert not poses.has_positions
+            first, second = poses.sequences_of("train"), poses.sequences_of(second_view("train"))
+            assert len(first) == len(second) == 12 * PARTNERS
+            for one, other in zip(first, second, strict=True):
+                assert (one.start, one.length) == (other.start, other.length)
+                assert one.camera != other.camera
             gravity = poses.gravity("train")
             assert gravity is not None
             assert gravity.shape == (len(poses.keypoints("train")), 2)
@@ -190,9 +241,27 @@ class TestField:
         pairs = read_pairs(str(store))
         assert pairs is not None
         assert pairs[0].shape == pairs[1].shape
+        lengths_seen = [(p[:, JOINTS] - p[:, PARENTS]).norm(dim=-1) for p in pairs]
+        hidden = [seen / seen.sum(1, keepdim=True) for seen in lengths_seen]
+        alike = float((hidden[0] - hidden[1]).abs().mean())
+        assert alike < 0.8 * float((hidden[0] - hidden[1].roll(1, 0)).abs().mean())
         again = tmp_path / "again.h5"
         prepare_field(None, again, people=1500, views=2, seed=4)
         assert torch.equal(points_of(again), points_of(store))
+
+    def test_views_that_do_not_fit_together_are_refused(self, tmp_path: Path) -> None:
+        camera, rng = {"camera": "c", "subject": "a", "action": "b", "fps": 5.0}, np.random
+        path = tmp_path / "odd.h5"
+        with PoseStoreWriter(path, HUMAN36M, "Odd", "") as writer:
+            writer.add_camera("c", CAMERA)
+            for split, count in (("train", 60), (second_view("train"), 59)):
+                people = draw_postures(rng.default_rng(0), count)
+                keypoints, gravity = see(rng.default_rng(1), people, CAMERA)
+                writer.add(keypoints, split=split, gravity=gravity, **camera)
+        options = {"data": str(path), "out": str(tmp_path / "run"), "recipe": "general"}
+        expected = "odd.h5: expected 60 poses with elevations in split train-second-view, .* got 59"
+        with pytest.raises(ItesError, match=expected):
+            train(make_settings("teacher", None, options), console=quiet_console())
 
     def test_refuses(self, tmp_path: Path) -> None:
         with pytest.raises(ItesError, match="people must be at least 100, got 3"):
@@ -413,7 +482,7 @@ class TestFurther:
             self.further(Path(), tmp_path / "out", store, batch_statistics="kept", start="")
         assert not (tmp_path / "out").exists()
 
-    def test_a_share_of_each_batch_is_replayed(self, run: Path, store: Path) -> None:
+    def test_a_share_of_each_batch_is_replayed_in_pairs(self, run: Path, store: Path) -> None:
         options = {"recipe": "general", "prior": str(run), "width": 64, "blocks": 1}
         given = {**options, "replay": str(store), "replay_share": 0.25}
         own, gravity = torch.rand(40, 17, 2) - 0.5, torch.zeros(40, 2)
@@ -421,18 +490,22 @@ class TestFurther:
             settings = make_settings("teacher", None, chosen)
             stage = make_stage(settings, HUMAN36M, own, gravity=gravity)
             assert isinstance(stage, GeneralTeacherStage)
-            batch = torch.full((4000, 17, 2), 9.0), torch.full((4000,), 9.0)
-            counter = torch.tensor([0, 7, 0])
-            points, elevation = stage.mixed(*batch, counter)
+            assert ("pair" in stage.names) == bool(share)
+            batch = torch.full((4001, 17, 2), 9.0), torch.full((4001,), 9.0)
+            counter, none = torch.tensor([0, 7, 0]), torch.zeros(2000, dtype=torch.bool)
+            points, elevation, pairs = stage.mixed(*batch, none, counter)
             other = elevation != 9
-            assert other.float().mean() == pytest.approx(share, abs=0.02)
+            assert pairs.float().mean() == pytest.approx(share, abs=0.03)
+            assert torch.equal(other, torch.cat([pairs, pairs, torch.zeros(1, dtype=torch.bool)]))
             assert torch.equal(other, (points != 9).all(-1).all(-1))
-            again = stage.mixed(*batch, counter)
+            again = stage.mixed(*batch, none, counter)
             assert torch.equal(points, again[0]) and torch.equal(elevation, again[1])
             if share:
-                row = int(other.nonzero()[0])
-                place = (stage.replayed == points[row]).all(-1).all(-1).nonzero()
-                assert stage.replayed_elevation[place[0]] == elevation[row]
+                row = int(pairs.nonzero()[0])
+                place = (stage.first == points[row]).all(-1).all(-1).nonzero()[0]
+                assert torch.equal(stage.second[place[0]], points[2000 + row])
+                assert stage.first_elevation[place] == elevation[row]
+                assert stage.second_elevation[place] == elevation[2000 + row]
 
     def test_what_is_replayed_needs_the_skeleton_and_elevations(
         self, run: Path, store: Path, tmp_path: Path
@@ -440,3 +513,87 @@ class TestFurther:
         prepare_synthetic(tmp_path / "flat.h5", poses=300, seed=0, subjects=1, test_subjects=1)
         with pytest.raises(ItesError, match="flat.h5: expected the elevation of each line"):
             self.further(run, tmp_path / "out", store, replay=str(tmp_path / "flat.h5"))
+        with PoseStoreWriter(tmp_path / "one.h5", HUMAN36M, "One", "") as writer:
+            writer.add_camera("c", CAMERA)
+            people = draw_postures(np.random.default_rng(0), 40)
+            keypoints, gravity = see(np.random.default_rng(1), people, CAMERA)
+            writer.add(keypoints, camera="c", subject="a", action="b", fps=5.0, gravity=gravity)
+        with pytest.raises(ItesError, match="one.h5: expected a second view of each person"):
+            self.further(run, tmp_path / "out", store, replay=str(tmp_path / "one.h5"))
+
+
+class TestPairs:
+    """Two views of one person must be lifted to one pose."""
+
+    def views(self, count: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
+        """Camera-frame poses (2 * count, 17, 3) of `count` people seen twice by the networks'
+        camera, and the elevations (2 * count,)."""
+        generator = torch.Generator().manual_seed(0)
+        world = torch.from_numpy(draw_postures(np.random.default_rng(2), count)).double()
+        world = 0.6 * torch.stack([world[..., 0], -world[..., 2], world[..., 1]], -1)
+        elevation = torch.rand(2 * count, generator=generator, dtype=torch.float64) - 0.5
+        azimuth = 6.28 * torch.rand(2 * count, generator=generator, dtype=torch.float64)
+        turn = _about_y(azimuth) @ _about_x(-elevation)
+        return world.repeat(2, 1, 1) @ turn, elevation
+
+    def loss(
+        self, pose: torch.Tensor, exact: torch.Tensor, elevation: torch.Tensor, pairs: torch.Tensor
+    ) -> torch.Tensor:
+        teacher = GeneralTeacher(HUMAN36M, width=32, blocks=1).double()
+        points = geometry.project(exact)
+        points = points * own_scale(points, HUMAN36M)[:, None, None]
+        return teacher._pair(pose, points, elevation, pairs)
+
+    def test_true_poses_agree(self) -> None:
+        pose, elevation = self.views()
+        pairs = torch.ones(20, dtype=torch.bool)
+        assert self.loss(pose, pose, elevation, pairs) < 1e-9
+        assert self.loss(1.7 * pose, pose, elevation, pairs) < 0.01  # but for perspective
+        flat = pose * torch.tensor([1.0, 1.0, 0.0])
+        assert self.loss(flat, pose, elevation, pairs) > 0.03
+        assert self.loss(pose.flip(0), pose, elevation, pairs) > 0.05
+        assert self.loss(flat, pose, elevation, ~pairs) == 0
+
+    def test_only_pairs_count_and_the_odd_pose_does_not(self) -> None:
+        pose, elevation = self.views()
+        wrong = pose.clone()
+        wrong[[3, 23]] *= torch.tensor([1.0, 1.0, -1.0])
+        pairs = torch.ones(20, dtype=torch.bool)
+        with_it = self.loss(wrong, pose, elevation, pairs)
+        pairs[3] = False
+        assert with_it > 1e-3 and self.loss(wrong, pose, elevation, pairs) < 1e-9
+        more = [torch.cat([x, x[:1] + 3]) for x in (wrong, pose, elevation)]
+        assert self.loss(*more, pairs) < 1e-9
+
+    def test_descent_on_the_depths_leads_to_the_truth(self) -> None:
+        pose, elevation = self.views()
+        pairs, points = torch.ones(20, dtype=torch.bool), geometry.project(pose)
+        noise = 0.08 * torch.randn(40, 17, 1, dtype=torch.float64)
+        depth = (pose[..., 2:] + noise - noise[:, :1]).requires_grad_()
+        optimiser = torch.optim.Adam([depth], lr=5e-3)
+        before = (depth - pose[..., 2:]).abs().mean().item()
+        for _ in range(200):
+            optimiser.zero_grad()
+            self.loss(geometry.backproject(points, depth), pose, elevation, pairs).backward()
+            optimiser.step()
+        assert (depth - pose[..., 2:]).abs().mean() < 0.4 * before
+
+    def test_a_store_of_pairs_is_trained_on_as_pairs(self, run: Path, store: Path) -> None:
+        options = {"recipe": "general", "prior": str(run), "width": 64, "blocks": 1}
+        settings = make_settings("teacher", None, options)
+        own, gravity = torch.rand(40, 17, 2) - 0.5, torch.zeros(40, 2)
+        alone = make_stage(settings, HUMAN36M, own, gravity=gravity)
+        both = make_stage(
+            settings, HUMAN36M, own, gravity=gravity, second=SecondViews(own.flip(0), gravity)
+        )
+        counts = [len(stage.data) for stage in (alone, both)]
+        assert counts == [2, 4] and both.names == (*alone.names, "pair")
+        draw = RotationDraw(torch.tensor([0, 1, 0]), 1)
+        losses = dict(zip(both.names, both(both.data, draw, False), strict=True))
+        assert losses["pair"] > 0
+        parts = sum(
+            float(getattr(settings, f"{name.removesuffix('s')}_weight")) * losses[name]
+            for name in both.names[1:]
+        )
+        assert torch.allclose(losses["total"], torch.as_tensor(parts), rtol=1e-5)
+        assert len(alone(alone.data, draw, False)) == len(alone.names)

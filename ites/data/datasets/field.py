@@ -1,8 +1,9 @@
 """People of every build in every posture, seen by any reasonable camera.
 
-The poses come from CMU motion capture, the synthetic actions and single synthetic postures. Each is
-seen several times by cameras drawn at random. The store holds exact 2D keypoints and, for each, the
-elevation and roll of the line of sight; it holds no 3D.
+The poses come from CMU motion capture, the synthetic actions and single synthetic postures. Arms,
+legs and heads are exchanged among them. Each pose is seen by two cameras drawn at random. The store
+holds exact 2D keypoints and, for each, the elevation and roll of the line of sight; it holds no 3D,
+and nothing tells how the cameras stand to each other.
 """
 
 from __future__ import annotations
@@ -18,16 +19,20 @@ from numpy.typing import NDArray
 
 from ites.data.datasets.cmu import ACKNOWLEDGEMENT, TEST_SUBJECTS, clips_of, thinned
 from ites.data.datasets.plausible import Say, sound_frames
-from ites.data.store import PoseStore, PoseStoreWriter
+from ites.data.store import PAIRS, PoseStore, PoseStoreWriter, second_view
 from ites.data.synthetic.actions import ACTIONS
 from ites.data.synthetic.motion import Array
 from ites.data.synthetic.synthetic import Take, perform
 from ites.data.synthetic.variety import (
     as_detected,
+    balanced,
+    bent,
     draw_postures,
     other_arms,
     other_bodies,
     other_heads,
+    other_legs,
+    standing,
     turned,
 )
 from ites.errors import ItesError
@@ -43,6 +48,11 @@ OTHER_ARMS = 0.25
 """Share of the poses of motion capture and actions whose arms are those of a posture."""
 OTHER_HEADS = 0.35
 """Share of the same whose neck and head are those of a posture."""
+CROSSED = 0.25, 0.3
+"""Shares of all poses that get the arms, and the legs, of another pose."""
+BENT = 0.5, 8.0
+"""Share of all poses whose limbs, neck and head are bent a little more, and the standard deviation
+of each bone's turn about each axis, degrees."""
 DETECTED = 0.8
 """Share of the poses whose joints lie where detectors place them."""
 FIELDS_OF_VIEW = (20, 30, 42, 55, 65, 75)
@@ -57,8 +67,10 @@ SENSOR = 2.0
 """Standard deviation of the error with which the roll is known, degrees."""
 DISTANCES = 1.8, 14.0
 """Nearest and farthest person, metres."""
-PAIRS = 1000
-"""One of so many people per camera is in the pairs of views."""
+PARTNERS = 6
+"""Other cameras that each camera is paired with, drawn at random."""
+ONE_OF = 1000
+"""One of so many people per camera is in the pairs of views that calibrate the expected error."""
 FRAMES = 60
 """Frames of a synthetic action, 5 per second."""
 
@@ -67,23 +79,24 @@ def prepare_field(
     source: str | os.PathLike[str] | None,
     out: str | os.PathLike[str],
     *,
-    people: int = 300_000,
-    views: int = 3,
+    people: int = 600_000,
+    views: int = 2,
     seed: int = 0,
     rate: float = 12.5,
     test_subjects: Sequence[str] = TEST_SUBJECTS,
     say: Say = print,
 ) -> dict[str, Any]:
-    """Write a pose store of people in the field, split "train".
+    """Write a pose store of people in the field.
 
-    The splits "first-view" and "second-view" hold some people twice, row by row. They calibrate the
-    expected error; nothing is trained on them. The same arguments give the same bits.
+    The splits "train" and "train-second-view" hold the same people row by row, seen by unrelated
+    cameras. So do "first-view" and "second-view". They calibrate the expected error; nothing is
+    trained on them. The same arguments give the same bits.
 
     Args:
         source: CMU motion as `ites.data.datasets.cmu` reads it; None: synthetic people alone.
         out: the store to write.
         people: number of poses.
-        views: of each pose, by unrelated cameras.
+        views: of each pose, in the mean; a pose has two views at a time.
         seed: of all random draws.
         rate: frames per second that are taken of motion capture.
         test_subjects: subjects of the motion capture that are left out.
@@ -105,24 +118,42 @@ def prepare_field(
         cameras = _cameras()
         for camera in cameras:
             writer.add_camera(camera.id, camera)
-        for camera in cameras:
-            chosen = rng.integers(people, size=max(1, people * views // len(cameras)))
-            keypoints, gravity = see(rng, poses[chosen], camera)
-            sound = _sound(keypoints, camera)
-            _add(writer, camera, "train", keypoints[sound], gravity[sound])
-        later = []
-        for index, camera in enumerate(cameras):
-            other = cameras[(index + 5) % len(cameras)]
-            people_twice = poses[rng.integers(people, size=max(1, people // PAIRS))]
-            first, second = see(rng, people_twice, camera), see(rng, people_twice, other)
-            sound = _sound(first[0], camera) & _sound(second[0], other)
-            if sound.any():
-                _add(writer, camera, "first-view", first[0][sound], first[1][sound])
-                later.append((other, second[0][sound], second[1][sound]))
-        for other, keypoints, gravity in later:
-            _add(writer, other, "second-view", keypoints, gravity)
+        training = max(1, people * views // (2 * PARTNERS * len(cameras)))
+        for splits, count, partners in (
+            (("train", second_view("train")), training, PARTNERS),
+            (PAIRS, max(1, people // ONE_OF), 1),
+        ):
+            found = [
+                (pair, _see_twice(rng, poses, count, pair))
+                for camera in cameras
+                for pair in _pairs(rng, cameras, camera, partners)
+            ]
+            for place, split in enumerate(splits):
+                for pair, seen in found:
+                    _add(writer, pair[place], split, *seen[place])
     with PoseStore(out) as store:
         return store.summary()
+
+
+def _pairs(
+    rng: Generator, cameras: list[Camera], camera: Camera, count: int
+) -> list[tuple[Camera, Camera]]:
+    """A camera with each of `count` others, drawn at random."""
+    others = [other for other in cameras if other is not camera]
+    return [(camera, others[i]) for i in rng.choice(len(others), count, replace=False)]
+
+
+def _see_twice(
+    rng: Generator, poses: Array, count: int, pair: tuple[Camera, Camera]
+) -> list[tuple[Array, Array]]:
+    """What two cameras see of `count` poses drawn at random: `see` of each, without the poses whose
+    joints a detector could not see in both."""
+    chosen = poses[rng.integers(len(poses), size=count)]
+    found = [see(rng, chosen, camera) for camera in pair]
+    sound = np.ones(count, bool)
+    for (keypoints, _), camera in zip(found, pair, strict=True):
+        sound &= _sound(keypoints, camera)
+    return [(keypoints[sound], gravity[sound]) for keypoints, gravity in found]
 
 
 def _sound(keypoints: Array, camera: Camera) -> NDArray[np.bool_]:
@@ -133,6 +164,8 @@ def _sound(keypoints: Array, camera: Camera) -> NDArray[np.bool_]:
 def _add(
     writer: PoseStoreWriter, camera: Camera, split: str, keypoints: Array, gravity: Array
 ) -> None:
+    if not len(keypoints):
+        return
     writer.add(
         keypoints,
         camera=camera.id,
@@ -178,10 +211,29 @@ def draw_people(
     other = np.flatnonzero(moving & (rng.random(count) < OTHER_HEADS))
     donors = postures[rng.integers(len(postures), size=len(other))]
     poses[other] = other_heads(poses[other], donors)
+    poses = crossed(rng, poses)
     poses = other_bodies(rng, poses)
     found = np.flatnonzero(rng.random(count) < DETECTED)
     poses[found] = as_detected(rng, poses[found])
     return poses
+
+
+def crossed(rng: Generator, poses: Array) -> Array:
+    """Poses (N, 17, 3) of which some have the arms or legs of others, and some are bent a little.
+
+    Who stands on other legs is balanced anew.
+    """
+    count, found = len(poses), poses.copy()
+    (arms, legs), (bending, degrees) = CROSSED, BENT
+    rows = np.flatnonzero(rng.random(count) < arms)
+    found[rows] = other_arms(found[rows], poses[rng.integers(count, size=len(rows))])
+    on_others = np.flatnonzero(rng.random(count) < legs)
+    donors = poses[rng.integers(count, size=len(on_others))]
+    found[on_others] = other_legs(found[on_others], donors)
+    rows = np.flatnonzero(rng.random(count) < bending)
+    found[rows] = bent(rng, found[rows], degrees)
+    found[on_others] = balanced(rng, found[on_others], standing(found[on_others]))
+    return found
 
 
 def _mocap(source: Path, rate: float, test_subjects: Sequence[str], say: Say) -> Array:
