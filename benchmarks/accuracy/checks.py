@@ -2,7 +2,8 @@
 
     python -m benchmarks.accuracy.checks cmu.h5 [--run RUN] [--every 12]
 
-Every so many clips of a store with 3D, its keypoints with 2 px of noise and one fault each. Prints
+Every so many clips of a store with 3D, its keypoints with 2 px of noise and one fault each. Faults
+of time: every so many frames without a rate, and another subject from the middle on. Prints
 the share of clips with a warning or an error by geometry alone, the same with the prior of a run
 (the general model's by default), and the share of clips whose log density alone is below the
 limit. Where there is no fault, these are false alarms. Writes `benchmarks/results/checks.csv`.
@@ -29,6 +30,8 @@ from ites.pose.skeleton import HUMAN36M, Skeleton
 
 NOISE = 2.0
 """Standard deviation of the keypoints' error, pixels."""
+ENOUGH = 12
+"""Least frames of a clip with a fault of time."""
 COLUMNS = ("fault", "clips", "geometry", "with_prior", "density_alone", "seconds")
 Points = np.ndarray
 J = {name: index for index, name in enumerate(HUMAN36M.joints)}
@@ -44,6 +47,44 @@ def exchanged(*pairs: tuple[str, str]) -> Callable[[Points, Generator], Points]:
         return points[:, order]
 
     return fault
+
+
+def slow(rate: float) -> Callable[[Sequence[Clip], Generator], list[Clip]]:
+    """About so many frames per second, and a rate that is not stated."""
+
+    def fault(clips: Sequence[Clip], _: Generator) -> list[Clip]:
+        steps = [max(1, round(clip.fps / rate)) for clip in clips]
+        thinned = [
+            replace(clip, keypoints=clip.keypoints[::step], fps=float("nan"))
+            for clip, step in zip(clips, steps, strict=True)
+        ]
+        return [clip for clip in thinned if len(clip) >= ENOUGH]
+
+    return fault
+
+
+def another(rate: float) -> Callable[[Sequence[Clip], Generator], list[Clip]]:
+    """Another subject from the middle on, whose root is where the first one's was."""
+
+    def fault(clips: Sequence[Clip], rng: Generator) -> list[Clip]:
+        changed = []
+        for clip in clips:
+            others = [one for one in clips if _subject(one) != _subject(clip)]
+            other = others[rng.integers(len(others))]
+            step = max(1, round(clip.fps / rate))
+            first, second = (one.keypoints[::step] for one in (clip, other))
+            cut = min(len(first), len(second)) // 2
+            follows = second[cut:] - second[cut, 0] + first[cut - 1, 0]
+            keypoints = np.concatenate([first[:cut], follows])
+            if len(keypoints) >= ENOUGH:
+                changed.append(replace(clip, keypoints=keypoints, fps=clip.fps / step))
+        return changed
+
+    return fault
+
+
+def _subject(clip: Clip) -> str:
+    return clip.name.split()[1].split("/")[0]
 
 
 def stretched(points: Points, _: Generator) -> Points:
@@ -75,6 +116,12 @@ FAULTS: dict[str, Callable[[Points, Generator], Points]] = {
     "x and y exchanged": lambda points, _: points[..., ::-1].copy(),
     "x at 75% of its scale": stretched,
 }  # fmt: skip
+FAULTS_OF_TIME: dict[str, Callable[[Sequence[Clip], Generator], list[Clip]]] = {
+    "none, about 6 frames per second, rate unknown": slow(6.0),
+    "none, about 4 frames per second, rate unknown": slow(4.0),
+    "another person at the same place, about 12 frames per second": another(12.5),
+    "another person at the same place, about 6 frames per second": another(6.0),
+}
 
 
 def clips_of(data: Path, every: int) -> tuple[list[Clip], Skeleton]:
@@ -97,20 +144,23 @@ def clips_of(data: Path, every: int) -> tuple[list[Clip], Skeleton]:
 def measure(clips: Sequence[Clip], skeleton: Skeleton, prior: Density) -> list[dict[str, str]]:
     """A row per fault."""
     rows = []
-    for name, fault in FAULTS.items():
+    for name in (*FAULTS, *FAULTS_OF_TIME):
         rng = np.random.default_rng(0)
         broken = []
         for clip in clips:
             points = clip.keypoints + NOISE * rng.standard_normal(clip.keypoints.shape)
-            points = np.ascontiguousarray(fault(points, rng), np.float32)
-            broken.append(replace(clip, keypoints=points))
+            if name in FAULTS:
+                points = FAULTS[name](points, rng)
+            broken.append(replace(clip, keypoints=np.ascontiguousarray(points, np.float32)))
+        if name in FAULTS_OF_TIME:
+            broken = FAULTS_OF_TIME[name](broken, rng)
         started = time.perf_counter()
         shares = [_told(broken, skeleton, None), _told(broken, skeleton, prior)]
         spent = time.perf_counter() - started
         shares.append(sum(_unlikely(clip, skeleton, prior) for clip in broken) / len(broken))
         values = [f"{100 * share:.1f}" for share in shares]
         rows.append(
-            dict(zip(COLUMNS, (name, str(len(clips)), *values, f"{spent:.1f}"), strict=True))
+            dict(zip(COLUMNS, (name, str(len(broken)), *values, f"{spent:.1f}"), strict=True))
         )
         print("  ".join(rows[-1].values()), flush=True)
     return rows

@@ -10,6 +10,7 @@ is 1.7 m times the frame's scale, pixels per metre, that its bones suggest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -25,7 +26,7 @@ from ites.data.sides import FACE, UNINFORMED, side_votes
 from ites.pose.layouts import LAYOUT_JOINTS
 from ites.pose.missing import norms
 from ites.pose.skeleton import HUMAN36M, Skeleton, root_relative
-from ites.pose.swaps import exchanges, minority, share_of
+from ites.pose.swaps import exchanges, limbs, minority, motion_rate, share_of, sure_rate
 
 Density = Callable[[NDArray[np.float32]], Floats]
 """Log densities (N,), nats, of 2D poses (N, J, 2), network units, root-relative."""
@@ -45,6 +46,11 @@ ACCELERATION = 60.0
 """Maximum acceleration of a whole person in metres per second squared."""
 SUDDEN = 0.1
 """Metres of a single step amid smaller ones that a measurement's noise does not make."""
+CHANGED, OFTEN, ENOUGH_JOINTS = 0.115, 8.0, 10
+"""Metres: the least step about the root, of two thirds of the joints, that is another person at the
+same place. It is what the step has beyond twice the steps around it, and below `OFTEN` frames per
+second beyond twice the clip's usual ones too. 444 clips of the CMU database have at most 0.094 at
+25 and 40 frames per second, 0.105 at 12, 0.112 at 8 and 0.11 at 5. And the joints to be seen."""
 LIMIT_OF_ORDER, ENOUGH = 12.0, 24
 """Frames per second and steps from which the order of frames shows."""
 MOVING, JITTER, RANDOM = 0.06, 8.0, 0.7
@@ -60,6 +66,12 @@ NARROW, WIDE, WIDEST = 0.36, 1.35, 2.2
 """The reach along x over that along y below or above which it is unlikely, and above which no view
 of a body has it. In clips of the CMU database it is 0.58 to 1.15. A camera that looks down by 60
 degrees doubles it, and somebody who stands still in profile has little."""
+STILL, MOVES = 0.25, 0.03
+"""Standard deviation of the box around all joints over that of the joints, up to which the box
+stays in place: in clips of the CMU database it is at least 0.4. And the joints' least one, in sizes
+of the box."""
+RATES, VIEWS = (0.5, 1000.0), (1.0, 150.0)
+"""Frames per second, and degrees of the field of view, that a camera may have."""
 AGAINST = 0.8
 """Minimum share of contradicting frames among those whose face shows the side."""
 DENSITY_FLOOR = -150.0
@@ -125,11 +137,19 @@ def check_reader(
     reader: Reader,
     chosen: slice = slice(None),
     prior: Density | None = None,  # noqa: B008
+    clips: Clips | None = None,
 ) -> list[Finding]:
-    """Find implausible properties of some clips of a file; see `check`."""
+    """Find implausible properties of some clips of a file; see `check`.
+
+    Args:
+        reader: of the file.
+        chosen: the clips.
+        prior: see `check`.
+        clips: those that the reader gives, with the camera and the rate that a caller states.
+    """
     sources = reader.sources(chosen)
     return check(
-        reader.read(chosen),
+        reader.read(chosen) if clips is None else clips,
         prior=prior,
         raw=[raw for raw, _ in sources] if sources else None,
         layout=[layout for _, layout in sources] if sources else None,
@@ -228,11 +248,12 @@ class _Group:
                 rows = self.rows[number]
                 found[number] += list(units(self.points[rows], self.seen[rows], clip.name))
                 found[number] += list(zeros(self.placeholder[rows], clip.name))
+            found[number] += list(_camera(clip, self.points[self.rows[number]]))
         if self.body is not None:
             self._measure(self.body)
             for search in (
-                self._order, self._image_size, self._aspect, self._upright, self._sides, self._face,
-                self._jumps, self._outliers,
+                self._order, self._image_size, self._aspect, self._box, self._upright, self._sides,
+                self._face, self._jumps, self._outliers,
             ):  # fmt: skip
                 for number, finding in search(self.body):
                     found[number].append(finding)
@@ -275,6 +296,10 @@ class _Group:
             own = own[own > 0]
             if len(own):
                 self.typical[number] = np.median(own)
+        self.motion = [
+            motion_rate(self.points[rows], self.seen[rows], self.skeleton, float(metre))
+            for rows, metre in zip(self.rows, self.typical, strict=True)
+        ]
 
     def _middle(self, joints: Sequence[int]) -> tuple[Floats, Bools]:
         """The mean (N, 2) of some joints, and the frames (N,) in which all are seen."""
@@ -413,6 +438,35 @@ class _Group:
                 {"ratio": ratio, "cause": best, "size": [width, height]},
             )
 
+    def _box(self, _: _Body) -> Iterator[tuple[int, Finding]]:
+        """Clips in which the box around the joints stays in place although they move."""
+        for number, rows in enumerate(self.rows):
+            whole = np.flatnonzero(self.seen[rows].mean(1) > 0.8)
+            if len(whole) < ENOUGH:
+                continue
+            points, seen = self.points[rows][whole], self.seen[rows][whole]
+            shown = seen[..., None]
+            low = np.where(shown, points, np.inf).min(1)
+            high = np.where(shown, points, -np.inf).max(1)
+            size = float(np.median(norms(high - low)))
+            joints = np.nanvar(np.where(shown, points, np.nan), axis=0).sum(-1) ** 0.5
+            moves = float(np.median(joints[seen.any(0)]))
+            if not moves > MOVES * size:
+                continue
+            for name, corner in (("corner", low), ("corner", high), ("middle", (low + high) / 2)):
+                still = float(corner.var(0).sum() ** 0.5)
+                if still < STILL * moves:
+                    yield self._found(
+                        number,
+                        "box",
+                        "warning",
+                        f"the {name} of the box around the joints stays in place while they move "
+                        f"({still:.1f} px beside {moves:.1f}): coordinates relative to a box that "
+                        "follows the person",
+                        {"still": still, "moves": moves},
+                    )
+                    break
+
     def _upright(self, body: _Body) -> Iterator[tuple[int, Finding]]:
         """The lean of each frame's trunk and legs, and their common value over most frames."""
         hips, has_hips = self._middle(body.hips)
@@ -503,7 +557,11 @@ class _Group:
     def _exchanges(self, pairs: Sequence[tuple[int, int]]) -> Bools:
         """The frames (N,) before which left and right of some joints are exchanged."""
         left, right = (list(side) for side in zip(*pairs, strict=True))
-        shares = np.array([share_of(clip.fps) for clip in self.clips])
+        rates = [
+            sure_rate(clip.fps, motion)
+            for clip, motion in zip(self.clips, self.motion, strict=True)
+        ]
+        shares = np.array([share_of(rate) for rate in rates])
         return exchanges(
             self.points[:, left],
             self.points[:, right],
@@ -560,6 +618,7 @@ class _Group:
         ordered = np.sort(moved, axis=1)
         middle = np.take_along_axis(ordered, np.maximum((count - 1) // 4, 0)[:, None], 1)[:, 0]
         middle = np.where(count >= 4, middle, 0)  # a quarter of the joints moved less
+        shape = self._shape_steps(before, after)
         scales = np.maximum(self.scale[after], 1e-9), np.maximum(self.scale[before], 1e-9)
         ratio = np.abs(np.log(scales[0] / scales[1]))
         starts = np.searchsorted(self.clip_of[after], np.arange(len(self.clips) + 1))
@@ -567,7 +626,8 @@ class _Group:
             steps = slice(int(starts[number]), int(starts[number + 1]))
             if steps.start == steps.stop:
                 continue
-            rate = clip.fps if clip.fps > 0 else ASSUMED_FPS
+            known = clip.fps if clip.fps > 0 else ASSUMED_FPS
+            rate = clip.fps if clip.fps > 0 else self.motion[number]
             gap = after[steps] - before[steps]
             scale = np.fmax(self.scale[after[steps]], self.scale[before[steps]])
             far = np.fmax(scale, self.typical[number])
@@ -576,6 +636,11 @@ class _Group:
                 other = (ratio[steps] > 0.6) & (middle[steps] > 0.25 * far)
                 moves = middle[steps] / far
                 sudden = moves - 2 * _around(moves) > max(SUDDEN, ACCELERATION / rate**2)
+                turned = shape[steps] / far
+                changed = turned - 2 * _around(turned) > CHANGED
+                if rate < OFTEN:
+                    changed &= turned - 2 * np.quantile(np.nan_to_num(turned), 0.9) > CHANGED
+                sudden |= changed
                 sudden &= gap == 1
             jumps = after[steps][fast | other | sudden] - own.start
             told = {"jumps": len(jumps)}
@@ -589,7 +654,7 @@ class _Group:
                     told,
                     jumps,
                 )
-            elif rate > LIMIT_OF_ORDER and self._disordered(before[steps], after[steps], number):
+            elif known > LIMIT_OF_ORDER and self._disordered(before[steps], after[steps], number):
                 yield self._found(
                     number,
                     "jump",
@@ -598,6 +663,27 @@ class _Group:
                     "other",
                     {**told, "disordered": True},
                 )
+
+    def _shape_steps(self, before: NDArray[np.intp], after: NDArray[np.intp]) -> Floats:
+        """How far two thirds of the joints move about the root, pixels; 0 where few are seen.
+
+        Sides of a limb that a detector exchanges do not count.
+        """
+        root = self.skeleton.root
+        about = self.points - self.points[:, [root]]
+        both = self.seen[before] & self.seen[after]
+        both &= both[:, [root]]
+        one, other = about[before], about[after]
+        moved = norms(other - one)
+        for left, right in limbs(self.skeleton):
+            sides, exchanged = [*left, *right], [*right, *left]
+            crossed = norms(other[:, exchanged] - one[:, sides])
+            swap = both[:, sides].all(1) & (crossed.sum(1) < moved[:, sides].sum(1))
+            moved[:, sides] = np.where(swap[:, None], crossed, moved[:, sides])
+        count = both.sum(1)
+        ordered = np.sort(np.where(both, moved, np.inf), axis=1)
+        most = np.take_along_axis(ordered, np.maximum(2 * count // 3, 0)[:, None], 1)
+        return np.where(count >= ENOUGH_JOINTS, most[:, 0], 0)
 
     def _disordered(self, before: NDArray[np.intp], after: NDArray[np.intp], number: int) -> bool:
         """Whether joints that move far move as if a clip's frames were in a random order.
@@ -709,6 +795,30 @@ class _Group:
         return np.asarray(points, np.float32)
 
 
+def _camera(clip: Clip, points: Floats) -> Iterator[Finding]:
+    """A frame rate or a focal length that no camera has."""
+    if clip.fps > 0 and not RATES[0] <= clip.fps <= RATES[1]:
+        yield Finding(
+            "rate",
+            "warning",
+            f"{clip.fps:.4g} frames per second: a time per frame, or another unit",
+            {"fps": clip.fps},
+            clip.name,
+        )
+    if clip.focal_length is not None and not clip.focal_assumed:
+        width = clip.image_size[0] if clip.image_size else float(points[..., 0].max(initial=1))
+        degrees = math.degrees(2 * math.atan(width / (2 * clip.focal_length[0])))
+        if not VIEWS[0] <= degrees <= VIEWS[1]:
+            yield Finding(
+                "focal-length",
+                "warning",
+                f"a focal length of {clip.focal_length[0]:.4g} sees {degrees:.3g} degrees of "
+                f"{width:.0f} px: pixels are expected, not millimetres",
+                {"degrees": degrees},
+                clip.name,
+            )
+
+
 def _medians(values: Floats, there: Bools) -> Floats:
     """The medians (K,) of the columns of (T, K), of what is there; 0 where nothing is."""
     ordered = np.sort(np.where(there, values, np.inf), axis=0)
@@ -736,7 +846,9 @@ _EXPLAINED_BY: dict[str, frozenset[str]] = {
     "image-size": _FATAL | {"units"},
     "stretched": _FATAL | {"units", "order", "sideways"},
     "order": _FATAL,
-    "density": frozenset(CODES) - {"density", "roll", "zeros", "swapped-sides", "jump"},
+    "box": _FATAL | {"units", "order"},
+    "density": frozenset(CODES)
+    - {"density", "roll", "zeros", "swapped-sides", "jump", "rate", "focal-length"},
 }
 
 

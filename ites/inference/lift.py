@@ -382,8 +382,13 @@ class _Lifting:
         """Read a portion and make the network's input."""
         chosen = self.portions[index]
         prior = None if self.judge is None else density_by(self.judge.prior, self.device)
-        clips, notes = assume_camera(self.reader.read(chosen), **self.camera)
-        found = check_reader(self.reader, chosen, prior)
+        read = self.reader.read(chosen)
+        clips, notes = assume_camera(read, **self.camera)
+        stated = [
+            replace(clip, fps=self.camera["fps"] or own.fps)  # an assumed rate judges nothing
+            for clip, own in zip(clips.clips, read.clips, strict=True)
+        ]
+        found = check_reader(self.reader, chosen, prior, replace(clips, clips=stated))
         found = refuse(found, len(clips.clips), self.path)
         clips, points, assumed, sights = network_input(
             clips, self.training_scale, self.scale, self.temporal,

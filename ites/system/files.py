@@ -352,6 +352,8 @@ def _kind(start: bytes) -> str:
     for mark, kind in _KINDS:
         if start.startswith(mark):
             return kind
+    if start[4:8] == b"ftyp":
+        return "a video"
     text = all(byte >= 32 or byte in b"\t\n\r\f" for byte in start)
     return "a text file" if text else "other bytes"
 
@@ -366,6 +368,11 @@ _KINDS = (
     (b"BZh", "a bzip2 file, unpack it first"),
     (b"\x28\xb5\x2f\xfd", "a zstd file, unpack it first"),
     (b"7z\xbc\xaf", "a 7-Zip archive, unpack it first"),
+    (b"MATLAB 5", "a MATLAB 5 file"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"\x89PNG", "a PNG picture"),
+    (b"RIFF", "a video"),
+    (b"\x1aE\xdf\xa3", "a video"),
 )
 
 

@@ -151,6 +151,20 @@ def test_lifting_refuses_what_cannot_be_right(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metres.npz", "run"]
 
 
+def test_lifting_checks_the_rate_and_the_camera_that_are_stated(
+    tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = saved(tmp_path / "a.npz", walk().keypoints, fps=0.04)
+    assert ites("lift", run, file, "-o", tmp_path / "b.npz", "--device", "cpu") == 0
+    told = capsys.readouterr().err
+    assert "warning: a: 0.04 frames per second: a time per frame, or another unit (--fps)" in told
+    stated = ("--fps", 25, "--focal-length", 35, "--device", "cpu")
+    assert ites("lift", run, file, "-o", tmp_path / "c.npz", *stated) == 0
+    told = capsys.readouterr().err
+    assert "frames per second" not in told
+    assert "a focal length of 35 sees" in told and "(--focal-length in pixels, or" in told
+
+
 def test_preparing_and_training_warn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wrist, points = JOINT["left_wrist"], walk().keypoints.copy()
     points[20:26, wrist] += [400, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,8 +89,9 @@ def test_metres_and_millimetres() -> None:
     assert codes(moved(walk(), lambda k: k / [12.8, 9.6])) == {"units": "warning"}  # percentages
 
 
-def test_a_person_of_one_point_is_none() -> None:
+def test_a_person_of_one_point_or_line_is_none() -> None:
     assert codes(moved(walk(), lambda k: np.zeros_like(k) + 5)) == {"degenerate": "error"}
+    assert codes(moved(walk(), lambda k: k * [0, 1] + [300, 0])) == {"degenerate": "error"}
 
 
 def test_a_depth_is_no_confidence() -> None:
@@ -136,6 +138,30 @@ def test_sides_that_change_places_in_some_frames(what: str) -> None:
     assert "20-23, 40" in finding.message
 
 
+@pytest.mark.parametrize("stated", [float("nan"), 25.0, 60.0])
+@pytest.mark.parametrize("fps", [4.0, 5.0])
+@pytest.mark.parametrize("turn", np.arange(0, 3.2, 0.4))
+def test_an_unknown_or_wrong_rate_exchanges_no_sides(
+    fps: float, turn: float, stated: float
+) -> None:
+    """A few frames per second, of which nothing or too much is said: limbs move far."""
+    clip = replace(walk(60, fps=fps, turn=turn), fps=stated, image_size=None)
+    assert codes(clip) == {}
+
+
+def test_swapped_sides_of_an_unknown_rate_are_found() -> None:
+    legs = [JOINT[f"{side}_{part}"] for side in ("left", "right") for part in ("knee", "ankle")]
+
+    def swap(k: np.ndarray) -> np.ndarray:
+        k[20:24, legs] = k[20:24][:, [*legs[2:], *legs[:2]]]
+        return k
+
+    for fps in (12.5, 25.0, 60.0):
+        (finding,) = check([replace(moved(walk(60, fps=fps), swap), fps=float("nan"))])
+        assert finding.code == "swapped-sides"
+        np.testing.assert_array_equal(finding.frames, [20, 21, 22, 23])
+
+
 def test_a_joint_far_off_is_guessed_or_wrong() -> None:
     clip = walk()
     points, confidence = clip.keypoints.copy(), np.full((60, 17), 0.9, np.float32)
@@ -156,6 +182,49 @@ def test_another_person_from_some_frame_on() -> None:
     (finding,) = check([moved(walk(), jump)])
     assert finding.code == "jump"
     np.testing.assert_array_equal(finding.frames, [30])
+
+
+@pytest.mark.parametrize("rate", [40.0, 20.0, 13.3, 8.0, 5.0, None])
+def test_another_person_at_the_same_place(shared: Path, rate: float | None) -> None:
+    """Two people of the CMU database, one after the other, both with the root where it was."""
+    step = round(40 / (rate or 20.0))
+    first, second = (
+        to_human36m(np.load(file)["keypoints"], "coco17")[0][::step]
+        for file in sorted((shared / "cases/03-two-people-tracked").glob("truth_person*.npz"))
+    )
+    fps = float("nan") if rate is None else rate
+    for points in (first, second):
+        assert "jump" not in codes(Clip("one", points, fps=fps))
+    cut = len(first) // 2
+    follows = second[cut:] - second[cut, 0] + first[cut - 1, 0]
+    changed = Clip("two", np.concatenate([first[:cut], follows]).astype(np.float32), fps=fps)
+    assert [f.frames.tolist() for f in check([changed]) if f.code == "jump"] == [[cut]]
+
+
+def test_exchanged_sides_are_no_other_person() -> None:
+    def swap(k: np.ndarray) -> np.ndarray:
+        k[30:33] = k[30:33][:, list(HUMAN36M.mirror)]
+        return k
+
+    assert set(codes(moved(walk(turn=1.5), swap))) == {"swapped-sides"}
+
+
+@pytest.mark.parametrize("tight", [True, False])
+def test_coordinates_relative_to_a_box_that_follows(tight: bool) -> None:
+    points = walk().keypoints
+    low, high = points.min(1, keepdims=True), points.max(1, keepdims=True)
+    corner = low if tight else (low + high) / 2 - [150, 300]
+    (finding,) = check([Clip("crop", (points - corner).astype(np.float32), fps=25.0)])
+    assert (finding.code, finding.severity) == ("box", "warning")
+    assert ("corner" if tight else "middle") in finding.message
+    assert codes(Clip("whole", points - low.min(0), fps=25.0)) == {}
+
+
+def test_a_rate_and_a_focal_length_that_no_camera_has() -> None:
+    assert codes(replace(walk(), fps=1 / 25)) == {"rate": "warning"}
+    assert codes(replace(walk(), focal_length=(35.0, 35.0))) == {"focal-length": "warning"}
+    assert codes(replace(walk(), focal_length=(1200.0, 1200.0))) == {}
+    assert codes(replace(walk(), focal_length=(35.0, 35.0), focal_assumed=True)) == {}
 
 
 def test_two_people_of_two_clips_are_no_jump() -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ites.data.datasets.npz import loads
 from ites.data.readers.recording import LARGEST, Detections, Track
+from ites.data.readers.tables import cell_number
 from ites.errors import ItesError, shorten
 from ites.pose.layouts import joint_name
 from ites.system.hdf5 import attribute, check_filters, children, is_plain
@@ -57,7 +58,7 @@ def parse(path: Path, rows: list[list[str]]) -> Detections:
         for c in range(first, width)
     ]
     try:
-        values = np.array([[float(cell or "nan") for cell in row[first:]] for row in rows[count:]])
+        values = np.array([[cell_number(cell) for cell in row[first:]] for row in rows[count:]])
     except ValueError as error:
         raise ItesError(f"{path}: expected numbers, got {shorten(error, 80)}") from None
     return _table(path, columns, values.reshape(len(rows) - count, len(columns)))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from pathlib import Path
 
@@ -30,6 +31,8 @@ BYTES = 1 << 28
 """Maximum bytes of a CSV file."""
 MIN_CONFIDENCE = 0.1
 """Of an unknown detector."""
+ABSENT = ("", "n/a", "na", "#n/a", "null", "none", "-", "--")
+"""What stands for no number in a cell, beside nan."""
 _FRAME = ("frame", "frame_id", "frame_index", "frame_idx", "frame_number", "image_id", "image",
           "time", "timestamp", "filename", "file")  # fmt: skip
 _JOINT = ("landmark", "landmark_id", "landmark_index", "landmark_name", "joint", "joint_id",
@@ -273,7 +276,7 @@ def _column(header: list[str], names: tuple[str, ...]) -> int | None:
 
 def _is_number(cell: str) -> bool:
     try:
-        float(cell or "nan")
+        cell_number(cell)
     except ValueError:
         return False
     return True
@@ -287,9 +290,23 @@ def _frame_id(cell: str) -> int | float | str:
     return int(cell) if re.fullmatch(r"\d{1,18}", cell) else cell
 
 
-def _numbers(path: Path, rows: list[list[str]], columns: list[int]) -> NDArray[np.float64]:
-    """Columns as numbers, nan for empty cells."""
+def cell_number(cell: str) -> float:
+    """The number in a cell; nan for one that is empty or a word of `ABSENT`.
+
+    Raises:
+        ValueError: it holds another word.
+    """
     try:
-        return np.array([[float(row[c] or "nan") for c in columns] for row in rows])
+        return float(cell)
+    except ValueError:
+        if cell.strip().lower() in ABSENT:
+            return math.nan
+        raise
+
+
+def _numbers(path: Path, rows: list[list[str]], columns: list[int]) -> NDArray[np.float64]:
+    """Columns as numbers."""
+    try:
+        return np.array([[cell_number(row[c]) for c in columns] for row in rows])
     except ValueError as error:
         raise ItesError(f"{path}: expected numbers, got {shorten(error, 80)}") from None

@@ -204,6 +204,35 @@ def test_refusals(tmp_path, arrays, message):
     assert "a.npz" in str(caught.value)
 
 
+@pytest.mark.parametrize("absent", ["N/A", "null", "None", "-", "nan", ""])
+def test_words_for_no_number_in_a_table(tmp_path, absent):
+    points = walk(frames=6)
+    rows = [
+        [t, *(absent if t == 3 else f"{v:.3f}" for v in scored(points[t]).ravel())]
+        for t in range(6)
+    ]
+    head = ["frame", *(f"{n}_{a}" for n in LAYOUT_JOINTS["coco17"] for a in ("x", "y", "score"))]
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([head, *rows])
+    (clip,) = read(tmp_path / "t.csv").clips
+    assert np.flatnonzero(~(clip.confidence > 0).any(1)).tolist() == [3]
+    same(clip, points, rows=[0, 1, 2, 4, 5])
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"\x00\x00\x00\x20ftypisom", "a video"),
+        (b"\xff\xd8\xff\xe0", "a JPEG picture"),
+        (b"MATLAB 5.0 MAT-file" + b"\0" * 9, "a MATLAB 5 file"),
+    ],
+)
+def test_files_of_other_kinds_are_named(tmp_path, start, kind):
+    (tmp_path / "a.json").write_bytes(start + bytes(300))
+    with pytest.raises(ItesError, match=f"a.json: expected .* got {kind}$"):
+        read(tmp_path / "a.json")
+
+
 # VideoPose3D and Detectron2
 
 
