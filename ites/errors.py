@@ -33,14 +33,14 @@ def one_line(text: object) -> str:
 
 
 class ItesError(ValueError):
-    """A mistake in a file, an argument or an environment, told in one line.
+    """A mistake in a file, an argument or an environment, stated in one line.
 
     The message names the file or argument, what was expected and what was given. The command line
     prints it without a traceback and exits with code 2.
 
     Args:
         message: shortened to one line of `LIMIT` characters.
-        code: the kind of mistake, for which the command line names the option that mends it; "":
+        code: the kind of mistake, for which the command line names the option that corrects it; "":
             there is none.
     """
 

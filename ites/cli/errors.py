@@ -46,11 +46,11 @@ def run(app: Callable[..., Any], args: Sequence[str] | None = None) -> None:
             _silence(sys.stdout)
             sys.exit(1)
         except Exception as error:
-            sys.exit(_tell(error))
+            sys.exit(_print_error(error))
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _tell(error: Exception) -> int:
+def _print_error(error: Exception) -> int:
     """Print an error's line; its exit code."""
     if os.environ.get(TRACEBACK):
         traceback.print_exception(error)

@@ -62,8 +62,8 @@ def export(
     if out.suffix.lower() in (".onnx", ".pt2"):
         from ites.export.network import export_model
 
-        told = {"--clip": clip, "--preset": preset, "--up": up, "--travel": travel}
-        given = [name for name, value in told.items() if value is not None]
+        options = {"--clip": clip, "--preset": preset, "--up": up, "--travel": travel}
+        given = [name for name, value in options.items() if value is not None]
         given += ["--bones"] * (bones != "exact") + ["--floor"] * floor
         if given:
             raise ItesError(f"{out}: {given[0]} is for poses, not for a model")

@@ -71,7 +71,7 @@ def fit(
 
     Example: ites fit clips/*.json -o runs/mine
     """
-    from ites.cli.hints import tell
+    from ites.cli.hints import print_findings
     from ites.data.corrections import Corrections
     from ites.pose.skeleton import load_skeleton
     from ites.workflows.fit import fit as run
@@ -93,7 +93,7 @@ def fit(
         seed=seed,
         device=device,
         resume=resume,
-        tell=tell,
+        on_findings=print_findings,
         **given,
     )
     if not result.interrupted:

@@ -1,4 +1,4 @@
-"""Which option of the command line mends a finding of `ites.data.checks`, or an error."""
+"""Which option of the command line corrects a finding of `ites.data.checks`, or an error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OPTIONS = {
     "guessed": "--min-confidence",
     "density": "--layout, --flip-y, --rotate or --image-size may be missing",
 }
-"""What mends each kind of fault, by its code."""
+"""What corrects each kind of fault, by its code."""
 MISTAKES = {
     "no-model": "--run RUN",
     "no-data": "--data STORE, from `ites prepare`",
@@ -44,11 +44,11 @@ MISTAKES = {
     "other-parts": "leave --resume out to begin anew",
     "lost-rank": "--resume",
 }
-"""What mends each kind of mistake, by the code of its `ItesError`."""
+"""What corrects each kind of mistake, by the code of its `ItesError`."""
 
 
 def hint(code: str, data: Mapping[str, Any] | None = None) -> str:
-    """The option that mends a finding, with its value where the figures tell it; "" for none."""
+    """The option that corrects a finding, with its value if the figures give it; "" for none."""
     data = data or {}
     if code == "order" and data.get("best"):
         best = str(data["best"])
@@ -68,14 +68,14 @@ def hint(code: str, data: Mapping[str, Any] | None = None) -> str:
 
 
 def hint_of(error: Exception) -> str:
-    """The option that mends what an error tells, to follow its message; "" for none."""
+    """The option that corrects an error, to follow its message; "" for none."""
     finding = getattr(error, "finding", None)
     code = getattr(error, "code", "")
     option = MISTAKES.get(code, "") if finding is None else hint(finding.code, finding.data)
     return f" ({option})" if option else ""
 
 
-def tell(findings: Iterable[Mapping[str, Any]]) -> None:
+def print_findings(findings: Iterable[Mapping[str, Any]]) -> None:
     """Print findings, as `Finding.plain` gives them, to standard error, each with its option."""
     for finding in findings:
         option = hint(finding["code"], finding["data"])

@@ -73,7 +73,7 @@ def inspect(
             recording = read(file, options)
         except ImplausibleError as error:  # read, and found to be no pixels or no confidence
             say(f"{file}: keypoints")
-            _tell([error.finding])
+            _print_findings([error.finding])
             continue
         clips = [corrections(clip, recording.skeleton) for clip in recording.clips]
         findings = check(
@@ -88,7 +88,7 @@ def inspect(
             say(f"  {note}")
         console.print(_clips_table(clips, recording.source))
         console.print(_joints_table(recording, clips))
-        _tell(summarise(findings))
+        _print_findings(summarise(findings))
 
 
 def _head(file: Path, recording: Recording, clips: list[Clip]) -> None:
@@ -151,8 +151,8 @@ def _joints_table(recording: Recording, clips: list[Clip]) -> Table:
     made = [[{joint: 1.0}] for joint in names]
     if tuple(names) != recording.skeleton.joints:
         made = recipes(names)
-    told = np.concatenate([source.confidence > 0 for source in recording.source])
-    there = np.asarray(told.any(0))
+    detected = np.concatenate([source.confidence > 0 for source in recording.source])
+    there = np.asarray(detected.any(0))
     usable = {name for name, seen in zip(names, there, strict=True) if seen}
     seen = np.concatenate(
         [
@@ -189,7 +189,7 @@ def _sum(recipe: dict[str, float] | None) -> str:
     return " + ".join(f"{weight:g} {name}" for name, weight in recipe.items()).replace("+ -", "- ")
 
 
-def _tell(findings: list[Finding]) -> None:
+def _print_findings(findings: list[Finding]) -> None:
     if not findings:
         say("nothing looks wrong")
     for finding in findings:

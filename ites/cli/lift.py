@@ -34,11 +34,11 @@ OPTIONS = {
     "other-size": "--scale clip",
     "body-size": "--height, --bone or --body-size",
     "no-image-size": "--image-size",
-    "swapped-left-so": "--temporal exchanges them",
+    "swapped-kept": "--temporal exchanges them",
     "temporal": "--no-temporal lifts frame by frame",
     "trust": "--no-trust",
 }
-"""By the code of a note, the option that changes what it tells."""
+"""By the code of a note, the option that changes what it states."""
 
 
 def lift(
@@ -144,7 +144,7 @@ def lift(
 
     `ites lift RUN KEYPOINTS` means the same as `ites lift KEYPOINTS --run RUN`.
     """
-    from ites.cli.hints import tell
+    from ites.cli.hints import print_findings
     from ites.data.corrections import Corrections
     from ites.inference.lift import lift as run_lift
 
@@ -195,11 +195,11 @@ def lift(
             from ites.export import export
 
             written = export(lifted, out, preset=preset, travel=travel, floor=floor)
-    if not summary:  # another rank tells
+    if not summary:  # another rank prints it
         return
     for code, note in zip(summary["codes"], summary["notes"], strict=True):
         say(f"{note} ({OPTIONS[code]})" if code in OPTIONS else note)
-    tell(summary.get("findings", []))
+    print_findings(summary.get("findings", []))
     clips = "1 clip" if summary["clips"] == 1 else f"{summary['clips']:,} clips"
     for line in written["notes"] if exports else []:
         say(line)
@@ -219,8 +219,8 @@ def _which(run: Path | None, files: list[Path]) -> tuple[Path | None, Path]:
         ItesError: there are too many files.
     """
     if len(files) > (2 if run is None else 1):
-        told = ", ".join(map(str, files))
-        raise ItesError(f"lift: expected one file or folder of keypoints, got {told}")
+        listed = ", ".join(map(str, files))
+        raise ItesError(f"lift: expected one file or folder of keypoints, got {listed}")
     return (files[0] if len(files) == 2 else run), files[-1]
 
 

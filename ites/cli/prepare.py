@@ -208,7 +208,7 @@ def keypoints(
 
     Example: ites prepare keypoints clips/ --layout coco17 --out mine.h5
     """
-    from ites.cli.hints import tell
+    from ites.cli.hints import print_findings
     from ites.data.corrections import Corrections
     from ites.data.datasets.keypoints import prepare_keypoints
     from ites.inference.likely import density_of
@@ -230,7 +230,7 @@ def keypoints(
         corrections=Corrections(flip_y=flip_y, rotate=rotate, swap_sides=swap_sides),
         prior=density_of(None, body),
     )
-    tell(summary["findings"])
+    print_findings(summary["findings"])
     _summary(out, summary)
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from ites.cli.hints import tell
+from ites.cli.hints import print_findings
 from ites.cli.options import Device, say
 from ites.errors import ItesError
 from ites.runs.settings import (
@@ -223,13 +223,13 @@ def run_stages(
     if why:
         print_line(console, why)
     if resume is None and ranks.is_main:
-        tell(_implausible(chosen[0]))
+        print_findings(_implausible(chosen[0]))
     results = []
     for settings in chosen:
         started = resume is not None and RunFolder(settings.out).state(settings.stage).is_file()
         result = train(settings, resume=started, console=console, planned=chosen)
         results.append(result)
-        _tell(result, console)
+        _print_result(result, console)
         if result.interrupted:
             alone = f" --only {only}" if only else ""
             print_line(console, f"continue with: ites train{alone} --resume {settings.out}")
@@ -301,11 +301,11 @@ def run_seeds(
     if why:
         print_line(console, why)
     if resume is None:
-        tell(_implausible(chosen[0]))
+        print_findings(_implausible(chosen[0]))
     study = train_seeds(chosen, seeds, resume=resume is not None, console=console)
     for seed, results in study.results.items():
         for result in results:
-            _tell(result, console, f"seed {seed}: ")
+            _print_result(result, console, f"seed {seed}: ")
     if study.figures:
         _show_figures(study, console)
     if study.interrupted:
@@ -415,7 +415,7 @@ def _recipe(only: str | None, config: Path | None, given: Sequence[Given]) -> tu
             has_positions = store.has_positions
         if not has_positions:
             return "upright", (
-                f"recipe upright: {data} holds no 3D, so 2D must tell the depth's sign "
+                f"recipe upright: {data} holds no 3D, so 2D must determine the depth's sign "
                 "(--recipe paper: the published method)"
             )
     return "paper", (
@@ -524,7 +524,7 @@ def _next(only: str | None, last: Settings) -> str:
     return f"ites lift {last.out} {last.data} -o {Path(last.out) / 'lifted.npz'}"
 
 
-def _tell(result: Result, console: Console, label: str = "") -> None:
+def _print_result(result: Result, console: Console, label: str = "") -> None:
     word = "interrupted" if result.interrupted else "trained"
     losses = ", ".join(f"{name} {value:.5f}" for name, value in result.losses.items())
     print_line(

@@ -73,7 +73,7 @@ def _third_column(third: NDArray[np.float64], name: str) -> list[Finding]:
 def units(points: Floats, seen: Bools, name: str) -> Iterator[Finding]:
     """Coordinates that cannot be pixels; points (T, J, 2)."""
     rows = np.flatnonzero(seen.sum(1) > 2)
-    rows = rows[:: max(1, len(rows) // 500)]  # a sample tells
+    rows = rows[:: max(1, len(rows) // 500)]  # a sample suffices
     points, placed = points[rows], seen[rows] & (points[rows] != 0).any(-1)
     rows = placed.sum(1) > 2
     if not rows.any():

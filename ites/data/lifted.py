@@ -51,8 +51,8 @@ PER_FRAME = (
     "expected_error",
 )
 """The fields of a clip with one row per frame."""
-DOUBT = 0.8
-"""A pose with a lower sign confidence is counted as uncertain and shown pale."""
+SURE_SIGN = 0.8
+"""Sign confidence below which a pose counts as doubtful and is shown pale."""
 UNIT = "; divide by metres_per_unit for network units"
 """Follows the unit of the clips."""
 

@@ -133,7 +133,7 @@ class PoseStore:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = require_file(path)
-        self._wild: dict[tuple[int, ...], NDArray[np.bool_]] = {}
+        self._bad: dict[tuple[int, ...], NDArray[np.bool_]] = {}
         with reading(self.path, "a pose store"):
             if not holds(self.path, FORMAT):
                 refuse_elsewhere(self.path, PoseStore)
@@ -353,7 +353,7 @@ class PoseStore:
 
     def _impossible(self, keypoints: Floats, split: Split) -> NDArray[np.bool_]:
         rows = tuple(sequence.start for sequence in self._of(split))
-        if rows not in self._wild:
+        if rows not in self._bad:
             confidence, bad = self.confidence(split), np.zeros(keypoints.shape[:2], bool)
             for sequence in self.sequences_of(split):
                 camera, own = self.cameras[sequence.camera], sequence.rows
@@ -361,8 +361,8 @@ class PoseStore:
                 known = size if min(size) > 0 and not self.has_positions else None
                 seen = None if confidence is None else confidence[own] > 0
                 bad[own] = impossible(keypoints[own], seen, known)
-            self._wild[rows] = bad
-        return self._wild[rows]
+            self._bad[rows] = bad
+        return self._bad[rows]
 
     def _seen(self, keypoints: Floats, split: Split) -> NDArray[np.bool_]:
         """Which keypoints (N, J) count: confidence above 0, and possible."""
@@ -450,10 +450,10 @@ class PoseStore:
             return keypoints, np.ones(len(keypoints), bool)
         if missing == "error":
             bad = np.count_nonzero(self._impossible(keypoints, split))
-            told = f"; {bad:,} impossible keypoints count as missing" if bad else ""
+            more = f"; {bad:,} impossible keypoints count as missing" if bad else ""
             raise ItesError(
                 f"{self.path}: {np.count_nonzero(~complete)} of {len(complete)} poses lack a "
-                f"joint (confidence 0): choose missing = 'drop' or 'interpolate'{told}",
+                f"joint (confidence 0): choose missing = 'drop' or 'interpolate'{more}",
                 code="missing",
             )
         if not complete.any():

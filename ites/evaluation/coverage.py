@@ -23,7 +23,7 @@ _WIDTH = 1.0
 """Width of shoulders and hips together over the trunk's length, seen from the front: the mean of
 17 subjects of the CMU database."""
 _LEAST_TRUNK = 0.6
-"""The trunk's length over its median below which a person bends and the ratio tells nothing."""
+"""The trunk's length over its median below which a person bends and the ratio means nothing."""
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ LEGEND = {
     "similarity": "the best rotation, translation and scale, reflections excluded",
     "P-scale": "the similarity's scale alone, taken before reflections are excluded",
     "oracle": "of a pose and its depth-flipped twin the one nearer to the truth, pose by pose; PCK "
-    "and AUC: joint by joint. Only the truth can tell which: no figure of a method in use",
+    "and AUC: joint by joint. Needs the truth, so no user can reach it",
     "wrong sign": "poses whose flipped twin has the strictly smaller ITES MPJPE",
     "PCK, AUC": "joints within 150 mm; its mean over 0, 5, ..., 150 mm; root and hips not counted",
     "depth 0": "every joint at the root's depth: what the input gives for nothing",

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ites.data.lifted import DOUBT
+from ites.data.lifted import SURE_SIGN
 from ites.models.predict import Pose, lift_points
 from ites.models.trust import Trust
 from ites.pose import geometry
@@ -34,7 +34,7 @@ AZIMUTHS = (45.0, 135.0, 225.0, 315.0)
 TILTS = (-15.0, 0.0, 15.0)
 """What the elevations of views add to the camera's where two lifters are compared, degrees."""
 LEAST_CLIP = 10
-"""Frames below which a clip tells nothing of how bone lengths vary."""
+"""Frames below which the variation of bone lengths in a clip is not measured."""
 TURNED = 1024
 """Poses that are turned, evenly spaced."""
 
@@ -71,7 +71,7 @@ MEANING = (
     "Wrong sign of views: turned views whose depths are lifted with the wrong sign. Their right "
     "depths are known, because the lifted pose made the views.",
     "Log density: how likely the turned views are by the prior of these keypoints. Sign "
-    f"confidence: mean probability of the depth's sign; doubtful: poses below {DOUBT:.0%}.",
+    f"confidence: mean probability of the depth's sign; doubtful: poses below {SURE_SIGN:.0%}.",
     "Flat: every joint at the root's depth.",
 )
 """What the figures say, a line each."""
@@ -107,7 +107,7 @@ def measure(
     Args:
         lift: a model's `pose`: (B, J, 2) to (B, J, 3), network units.
         held: the poses.
-        judge: of a trained run; its teacher tells the vertical, its prior the density of views.
+        judge: of a trained run; its teacher estimates the vertical, its prior the density of views.
         device: where `lift` and the judge run.
         explains: the pose that is reprojected, such as the teacher's own out of its dictionary;
             None: the lifted one.
@@ -134,7 +134,7 @@ def measure(
         "wrong_views": 100 * turned.wrong,
         "log_density": float(judgement.log_density.mean()),
         "sign_confidence": 100 * float(judgement.sign_confidence.mean()),
-        "doubtful": 100 * float((judgement.sign_confidence < DOUBT).mean()),
+        "doubtful": 100 * float((judgement.sign_confidence < SURE_SIGN).mean()),
     }
 
 
@@ -206,7 +206,8 @@ def _clips(rows: Floats, lengths: Sequence[int]) -> list[Floats]:
 def _millimetres(poses: Floats, skeleton: Skeleton) -> Floats:
     """Millimetres per network unit (T,) of one clip's poses.
 
-    2D tells no distance from the camera, so all poses of a clip get the same summed bone length.
+    2D does not determine the distance from the camera. So all poses of a clip get the same summed
+    bone length.
     """
     parents, joints = np.array(skeleton.bones).T
     total = np.linalg.norm(poses[:, joints] - poses[:, parents], axis=-1).sum(-1).clip(min=1e-6)

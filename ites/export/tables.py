@@ -14,7 +14,7 @@ from ites import __version__
 from ites.data.clips import Clip
 from ites.export.motion import Motion
 
-DOUBTS = ("sign_confidence", "elevation", "log_density", "expected_error")
+CONFIDENCES = ("sign_confidence", "elevation", "log_density", "expected_error")
 """Per-frame numbers of a lifted clip that a table repeats where they are known."""
 
 
@@ -26,7 +26,7 @@ def write_csv(path: Path, motions: Sequence[Motion], clips: Sequence[Clip]) -> N
     Frame and time count from the video's first frame, so people of one video share them.
     """
     joints = motions[0].skeleton.joints
-    extra = [name for name in DOUBTS if any(getattr(c, name) is not None for c in clips)]
+    extra = [name for name in CONFIDENCES if any(getattr(c, name) is not None for c in clips)]
     with path.open("w", encoding="utf-8", newline="") as file:
         for line in _statement(motions):
             file.write(f"# {line}\n")
@@ -67,7 +67,7 @@ def write_json(path: Path, motions: Sequence[Motion], clips: Sequence[Clip]) -> 
                 "positions": _plain(motion.positions),
                 **{
                     name: _plain(_column(clip, name))
-                    for name in DOUBTS
+                    for name in CONFIDENCES
                     if getattr(clip, name) is not None
                 },
             }

@@ -24,8 +24,8 @@ from ites.pose.missing import briefly_missing, impossible, robust_mean, unknown
 from ites.pose.skeleton import Skeleton
 from ites.pose.swaps import brief_swaps
 
-TOLD_ROLL = 5.0
-"""Smallest roll that a note tells, degrees."""
+NOTED_ROLL = 5.0
+"""Smallest roll that a note reports, degrees."""
 MOST_NOTES = 100
 """Notes of one subject that are kept; of more clips only their number."""
 SCALES = ("auto", "checkpoint", "clip")
@@ -202,7 +202,7 @@ def network_input(
     clips: Clips,
     training_scale: float,
     scale: str = "auto",
-    mend: bool = False,
+    exchange: bool = False,
     *,
     turned: bool = False,
     roll: float | Callable[[NDArray[np.float32]], float] = 0.0,
@@ -218,12 +218,12 @@ def network_input(
         clips: each with `focal_length` if it is known.
         training_scale: the factor stored in the checkpoint.
         scale: see `ites.inference.lift.lift`.
-        mend: exchange limbs that swap sides and back; False only reports them.
+        exchange: exchange limbs that swap sides and back; False only reports them.
         turned: turn known cameras towards the person, as recipe upright does.
         roll: of the cameras, radians, clockwise; or what finds it for a clip from points (T, J, 2),
             root-relative, nan where a joint is missing.
         masked: leave joints that are missing for longer (`ites.pose.missing.briefly_missing`) as
-            nan, for a network that is told what is missing.
+            nan, for a network whose input marks missing joints.
 
     Raises:
         ItesError: `scale` is not one of `SCALES`.
@@ -236,15 +236,15 @@ def network_input(
         assumed.notes += [Note("impossible", line) for line in words]
         seen = seen_joints(clip)
         clip, missing = fill_missing(clip, clips.skeleton)
-        clip, note = _own_sides(clip, seen, clips.skeleton, mend)
+        clip, note = _swaps_noted(clip, seen, clips.skeleton, exchange)
         assumed.notes += note
         nothing = unknown(seen, clip.fps)
-        _tell_unknown(clip.name, seen, nothing, clips.skeleton, assumed)
+        _note_unknown(clip.name, seen, nothing, clips.skeleton, assumed)
         given = seen | briefly_missing(seen, clip.fps) & ~nothing
         filled = np.count_nonzero(given & ~seen) if masked else missing - np.count_nonzero(nothing)
         assumed.filled += int(filled)
-        # A person's size in the image varies with the distance, so a model may know only one size.
-        # A known camera tells the distance in other ways: see `ites.pose.camera.turn_back`.
+        # A person's size in the image varies with the distance, and a model may know only one.
+        # A known camera gives the distance otherwise: see `ites.pose.camera.turn_back`.
         own = scale == "clip" or (scale == "auto" and (turned or clip.focal_length is None))
         known = turned and _knows_camera(clip, assumed)
         if clip.focal_length is None:
@@ -288,7 +288,7 @@ def _found_roll(
     """The roll of a clip's camera, radians, found from its poses; adds a note where it is large."""
     flat, _ = lines_of_sight(clip, skeleton, known=known)
     angle = find(_nan_where(~seen, flat))
-    if abs(math.degrees(angle)) >= TOLD_ROLL:
+    if abs(math.degrees(angle)) >= NOTED_ROLL:
         words = f"{abs(math.degrees(angle)):.0f} degrees {'' if angle > 0 else 'counter'}clockwise"
         line = f"{clip.name}: camera rolled by about {words}, found from the poses"
         assumed.notes.append(Note("roll-found", line))
@@ -312,8 +312,8 @@ def _knows_camera(clip: Clip, assumed: Assumed) -> bool:
     return True
 
 
-def _own_sides(
-    clip: Clip, seen: NDArray[np.bool_], skeleton: Skeleton, mend: bool
+def _swaps_noted(
+    clip: Clip, seen: NDArray[np.bool_], skeleton: Skeleton, exchange: bool
 ) -> tuple[Clip, list[Note]]:
     """The clip with swapped limbs exchanged, if enabled, and a line about them."""
     found = brief_swaps(clip.keypoints, skeleton, clip.fps, seen)
@@ -324,17 +324,17 @@ def _own_sides(
         both, other = np.array([*left, *right]), np.array([*right, *left])
         keypoints[np.ix_(at, both)] = clip.keypoints[np.ix_(at, other)]
     ends = ", ".join(skeleton.joints[left[-1]] for left, *_ in found)
-    what = "exchanged" if mend else "left so"
+    what = "exchanged" if exchange else "not corrected"
     line = (
         f"{clip.name}: left and right look swapped in {len(frames):,} frames from {frames[0]} on "
         f"({ends}): {what}"
     )
-    return (replace(clip, keypoints=keypoints) if mend else clip), [
-        Note("swapped" if mend else "swapped-left-so", line)
+    return (replace(clip, keypoints=keypoints) if exchange else clip), [
+        Note("swapped" if exchange else "swapped-kept", line)
     ]
 
 
-def _tell_unknown(
+def _note_unknown(
     name: str,
     seen: NDArray[np.bool_],
     nothing: NDArray[np.bool_],

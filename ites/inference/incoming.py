@@ -62,7 +62,7 @@ class FirstFrames:
     def __init__(self, skeleton: Skeleton, layout: str | None) -> None:
         self.skeleton, self.layout = skeleton, layout
         self._frames: list[np.ndarray] = []
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._due = list(CHECKED)
 
     @property
@@ -95,7 +95,7 @@ class FirstFrames:
         clips = Clips(self.skeleton, [Clip("", keypoints, confidence=confidence)])
         findings = check(clips, raw=[array], layout=self.layout or self.skeleton.name)
         for finding in refuse(findings, 1, "Lifter.lift"):
-            if finding.severity == "warning" and finding.code not in self._told | OF_A_FRAME:
-                self._told.add(finding.code)
-                mend = "; Lifter(layout=...) names another order" if finding.code == "order" else ""
-                warnings.warn(f"Lifter.lift: {finding.message}{mend}", stacklevel=4)
+            if finding.severity == "warning" and finding.code not in self._warned | OF_A_FRAME:
+                self._warned.add(finding.code)
+                hint = "; Lifter(layout=...) names another order" if finding.code == "order" else ""
+                warnings.warn(f"Lifter.lift: {finding.message}{hint}", stacklevel=4)

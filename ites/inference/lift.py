@@ -31,7 +31,13 @@ from ites.data.clips import Clip, Clips, cut, seen_joints
 from ites.data.corrections import Corrections
 from ites.data.findings import Finding, refuse
 from ites.data.keypoint_reader import KeypointReader
-from ites.data.lifted import ClipsWriter, read_clips, read_settings, write_clips
+from ites.data.lifted import (
+    SURE_SIGN,
+    ClipsWriter,
+    read_clips,
+    read_settings,
+    write_clips,
+)
 from ites.data.readers.options import check_options
 from ites.data.upright import stand_upright
 from ites.errors import ItesError
@@ -43,7 +49,7 @@ from ites.inference.size import BodySize, body_size_of, metres_per_unit, unseen_
 from ites.models import GeneralTeacher, Prior, fold_norms
 from ites.models.predict import Pose, batch_size_for, cleaned, lift_points
 from ites.models.temporal import Views, consistent_poses, moved_by
-from ites.models.trust import DOUBT, Judgement, Trust
+from ites.models.trust import Judgement, Trust
 from ites.pose import geometry
 from ites.pose.missing import unknown
 from ites.pose.smoothing import SMOOTHERS, running_median
@@ -395,7 +401,7 @@ class _Lifting:
             turned=self.turned, roll=self._roll(), masked=self.masked,
         )  # fmt: skip
         assumed.notes = notes + assumed.notes + self._unseen(clips)
-        assumed.findings = [f.plain() for f in found if not _is_told(f, assumed.notes)]
+        assumed.findings = [f.plain() for f in found if not _is_noted(f, assumed.notes)]
         return _Portion(index, clips, assumed, points, sights)
 
     def _roll(self) -> float | Callable[[NDArray[np.float32]], float]:
@@ -446,12 +452,9 @@ class _Lifting:
 
     def _frames(self) -> list[Note]:
         """Notes on the output's unit and axes."""
-        told = "given" if self.size.given else "assumed"
-        notes = [
-            Note(
-                "height" if told == "given" else "body-size", f"metres by {self.size.words}, {told}"
-            )
-        ]
+        origin = "given" if self.size.given else "assumed"
+        code = "height" if self.size.given else "body-size"
+        notes = [Note(code, f"metres by {self.size.words}, {origin}")]
         if self.roll:
             notes.append(Note("roll", f"camera rolled by {math.degrees(self.roll):g} degrees"))
         if self.up == "gravity":
@@ -473,14 +476,16 @@ class _Lifting:
                         finite = clip.expected_error[np.isfinite(clip.expected_error)]
                         error += float(finite.sum(dtype=np.float64))
                         rated += len(finite)
-                doubtful += sum(int((sure < DOUBT).sum()) for sure in sure_of if sure is not None)
+                doubtful += sum(
+                    int((sure < SURE_SIGN).sum()) for sure in sure_of if sure is not None
+                )
             notes = [*assumed.all_notes(), *self._frames(), *self.notes]
             if rated:
                 line = f"expected error {error / rated:.0f} mm, a mean over poses"
                 notes.append(Note("expected-error", line))
             if self.judge is not None:
                 of = f"{doubtful:,} of {summary['poses']:,} poses"
-                line = f"{of} are less than {DOUBT:.0%} sure of their depth's sign"
+                line = f"{of} are less than {SURE_SIGN:.0%} sure of their depth's sign"
                 notes.append(Note("doubtful", line))
             writer.settings = {
                 **summary,
@@ -497,11 +502,11 @@ def _assumed(settings: dict[str, Any]) -> Assumed:
     return Assumed(**{**settings, "notes": [Note(*note) for note in settings["notes"]]})
 
 
-def _is_told(finding: Finding, notes: list[Note]) -> bool:
+def _is_noted(finding: Finding, notes: list[Note]) -> bool:
     """Whether a note of the lifting already covers the finding: it may exchange sides itself."""
-    told = {"swapped-sides": ("swapped", "swapped-left-so"), "roll": ("roll-found",)}
+    codes = {"swapped-sides": ("swapped", "swapped-kept"), "roll": ("roll-found",)}
     return any(
-        note.code in told.get(finding.code, ()) and note.text.startswith(f"{finding.clip}:")
+        note.code in codes.get(finding.code, ()) and note.text.startswith(f"{finding.clip}:")
         for note in notes
     )
 
@@ -529,15 +534,15 @@ def _is_done(out: str | os.PathLike[str], parts: Parts) -> bool:
 
 def _judged(judge: Trust | None, model: Model, run: str | os.PathLike[str]) -> list[Note]:
     """Whether the output contains confidence measures, and a reason if not."""
-    told = "elevation, log_density, sign_confidence"
+    measures = "elevation, log_density, sign_confidence"
     if judge is not None:
         more = ", expected_error" if judge.odds.error else ""
-        return [Note("trust", f"how far to trust each pose: {told}{more}")]
+        return [Note("trust", f"how far to trust each pose: {measures}{more}")]
     if model.upright:
         reason = f"{run} is no run folder with the teacher, the prior and the odds"
     else:
         reason = "a model of recipe paper does not know its depth's sign"
-    return [Note("no-trust", f"no {told}: {reason}")]
+    return [Note("no-trust", f"no {measures}: {reason}")]
 
 
 def _elevation_of(model: Model) -> Pose | None:

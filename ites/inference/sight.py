@@ -139,7 +139,7 @@ def gravity_of(elevation: NDArray[np.float32], sight: Sight) -> tuple[float, flo
         sight: of the clip.
 
     Returns:
-        A unit vector; None where no frame tells.
+        A unit vector; None if no frame has an elevation.
     """
     down = np.stack([0 * elevation, np.cos(elevation), np.sin(elevation)], axis=-1)[:, None]
     known = np.isfinite(elevation)

@@ -84,8 +84,8 @@ def body_size_of(
     Raises:
         ItesError: two of them are given, one is no such length, or the skeleton lacks the bones.
     """
-    told = {"body_size": body_size, "height": height, "bone": bone or None}
-    names = [name for name, value in told.items() if value is not None]
+    options = {"body_size": body_size, "height": height, "bone": bone or None}
+    names = [name for name, value in options.items() if value is not None]
     if len(names) > 1:
         raise ItesError(
             f"{who}: expected one of body_size, height and bone, got {' and '.join(names)}"

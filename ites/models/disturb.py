@@ -16,7 +16,7 @@ NOISE = 0.003
 """Median standard deviation of a keypoint's error, network units: about 0.8% of a body's height."""
 SPREAD = 0.75, 0.6
 """Standard deviations of the logarithm of that, from pose to pose and from joint to joint."""
-WILD = 0.015, 8.0
+OUTLIERS = 0.015, 8.0
 """Share of joints that are far off, and by how many times as much."""
 SWAPPED = 0.015
 """Share of poses whose legs have changed sides, and of those whose arms have."""
@@ -70,7 +70,7 @@ def disturb(
     error, tail = normal(own[..., :2]), normal(own[..., 2:4])[..., 0]
     size = amount * NOISE * torch.exp(SPREAD[0] * level + SPREAD[1] * tail)
     size = size * points.new_tensor(_LESS_SURE)
-    size = torch.where(own[..., 4] < WILD[0], WILD[1] * size, size)
+    size = torch.where(own[..., 4] < OUTLIERS[0], OUTLIERS[1] * size, size)
     found = points
     for column, (one, other) in ((2, _LEGS), (3, _ARMS)):
         order = list(range(joints))

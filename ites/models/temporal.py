@@ -198,7 +198,7 @@ class _Fit:
             bones = self.bones_of(pose)
             if step % REFRESH == 0:
                 with torch.no_grad():
-                    near = self.telling(bones, good)
+                    near = self.measuring(bones, good)
                     length = self.usual_of(bones / self.size_of(bones, near), good)
                     expected = length.clamp(self.usual / DRIFT, self.usual * DRIFT)[self.clip]
             departure = (bones / self.size_of(bones.detach(), near) - expected) * counted
@@ -254,9 +254,9 @@ class _Fit:
         bones = self.bones_of(geometry.backproject(self.points, self.depth, self.distance))
         self.usual = self.usual_of(bones, good)
         for _ in range(2):
-            near = self.telling(bones, good)
+            near = self.measuring(bones, good)
             self.usual = self.usual_of(bones / self.size_of(bones, near), good)
-        size = self.size_of(bones, self.telling(bones, good))
+        size = self.size_of(bones, self.measuring(bones, good))
         flat = geometry.backproject(self.points, 0 * self.depth, self.distance)
         longest = TOO_LONG * size * self.usual[self.clip]
         away = self.distance[:, 0] if isinstance(self.distance, Tensor) else self.distance
@@ -343,7 +343,7 @@ class _Fit:
         """Which flags (S, B) some frame of each clip has, of flags (N, B)."""
         return self.count_of(which) > 0
 
-    def telling(self, bones: Tensor, good: Tensor) -> Tensor:
+    def measuring(self, bones: Tensor, good: Tensor) -> Tensor:
         """Which bones (N, B) determine the pose's size."""
         ratio = bones / self.usual[self.clip]
         median = ratio.where(good, torch.nan).nanmedian(1, keepdim=True).values.nan_to_num(1.0)

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ites import ops
-from ites.data.lifted import DOUBT as DOUBT
 from ites.models.general import GeneralTeacher
 from ites.models.prior import DENSITY_LIMIT, Prior, soft_clamp
 from ites.models.teacher import UprightTeacher, spread_of
@@ -36,7 +35,7 @@ BATCH = 2048
 RIDGE = 1e-9
 """Added to the curvature in the fit of the odds, so that it is never singular."""
 SIGNS = 4
-"""What tells the error of a pose; see `Trust.signs_of_error`."""
+"""The number of predictors of a pose's error; see `Trust.signs_of_error`."""
 CALIBRATION = 4096, 4
 """Training poses, and views per pose, for the fit of the odds."""
 
@@ -47,7 +46,7 @@ class Judgement(NamedTuple):
     elevation: the camera's downward angle, radians. log_density: mean over the views of the turned
     pose, nats. sign_confidence: the probability that the depth's sign is right. expected_error: of
     the joints after the optimal similarity, as a share of the summed length of the bones; None
-    where the run does not tell it.
+    if the run does not estimate it.
     """
 
     elevation: NDArray[np.float32]
@@ -60,7 +59,7 @@ class Odds(NamedTuple):
     """The log odds that the depth's sign is right: `bias + slope * log_density`.
 
     error: weights of the logarithm of the expected error, see `Trust.signs_of_error`; () if the
-    run does not tell it.
+    run does not estimate it.
     """
 
     bias: float
@@ -111,7 +110,7 @@ class Trust:
         return judged._replace(expected_error=torch.cat(errors).numpy())
 
     def signs_of_error(self, points: Tensor, depth: Tensor, density: Tensor) -> Tensor:
-        """What tells the error of poses, (B, `SIGNS`): points (B, J, 2) at depths (B, J, 1).
+        """The predictors of the error of poses, (B, `SIGNS`): points (B, J, 2) at depths (B, J, 1).
 
         1; the log density; the logarithm of the difference to the mirror image's lift, over the
         summed length of the bones; the share of missing joints.

@@ -38,7 +38,7 @@ def recipes(joints: Sequence[str], layout: str | None = None) -> list[list[Recip
             or no layout: no file.
 
     Returns:
-        For each of Human3.6M's 17 joints its recipes, the best first; none where it cannot be told.
+        For each of Human3.6M's 17 joints its recipes, the best first; none if it cannot be derived.
     """
     if tuple(joints) == HUMAN36M.joints:
         return [[{joint: 1.0}] for joint in joints]
@@ -77,16 +77,16 @@ def convert(
     Returns:
         (..., 17, D) coordinates, and (..., 17) confidences: the least of the joints that a joint
         is made of, 0 where no recipe has all of its joints. The confidences are None where none
-        were given and all 17 joints can be told.
+        were given and all 17 joints can be derived.
     """
     order = {name: index for index, name in enumerate(joints)}
-    told = np.ones(keypoints.shape[:-1], np.float32) if confidence is None else confidence
+    known = np.ones(keypoints.shape[:-1], np.float32) if confidence is None else confidence
     found = np.zeros((*keypoints.shape[:-2], HUMAN36M.num_joints, keypoints.shape[-1]))
-    sure = np.zeros(found.shape[:-1], told.dtype)
+    sure = np.zeros(found.shape[:-1], known.dtype)
     for joint, choices in enumerate(recipes(joints, layout)):
         for recipe in choices:
             sources = [order[name] for name in recipe]
-            least = told[..., sources].min(axis=-1)
+            least = known[..., sources].min(axis=-1)
             use = (sure[..., joint] == 0) & (least > 0)
             if use.any():
                 weights = np.array(list(recipe.values()))

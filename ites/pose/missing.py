@@ -150,7 +150,7 @@ def unknown(seen: Mask, fps: float = float("nan")) -> Mask:
 
     These are joints that are never seen in the clip, and all joints of frames that show none. A gap
     of up to `BRIDGE` seconds between two frames that show somebody does not count: what was seen on
-    both sides tells of it.
+    both sides show it.
 
     Args:
         seen: (T, J).

@@ -271,8 +271,8 @@ def read_skeleton(path: str | os.PathLike[str]) -> SkeletonFile:
     except ItesError:
         raise
     except (ValueError, RecursionError) as error:
-        told = " ".join(str(error).split())[:120]
-        raise ItesError(f"{path}: expected a TOML file of a skeleton: {told}") from None
+        reason = " ".join(str(error).split())[:120]
+        raise ItesError(f"{path}: expected a TOML file of a skeleton: {reason}") from None
     return _Reader(path).read(content)
 
 
@@ -341,10 +341,10 @@ class _Reader:
         return SkeletonFile(skeleton, self.text(content, "source", ""), recipes, maps)
 
     def wrong(self, place: str, expected: str, got: object) -> ItesError:
-        told = "nothing" if got is None else repr(got)
-        told = told if len(told) <= 60 else f"{told[:57]}..."
+        shown = "nothing" if got is None else repr(got)
+        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
         expected = expected if len(expected) <= 120 else f"{expected[:117]}..."
-        return ItesError(f"{self.path}: {place}: expected {expected}, got {told}")
+        return ItesError(f"{self.path}: {place}: expected {expected}, got {shown}")
 
     def table(self, content: Mapping[str, Any], key: str, before: str = "") -> dict[str, Any]:
         value = content.get(key, {})

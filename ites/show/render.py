@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ites.data.clips import Clip
+from ites.data.lifted import SURE_SIGN
 from ites.errors import ItesError
-from ites.models.trust import DOUBT
 from ites.pose.skeleton import Skeleton
 from ites.show.scene import COLOURS, bones_by_side, box, window
 from ites.system.files import atomic_write
@@ -66,7 +66,7 @@ class Drawing:
         """Show a frame; the 3D pose is pale if the depth's sign is uncertain."""
         sure = self.clip.sign_confidence
         for line in self.lifted:
-            line.set_alpha(0.35 if sure is not None and sure[frame] < DOUBT else 1)
+            line.set_alpha(0.35 if sure is not None and sure[frame] < SURE_SIGN else 1)
         for line, values, bones in self.artists:
             path = np.full((len(bones), 3, values.shape[-1]), np.nan)  # [bone, (from, to, gap), D]
             path[:, :2] = values[frame][np.asarray(bones, int).reshape(-1, 2)]

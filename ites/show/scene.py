@@ -81,7 +81,7 @@ def label_of(clip: Clip) -> str:
 
 
 def root_path(clip: Clip) -> NDArray[np.floating] | None:
-    """(T, 3) the root's place in the camera's frame, metres, where a clip tells it."""
+    """(T, 3) the root's place in the camera's frame, metres; None if unknown."""
     return clip.root if clip.root is not None and np.isfinite(clip.root).any() else None
 
 

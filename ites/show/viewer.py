@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ites.data.clips import Clip, Clips
-from ites.data.lifted import DOUBT
+from ites.data.lifted import SURE_SIGN
 from ites.show.page import asset
 from ites.show.scene import bones_by_side, box, label_of, root_path, scenes, window
 
@@ -45,7 +45,7 @@ def viewer(clips: Clips, notes: Sequence[str] = (), before: Clips | None = None)
         "joints": list(clips.skeleton.joints),
         "root": clips.skeleton.root,
         "bones": bones_by_side(clips.skeleton),
-        "doubt": DOUBT,
+        "doubt": SURE_SIGN,
         "unknown": UNKNOWN,
         "unsure": UNSURE,
         "sure": SURE,
@@ -67,7 +67,7 @@ def viewer(clips: Clips, notes: Sequence[str] = (), before: Clips | None = None)
         "options": options,
         "what": html.escape(what),
         "before": html.escape(_before_title(clips, before)),
-        "doubt": f"{DOUBT:.0%}",
+        "doubt": f"{SURE_SIGN:.0%}",
         "notes": "".join(f"<li>{html.escape(line)}</li>" for line in lines if line),
         "packs": "".join(packs),
         "data": json.dumps(data).replace("<", "\\u003c"),

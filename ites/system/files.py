@@ -94,13 +94,13 @@ def reading(path: str | os.PathLike[str], expected: str) -> Iterator[None]:
         raise ItesError(f"{path}: {_reason(error, expected)}") from None
 
 
-def _names(told: str, path: Path) -> bool:
+def _names(message: str, path: Path) -> bool:
     """Whether a message names a file; a long name has lost its middle there.
 
     A name without an ending may be an ordinary word, so only its whole path counts.
     """
     names = [str(path), path.name] if path.suffix else [str(path)]
-    return any(shorten(name)[:200] in told for name in names)
+    return any(shorten(name)[:200] in message for name in names)
 
 
 def _reason(error: BaseException, expected: str) -> str:

@@ -316,13 +316,13 @@ def check_filters(found: h5py.Dataset, who: str) -> None:
     """
     plist = found.id.get_create_plist()
     for number in range(plist.get_nfilters()):
-        code, _, _, told = plist.get_filter(number)
+        code, _, _, text = plist.get_filter(number)
         if h5py.h5z.filter_avail(code):
             continue
         with suppress(ImportError):
             import hdf5plugin  # noqa: F401 - registers its filters
         if not h5py.h5z.filter_avail(code):
-            name = told.decode("utf-8", "replace").split(";")[0][:40] or f"filter {code}"
+            name = text.decode("utf-8", "replace").split(";")[0][:40] or f"filter {code}"
             raise ItesError(f"{who}: compressed by {name}, which needs: pip install 'ites[data]'")
 
 

@@ -55,7 +55,7 @@ def isolated(function: Callable[..., Result], path: str | os.PathLike[str], *giv
         ItesError: the function raised it, or the child died or exceeded its limits.
         OSError: the child cannot be started.
     """
-    if _inside or not sys.executable:  # a program that embeds Python may not tell which
+    if _inside or not sys.executable:  # a program that embeds Python may not know which
         return function(path, *given)
     size = _bytes(Path(path))
     seconds = SECONDS + SECONDS_PER_MB * size / 1e6
@@ -69,8 +69,8 @@ def isolated(function: Callable[..., Result], path: str | os.PathLike[str], *giv
     try:
         refused, value = pickle.loads(ended.stdout)
     except Exception:  # no answer, or half of one
-        told = f"{path}: expected a sound file, got one that {_end(ended)}"
-        raise ItesError(told) from None
+        message = f"{path}: expected a sound file, got one that {_end(ended)}"
+        raise ItesError(message) from None
     if refused is not None:
         raise refused
     return cast("Result", value)

@@ -32,7 +32,7 @@ SAMPLE = 4096
 FLAT = 1e-3
 """Width over length below which the joints of a pose lie on a line. Change of a pose, over its
 size, below which two poses are the same."""
-WILD = 1e3
+TOO_LARGE = 1e3
 """A pose that is larger than the median one by this factor has a joint far outside the image."""
 
 
@@ -85,10 +85,10 @@ def read_training_set(
         ItesError: the split is absent or unusable for training; see `check_poses`.
     """
     array, scale = store.points(settings.split, missing=settings.missing)
-    wild, notes = int(store.impossible(settings.split).sum()), []
-    if wild:
+    count, notes = int(store.impossible(settings.split).sum()), []
+    if count:
         notes.append(
-            f"{settings.stage}: {wild:,} impossible keypoints of {settings.data} count as missing"
+            f"{settings.stage}: {count:,} impossible keypoints of {settings.data} count as missing"
         )
     check_poses(array, settings)
     clips = clip_lengths(store, settings.split, settings.missing)
@@ -182,7 +182,7 @@ def check_poses(points: NDArray[np.float32], settings: Settings) -> None:
             f"{name}: expected finite keypoints, got others in pose {np.argmin(np.isfinite(sizes))}"
         )
     median, largest = float(np.median(sizes)), float(sizes.max())
-    if largest > WILD * median > 0:
+    if largest > TOO_LARGE * median > 0:
         raise ItesError(
             f"{name}: expected poses of like size, got pose {sizes.argmax()}, "
             f"{largest / median:.0e} times as large as the median one; "

@@ -152,7 +152,7 @@ class Captured:
     Args:
         step: the step to record.
         block: steps per graph, if that many are allowed.
-        tell: prints the reason if steps cannot be recorded and run one by one; None: raise an
+        say: prints the reason if steps cannot be recorded and run one by one; None: raise an
             error instead.
 
     Raises:
@@ -161,8 +161,8 @@ class Captured:
 
     WARM_UP = 3  # steps per shape before recording: libraries load, buffers are allocated
 
-    def __init__(self, step: Step, block: int, tell: Callable[[str], None] | None = None) -> None:
-        self.step, self.block, self.tell = step, block, tell
+    def __init__(self, step: Step, block: int, say: Callable[[str], None] | None = None) -> None:
+        self.step, self.block, self.say = step, block, say
         self._refused = False
         self._launched: Counter[StepShape] = Counter()
         self._graphs: dict[tuple[StepShape, int], torch.cuda.CUDAGraph] = {}
@@ -190,11 +190,11 @@ class Captured:
         launch_on(self._side, self.step.device, lambda: self.step(shape))
 
     def _refuse(self, reason: str) -> None:
-        if self.tell is None:
+        if self.say is None:
             raise ItesError(f"capture: steps cannot be recorded as a CUDA graph: {reason}")
         self._refused = True
         self.step.optimiser.zero_grad()
-        self.tell(f"steps are launched one by one: no CUDA graph could be recorded ({reason})")
+        self.say(f"steps are launched one by one: no CUDA graph could be recorded ({reason})")
 
     def _record(self, shape: StepShape, count: int) -> torch.cuda.CUDAGraph:
         """Record a graph of steps without running them. All graphs share one memory pool."""

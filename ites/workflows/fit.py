@@ -136,7 +136,7 @@ def fit(
     device: str | None = None,
     resume: bool = False,
     console: Console | None = None,
-    tell: Callable[[list[dict[str, Any]]], None] | None = None,
+    on_findings: Callable[[list[dict[str, Any]]], None] | None = None,
     **settings: Any,
 ) -> Fit:
     """Train a model on 2D keypoints of one's own and measure it without 3D.
@@ -168,8 +168,8 @@ def fit(
         device: "cpu", "cuda", ...; None: a GPU if available.
         resume: continue the fit in `out`, which must be there; `files` may be empty.
         console: where progress is shown; None: standard output.
-        tell: is called with what is implausible about the keypoints, before the training; each as
-            `ites.data.findings.Finding.plain` gives it.
+        on_findings: is called before the training with what is implausible about the keypoints,
+            each as `ites.data.findings.Finding.plain` gives it.
         **settings: settings of the training that override the rule; see `ites.train`.
 
     Returns:
@@ -213,7 +213,7 @@ def fit(
             if not paths:
                 raise ItesError("fit: expected files of keypoints, got none")
             more = {**options, "corrections": corrections, "prior": density_of(None, skeleton)}
-            record = _prepare(paths, folder, request, skeleton, more, tell, console)
+            record = _prepare(paths, folder, request, skeleton, more, on_findings, console)
         return _Fitting(folder, record, device, console).run()
 
 
@@ -255,7 +255,7 @@ def _prepare(
     request: dict[str, Any],
     skeleton: Skeleton,
     options: dict[str, Any],
-    tell: Callable[[list[dict[str, Any]]], None] | None,
+    on_findings: Callable[[list[dict[str, Any]]], None] | None,
     console: Console,
 ) -> dict[str, Any]:
     """Read, clean, split and store the keypoints; plan the training."""
@@ -263,8 +263,8 @@ def _prepare(
     files = f"keypoints of {paths[0]}" if len(paths) == 1 else f"{len(paths):,} files of keypoints"
     say(console, f"1/5  Reading {files}")
     own = read_own(paths, skeleton, options)
-    if tell is not None:
-        tell(own.findings)
+    if on_findings is not None:
+        on_findings(own.findings)
     for note in own.notes[:MOST_PRINTED]:
         say(console, f"     {note}")
     if len(own.notes) > MOST_PRINTED:

@@ -131,7 +131,7 @@ def read_own(files: Sequence[Path], skeleton: Skeleton, options: dict[str, Any])
 
 
 def _is_camera(note: str) -> bool:
-    """Whether a note tells of a focal length, which a fit does not assume; see `write_own`."""
+    """Whether a note states a focal length, which a fit does not assume; see `write_own`."""
     return note.startswith("camera unknown: ")
 
 

@@ -197,7 +197,7 @@ def test_own_keypoints_have_no_truth_and_that_is_said(tmp_path, capsys, monkeypa
     small = ("--set", "width=8", "--set", "blocks=1", "--steps=2")
     assert run("train", "--data", "own.h5", "--out", "run", *small) == 0
     out = capsys.readouterr().out
-    assert "recipe upright: own.h5 holds no 3D, so 2D must tell the depth's sign" in out
+    assert "recipe upright: own.h5 holds no 3D, so 2D must determine the depth's sign" in out
     assert run("evaluate", "run", "--data", "own.h5", "--split", "train") == 0
     assert "evaluation is left out" in capsys.readouterr().out
     assert run("lift", "run", "clip.npz", "--layout", "coco17", "-o", "3d.npz", "--temporal") == 0

@@ -39,10 +39,10 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
 
 
 def ites(*arguments: object, **options: Any) -> tuple[int, str]:
-    """The exit code of a command and what it told on standard error."""
+    """The exit code of a command and its standard error."""
     process = start(*arguments, **options)
-    _, told = process.communicate()
-    return process.returncode, told
+    _, output = process.communicate()
+    return process.returncode, output
 
 
 def here(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
@@ -52,8 +52,8 @@ def here(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, s
     return int(stop.value.code or 0), capsys.readouterr().err
 
 
-def is_one_line(told: str) -> bool:
-    return told.startswith("ites: ") and told.count("\n") == 1 and len(told) <= 301
+def is_one_line(output: str) -> bool:
+    return output.startswith("ites: ") and output.count("\n") == 1 and len(output) <= 301
 
 
 @pytest.fixture(scope="module")
@@ -98,18 +98,18 @@ def test_any_error_is_one_line(
     assert describe(error)[0] == code
     with pytest.raises(SystemExit) as stop:
         run(app, ["lift"])
-    told = capsys.readouterr().err
-    assert stop.value.code == code and what in told and is_one_line(told)
+    output = capsys.readouterr().err
+    assert stop.value.code == code and what in output and is_one_line(output)
 
 
 def test_a_wrong_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    code, told = here(capsys, "lift", "--frobnicate", "x" * 500)
-    assert code == 2 and is_one_line(told) and "--frobnicate" in told
-    code, told = here(capsys, "lift", "-o", "clip3d.npz")
-    assert code == 2 and is_one_line(told)
-    assert "keypoints" in told.lower() and "ites lift --help" in told
-    code, told = here(capsys, "evaluate", "run", "--data", "a.h5", "--scale", "own")
-    assert code == 2 and is_one_line(told) and "own" in told
+    code, output = here(capsys, "lift", "--frobnicate", "x" * 500)
+    assert code == 2 and is_one_line(output) and "--frobnicate" in output
+    code, output = here(capsys, "lift", "-o", "clip3d.npz")
+    assert code == 2 and is_one_line(output)
+    assert "keypoints" in output.lower() and "ites lift --help" in output
+    code, output = here(capsys, "evaluate", "run", "--data", "a.h5", "--scale", "own")
+    assert code == 2 and is_one_line(output) and "own" in output
 
 
 def closed_pipe() -> int:
@@ -124,26 +124,26 @@ TRAINING = ("train", "teacher", "--steps", 20, "--log-every", 2, "--width", 16, 
 
 def test_a_training_goes_on_when_nobody_reads(store: Path, tmp_path: Path) -> None:
     pipe = closed_pipe()
-    code, told = ites(*TRAINING, "--data", store, "--out", tmp_path / "run", stdout=pipe)
+    code, output = ites(*TRAINING, "--data", store, "--out", tmp_path / "run", stdout=pipe)
     os.close(pipe)
-    assert (code, told) == (0, "")
+    assert (code, output) == (0, "")
     assert load_model(tmp_path / "run")[1].step == 20
 
 
 def test_other_commands_end_quietly_when_nobody_reads(tmp_path: Path) -> None:
     pipe = closed_pipe()
-    code, told = ites("doctor", stdout=pipe)
+    code, output = ites("doctor", stdout=pipe)
     os.close(pipe)
-    assert (code, told) == (1, "")
+    assert (code, output) == (1, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_standard_output_is_one_line(store: Path, tmp_path: Path) -> None:
     for arguments in (("--version",), (*TRAINING, "--data", store, "--out", tmp_path)):
         with open("/dev/full", "w") as full:
-            code, told = ites(*arguments, stdout=full)
-        assert code == 1 and is_one_line(told), (arguments, told)
-        assert "standard output: No space left on device" in told
+            code, output = ites(*arguments, stdout=full)
+        assert code == 1 and is_one_line(output), (arguments, output)
+        assert "standard output: No space left on device" in output
 
 
 @pytest.fixture
@@ -182,8 +182,8 @@ def test_lift_into_a_bad_place(
     word: str,
 ) -> None:
     disk, source = mounted(place), keypoints(tmp_path / "k.npy")
-    code, told = ites("lift", teacher, source, "-o", disk / f"o.{suffix}")
-    assert code == 1 and is_one_line(told) and word in told, told
+    code, output = ites("lift", teacher, source, "-o", disk / f"o.{suffix}")
+    assert code == 1 and is_one_line(output) and word in output, output
     assert not list(disk.rglob("*"))
 
 
@@ -192,11 +192,11 @@ def test_a_training_on_a_full_disk_keeps_what_is_whole(
 ) -> None:
     disk = mounted("size=1m")
     small = disk / "small"
-    code, told = ites(*TRAINING, "--data", store, "--out", small)
-    assert code == 0, told
+    code, output = ites(*TRAINING, "--data", store, "--out", small)
+    assert code == 0, output
     large = ("train", "teacher", "--steps", 4, "--data", store, "--out", disk / "large")
-    code, told = ites(*large)
-    assert code == 1 and is_one_line(told) and "No space left" in told, told
+    code, output = ites(*large)
+    assert code == 1 and is_one_line(output) and "No space left" in output, output
     assert not [path for path in disk.rglob("*") if path.name.endswith((".tmp", ".lock"))]
     assert load_model(small)[1].step == 20
 
@@ -206,11 +206,11 @@ def test_a_second_training_is_refused_with_the_firsts_number(
 ) -> None:
     out = tmp_path / "run"
     with lock(out / ".training.lock", "another training"):
-        code, told = here(capsys, *TRAINING, "--data", store, "--out", out)
-    assert code == 2 and is_one_line(told)
-    assert f"{out}: another training is going on in process {os.getpid()}" in told
+        code, output = here(capsys, *TRAINING, "--data", store, "--out", out)
+    assert code == 2 and is_one_line(output)
+    assert f"{out}: another training is going on in process {os.getpid()}" in output
     assert not out.exists()
-    code, told = here(capsys, *TRAINING, "--data", store, "--out", out)
+    code, output = here(capsys, *TRAINING, "--data", store, "--out", out)
     assert code == 0 and not (out / ".training.lock").exists()
 
 
@@ -245,8 +245,8 @@ def test_a_second_lifting_into_a_file_is_refused(
 ) -> None:
     source, out = keypoints(tmp_path / "k.npy", 10), tmp_path / "o.npz"
     with lock(tmp_path / ".o.npz.lock", "o.npz"):
-        code, told = here(capsys, "lift", teacher, source, "-o", out)
-    assert code == 2 and is_one_line(told) and f"process {os.getpid()}" in told
+        code, output = here(capsys, "lift", teacher, source, "-o", out)
+    assert code == 2 and is_one_line(output) and f"process {os.getpid()}" in output
     assert not out.exists() and not (tmp_path / "o.npz.parts").exists()
     assert here(capsys, "lift", teacher, source, "-o", out)[0] == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["k.npy", "o.npz"]
@@ -257,8 +257,8 @@ def test_the_store_is_whole_or_absent(tmp_path: Path, mounted: Callable[[str], P
     code, _ = ites("prepare", "synthetic", "--poses", 2000, "--out", disk / "x.h5")
     assert code == 0
     before = (disk / "x.h5").read_bytes()
-    code, told = ites("prepare", "synthetic", "--poses", 100_000, "--out", disk / "x.h5")
-    assert code == 1 and is_one_line(told) and "x.h5: No space left" in told, told
+    code, output = ites("prepare", "synthetic", "--poses", 100_000, "--out", disk / "x.h5")
+    assert code == 1 and is_one_line(output) and "x.h5: No space left" in output, output
     assert [path.name for path in disk.iterdir()] == ["x.h5"]
     assert (disk / "x.h5").read_bytes() == before
     with PoseStore(disk / "x.h5") as store:
@@ -320,10 +320,10 @@ def test_torchrun_hands_on_every_option_behind_two_dashes(
     monkeypatch.setattr("sys.argv", ["ites", *given])
     with pytest.raises(SystemExit, match="2"):
         main()
-    told = capsys.readouterr().err.splitlines()[-1]
+    output = capsys.readouterr().err.splitlines()[-1]
     with pytest.raises(SystemExit, match="2"):
         main(words)
-    assert capsys.readouterr().err.splitlines()[-1] == told and told.startswith("ites: lift: ")
+    assert capsys.readouterr().err.splitlines()[-1] == output and output.startswith("ites: lift: ")
 
 
 def test_a_closed_pipe_does_not_stop_a_training_behind_two_dashes(

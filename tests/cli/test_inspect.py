@@ -56,14 +56,14 @@ def test_what_is_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     clip = walk()
     file = saved(tmp_path / "a.npz", clip.keypoints, fps=25.0, image_size=(1280, 960))
     assert ites("inspect", file) == 0
-    told = " ".join(capsys.readouterr().out.split())
+    output = " ".join(capsys.readouterr().out.split())
     for part in (
         "arrays, joints in the order human36m",
         "1 clip of one person each, 60 frames, 25 frames per second, image 1280 x 960 px",
         "0-59",
         "nothing looks wrong",
     ):
-        assert part in told
+        assert part in output
 
 
 def test_gaps_and_what_joints_are_made_of(
@@ -89,9 +89,9 @@ def test_findings_are_no_failure_and_name_an_option(
     file = saved(tmp_path / "a.npz", clip.keypoints, image_size=clip.image_size)
     assert ites("inspect", file) == 0
     assert "warning: a: the person lies on the side, head to the right" in (
-        told := capsys.readouterr().out
+        output := capsys.readouterr().out
     )
-    assert "(--rotate 270)" in told
+    assert "(--rotate 270)" in output
     assert ites("inspect", file, "--rotate", 270) == 0
     assert "nothing looks wrong" in capsys.readouterr().out
 
@@ -121,9 +121,9 @@ def test_lifting_warns_and_its_options_mend(
     clip = walk()
     up = saved(tmp_path / "up.npz", clip.keypoints * [1, -1] + [0, 960], image_size=(1280, 960))
     assert ites("lift", run, up, "-o", tmp_path / "a.npz", "--device", "cpu") == 0
-    told = capsys.readouterr().err
-    assert "warning: up: the person is upside down in 60 of 60 frames" in told
-    assert told.rstrip().endswith("(--flip-y, or --rotate 180)")
+    output = capsys.readouterr().err
+    assert "warning: up: the person is upside down in 60 of 60 frames" in output
+    assert output.rstrip().endswith("(--flip-y, or --rotate 180)")
     right = ("-o", tmp_path / "b.npz", "--device", "cpu", "--flip-y")
     assert ites("lift", run, up, *right) == 0
     assert capsys.readouterr().err == ""
@@ -174,8 +174,8 @@ def test_preparing_and_training_warn(tmp_path: Path, capsys: pytest.CaptureFixtu
     store = tmp_path / "a.h5"
     assert ites("prepare", "keypoints", file, "--layout", "human36m", "-o", store) == 0
     warning = "warning: a: joints far from the body in 6 of 60 frames (left_wrist; 20-25)"
-    assert warning in (told := capsys.readouterr().err)
-    assert "(--min-confidence 0.31)" in told
+    assert warning in (output := capsys.readouterr().err)
+    assert "(--min-confidence 0.31)" in output
     more = ("--min-confidence", "0.31", "-o", tmp_path / "b.h5")
     assert ites("prepare", "keypoints", file, "--layout", "human36m", *more) == 0
     assert capsys.readouterr().err == ""

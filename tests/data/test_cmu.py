@@ -467,5 +467,5 @@ def test_a_rate_of_amc_files_is_refused_where_there_are_none(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["S1/a/positions"] = np.zeros((3, 17, 3))
         file["S1/a"].attrs["fps"] = 60.0
-    with pytest.raises(ItesError, match="a.h5: fps is of .amc files, which do not tell their own"):
+    with pytest.raises(ItesError, match="a.h5: fps is of .amc files, which do not state their own"):
         prepare_cmu(tmp_path / "a.h5", tmp_path / "out.h5", fps=60.0)

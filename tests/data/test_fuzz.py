@@ -74,19 +74,19 @@ def test_a_broken_file_is_read_or_refused_in_a_line(name, folder, index):
 def test_outcomes(tmp_path):
     path = tmp_path / "file.npz"
 
-    def told(error):
+    def verdict(error):
         def read(path):
             raise error
 
         return outcome(Reader(list, read), path)[0]
 
-    assert told(ItesError(f"{path}: expected an array, got none")) == "refused"
-    assert told(ItesError("expected an array, got none")) == "no file name"
-    assert told(KeyError("positions")) == "raw traceback"
-    assert told(MemoryError()) == "raw traceback"
+    assert verdict(ItesError(f"{path}: expected an array, got none")) == "refused"
+    assert verdict(ItesError("expected an array, got none")) == "no file name"
+    assert verdict(KeyError("positions")) == "raw traceback"
+    assert verdict(MemoryError()) == "raw traceback"
     huge = ItesError()
     huge.args = (f"{path} " + "x" * LINE,)
-    assert told(huge) == "huge message"
+    assert verdict(huge) == "huge message"
 
 
 def test_an_input_is_the_same_in_every_run():

@@ -203,13 +203,13 @@ def test_options_have_their_effect_on_a_store_or_are_refused(tmp_path, out):
     np.savez(tmp_path / "in.npz", keypoints=clip(), fps=30.0, image_size=[640, 480])
     prepare_keypoints([tmp_path / "in.npz"], out)
     again = tmp_path / "again.h5"
-    for options, told in (
+    for options, message in (
         ({"layout": "coco17"}, "a pose store keeps its order of joints, human36m; got layout coco"),
         ({"person": 1}, "person chooses among a detector's results"),
         ({"min_confidence": 0.3}, "min_confidence chooses among a detector's results"),
         ({"focal_length": 900.0, "field_of_view": 60.0}, "a focal length or a field of view, not"),
     ):
-        with pytest.raises(ItesError, match=told):
+        with pytest.raises(ItesError, match=message):
             prepare_keypoints([out], again, **options)
         assert not again.exists()
     prepare_keypoints([out], again, fps=12.0, image_size=(800, 600), field_of_view=90.0)

@@ -415,12 +415,14 @@ def test_a_damaged_heap_of_texts_is_refused(path):
 def test_a_wild_keypoint_does_not_change_the_other_poses(path, place, scored):
     confidence = {"confidence": np.full((12, 17), 0.5)} if scored else {}
     sound, others = clip(12), np.arange(12) != 4
-    wild = sound.copy()
-    wild[4, 10] = place, 500
+    misplaced = sound.copy()
+    misplaced[4, 10] = place, 500
     with PoseStore(write(path, [{"keypoints": sound, "split": "train", **confidence}])) as store:
         expected, _ = store.points("train", scale=1.0)
         assert not store.impossible().any()
-    with PoseStore(write(path, [{"keypoints": wild, "split": "train", **confidence}])) as store:
+    with PoseStore(
+        write(path, [{"keypoints": misplaced, "split": "train", **confidence}])
+    ) as store:
         np.testing.assert_array_equal(np.argwhere(store.impossible("train")), [[4, 10]])
         np.testing.assert_array_equal(store.complete(), others)
         with pytest.raises(ItesError, match="1 of 12 poses lack a joint .*; 1 impossible keypoint"):

@@ -388,12 +388,12 @@ def read_points(path) -> tuple[np.ndarray, str]:
         return np.array([read[i + 1][1] for i in range(40)]), path.read_text().splitlines()[0]
     if path.suffix == ".c3d":
         read = pytest.importorskip("ezc3d").c3d(str(path))
-        told = read["parameters"]["MANUFACTURER"]["FRAME"]["value"][0]
-        return read["data"]["points"][:3].transpose(2, 1, 0), told
+        stated = read["parameters"]["MANUFACTURER"]["FRAME"]["value"][0]
+        return read["data"]["points"][:3].transpose(2, 1, 0), stated
     if path.suffix == ".json":
         read = json.loads(path.read_text())
-        told = "; ".join(read[key] for key in ("axes", "unit", "up", "origin", "scale"))
-        return np.array(read["clips"][0]["positions"]), told
+        stated = "; ".join(read[key] for key in ("axes", "unit", "up", "origin", "scale"))
+        return np.array(read["clips"][0]["positions"]), stated
     lines = path.read_text().splitlines()
     rows = [line.split(",")[3:54] for line in lines if not line.startswith("#")][1:]
     return np.array(rows, float).reshape(-1, 17, 3), lines[1]
@@ -405,7 +405,7 @@ def test_an_upright_export_stands_and_travels(tmp_path, ending: str, floor: bool
     given, level = tilted()
     path = tmp_path / f"walk.{ending}"
     summary = export(given, path, up="gravity", floor=floor)
-    found, told = read_points(path)
+    found, stated = read_points(path)
     frame = CAMERA if ending in ("json", "csv") else Y_UP
     expected = frame.convert(level)
     if floor:
@@ -417,7 +417,7 @@ def test_an_upright_export_stands_and_travels(tmp_path, ending: str, floor: bool
     ]  # fmt: skip
     words += ["its height at the floor"] * floor
     assert all(word in summary["notes"][0] for word in words)
-    assert ending == "bvh" or all(word in told for word in words)
+    assert ending == "bvh" or all(word in stated for word in words)
 
 
 def test_poses_stay_in_place_unless_they_travel(tmp_path) -> None:
@@ -440,9 +440,9 @@ def test_an_assumed_focal_length_is_told_with_the_path(tmp_path) -> None:
     given, _ = tilted()
     known = export(given, tmp_path / "a.csv", travel=True)
     assumed = replace(given, clips=[replace(given.clips[0], focal_assumed=True)])
-    told = export(assumed, tmp_path / "b.csv", travel=True)
+    summary = export(assumed, tmp_path / "b.csv", travel=True)
     assert not any("assumed" in note for note in known["notes"])
-    assert any("in proportion to the focal length, assumed" in note for note in told["notes"])
+    assert any("in proportion to the focal length, assumed" in note for note in summary["notes"])
 
 
 def test_gltf_states_frame_unit_rate_and_version(tmp_path) -> None:

@@ -33,9 +33,9 @@ def lift_clips(pose, clips, training_scale, *, scale="auto", temporal=False, bat
     lifted = lift_points(pose, points, clips.skeleton, batch_size)
     if temporal:
         lifted = make_consistent(clips, points, points, lifted, sights)
-    told = AllAssumed()
-    told.add(assumed)
-    notes = [note.text for note in told.all_notes()]
+    everything = AllAssumed()
+    everything.add(assumed)
+    notes = [note.text for note in everything.all_notes()]
     return to_clips(clips, lifted, body_size_of(clips.skeleton), sights=sights), notes
 
 

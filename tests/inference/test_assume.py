@@ -13,7 +13,7 @@ def of_portion(number: int) -> Assumed:
     return Assumed(notes, filled=2, findings=[finding.plain()])
 
 
-def told(portions: int) -> AllAssumed:
+def assumed_of(portions: int) -> AllAssumed:
     assumed = AllAssumed()
     for number in range(portions):
         assumed.add(of_portion(number))
@@ -21,7 +21,7 @@ def told(portions: int) -> AllAssumed:
 
 
 def test_notes_and_findings_are_all_told_of_few_clips() -> None:
-    assumed = told(3)
+    assumed = assumed_of(3)
     texts = [note.text for note in assumed.all_notes()]
     swapped = [f"clip {number}: sides swapped" for number in range(3)]
     filled = "6 missing joints filled in, linearly in time"
@@ -31,11 +31,11 @@ def test_notes_and_findings_are_all_told_of_few_clips() -> None:
 
 
 def test_of_many_clips_the_number_is_told_and_memory_does_not_grow() -> None:
-    assumed = told(1000)
+    assumed = assumed_of(1000)
     notes = assumed.all_notes()
     assert sum(note.code == "swapped" for note in notes) == MOST_NOTES + 1
     assert f"{1000 - MOST_NOTES} more notes of swapped, left out" in [note.text for note in notes]
     (finding,) = assumed.findings()
     assert finding.message == "clip 0: jumps; so in 999 other clips"
-    sizes = {count: len(pickle.dumps(vars(told(count)))) for count in (1000, 9000)}
+    sizes = {count: len(pickle.dumps(vars(assumed_of(count)))) for count in (1000, 9000)}
     assert sizes[9000] - sizes[1000] < 20

@@ -210,9 +210,9 @@ def test_swapped_legs_are_told_and_exchanged_where_clips_are_taken_as_wholes():
         for one, other in ((right, left), (left, right)):
             wrong[np.ix_(frames, one)] = points[np.ix_(frames, other)]
     clips = clips_of(wrong)
-    told, _, assumed, _ = network_input(clips, 1.5)
-    np.testing.assert_array_equal(told.clips[0].keypoints, wrong)
-    (note,) = (text for code, text in assumed.notes if code == "swapped-left-so")
+    given, _, assumed, _ = network_input(clips, 1.5)
+    np.testing.assert_array_equal(given.clips[0].keypoints, wrong)
+    (note,) = (text for code, text in assumed.notes if code == "swapped-kept")
     assert note.startswith("a: left and right look swapped in 4 frames from 20 on (left_ankle, le")
     mended, _, assumed, _ = network_input(clips, 1.5, mend=True)
     np.testing.assert_array_equal(mended.clips[0].keypoints, points)
@@ -228,7 +228,7 @@ def test_swapped_legs_are_told_once(run, tmp_path, temporal):
     points[20:23, [1, 2, 3, 4, 5, 6]] = points[20:23][:, [4, 5, 6, 1, 2, 3]]
     np.savez(tmp_path / "in.npz", keypoints=points, fps=25)
     summary = lift(run, tmp_path / "in.npz", tmp_path / "o.npz", device="cpu", temporal=temporal)
-    code = "swapped" if temporal else "swapped-left-so"
+    code = "swapped" if temporal else "swapped-kept"
     assert summary["codes"].count(code) == 1
     assert all(finding["code"] != "swapped-sides" for finding in summary["findings"])
 
@@ -305,13 +305,13 @@ def test_what_was_assumed_in_a_store_is_not_known(run, tmp_path):
 def test_options_that_a_store_leaves_without_effect_are_refused_or_told(run, tmp_path):
     np.savez(tmp_path / "in.npz", keypoints=keypoints())
     prepare_keypoints([tmp_path / "in.npz"], tmp_path / "s.h5", split="val")
-    for wrong, told in (
+    for wrong, message in (
         ({"split": "test"}, "s.h5: expected a split of val, got 'test'"),
         ({"person": 1}, "s.h5: person chooses among a detector's results"),
         ({"min_confidence": 0.5}, "s.h5: min_confidence chooses among a detector's results"),
         ({"layout": "coco17"}, "s.h5: a pose store keeps its order of joints, human36m; got layou"),
     ):
-        with pytest.raises(ItesError, match=told):
+        with pytest.raises(ItesError, match=message):
             lift(run, tmp_path / "s.h5", tmp_path / "o.npz", device="cpu", **wrong)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.npz", "s.h5"]
     summary = lift(
@@ -443,7 +443,7 @@ def test_another_skeleton_is_refused(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"image_size": (0, 10)}, "image_size must be width and height in pixels"),
         ({"image_size": (-5, 10)}, "image_size must be width and height in pixels"),
@@ -455,9 +455,9 @@ def test_another_skeleton_is_refused(run, tmp_path):
         ({"device": "meta"}, "cannot use 'meta' here"),
     ],
 )
-def test_numbers_that_no_camera_has_are_refused_before_the_work(run, tmp_path, wrong, told):
+def test_numbers_that_no_camera_has_are_refused_before_the_work(run, tmp_path, wrong, message):
     np.savez(tmp_path / "in.npz", keypoints=keypoints())
-    with pytest.raises(ItesError, match=told):
+    with pytest.raises(ItesError, match=message):
         lift(run, tmp_path / "in.npz", tmp_path / "o.npz", **{"device": "cpu", **wrong})
     assert [path.name for path in tmp_path.iterdir()] == ["in.npz"]
 
@@ -557,8 +557,10 @@ def test_a_clip_whose_rate_is_known_is_lifted_as_a_whole(run, tmp_path):
         np.savez(tmp_path / f"{name}.npz", keypoints=keypoints(), focal_length=1000, **rate)
         for temporal in (None, True, False):
             out = tmp_path / "out.npz"
-            told = lift(run, tmp_path / f"{name}.npz", out, temporal=temporal, device="cpu")
-            assert ("temporal" in told["codes"]) == (temporal or (temporal is None and bool(rate)))
+            summary = lift(run, tmp_path / f"{name}.npz", out, temporal=temporal, device="cpu")
+            assert ("temporal" in summary["codes"]) == (
+                temporal or (temporal is None and bool(rate))
+            )
             lifted[name, temporal] = read_clips(out).clips[0].positions
     for name, alike in (("timed", True), ("untimed", False)):
         np.testing.assert_array_equal(lifted[name, None], lifted[name, alike])
@@ -575,8 +577,8 @@ def test_portions_give_what_one_piece_gives(run, tmp_path, monkeypatch):
             out = tmp_path / f"out.{ending}"
             summary = lift(run, store, out, device="cpu", batch_size=1, trust=False, temporal=False)
             assert (summary["poses"], summary["clips"]) == (28, 4)
-            *told, metres = summary["notes"]
-            assert told == notes and metres.startswith("metres by a mean of 0.72 m")
+            *others, metres = summary["notes"]
+            assert others == notes and metres.startswith("metres by a mean of 0.72 m")
             assert summary["codes"] == ["size", "body-size"]
             same(read_clips(out), simple)
     assert {p.name for p in tmp_path.iterdir()} == {"s.h5", "out.h5", "out.npz"}
@@ -707,13 +709,13 @@ def test_files_need_no_pickle_and_say_what_they_hold(tmp_path):
 @pytest.mark.parametrize("key", ["sign_confidence", "positions", "metres_per_unit"])
 def test_arrays_of_another_length_are_neither_written_nor_read(tmp_path, ending, key):
     one, _ = lift_clips(flat, clips_of(keypoints()), 1.5)
-    told = replace(one.clips[0], sign_confidence=np.ones(12, np.float32))
-    short = replace(told, **{key: getattr(told, key)[:11]})
+    rated = replace(one.clips[0], sign_confidence=np.ones(12, np.float32))
+    short = replace(rated, **{key: getattr(rated, key)[:11]})
     path = tmp_path / f"a.{ending}"
     with pytest.raises(ItesError, match=f"a: {key} must have a row per frame, 12, got 11"):
-        write_clips(path, replace(one, clips=[told, short]))
+        write_clips(path, replace(one, clips=[rated, short]))
     assert not path.exists()
-    write_clips(path, replace(one, clips=[told, told]))
+    write_clips(path, replace(one, clips=[rated, rated]))
     if ending == "h5":
         with h5py.File(path, "a") as file:
             rows = file[key][:23]

@@ -67,10 +67,10 @@ def test_a_bad_frame_spoils_no_other(run):
 @pytest.mark.parametrize("focal", [None, 1000.0])
 def test_a_wild_keypoint_spoils_no_other_frame(run, focal):
     frames = keypoints()
-    wild = frames.copy()
-    wild[4, 10] = 1e6
+    misplaced = frames.copy()
+    misplaced[4, 10] = 1e6
     bad, good = (Lifter(run, focal_length=focal, device="cpu") for _ in range(2))
-    lifted = np.stack([bad.lift(frame) for frame in wild])
+    lifted = np.stack([bad.lift(frame) for frame in misplaced])
     expected = np.stack([good.lift(frame) for frame in frames])
     assert np.isnan(lifted[4]).all()
     rest = np.delete(np.arange(12), 4)

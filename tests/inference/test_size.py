@@ -30,7 +30,7 @@ def standing(height=1.0):
 
 
 def clip(frames=9):
-    """Poses of one person at several sizes, one of them with a wild joint."""
+    """Poses of one person at several sizes, one of them with a misplaced joint."""
     poses = np.stack([standing(size) for size in np.linspace(1, 2, frames)])
     poses[4, 3] += 5
     return poses.astype(np.float32)
@@ -78,7 +78,7 @@ def test_bones_that_are_never_seen_do_not_count():
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({"height": 180.0}, r"between 0.3 and 3 metres, got 180; is that centimetres\?"),
         ({"height": 1800.0}, r"got 1800; is that millimetres\?"),
@@ -96,9 +96,9 @@ def test_bones_that_are_never_seen_do_not_count():
         ({"body_size": 0.7, "height": 1.8}, "one of body_size, height and bone, got body_size and"),
     ],
 )
-def test_nonsense_is_refused(tmp_path, run, given, told):
+def test_nonsense_is_refused(tmp_path, run, given, message):
     np.savez(tmp_path / "in.npz", keypoints=keypoints())
-    with pytest.raises(ItesError, match=told) as caught:
+    with pytest.raises(ItesError, match=message) as caught:
         lift(run, tmp_path / "in.npz", tmp_path / "o.npz", device="cpu", **given)
     assert len(str(caught.value)) <= 300
     assert [path.name for path in tmp_path.iterdir()] == ["in.npz"]

@@ -123,20 +123,20 @@ def test_any_skeleton(backend):
 @pytest.mark.parametrize("shape", [(2, 17, 3), (17, 2), (2, 16, 2), (2, 17, 2, 1)])
 def test_what_are_no_2d_poses_is_named(shape):
     wrong = torch.zeros(shape)
-    told = re.escape(f"points must have shape (B, 17, 2), got {shape}")
+    expected = re.escape(f"points must have shape (B, 17, 2), got {shape}")
     for teachers, students in ((Teacher, Student), (UprightTeacher, UprightStudent)):
         teacher = teachers(width=16, blocks=1).eval()
         student = students(width=8, blocks=1).eval()
         for model in (teacher, student, fold_norms(teacher), fold_norms(student)):
             for call in (model.pose, model.depth):
-                with pytest.raises(ValueError, match=f"{type(model).__name__}: {told}"):
+                with pytest.raises(ValueError, match=f"{type(model).__name__}: {expected}"):
                     call(wrong)
         for model in (teacher, student):
-            with pytest.raises(ValueError, match=f"{type(model).__name__}: {told}"):
+            with pytest.raises(ValueError, match=f"{type(model).__name__}: {expected}"):
                 model(wrong)
-    with pytest.raises(ValueError, match=f"Prior: {told}"):
+    with pytest.raises(ValueError, match=f"Prior: {expected}"):
         Prior(width=8, blocks=1)(wrong)
-    with pytest.raises(ValueError, match=f"Teacher: {told}"):
+    with pytest.raises(ValueError, match=f"Teacher: {expected}"):
         teacher.trunk(wrong)
 
 

@@ -76,15 +76,15 @@ def test_bad_frames_leave_the_good_ones_alone(motion):
     noise = 0.1 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(1))
     noisy = truth + noise - noise[:, :1]
     bad = torch.arange(4, lengths[0], 12)
-    wild = points.clone()
-    wild[bad, 9] += torch.tensor([0.3, -0.1])  # the nose is somewhere else
+    misplaced = points.clone()
+    misplaced[bad, 9] += torch.tensor([0.3, -0.1])  # the nose is somewhere else
     good = torch.ones(lengths[0], dtype=torch.bool)
     good[bad] = False
-    found = consistent_depths(wild, noisy, lengths, HUMAN36M)
+    found = consistent_depths(misplaced, noisy, lengths, HUMAN36M)
     clean = consistent_depths(points, noisy, lengths, HUMAN36M)
     assert error(found[good], truth[good]) < error(noisy[good], truth[good])
     assert error(found[good], truth[good]) < 1.2 * error(clean[good], truth[good])
-    necks = geometry.backproject(wild, found)
+    necks = geometry.backproject(misplaced, found)
     neck = (necks[:, 9] - necks[:, 8]).norm(dim=-1)
     usual = geometry.backproject(points, clean)
     usual = (usual[:, 9] - usual[:, 8]).norm(dim=-1)
@@ -94,10 +94,10 @@ def test_bad_frames_leave_the_good_ones_alone(motion):
 def test_what_was_not_seen_has_no_say(motion):
     points, truth, lengths = motion
     points, truth, lengths = points[: lengths[0]], truth[: lengths[0]], [lengths[0]]
-    wild, seen = points.clone(), torch.ones(points.shape[:2], dtype=torch.bool)
+    misplaced, seen = points.clone(), torch.ones(points.shape[:2], dtype=torch.bool)
     seen[10:30, 13] = False
-    wild[10:30, 13] += 0.08  # not so far that it could not be
-    found = consistent_depths(wild, truth, lengths, HUMAN36M, seen=seen)
+    misplaced[10:30, 13] += 0.08  # not so far that it could not be
+    found = consistent_depths(misplaced, truth, lengths, HUMAN36M, seen=seen)
     others = [j for j in range(17) if j not in (12, 13)]
     assert error(found[:, others], truth[:, others]) < 0.01
 
@@ -226,11 +226,11 @@ def test_noisy_keypoints_may_move(motion):
 def test_keypoints_that_were_not_seen_are_found_by_bones_and_motion(motion):
     points, truth, lengths = motion
     points, truth, lengths = points[: lengths[0]], truth[: lengths[0]], [lengths[0]]
-    wild, seen = points.clone(), torch.ones(points.shape[:2], dtype=torch.bool)
+    misplaced, seen = points.clone(), torch.ones(points.shape[:2], dtype=torch.bool)
     seen[10:14, 13] = False
-    wild[10:14, 13] += 0.06
+    misplaced[10:14, 13] += 0.06
     noise = torch.zeros(len(points))
-    flat, _ = consistent_poses(wild, truth, lengths, HUMAN36M, [10.0], seen=seen, noise=noise)
+    flat, _ = consistent_poses(misplaced, truth, lengths, HUMAN36M, [10.0], seen=seen, noise=noise)
     assert (flat - points)[10:14, 13].norm(dim=-1).max() < 0.03
     others = seen.clone()
     others[10:14] = True

@@ -1,4 +1,4 @@
-"""ites.models.trust: what is told of a lifted pose, and that it is told honestly."""
+"""ites.models.trust: the confidence in a lifted pose, and that it is calibrated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ites.runs.folder import RunFolder
 from ites.training.calibration import calibrate
 
 CPU = torch.device("cpu")
-TOLD = ("elevation", "log_density", "sign_confidence")
+MEASURES = ("elevation", "log_density", "sign_confidence")
 
 
 def points(count: int, seed: int = 0) -> torch.Tensor:
@@ -119,7 +119,7 @@ def test_a_lifted_file_tells_it(run, array, tmp_path, stage, ending):
     bias, slope, _ = load_trust(run, stage).odds
     expected = 1 / (1 + np.exp(-bias - slope * clip.log_density))
     np.testing.assert_allclose(clip.sign_confidence, expected, rtol=1e-4)
-    assert all(getattr(clip, name).dtype == np.float32 for name in TOLD)
+    assert all(getattr(clip, name).dtype == np.float32 for name in MEASURES)
     assert ((clip.sign_confidence >= 0) & (clip.sign_confidence <= 1)).all()
 
 
@@ -134,8 +134,8 @@ def test_what_a_run_cannot_tell_is_left_out_and_said(run, array, tmp_path):
         (paper, "a model of recipe paper does not know its depth's sign"),
     ):
         summary = lift(what, array, out, device="cpu")
-        assert reason in summary["notes"][-1] and TOLD[0] in summary["notes"][-1]
-        assert all(getattr(read_clips(out).clips[0], name) is None for name in TOLD)
+        assert reason in summary["notes"][-1] and MEASURES[0] in summary["notes"][-1]
+        assert all(getattr(read_clips(out).clips[0], name) is None for name in MEASURES)
     summary = lift(run, array, out, device="cpu", trust=False)
     assert not any("trust" in note or "elevation" in note for note in summary["notes"])
     assert read_clips(out).clips[0].sign_confidence is None
@@ -194,7 +194,7 @@ def test_each_clip_of_several_is_told_what_it_is_told_alone(
         )  # fmt: skip
         lift(run, tmp_path / "in.npz", tmp_path / "alone.npz", device="cpu")
         (alone,) = read_clips(tmp_path / "alone.npz").clips
-        for name in ("positions", "metres_per_unit", *TOLD):
+        for name in ("positions", "metres_per_unit", *MEASURES):
             assert len(getattr(clip, name)) == len(clip)
             np.testing.assert_allclose(
                 getattr(clip, name), getattr(alone, name), rtol=1e-4, atol=1e-4
@@ -219,5 +219,5 @@ def test_frames_of_nobody_are_not_judged(run, tmp_path):
     np.savez(tmp_path / "in.npz", keypoints=keypoints(), confidence=seen, fps=25)
     lift(run, tmp_path / "in.npz", tmp_path / "out.npz", device="cpu")
     (clip,) = read_clips(tmp_path / "out.npz").clips
-    for name in TOLD:
+    for name in MEASURES:
         assert np.isnan(getattr(clip, name)).tolist() == 3 * [True] + 9 * [False]

@@ -17,7 +17,7 @@ WINDOW = 64
 
 
 def frames(count: int, keypoints: int = 17, seed: int = 0) -> torch.Tensor:
-    """Frames in pixels: whole ones, one with a wild keypoint, one without two, one without any."""
+    """Frames in pixels: whole ones, one with a misplaced joint, one without two, one empty."""
     generator = torch.Generator().manual_seed(seed)
     points = 400 + 60 * torch.randn(count, keypoints, 2, generator=generator)
     if count > 3:

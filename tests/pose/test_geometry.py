@@ -24,7 +24,7 @@ def test_project_is_clamped_near_the_camera():
 
 
 def test_a_rolled_camera_is_turned_back():
-    """Clockwise by a quarter: what is right in the picture was above. One angle, or one per pose."""
+    """Clockwise by a quarter: what is right in the picture was above."""
     points = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])
     quarter = torch.tensor(torch.pi / 2)
     expected = torch.tensor([[[0.0, 1.0], [-2.0, 0.0]]])

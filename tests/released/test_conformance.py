@@ -157,8 +157,8 @@ def test_a_tie_below_float32_is_told(shared, tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit) as stop:
             main(["conformance", str(path), "--backend", "reference"])
         assert stop.value.code == 0
-        told = capsys.readouterr().out
-        assert "student gradients" in told and "tie 1e-12" in told and "0 failed" in told
+        output = capsys.readouterr().out
+        assert "student gradients" in output and "tie 1e-12" in output and "0 failed" in output
         # A wrong number is none the less a failure.
         arrays = dict(np.load(path))
         arrays["student.step1.grad.gconv_output.W"][0, 0, 0] *= 2

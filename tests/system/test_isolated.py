@@ -28,9 +28,9 @@ def test_a_child_imports_nothing_from_the_current_folder(path, tmp_path, monkeyp
 
 
 def test_a_refusal_comes_back_with_its_code(path):
-    with pytest.raises(ItesError, match="expected more") as told:
+    with pytest.raises(ItesError, match="expected more") as caught:
         isolated(endings.refuse, path)
-    assert told.value.code == "more"
+    assert caught.value.code == "more"
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,9 @@ def test_a_refusal_comes_back_with_its_code(path):
     ],
 )
 def test_a_dead_child_is_a_line(path, function, words):
-    with pytest.raises(ItesError) as told:
+    with pytest.raises(ItesError) as caught:
         isolated(function, path)
-    assert str(told.value) == f"{path}: expected a sound file, got one that {words}"
+    assert str(caught.value) == f"{path}: expected a sound file, got one that {words}"
 
 
 def test_time_and_memory_are_bounded(path, monkeypatch):

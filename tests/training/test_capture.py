@@ -151,13 +151,13 @@ def test_a_frame_of_the_general_model_asks_nothing_of_the_host(
 def test_an_optimiser_is_told_of_the_recording_alone(
     recipe: str, store: Path, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Adam refuses to be recorded untold, and warns of every step that is launched, told."""
+    """Adam is marked capturable while it is recorded, and not while steps are launched."""
     training, step = training_of(settings(recipe, "teacher", store, runs[recipe]), store)
-    told: list[bool] = []
+    marked: list[bool] = []
     take = training.optimiser.step
 
     def watched() -> None:
-        told.append(all(group.get("capturable") for group in training.optimiser.param_groups))
+        marked.append(all(group.get("capturable") for group in training.optimiser.param_groups))
         take()
 
     monkeypatch.setattr(training.optimiser, "step", watched)
@@ -168,7 +168,7 @@ def test_an_optimiser_is_told_of_the_recording_alone(
     captured.step(StepShape(32, False))
     captured._record(StepShape(32, False), 2)
     captured.step(StepShape(32, False))
-    assert told == [False, True, True, False]
+    assert marked == [False, True, True, False]
 
 
 @pytest.mark.parametrize("memory", [0.0, 0.0075])

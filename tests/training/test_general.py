@@ -281,9 +281,9 @@ class TestField:
                 group = file.create_group(f"{subject}/a")
                 group["positions"] = world
                 group.attrs.update(fps=30.0, action="Walking")
-        told = prepare_field(source, tmp_path / "f.h5", people=200, views=1)
+        summary = prepare_field(source, tmp_path / "f.h5", people=200, views=1)
         assert "mocap.cs.cmu.edu" in str(PoseStore(tmp_path / "f.h5").acknowledgement)
-        assert told is not None
+        assert summary is not None
         with pytest.raises(ItesError, match="subjects other than the test's"):
             prepare_field(source, tmp_path / "g.h5", people=200, test_subjects=("S01", "S07"))
         assert prepare_cmu(source, tmp_path / "c.h5", say=lambda _: None)
@@ -413,14 +413,14 @@ class TestLifting:
         confidence[:, 13] = 0
         clip = np.concatenate([keypoints, confidence[..., None]], axis=-1)
         np.savez(tmp_path / "clip.npz", keypoints=clip.astype(np.float32))
-        told = ites.lift(tmp_path / "clip.npz", tmp_path / "out.npz", run=run)
+        summary = ites.lift(tmp_path / "clip.npz", tmp_path / "out.npz", run=run)
         lifted = dict(np.load(tmp_path / "out.npz"))
         assert np.isnan(lifted["positions"][:, 13]).all()  # never seen
         assert np.isfinite(np.delete(lifted["positions"], 13, axis=1)).all()
         assert np.isfinite(lifted["expected_error"]).all()
         assert (lifted["expected_error"] > 0).all()
-        assert any("expected error" in note for note in told["notes"])
-        assert not any("filled in" in note for note in told["notes"])
+        assert any("expected error" in note for note in summary["notes"])
+        assert not any("filled in" in note for note in summary["notes"])
 
     def test_odds_and_error_are_calibrated(self, run: Path) -> None:
         trust = load_trust(run, "teacher")

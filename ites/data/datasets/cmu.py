@@ -99,7 +99,7 @@ def prepare_cmu(
     source = Path(source)
     if fps is not None and not any(path.suffix.lower() == ".amc" for path in source.rglob("*")):
         raise ItesError(
-            f"{source}: fps is of .amc files, which do not tell their own; there are none, got "
+            f"{source}: fps is of .amc files, which do not state their own; there are none, got "
             f"{fps:g}"
         )
     clips = clips_of(source, rate)

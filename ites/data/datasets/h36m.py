@@ -107,12 +107,12 @@ def prepare_h36m(
     if every < 1:
         raise ItesError(f"prepare_h36m: every must be at least 1, got {every}")
     flat = None if keypoints is None else (Path(keypoints), _npz(Path(keypoints), "positions_2d"))
-    told: set[str] = set()
+    printed: set[str] = set()
 
     def say_once(line: str) -> None:
         """Four cameras see the same frames."""
-        if line not in told:
-            told.add(line)
+        if line not in printed:
+            printed.add(line)
             say(line)
 
     with PoseStoreWriter(out, HUMAN36M, "Human3.6M", ACKNOWLEDGEMENT) as writer:

@@ -158,10 +158,8 @@ def _ragged(path: Path, name: str, array: NDArray[Any], scores: NDArray[Any] | N
     """Frames of (people, K, C) arrays, whose number of people varies."""
     found = Detections("arrays", plain=True, min_confidence=MIN_CONFIDENCE, scored=False)
     if array.ndim != 1 or (scores is not None and len(scores) != len(array)):
-        told = "none" if scores is None else f"scores of shape {scores.shape}"
-        raise ItesError(
-            f"{path}: {name}: expected an entry per frame, got {array.shape} and {told}"
-        )
+        got = "none" if scores is None else f"scores of shape {scores.shape}"
+        raise ItesError(f"{path}: {name}: expected an entry per frame, got {array.shape} and {got}")
     for t, entry in enumerate(array):
         frame_at = f"{path}: {name} of frame {t}"
         people = numbers([] if entry is None else entry, frame_at)
@@ -180,12 +178,12 @@ def _ragged(path: Path, name: str, array: NDArray[Any], scores: NDArray[Any] | N
 
 
 def _joint_names(arrays: Mapping[str, NDArray[Any]], count: int) -> tuple[str, ...] | None:
-    """The names of the joints in the file, if they are told."""
+    """The names of the joints in the file, if it has them."""
     for key in JOINT_NAMES:
-        told = arrays.get(key)
-        if told is not None and told.dtype.kind == "U" and told.shape == (count,):
-            names = tuple(joint_name(str(name)) for name in told)
-            return names if len(set(names)) == count else tuple(map(str, told))
+        listed = arrays.get(key)
+        if listed is not None and listed.dtype.kind == "U" and listed.shape == (count,):
+            names = tuple(joint_name(str(name)) for name in listed)
+            return names if len(set(names)) == count else tuple(map(str, listed))
     return None
 
 
@@ -203,8 +201,8 @@ def _with_confidence(
             if finite.size and finite.min() >= 0 and finite.max() <= OVER:
                 third = array[..., 2]
             elif _is_solid(places):
-                told = "expected places in the image, got 3D: x and y are negative as often as not"
-                raise ImplausibleError(path, Finding("depth", "error", told))
+                message = "expected places in the image, got 3D: half of the x and y are negative"
+                raise ImplausibleError(path, Finding("depth", "error", message))
     elif array.shape[-1] == 3:
         third = array[..., 2]
     elif array.shape[-1] > 3:
@@ -231,17 +229,17 @@ def _with_confidence(
             third = np.minimum(third, 1)
     if third is None:
         return np.concatenate([places, np.ones_like(places[..., :1])], axis=-1), False
-    told = third[np.isfinite(third) & np.isfinite(places).all(-1)]
-    told = told[told != -1]  # of a joint that was not found
-    if told.size and not (
-        (told.min() >= -0.05 and told.max() <= OVER) or set(np.unique(told)) <= {0.0, 1.0, 2.0}
+    given = third[np.isfinite(third) & np.isfinite(places).all(-1)]
+    given = given[given != -1]  # of a joint that was not found
+    if given.size and not (
+        (given.min() >= -0.05 and given.max() <= OVER) or set(np.unique(given)) <= {0.0, 1.0, 2.0}
     ):
         raise ImplausibleError(
             path,
             Finding(
                 "depth",
                 "error",
-                f"confidence must lie in 0..1, got {told.min():.3g} to {told.max():.3g}; a third "
+                f"confidence must lie in 0..1, got {given.min():.3g} to {given.max():.3g}; a third "
                 "column that is a depth must be left out",
             ),
         )

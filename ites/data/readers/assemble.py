@@ -38,10 +38,10 @@ FEWEST = 3
 ROWS = 50
 """Maximum ratio of all clips' rows to the rows with a visible person."""
 OVER, MOST_SURE = 1.05, 10.0
-"""Confidences up to the one are told as 1 without a note; beyond the other they are none."""
+"""Confidences up to the first count as 1 without a note; larger ones than the second are refused."""
 ODD = 0.005
 """Share of joints whose confidence may be impossible."""
-TOLD = 6
+MOST_LISTED = 6
 """Names that a note lists."""
 
 
@@ -104,11 +104,11 @@ def _follow(
     photographs = [video for video in videos if video.photograph]
     if photographs:
         notes.append(f"{len(photographs)} photographs, a clip of one frame per person")
-    tracks, empty, frames_told = [], 0, 0
+    tracks, empty, total = [], 0, 0
     for video in videos:
         size = options.image_size or found.sizes.get(video.key) or found.image_size
         gaps = sum(not people for people in video.people)
-        empty, frames_told = empty + gaps, frames_told + len(video.people)
+        empty, total = empty + gaps, total + len(video.people)
         name = video.name if len(videos) > 1 else ""
         for label, rows in _people(video, notes):
             array = np.zeros((len(video.people), len(names), 3), np.float32)
@@ -118,7 +118,7 @@ def _follow(
                 Track(array, name, label, np.array(video.numbers, np.int64), size, found.fps)
             )
     if empty and len(photographs) < len(videos):
-        notes.append(f"nobody is seen in {empty} of {frames_told} frames: missing frames")
+        notes.append(f"nobody is seen in {empty} of {total} frames: missing frames")
     if not tracks:
         raise ItesError(f"{path}: expected keypoints of people, but no person is seen for long")
     return tracks, names, layout
@@ -145,7 +145,7 @@ def _of_one_skeleton(
     Raises:
         ItesError: a number of joints has no known order, and no layout was asked for.
     """
-    told: list[str] = []
+    kinds: list[str] = []
     bodies: dict[int, Iterator[NDArray[np.float32]]] = {}
     for count in counts:
         frames = [
@@ -177,8 +177,8 @@ def _of_one_skeleton(
             lost = sum(len(frame.people) for frame in frames)
             notes.append(f"left out: {lost} people of {count} joints, whose order is unknown")
         else:
-            told.append(f"{count} ({layout})")
-    notes.append(f"people of {' and '.join(told)} joints are converted to {options.skeleton.name}")
+            kinds.append(f"{count} ({layout})")
+    notes.append(f"people of {' and '.join(kinds)} joints are converted to {options.skeleton.name}")
     converted = [
         Frame(
             frame.id,
@@ -247,7 +247,9 @@ def _people(video: Video, notes: list[str]) -> list[tuple[str, dict[int, Person]
             )
             everybody = steady
         if len(everybody) > 1:
-            notes.append(f"{len(everybody)} people told apart by place and size, without track ids")
+            notes.append(
+                f"{len(everybody)} people distinguished by place and size, without track ids"
+            )
     if not labels:
         labels = [str(number) for number in range(1, len(everybody) + 1)]
     if len(everybody) == 1 and not trusted:
@@ -303,8 +305,8 @@ def _clean_tracks(
         notes.append(f"left out: {len(found.tracks) - len(tracks)} clips in which nobody is seen")
     gone = sum(int((~(one.joints[..., 2] > 0).any(1)).sum()) for one in tracks)
     if gone:
-        told = sum(len(one.joints) for one in tracks)
-        notes.append(f"nobody is seen in {gone} of {told} frames: missing frames")
+        frames = sum(len(one.joints) for one in tracks)
+        notes.append(f"nobody is seen in {gone} of {frames} frames: missing frames")
     return tracks, names, layout
 
 
@@ -345,15 +347,15 @@ def _clean(
     top = float(sure[finite].max(initial=0))
     if top > OVER and (sure[finite] % 1).any():  # else the flags of annotations
         notes.append(f"confidences above 1, up to {top:.3g}, count as 1")
-    wild = _impossible(places, seen, extent, body or list(range(len(names))))
-    if wild.any():
-        row, joint = np.argwhere(wild)[0]
+    bad = _impossible(places, seen, extent, body or list(range(len(names))))
+    if bad.any():
+        row, joint = np.argwhere(bad)[0]
         x, y = places[row, joint]
         notes.append(
-            f"{path.stem}: {int(wild.sum()):,} impossible keypoints count as missing, the first "
+            f"{path.stem}: {int(bad.sum()):,} impossible keypoints count as missing, the first "
             f"in frame {shorten(ids[row], 40)}: {shorten(names[joint], 40)} at ({x:.6g}, {y:.6g})"
         )
-        seen &= ~wild
+        seen &= ~bad
     sure = np.where(seen, np.clip(sure, 0, 1), 0)
     return np.concatenate(
         [np.where(seen[..., None], places, 0), sure[..., None]], axis=-1, dtype=np.float32
@@ -364,14 +366,16 @@ def _all_missing(
     path: Path, joints: NDArray[np.float32], found: Detections, options: ReadOptions
 ) -> ItesError:
     """The error of a file without a joint that counts as seen; joints (N, K, 3)."""
-    told = f"{path}: expected keypoints of people, but all joints are missing"
+    message = f"{path}: expected keypoints of people, but all joints are missing"
     least = found.min_confidence if options.min_confidence is None else options.min_confidence
     sure = joints[np.isfinite(joints).all(-1), 2]
     if not len(sure) or not sure.max() < least:
-        return ItesError(told)
+        return ItesError(message)
     if not sure.max() > 0:
-        return ItesError(f"{told}: no confidence is above 0; leave out the confidences")
-    return ItesError(f"{told}: no confidence reaches {least:g}, got {sure.max():.2g}", code="weak")
+        return ItesError(f"{message}: no confidence is above 0; leave out the confidences")
+    return ItesError(
+        f"{message}: no confidence reaches {least:g}, got {sure.max():.2g}", code="weak"
+    )
 
 
 def _check_confidence(path: Path, sure: NDArray[np.float32]) -> None:
@@ -382,11 +386,11 @@ def _check_confidence(path: Path, sure: NDArray[np.float32]) -> None:
     sure = sure[np.isfinite(sure)]
     odd = ((sure < -0.05) & (sure != -1)) | (sure > MOST_SURE)
     if sure.size and odd.mean() > ODD:
-        told = (
+        message = (
             f"confidence must lie in 0..1, got {sure.min():.3g} to {sure.max():.3g}; a third "
             "number that is a depth or a percentage must be left out"
         )
-        raise ImplausibleError(path, Finding("depth", "error", told))
+        raise ImplausibleError(path, Finding("depth", "error", message))
 
 
 def _centred(places: NDArray[np.float32], finite: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -410,17 +414,17 @@ def _pixels(
     halves = signed and low < -0.2
     about_0 = not halves and (places[seen] < 0).any(-1).mean() > AROUND_0
     if low < (-1.2 if halves else -0.2) or high > 1.2 or about_0:
-        told = (
+        message = (
             "expected keypoints in pixels, or x / width and y / height in 0..1; got numbers "
             f"from {low:.3g} to {high:.3g}"
         )
-        raise ImplausibleError(path, Finding("units", "error", told))
+        raise ImplausibleError(path, Finding("units", "error", message))
     if not (extent > 0).all():
-        told = (
+        message = (
             f"keypoints are normalised (from {low:.3g} to {high:.3g}, x / width and y / height): "
             "the image size (width, height) in pixels is needed"
         )
-        raise ImplausibleError(path, Finding("normalised", "error", told))
+        raise ImplausibleError(path, Finding("normalised", "error", message))
     width, height = extent[0, 0]
     notes.append(f"normalised coordinates, times the image size {width:.0f} x {height:.0f}")
     pixels = (places + 1) / 2 * extent if halves else places * extent
@@ -529,7 +533,7 @@ def _converted(
         mapped = _as_skeleton(path, everything, joints, layout, skeleton)
         converted, confidence = mapped[..., :2], mapped[..., 2]
         if skeleton == HUMAN36M:
-            _tell_derived(joints, layout, sure, notes)
+            _note_derived(joints, layout, sure, notes)
     ends = np.cumsum([len(one.joints) for one in tracks])
     bodies = [bool((own > 0).any()) for own in np.split(confidence, ends[:-1])]
     never = [skeleton.joints[j] for j in np.flatnonzero(~(confidence > 0).any(0))]
@@ -592,7 +596,7 @@ def _as_skeleton(
     return joints[:, [names.index(name) for name in skeleton.joints]]
 
 
-def _tell_derived(
+def _note_derived(
     joints: tuple[str, ...], layout: str, sure: NDArray[np.float32], notes: list[str]
 ) -> None:
     """Name the joints that are derived from others because they are never seen."""
@@ -607,8 +611,8 @@ def _tell_derived(
 
 
 def _listed(names: list[str] | tuple[str, ...]) -> str:
-    more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
-    return ", ".join(names[:TOLD]) + more
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return ", ".join(names[:MOST_LISTED]) + more
 
 
 def _name(path: Path, one: Track, several: bool) -> str:

@@ -162,9 +162,11 @@ def _frame_id(image: dict[str, Any], own: int | float | str, where: str) -> int 
 def _names(categories: Any, count: int) -> tuple[str, ...] | None:
     """The joint names in a category with this many keypoints; None if COCO's or unknown."""
     for category in categories if isinstance(categories, list) else []:
-        told = category.get("keypoints") if isinstance(category, dict) else None
-        if isinstance(told, list) and len(told) == count and all(isinstance(n, str) for n in told):
-            names = tuple(joint_name(name) for name in told)
+        listed = category.get("keypoints") if isinstance(category, dict) else None
+        if not isinstance(listed, list) or len(listed) != count:
+            continue
+        if all(isinstance(name, str) for name in listed):
+            names = tuple(joint_name(name) for name in listed)
             usual = BY_COUNT.get(count)
             same = usual is not None and names == joints_of(usual)
             return None if same or len(set(names)) < count else names

@@ -89,8 +89,8 @@ def videos_of(frames: list[Frame], where: str) -> list[Video]:
                 f"from {numbers[0]} to {numbers[-1]}"
             )
         rows = dict(zip(numbers, people, strict=True))
-        told = range(numbers[0], numbers[-1] + 1, step)
-        videos.append(Video(name, list(told), [rows.get(n, []) for n in told], keys[numbers[0]]))
+        run = range(numbers[0], numbers[-1] + 1, step)
+        videos.append(Video(name, list(run), [rows.get(n, []) for n in run], keys[numbers[0]]))
     return videos
 
 

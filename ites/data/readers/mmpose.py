@@ -61,11 +61,11 @@ def is_rtmlib(content: Any) -> bool:
     frames = list(content.values()) if isinstance(content, dict) else content
     if not isinstance(frames, list) or not frames:
         return False
-    told = [frame.get("scores") for frame in frames[:100] if isinstance(frame, dict)]
+    given = [frame.get("scores") for frame in frames[:100] if isinstance(frame, dict)]
     return all(
         isinstance(frame, dict) and {"keypoints", "scores"} <= set(frame) for frame in frames[:10]
     ) and all(not scores or isinstance(scores, list) and isinstance(scores[0], list)
-              for scores in told)  # fmt: skip
+              for scores in given)  # fmt: skip
 
 
 def parse_rtmlib(content: Any, where: str) -> Detections:

@@ -148,13 +148,13 @@ def _name_joints(found: Detections, names: tuple[str, ...] | None, where: str) -
 
 def image_size(content: Any) -> tuple[int, int] | None:
     """(width, height), pixels, in an object or in one of its objects of `ABOUT`; else None."""
-    for told in _about(content):
+    for level in _about(content):
         for pair in SIZES:
-            sides = [told.get(key) for key in pair]
+            sides = [level.get(key) for key in pair]
             if all(isinstance(n, (int, float)) and 1 < n < 1 << 20 for n in sides):
                 return round(sides[0]), round(sides[1])  # type: ignore[arg-type]
         for key in ("image_size", "resolution", "size"):
-            sides = told.get(key)  # type: ignore[assignment]
+            sides = level.get(key)  # type: ignore[assignment]
             if (
                 isinstance(sides, list)
                 and len(sides) == 2
@@ -166,9 +166,9 @@ def image_size(content: Any) -> tuple[int, int] | None:
 
 def rate(content: Any) -> float:
     """Frames per second in an object or in one of its objects of `ABOUT`; else nan."""
-    for told in _about(content):
+    for level in _about(content):
         for key in RATES:
-            value = told.get(key)
+            value = level.get(key)
             if isinstance(value, (int, float)) and 0 < value < 1e6:
                 return float(value)
     return math.nan
@@ -338,7 +338,7 @@ def _persons(
 def _array(
     points: Any, scores: Any, where: str
 ) -> tuple[NDArray[np.float32], tuple[str, ...] | None]:
-    """Joints (K, 3) of x, y, confidence, and their names where they are told."""
+    """Joints (K, 3) of x, y, confidence, and their names if they have any."""
     names: tuple[str, ...] | None = None
     if isinstance(points, dict) and _is_list(points.get("x")) and _is_list(points.get("y")):
         sure = next((points[k] for k in ("visible", *SCORES) if _is_list(points.get(k))), scores)
@@ -355,8 +355,8 @@ def _array(
             names = None
     if points and isinstance(points[0], dict):
         if names is None:
-            told = [_name(point) for point in points]
-            names = tuple(map(str, told)) if all(told) else None
+            listed = [_name(point) for point in points]
+            names = tuple(map(str, listed)) if all(listed) else None
         points = [_point(point) for point in points]
     if points and _is_list(points[0]):
         width = len(points[0])
@@ -371,7 +371,7 @@ def _array(
                     f"{where}: expected keypoints of x and y beside scores, got a third number "
                     "that is another confidence or a depth"
                 )
-            scores = None  # torchvision's scores are no probabilities; its flags tell what is seen
+            scores = None  # torchvision's scores are no probabilities; its flags state what is seen
     if scores is not None and len(scores) != len(points):
         scores = None  # of something else
     return joints_from(points, where, scores), names

@@ -234,8 +234,8 @@ def _json(path: Path) -> Detections:
     if found is None:
         if not content:
             raise ItesError(f"{path}: expected keypoints, but nobody is in it: the JSON is empty")
-        told = ", ".join(map(str, list(content)[:6])) if isinstance(content, dict) else "a list"
-        raise ItesError(f"{path}: expected {EXPECTED}; got JSON of {shorten(told, 60)}")
+        keys = ", ".join(map(str, list(content)[:6])) if isinstance(content, dict) else "a list"
+        raise ItesError(f"{path}: expected {EXPECTED}; got JSON of {shorten(keys, 60)}")
     return found
 
 

@@ -5,8 +5,8 @@ Source: the documentation of sleap-io, formats/slp.md and formats/analysis_h5.md
 - `.slp`: HDF5 with `frames`, `instances`, `points` and `pred_points`, tables that refer to rows of
   the next, and JSON in `metadata`, `videos_json`, `tracks_json`. Before format 1.1 pixels had their
   centres at halves. Where a user corrected a prediction, the correction is taken.
-- Analysis: `tracks`, (tracks, 2, nodes, frames) or, as `dims` tells, another order; `point_scores`,
-  `node_names`, `track_names`.
+- Analysis: `tracks`, (tracks, 2, nodes, frames) or another order, which `dims` states;
+  `point_scores`, `node_names`, `track_names`.
 """
 
 from __future__ import annotations
@@ -84,14 +84,14 @@ def parse_analysis(file: h5py.File, where: str) -> Detections:
 
 def _order(tracks: h5py.Dataset, shape: tuple[int, ...], nodes: int, where: str) -> list[str]:
     """The axes of `tracks`."""
-    told = attribute(tracks, "dims", where)
-    if told is not None:
+    dims = attribute(tracks, "dims", where)
+    if dims is not None:
         try:
-            order = json.loads(told)
+            order = json.loads(dims)
         except (ValueError, TypeError, RecursionError):
             order = None
         if not isinstance(order, list) or sorted(map(str, order)) != sorted(AXES):
-            raise ItesError(f"{where}: tracks: expected dims of {AXES}, got {shorten(told, 60)}")
+            raise ItesError(f"{where}: tracks: expected dims of {AXES}, got {shorten(dims, 60)}")
         return order
     if shape[1:3] == (2, nodes):
         return list(AXES)
@@ -224,7 +224,7 @@ def _joints(nodes: list[str]) -> tuple[str, ...]:
 
 
 def _labels(names: list[str], count: int) -> list[str]:
-    """Names of tracks, numbered where they are not told or not unique."""
+    """Names of tracks, numbered where they are absent or not unique."""
     if len(names) == count and len(set(names)) == count:
         return names
     return [str(number + 1) for number in range(count)]

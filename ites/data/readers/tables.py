@@ -71,8 +71,8 @@ def read_rows(path: Path) -> list[list[str]]:
     text = _without_comments(data.decode("utf-8-sig"))
     first = text[: text.find("\n")] if "\n" in text else text
     separator = max(",;\t", key=first.count)
-    if told := re.fullmatch(r"sep=([,;\t])", first.strip(" \r")):
-        text, separator = text[len(first) + 1 :], told[1]
+    if stated := re.fullmatch(r"sep=([,;\t])", first.strip(" \r")):
+        text, separator = text[len(first) + 1 :], stated[1]
     elif not first.count(separator) and len(first.split()) > 2:
         return [line.split() for line in text.splitlines() if line.strip()]
     rows = [row for row in csv.reader(io.StringIO(text), delimiter=separator)

@@ -85,13 +85,13 @@ def _camera(camera: Any, where: str) -> NDArray[np.float32]:
     return array.astype(np.float32)
 
 
-def _video(told: Any, where: str) -> tuple[tuple[int, int] | None, float]:
+def _video(about: Any, where: str) -> tuple[tuple[int, int] | None, float]:
     """Image size and frames per second of a video's metadata."""
-    if not isinstance(told, dict):
+    if not isinstance(about, dict):
         return None, float("nan")
-    width, height = (number(told.get(key), where, 0) for key in "wh")
+    width, height = (number(about.get(key), where, 0) for key in "wh")
     size = (round(width), round(height)) if min(width, height) >= 1 else None
-    fps = number(told.get("fps"), where, float("nan"))
+    fps = number(about.get("fps"), where, float("nan"))
     return size, fps if fps > 0 else float("nan")
 
 

@@ -361,13 +361,13 @@ function startViewer(root, data) {
   function words() {
     const first = state.people.find((clip) => clip.shown && rowOf(clip, state.frame) >= 0);
     const row = first ? rowOf(first, state.frame) : -1;
-    const told = (values) => values && row >= 0 && !Number.isNaN(values.at(row, 0));
+    const known = (values) => values && row >= 0 && !Number.isNaN(values.at(row, 0));
     find("time").textContent =
       `frame ${(state.frame + 1).toLocaleString("en")} of ${state.frames.toLocaleString("en")}  ·  ${clock(state.frame / state.fps)}`;
     const who = several() && first ? `${first.label}: ` : "";
-    find("error").textContent = first && told(first.error)
+    find("error").textContent = first && known(first.error)
       ? `${who}off by ${Math.round(first.error.at(row, 0))} mm in this frame, ${first.mean} mm on average` : "";
-    find("sure").textContent = first && told(first.sign) ? `${who}depth's sign ${Math.round(100 * first.sign.at(row, 0))}% sure` : "";
+    find("sure").textContent = first && known(first.sign) ? `${who}depth's sign ${Math.round(100 * first.sign.at(row, 0))}% sure` : "";
   }
   function draw() {
     state.due = false;

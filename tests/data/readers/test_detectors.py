@@ -188,8 +188,8 @@ def test_a_tracker_that_exchanges_two_people_is_told_and_undone(tmp_path):
     for clip, points in zip(recording.clips, (first, second), strict=True):
         same(clip, points)
     for frame in (10, 22):
-        told = f"track ids 1 and 2 change places in frame {frame}: each clip keeps its person"
-        assert told in recording.notes
+        note = f"track ids 1 and 2 change places in frame {frame}: each clip keeps its person"
+        assert note in recording.notes
 
 
 def test_somebody_found_twice_in_each_frame_is_one_clip(tmp_path):
@@ -692,7 +692,7 @@ def test_joints_never_seen_come_from_others_or_are_missing(tmp_path):
     crown = clip.keypoints[:, OURS["head"]]
     nose, eye = points[:, 0], points[:, 2]
     ears, shoulders = points[:, 3:5].mean(1), points[:, 5:7].mean(1)
-    told = ears + 1.35 * eye - 0.9 * nose - 0.45 * shoulders
-    np.testing.assert_allclose(crown, told, atol=0.01)
+    expected = ears + 1.35 * eye - 0.9 * nose - 0.45 * shoulders
+    np.testing.assert_allclose(crown, expected, atol=0.01)
     assert "in no frame: left_knee, left_ankle" in recording.notes
     assert any(note.startswith("head from left_ear, right_ear") for note in recording.notes)

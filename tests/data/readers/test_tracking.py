@@ -17,7 +17,7 @@ def test_natural_order():
 def test_size_and_distance():
     person = scored(walk(frames=1))[0]
     far = person.copy()
-    far[0, :2] = 1e5  # one wild joint changes neither much
+    far[0, :2] = 1e5  # one misplaced joint changes neither much
     sizes = person_sizes(np.stack([person, far]))
     assert 380 < sizes[0] < 520 and abs(sizes[1] / sizes[0] - 1) < 0.1
     moved = person + np.float32([3, 4, 0])

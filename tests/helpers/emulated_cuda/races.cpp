@@ -85,8 +85,8 @@ bool own(const char* address) {
 
 void tell(const std::string& what) {
   if (!leave_out.empty()) _exit(CAUGHT);
-  for (const std::string& told : reports)
-    if (told == what) return;
+  for (const std::string& report : reports)
+    if (report == what) return;
   reports.push_back(what);
 }
 
