@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from ites import __version__
-from ites.cli import doctor, errors, export, fit, inspect, lift, prepare, results, train
+from ites.cli import doctor, errors, export, inspect, lift, prepare, results, train, workflows
 from ites.cli.options import say
 
 FIRST = ("demo", "fit", "prepare", "train")
@@ -37,7 +37,7 @@ prepare_app = typer.Typer(
     no_args_is_help=True,
 )
 
-app.command()(train.demo)
+app.command()(workflows.demo)
 app.add_typer(prepare_app, name="prepare")
 app.add_typer(train.app, name="train")
 PREPARE: tuple[Callable[..., None], ...] = (
@@ -48,7 +48,7 @@ PREPARE: tuple[Callable[..., None], ...] = (
     prepare.keypoints,
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
-    fit.fit,
+    workflows.fit,
     inspect.inspect,
     results.evaluate,
     lift.lift,

@@ -1,4 +1,4 @@
-"""`ites demo`, and `ites train` with its older spellings `ites train both` and its like.
+"""`ites train`.
 
 PyTorch is imported by the commands, not by their help.
 """
@@ -6,9 +6,8 @@ PyTorch is imported by the commands, not by their help.
 from __future__ import annotations
 
 import math
-import os
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,20 +18,16 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from ites.cli.hints import print_findings
+from ites.cli.older import add_older_spellings
 from ites.cli.options import Device, say
-from ites.errors import ItesError
-from ites.runs.settings import (
-    STAGES,
-    Settings,
-    commented_toml,
-    make_settings,
-    nearest_name,
-    parse_setting,
-    read_toml,
-    stages_of,
-    tables_of,
-    why_without_effect,
+from ites.cli.train_settings import (
+    Given,
+    assignment,
+    chosen_settings,
+    settings_to_resume,
 )
+from ites.errors import ItesError
+from ites.runs.settings import Settings, commented_toml, tables_of
 from ites.system.console import command_console, duration
 from ites.system.console import say as print_line
 from ites.system.files import atomic_write
@@ -40,9 +35,6 @@ from ites.system.files import atomic_write
 if TYPE_CHECKING:
     from ites.training.engine import Result
     from ites.training.seeds import Study
-
-Given = tuple[str, str, str, str]
-"""What a user gave: how he spelled it, stage or "" for all, name of the setting, text."""
 
 
 class _Train(TyperGroup):
@@ -59,23 +51,6 @@ class _Train(TyperGroup):
 
 
 app = typer.Typer(cls=_Train, invoke_without_command=True, no_args_is_help=True)
-
-
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Seed of the data and the training.")] = 0,
-    device: Device = None,
-) -> None:
-    """Run the whole method on synthetic motion, in minutes, without a download.
-
-    Example: ites demo --out demo
-    """
-    from ites.workflows.demo import DATA
-    from ites.workflows.demo import demo as run
-
-    run(out, seed=seed, device=device, say=say)
-    say(f"next: ites evaluate {out} --data {out / DATA}")
-    say("next, your own keypoints: ites prepare keypoints FILES --layout coco17 --out mine.h5")
 
 
 @app.callback()
@@ -143,8 +118,9 @@ def train(
 ) -> None:
     """Train all stages of a recipe from 2D keypoints.
 
-    Recipe paper trains a teacher, then a student. Recipe upright trains a prior first, a density
-    of 2D poses. An option wins over a file, a stage's table over the file's top.
+    Recipe paper trains a teacher, then a student.
+    Recipe upright first trains a prior, which is a density of 2D poses.
+    Options override the file; a stage's table overrides the file's top.
 
     Example: ites train --data cmu.h5 --out runs/cmu --set teacher.atoms=30
     """
@@ -155,12 +131,12 @@ def train(
     given = [
         (f"--{name}", "", name, str(value)) for name, value in common.items() if value is not None
     ]
-    given += [_assignment(text) for text in assign or []]
+    given += [assignment(text) for text in assign or []]
     if ctx.invoked_subcommand is not None:
         if given or only or config or write_config or resume or seeds:
             raise ItesError(
                 f"train: '{ctx.invoked_subcommand}' must come before the options; "
-                "today's spelling has no such word, see ites train --help"
+                "today's spelling needs no such word, see ites train --help"
             )
         return
     if write_config is not None:
@@ -175,29 +151,16 @@ def train(
         raise typer.Exit(130)
 
 
-def _assignment(text: str) -> Given:
-    """`teacher.atoms=30` or `batch=64` in parts."""
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise ItesError(f"train: --set: expected NAME=VALUE, such as teacher.atoms=30, got {text}")
-    stage, dot, setting = name.partition(".")
-    if not dot:
-        return f"--set {name}", "", name, value
-    if stage not in STAGES:
-        raise ItesError(f"train: --set {name}: expected one of {', '.join(STAGES)}, got '{stage}'")
-    return f"--set {name}", stage, setting, value
-
-
 def run_stages(
     only: str | None, config: Path | None, resume: Path | None, given: Sequence[Given]
 ) -> list[Result]:
-    """Train stages one after another into one run folder and say how it went.
+    """Train stages one after another into one run folder and print the results.
 
     Args:
         only: the one stage to train; None for all of the recipe.
         config: a TOML file, or None.
         resume: the run folder to continue, or None.
-        given: settings that win over the file.
+        given: settings that override the file.
 
     Returns:
         what each stage did; fewer than the stages where one was interrupted.
@@ -213,13 +176,13 @@ def run_stages(
     ranks = Ranks.here()
     console = command_console() if ranks.is_main else quiet_console()
     if resume is None:
-        chosen, why = _chosen(only, config, given)
+        chosen, why = chosen_settings(only, config, given)
         for settings in chosen:
             refuse_to_overwrite(settings.out, settings.stage)
     elif config is not None:
         raise ItesError("train: --resume takes the run's own settings, so leave --config out")
     else:
-        chosen, why = _resumed(only, resume, given), ""
+        chosen, why = settings_to_resume(only, resume, given), ""
     if why:
         print_line(console, why)
     if resume is None and ranks.is_main:
@@ -269,14 +232,14 @@ def run_seeds(
     resume: Path | None,
     given: Sequence[Given],
 ) -> Study:
-    """Train stages once per seed in this process and say how it went.
+    """Train stages once per seed in this process and print the results.
 
     Args:
         text: the seeds, "0,1,2"; None: those of the folder to continue.
         only, config, resume, given: see `run_stages`; `resume` is the folder of all seeds.
 
     Raises:
-        ItesError: the seeds, or a setting, are no such; a seed failed; see
+        ItesError: a seed or a setting is invalid, or a seed failed; see
             `ites.training.seeds.train_seeds`.
     """
     from ites.training.seeds import read_seeds, seed_folder, train_seeds
@@ -286,7 +249,7 @@ def run_seeds(
             raise ItesError(f"train: {spelling} has no effect with --seeds; leave one out")
     if resume is None:
         seeds = _seeds(text or "")
-        chosen, why = _chosen(only, config, given)
+        chosen, why = chosen_settings(only, config, given)
     elif config is not None:
         raise ItesError("train: --resume takes the run's own settings, so leave --config out")
     else:
@@ -295,7 +258,7 @@ def run_seeds(
         if not set(seeds) <= set(held):
             raise ItesError(f"{resume}: expected seeds out of {held}, got {seeds}")
         others = [one for one in given if one[2] != "out" or Path(one[3]) != resume]
-        chosen, why = _resumed(only, seed_folder(resume, seeds[0]), others), ""
+        chosen, why = settings_to_resume(only, seed_folder(resume, seeds[0]), others), ""
         chosen = [replace(one, out=str(resume)) for one in chosen]
     console = command_console()
     if why:
@@ -345,7 +308,7 @@ def _show_figures(study: Study, console: Console) -> None:
 
 
 def _implausible(settings: Settings) -> list[dict[str, Any]]:
-    """What is implausible about keypoints to train on; of measured motion nothing is asked."""
+    """What is implausible about keypoints to train on; measured motion is not checked."""
     from ites.data.checks import check_sample
     from ites.data.findings import summarise
     from ites.data.keypoint_reader import KeypointReader
@@ -361,145 +324,13 @@ def _implausible(settings: Settings) -> list[dict[str, Any]]:
         return [finding.plain() for finding in summarise(check_sample(reader))]
 
 
-def _chosen(
-    only: str | None, config: Path | None, given: Sequence[Given]
-) -> tuple[list[Settings], str]:
-    """The settings of each stage to train, and a line that says which recipe it is and why."""
-    recipe, why = _recipe(only, config, given)
-    stages = [only] if only else list(stages_of(recipe))
-    options = _options(stages, given, recipe)
-    for own in options.values():
-        own.setdefault("recipe", recipe)
-    chosen = [make_settings(stage, config, options[stage]) for stage in stages]
-    _refuse_without_effect(chosen, given)
-    if config is not None:
-        _refuse_in_file(config, recipe)
-    return chosen, why
-
-
-def _resumed(only: str | None, run: Path, given: Sequence[Given]) -> list[Settings]:
-    """The settings of each stage of an earlier run that goes on."""
-    from ites.runs.folder import RunFolder, resumed_settings
-
-    file = RunFolder(run).settings
-    tables = read_toml(file) if file.is_file() else {}
-    held = [stage for stage, table in tables.items() if table and stage]
-    stages = [only] if only else held or ["teacher"]
-    for spelling, _, name, value in given:
-        if name == "out" and Path(value) != run:
-            raise ItesError(f"train: {spelling} has no effect with --resume {run}; leave one out")
-    recipe = tables[stages[-1]].get("recipe", "paper") if held else "paper"
-    options = _options(stages, given, recipe)
-    chosen = [resumed_settings(run, stage, options[stage]) for stage in stages]
-    _refuse_without_effect(chosen, given)
-    return chosen
-
-
-def _recipe(only: str | None, config: Path | None, given: Sequence[Given]) -> tuple[str, str]:
-    """The recipe, and a line that says why it is this one; "" of the prior, which has one alone.
-
-    The published figures choose each depth's sign by the 3D; where there is none, the sign must
-    come from 2D.
-    """
-    recipe = _asked("recipe", only, config, given)
-    if only == "prior":
-        return recipe or "upright", ""
-    if recipe is not None:
-        parse_setting("teacher", "recipe", recipe)
-        return recipe, f"recipe {recipe}, as asked for"
-    data = _asked("data", only, config, given)
-    if data:
-        from ites.data.store import PoseStore
-
-        with PoseStore(data) as store:
-            has_positions = store.has_positions
-        if not has_positions:
-            return "upright", (
-                f"recipe upright: {data} holds no 3D, so 2D must determine the depth's sign "
-                "(--recipe paper: the published method)"
-            )
-    return "paper", (
-        "recipe paper: the published method, the default for data with 3D "
-        "(--recipe upright: finds each depth's sign from 2D)"
-    )
-
-
-def _asked(name: str, only: str | None, config: Path | None, given: Iterable[Given]) -> Any:
-    """What is given, or else a file, says of a setting; None where neither does."""
-    stage, value = only or "student", None
-    for _, of_stage, setting, text in given:
-        if setting == name and of_stage in ("", stage):
-            value = text
-    if value is None and config is not None:
-        tables = read_toml(config)
-        value = tables[stage].get(name, tables[""].get(name))
-    return value
-
-
-def _options(stages: list[str], given: Iterable[Given], recipe: str) -> dict[str, dict[str, Any]]:
-    """What is given, by stage and name of the setting; a stage's own wins over all stages'."""
-    options: dict[str, dict[str, Any]] = {stage: {} for stage in stages}
-    for spelling, of_stage, name, text in sorted(given, key=lambda one: bool(one[1])):
-        having = [stage for stage in STAGES if name in STAGES[stage].names()]
-        if of_stage and of_stage not in having or not having:
-            known = STAGES[of_stage].names() if of_stage else _all_names()
-            raise ItesError(
-                f"train: {spelling}: unknown setting '{name}'; the nearest known one is "
-                f"'{nearest_name(name, known)}'"
-            )
-        targets = [stage for stage in having if stage in stages and of_stage in ("", stage)]
-        if not targets:
-            raise ItesError(
-                f"train: {spelling} has no effect: it belongs to the {of_stage or having[0]}, and "
-                f"recipe {recipe} trains {' and '.join(stages)} here"
-            )
-        for stage in targets:
-            try:
-                options[stage][name] = parse_setting(stage, name, text)
-            except ItesError as error:
-                raise ItesError(f"train: {spelling}: {error}") from None
-    return options
-
-
-def _all_names() -> list[str]:
-    return list(dict.fromkeys(name for kind in STAGES.values() for name in kind.names()))
-
-
-def _refuse_without_effect(chosen: Sequence[Settings], given: Iterable[Given]) -> None:
-    """Raise ItesError where something given changes no stage that is trained."""
-    for spelling, of_stage, name, _ in given:
-        targets = [one for one in chosen if name in one.names() and of_stage in ("", one.stage)]
-        reasons = [why_without_effect(one, name) for one in targets]
-        if all(reasons):
-            raise ItesError(f"train: {spelling} has no effect: {reasons[-1]}")
-
-
-def _refuse_in_file(config: Path, recipe: str) -> None:
-    """Raise ItesError where a file changes a setting that its recipe does not use.
-
-    A value that is the default is no mistake: a run's own settings file holds them all.
-    """
-    tables = read_toml(config)
-    stages = stages_of(recipe)
-    used = {stage: make_settings(stage, config, {"recipe": recipe}) for stage in stages}
-    default = {stage: make_settings(stage, None, {"recipe": recipe}) for stage in stages}
-    for table, held in tables.items():
-        for name in held:
-            targets = [s for s in stages if s == (table or s) and name in used[s].names()]
-            changed = [s for s in targets if getattr(used[s], name) != getattr(default[s], name)]
-            reasons = [why_without_effect(used[stage], name) for stage in changed]
-            if reasons and all(reasons):
-                place = f"{table}.{name}" if table else name
-                raise ItesError(f"{config}: {place} has no effect: {reasons[-1]}")
-
-
 def _write_config(
     path: Path, only: str | None, config: Path | None, given: Sequence[Given]
 ) -> None:
     """Write the settings that would be used, each with a comment."""
     if path.exists():
         raise ItesError(f"{path}: exists already; choose another file for --write-config")
-    chosen, why = _chosen(only, config, given)
+    chosen, why = chosen_settings(only, config, given)
     head = [f"# {why}"] if why else []
     head += [f"# Train with: ites train --config {shlex.quote(str(path))}", ""]
     with atomic_write(path) as temporary:
@@ -554,7 +385,7 @@ def _show_settings(asked: dict[str, str | None]) -> None:
         if value is not None and name != "config"
     ]
     config = Path(asked["config"]) if asked["config"] else None
-    chosen, why = _chosen(None, config, given)
+    chosen, why = chosen_settings(None, config, given)
     console = Console()
     for line in ("Settings for --set and --config, with what this command would use.", why, ""):
         print_line(console, line)
@@ -571,58 +402,4 @@ def _show_settings(asked: dict[str, str | None]) -> None:
         console.print(table, highlight=False, markup=False)
 
 
-def _older(name: str) -> Callable[..., None]:
-    """The command of an older spelling: `both`, or the name of a stage."""
-
-    def command(ctx: typer.Context) -> None:
-        arguments = _translated(name, ctx.args)
-        if os.environ.get("RANK", "0") == "0":
-            say(f"ites train {name} is now: ites train {shlex.join(arguments)}")
-        group = ctx.find_root().command if ctx.parent is None else ctx.parent.command
-        with group.make_context("train", arguments, parent=ctx.parent) as today:
-            group.invoke(today)
-
-    return command
-
-
-def _translated(name: str, arguments: Sequence[str]) -> list[str]:
-    """The arguments of an older spelling in today's.
-
-    Options such as `--teacher-atoms 30` become `--set teacher.atoms=30`.
-    """
-    translated = [] if name == "both" else ["--only", name]
-    left = list(arguments)
-    while left:
-        option, equals, value = left.pop(0).partition("=")
-        if not option.startswith("--"):
-            raise ItesError(f"train: expected an option such as --data, got '{option}'")
-        if not equals:
-            if not left:
-                raise ItesError(f"train: {option}: expected a value, got none")
-            value = left.pop(0)
-        setting = option[2:].replace("-", "_")
-        if setting in TODAY:
-            translated += [option, value]
-            continue
-        stage, _, rest = setting.partition("_")
-        if name != "both":
-            stage, rest = name, setting
-        elif stage not in STAGES or rest not in STAGES[stage].names():
-            stage, rest = "", setting
-        translated += ["--set", f"{stage}.{rest}={value}" if stage else f"{rest}={value}"]
-    return translated
-
-
-TODAY = (
-    "data", "out", "recipe", "steps", "seed", "device", "precision", "missing", "config", "resume",
-)  # fmt: skip
-"""Options that are spelled as before."""
-
-for _name in ("both", *STAGES):
-    app.command(
-        _name,
-        hidden=True,
-        help=f"Older spelling of `ites train{'' if _name == 'both' else f' --only {_name}'}`.\n\n"
-        f"Example: ites train {_name} --data cmu.h5 --out runs/cmu",
-        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    )(_older(_name))
+add_older_spellings(app)

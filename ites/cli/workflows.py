@@ -1,4 +1,4 @@
-"""`ites fit`: a model trained on keypoints of one's own, and a report on it."""
+"""`ites demo` and `ites fit`: several steps at once."""
 
 from __future__ import annotations
 
@@ -22,6 +22,23 @@ from ites.cli.options import (
     SwapSides,
     say,
 )
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the data and the training.")] = 0,
+    device: Device = None,
+) -> None:
+    """Run the whole method on synthetic motion, in minutes, without a download.
+
+    Example: ites demo --out demo
+    """
+    from ites.workflows.demo import DATA
+    from ites.workflows.demo import demo as run
+
+    run(out, seed=seed, device=device, say=say)
+    say(f"next: ites evaluate {out} --data {out / DATA}")
+    say("next, your own keypoints: ites prepare keypoints FILES --layout coco17 --out mine.h5")
 
 
 def fit(
@@ -66,8 +83,8 @@ def fit(
 ) -> None:
     """Train a model on your own keypoints, and measure it without 3D.
 
-    Needs 2,000 frames or more, of people who move and are seen from several sides. The same command
-    continues an interrupted fit.
+    Needs 2,000 frames or more of people who move and are seen from several sides.
+    The same command continues an interrupted fit.
 
     Example: ites fit clips/*.json -o runs/mine
     """
