@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import wraps
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ites.data.checks import check_reader
-from ites.data.clips import Clip, Clips, cut, seen_joints
+from ites.data.clips import Clips, cut, seen_joints
 from ites.data.corrections import Corrections
 from ites.data.findings import Finding, refuse
 from ites.data.keypoint_reader import KeypointReader
@@ -43,16 +43,14 @@ from ites.data.upright import stand_upright
 from ites.errors import ItesError
 from ites.inference.assume import AllAssumed, Assumed, Note, assume_camera, network_input
 from ites.inference.likely import density_by
+from ites.inference.output import make_consistent, smoothed, to_clips, views_of
 from ites.inference.roll import find_roll
-from ites.inference.sight import Sight, gravity_of, root_path
-from ites.inference.size import BodySize, body_size_of, metres_per_unit, unseen_bones
+from ites.inference.sight import Sight
+from ites.inference.size import BodySize, body_size_of, unseen_bones
 from ites.models import GeneralTeacher, Prior, fold_norms
 from ites.models.predict import Pose, batch_size_for, cleaned, lift_points
-from ites.models.temporal import Views, consistent_poses, moved_by
 from ites.models.trust import Judgement, Trust
-from ites.pose import geometry
-from ites.pose.missing import unknown
-from ites.pose.smoothing import SMOOTHERS, running_median
+from ites.pose.smoothing import SMOOTHERS
 from ites.runs.checkpoint import Model, load_model, load_prior, load_trust
 from ites.runs.folder import RunFolder
 from ites.runs.packaged import run_or_packaged
@@ -67,8 +65,6 @@ PORTION = 1 << 16
 """Poses that are read, lifted and written together, but for a clip's end."""
 FARTHEST_CENTRE = 1e6
 """Pixels."""
-ELEVATION = 3.0
-"""Window, seconds, of the running median of elevations in a sequence."""
 UPS = ("camera", "gravity")
 PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
@@ -444,7 +440,7 @@ class _Lifting:
         portion, lifted, judgement = done
         clips = to_clips(portion.clips, lifted, self.size, judgement, portion.sights)
         if self.smooth is not None:
-            clips = replace(clips, clips=[_smoothed(clip, self.smooth) for clip in clips.clips])
+            clips = replace(clips, clips=[smoothed(clip, self.smooth) for clip in clips.clips])
         if self.up == "gravity":
             clips = stand_upright(clips, self.floor)
         settings = asdict(portion.assumed)
@@ -570,122 +566,3 @@ def _check_axes(
         raise ItesError(
             f"lift: principal_point must be two numbers of pixels, got {principal_point}"
         )
-
-
-def make_consistent(
-    clips: Clips,
-    points: NDArray[np.float32],
-    flat: NDArray[np.float32],
-    lifted: NDArray[np.float32],
-    sights: Sequence[Sight] = (),
-    *,
-    device: torch.device | str = "cpu",
-    masked: bool = False,
-    views: Views | None = None,
-) -> NDArray[np.float32]:
-    """Lifted poses (N, J, 3), network units, that suit each clip as a whole.
-
-    Args:
-        clips: their lengths, frame rates and confidences define the clips' rows and what was seen.
-        points: (N, J, 2), the network's input, nan where a joint is missing.
-        flat: (N, J, 2), the same, cleaned.
-        lifted: (N, J, 3), root-relative.
-        sights: of the clips; bones of a known camera are measured in its perspective.
-        device: where the fit runs; see `ites.models.temporal.consistent_poses`.
-        masked: whether the network completes missing joints and cleans noise, so that the fit may
-            move keypoints too.
-        views: what rates turned poses.
-    """
-    given, kept = torch.from_numpy(points), torch.from_numpy(flat)
-    lengths = [len(clip) for clip in clips.clips]
-    seen = torch.from_numpy(np.concatenate([seen_joints(clip) for clip in clips.clips]))
-    sizes = [sight.size if sight.exact else 1.0 for sight in sights] or [1.0] * len(lengths)
-    size = torch.repeat_interleave(torch.tensor(sizes), torch.tensor(lengths))[:, None, None]
-    kept, depth = consistent_poses(
-        kept / size,
-        torch.from_numpy(lifted[..., 2:]),
-        lengths,
-        clips.skeleton,
-        [clip.fps for clip in clips.clips],
-        geometry.DISTANCE * size,
-        device,
-        seen,
-        moved_by(given, kept) / size[:, 0, 0] if masked else None,
-        views,
-    )
-    return geometry.backproject(kept * size, depth).numpy()
-
-
-def views_of(clips: Clips, elevation: NDArray[np.float32], density: Prior) -> Views:
-    """What rates the turned poses of clips.
-
-    Args:
-        clips: their lengths and frame rates.
-        elevation: (N,) of the lines of sight as a model estimates them, radians; a running median
-            over `ELEVATION` smooths them.
-        density: of views.
-    """
-    parts = np.split(elevation, np.cumsum([len(clip) for clip in clips.clips])[:-1])
-    smooth = [
-        running_median(part, clip.fps, ELEVATION)
-        for part, clip in zip(parts, clips.clips, strict=True)
-    ]
-    return Views(density.at, torch.from_numpy(np.concatenate(smooth).astype(np.float32)))
-
-
-def to_clips(
-    clips: Clips,
-    lifted: NDArray[np.float32],
-    size: BodySize,
-    judgement: Judgement | None = None,
-    sights: Sequence[Sight] = (),
-) -> Clips:
-    """The clips with their rows of `lifted` (N, J, 3), network units, as `positions` in metres.
-
-    With `sights`, positions are turned to camera axes, and the root's path is added. Rows of the
-    judgement are added if there is one, and gravity. Unknown values are nan: a joint that is never
-    seen in the clip, and all joints of a frame without any seen joint.
-    """
-    done, start = [], 0
-    for index, clip in enumerate(clips.clips):
-        rows = slice(start, start + len(clip))
-        start = rows.stop
-        seen = seen_joints(clip)
-        poses = sights[index].to_camera(lifted[rows]) if sights else lifted[rows]
-        metres = metres_per_unit(poses, clips.skeleton, size, seen)
-        nothing = unknown(seen, clip.fps)
-        empty = np.asarray(nothing.all(1))
-        judged: dict[str, Any] = {}
-        for name, values in ({} if judgement is None else judgement._asdict()).items():
-            if values is not None:
-                judged[name] = _nan_where(empty, values[rows])
-        if "expected_error" in judged:
-            parents, joints = np.array(clips.skeleton.bones).T
-            bones = np.linalg.norm(poses[:, joints] - poses[:, parents], axis=-1).sum(-1)
-            judged["expected_error"] *= (1000 * bones * metres).astype(np.float32)
-        positions = _nan_where(nothing[..., None], poses * metres[:, None, None])
-        metres = _nan_where(empty, metres)
-        if sights:
-            sight = sights[index]
-            judged["root"] = root_path(positions, metres, sight, clips.skeleton, clip.fps)
-            found = None if judgement is None else gravity_of(judged["elevation"], sight)
-            judged["gravity"] = found
-        done.append(
-            replace(
-                clip,
-                keypoints=_nan_where(nothing[..., None], clip.keypoints),
-                positions=positions,
-                metres_per_unit=metres,
-                **judged,
-            )
-        )
-    return replace(clips, clips=done, unit=size.unit)
-
-
-def _smoothed(clip: Clip, smooth: str) -> Clip:
-    assert clip.positions is not None
-    return replace(clip, positions=SMOOTHERS[smooth](clip.positions, clip.fps))
-
-
-def _nan_where(nothing: NDArray[np.bool_], values: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.where(nothing, np.float32(np.nan), values) if nothing.any() else values

@@ -4,7 +4,7 @@ import numpy as np
 
 from ites.data.clips import Clip, Clips
 from ites.inference.assume import AllAssumed, network_input
-from ites.inference.lift import make_consistent, to_clips
+from ites.inference.output import make_consistent, to_clips
 from ites.inference.size import body_size_of
 from ites.models.predict import lift_points
 from ites.pose.skeleton import HUMAN36M
