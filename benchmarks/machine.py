@@ -162,6 +162,17 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
         writer.writerows(rows)
 
 
+def show_and_write(
+    path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], width: int = 10
+) -> None:
+    """Print rows in columns of a width, each value's last characters, and write them as CSV."""
+    print(" ".join(f"{name:>{width}}" for name in columns))
+    for row in rows:
+        print(" ".join(f"{str(row[name])[-width:]:>{width}}" for name in columns))
+    write_table(path, columns, rows)
+    print(f"wrote {path}")
+
+
 @contextmanager
 def matmul_precision(name: str) -> Iterator[None]:
     """PyTorch's float32 matmul precision within a block: "highest", or "high" for TF32."""

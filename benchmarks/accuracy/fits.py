@@ -173,11 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows = rows_of_subject(given.clips, given.subject, start, runs)
         else:
             rows = rows_of(given.clips, start, runs)
-    print(" ".join(f"{name:>13}" for name in COLUMNS))
-    for row in rows:
-        print(" ".join(f"{row[name][-13:]:>13}" for name in COLUMNS))
-    machine.write_table(out, COLUMNS, rows)
-    print(f"wrote {out}")
+    machine.show_and_write(out, COLUMNS, rows, 13)
     return 0
 
 

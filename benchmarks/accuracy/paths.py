@@ -118,11 +118,7 @@ def main(argv: list[str] | None = None) -> int:
     with TemporaryDirectory() as folder:
         measure = of_folder if given.source.is_dir() else of_store
         rows = measure(given.source, run, given.stage, Path(folder, "lifted.npz"))
-    print(" ".join(f"{name:>9}" for name in COLUMNS))
-    for row in rows:
-        print(" ".join(f"{row[name]:>9}" for name in COLUMNS))
-    machine.write_table(given.out, COLUMNS, rows)
-    print(f"wrote {given.out}")
+    machine.show_and_write(given.out, COLUMNS, rows, 9)
     return 0
 
 

@@ -115,11 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     rows = rows_of(given.clips, run, given.stage)
     if not rows:
         raise SystemExit(f"{given.clips}: expected files NAME_truth.npz, it holds none")
-    print(" ".join(f"{name:>10}" for name in COLUMNS))
-    for row in rows:
-        print(" ".join(f"{row[name][-10:]:>10}" for name in COLUMNS))
-    machine.write_table(given.out, COLUMNS, rows)
-    print(f"wrote {given.out}")
+    machine.show_and_write(given.out, COLUMNS, rows)
     return 0
 
 

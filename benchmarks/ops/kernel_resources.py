@@ -114,14 +114,19 @@ def short_name(signature: str) -> str:
     return re.sub(r"_kernel\b", "", name.split("(")[0])
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Read the binary, print the table, then write it or compare it."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def read_options(argv: list[str] | None, description: str) -> argparse.Namespace:
+    """The options of a command that reads the binary: `check`, and `library`, paths or None."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--check", action="store_true", help="compare with the committed table")
     parser.add_argument(
         "--library", type=Path, nargs="+", help="another built _C_cuda, or cubins of its files"
     )
-    options = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Read the binary, print the table, then write it or compare it."""
+    options = read_options(argv, __doc__.split("\n")[0])
     try:
         libraries = options.library or [extension()]
         rows = [row for library in libraries for row in resources(library)]

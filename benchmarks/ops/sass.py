@@ -11,7 +11,6 @@ binary that runs, with or without a GPU, and depend on nvcc's version, which the
 
 from __future__ import annotations
 
-import argparse
 import csv
 import re
 import subprocess
@@ -22,7 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.ops.kernel_resources import cuobjdump, extension, nvcc_version, short_name
+from benchmarks.ops.kernel_resources import (
+    cuobjdump,
+    extension,
+    nvcc_version,
+    read_options,
+    short_name,
+)
 
 TABLE = Path(__file__).parents[1] / "results/sass.csv"
 MEMORY = ("LDG", "STG", "LDS", "STS", "LDGSTS")
@@ -173,12 +178,7 @@ def differences(rows: list[dict[str, Any]], table: Path, key: str = "sm") -> lis
 
 def main(argv: list[str] | None = None) -> int:
     """Read the binary, then write the table or compare with it."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="compare with the committed table")
-    parser.add_argument(
-        "--library", type=Path, nargs="+", help="another built _C_cuda, or cubins of its files"
-    )
-    options = parser.parse_args(argv)
+    options = read_options(argv, __doc__.split("\n")[0])
     try:
         libraries = options.library or [extension()]
         rows = [row for library in libraries for row in instructions(library)]

@@ -95,6 +95,10 @@ class Student(nn.Module):
         self.blocks = nn.ModuleList(Block(skeleton, width, backend) for _ in range(blocks))
         self.output = SemGraphConv(skeleton, width, 1, backend)
         self.norms = [module for module in self.modules() if isinstance(module, BatchNormReLU)]
+        self.add_modules()
+
+    def add_modules(self) -> None:
+        """Create a recipe's additional modules."""
 
     def sizes(self) -> dict[str, int | float]:
         """The constructor arguments of this model, without the skeleton."""
@@ -213,16 +217,9 @@ class UprightStudent(Student):
     recipe, upright = "upright", True
     view_momentum = 0.0
 
-    def __init__(
-        self,
-        skeleton: Skeleton = HUMAN36M,
-        width: int = 128,
-        blocks: int = 4,
-        distance: float = geometry.DISTANCE,
-        backend: str | None = None,
-    ) -> None:
-        super().__init__(skeleton, width, blocks, distance, backend)
-        self.denoiser = Denoiser(skeleton)
+    def add_modules(self) -> None:
+        """Create the denoiser."""
+        self.denoiser = Denoiser(self.skeleton)
 
     def forward(
         self,
