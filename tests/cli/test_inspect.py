@@ -96,7 +96,7 @@ def test_findings_are_no_failure_and_name_an_option(
     assert "nothing looks wrong" in capsys.readouterr().out
 
 
-def test_what_cannot_be_right_is_told_and_what_cannot_be_read_is_refused(
+def test_what_cannot_be_right_is_reported_and_what_cannot_be_read_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = saved(tmp_path / "small.npz", walk().keypoints / [1280, 960])
@@ -115,7 +115,7 @@ def test_what_cannot_be_right_is_told_and_what_cannot_be_read_is_refused(
     assert "b.json" in capsys.readouterr().err
 
 
-def test_lifting_warns_and_its_options_mend(
+def test_lifting_warns_and_its_options_correct(
     tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip = walk()

@@ -43,7 +43,7 @@ def foreign() -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["empty", "text", "cut off", "foreign", "raises"])
-def test_a_broken_extension_is_told_and_the_reference_works(tmp_path: Path, kind: str) -> None:
+def test_a_broken_extension_is_reported_and_the_reference_works(tmp_path: Path, kind: str) -> None:
     package = tmp_path / "ites"
     package.mkdir()
     for path in PACKAGE.iterdir():

@@ -67,7 +67,7 @@ def test_of_a_few_frames_a_lying_person_is_a_note() -> None:
     assert codes(turned(walk(3), 1)) == {"sideways": "note"}
 
 
-def test_a_rolled_camera_is_told_with_its_angle() -> None:
+def test_a_rolled_camera_is_reported_with_its_angle() -> None:
     angle = np.radians(26)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     (finding,) = check([moved(walk(), lambda k: (k - [640, 480]) @ turn + [640, 480])])
@@ -328,7 +328,7 @@ def test_another_person_after_a_gap_is_a_jump() -> None:
     assert [(f.code, f.frames.tolist()) for f in found] == [("jump", [35])]
 
 
-def test_frames_in_a_random_order_are_told() -> None:
+def test_frames_in_a_random_order_are_reported() -> None:
     clip = walk(120)
     mixed = clip.keypoints[np.random.default_rng(0).permutation(120)]
     assert "jump" in codes(replace(clip, keypoints=mixed))
@@ -442,7 +442,7 @@ def test_other_skeletons_are_checked_for_units_alone() -> None:
     assert [f.code for f in check([Clip("hand", points / 1000)], hand)] == ["normalised"]
 
 
-def test_findings_of_many_clips_are_told_once() -> None:
+def test_findings_of_many_clips_are_reported_once() -> None:
     clips = [replace(turned(walk(), 1), name=f"clip{i}") for i in range(3)]
     (one,) = summarise(check(clips))
     assert one.message.startswith("clip0: the person lies on the side")

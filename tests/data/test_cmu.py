@@ -351,7 +351,7 @@ def cmu_file(path, **changes):
     return positions
 
 
-def test_a_frame_that_is_not_finite_is_told_and_left_out(tmp_path):
+def test_a_frame_that_is_not_finite_is_reported_and_left_out(tmp_path):
     clean, lines = cmu_file(tmp_path / "clean.h5"), []
     cmu_file(tmp_path / "a.h5", _10=np.nan, _33=np.inf)
     summary = prepare_cmu(tmp_path / "a.h5", tmp_path / "cmu.h5", say=lines.append)
@@ -367,7 +367,7 @@ def test_a_frame_that_is_not_finite_is_told_and_left_out(tmp_path):
     np.testing.assert_allclose(got, centre(clean[[0, 11, 20, 30]], 1.5), atol=1e-5)
 
 
-def test_a_wild_frame_does_not_move_the_others(tmp_path):
+def test_a_misplaced_frame_does_not_move_the_others(tmp_path):
     lines = []
     cmu_file(tmp_path / "a.h5", _20=1e7)
     with h5py.File(tmp_path / "a.h5", "a") as file:
@@ -395,7 +395,7 @@ def test_another_unit_is_refused(tmp_path, factor, message):
 
 
 @pytest.mark.parametrize("kind", ["amc", "bvh"])
-def test_the_frame_of_a_text_file_is_told(write, tmp_path, kind):
+def test_the_frame_of_a_text_file_is_reported(write, tmp_path, kind):
     lines = []
     if kind == "amc":
         write("07/07.asf", human_asf()[0])

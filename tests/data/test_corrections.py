@@ -31,7 +31,7 @@ def test_turning_back_what_was_turned(quarters: int) -> None:
     assert check([back]) == []
 
 
-def test_what_a_check_proposes_mends() -> None:
+def test_what_a_check_proposes_corrects_it() -> None:
     for quarters in (1, 3):
         clip = turned(walk(), quarters)
         (finding,) = check([clip])
@@ -89,7 +89,7 @@ def test_sides_change_places_with_their_confidence() -> None:
     np.testing.assert_array_equal(swap_sides(other, HUMAN36M).keypoints, clip.keypoints)
 
 
-def test_corrections_are_made_in_order_and_told() -> None:
+def test_corrections_are_made_in_order_and_reported() -> None:
     nothing = Corrections()
     assert not nothing and nothing.lines() == []
     clip = walk(8)

@@ -188,7 +188,7 @@ def test_no_files(tmp_path, out):
         prepare_keypoints([tmp_path], out, field_of_view=200)
 
 
-def test_impossible_keypoints_are_missing_and_told(tmp_path, out):
+def test_impossible_keypoints_are_missing_and_reported(tmp_path, out):
     points = clip(8)
     points[3, 10] = 1e6
     np.savez(tmp_path / "a.npz", keypoints=points, fps=30, focal_length=900, image_size=(640, 480))

@@ -112,7 +112,7 @@ def test_the_arrays_of_other_programs(tmp_path):
     assert list(alone["splits"]) == ["test"]
 
 
-def test_a_frame_that_is_not_finite_is_told_and_left_out(tmp_path):
+def test_a_frame_that_is_not_finite_is_reported_and_left_out(tmp_path):
     def spoil(values):
         values = values.copy()
         values[4, 0, 3, 1] = np.nan

@@ -412,7 +412,7 @@ def test_a_damaged_heap_of_texts_is_refused(path):
 
 @pytest.mark.parametrize("place", [1e6, -2e4, 9e3])
 @pytest.mark.parametrize("scored", [False, True])
-def test_a_wild_keypoint_does_not_change_the_other_poses(path, place, scored):
+def test_a_misplaced_keypoint_does_not_change_the_other_poses(path, place, scored):
     confidence = {"confidence": np.full((12, 17), 0.5)} if scored else {}
     sound, others = clip(12), np.arange(12) != 4
     misplaced = sound.copy()

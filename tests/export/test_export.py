@@ -319,7 +319,7 @@ def test_several_people_make_several_files_and_the_floor_is_under_all(tmp_path) 
         assert np.percentile(heights.min(1), 5) == pytest.approx(0, abs=1e-5)
 
 
-def test_unknown_joints_are_told_and_bvh_goes_on(tmp_path) -> None:
+def test_unknown_joints_are_reported_and_bvh_goes_on(tmp_path) -> None:
     given = clips()
     given.clips[0].positions[:, 3] = np.nan
     given.clips[0].positions[4:8, 13] = np.nan
@@ -436,7 +436,7 @@ def test_poses_stay_in_place_unless_they_travel(tmp_path) -> None:
         export(tmp_path / "up.h5", tmp_path / "d.json", up="camera")
 
 
-def test_an_assumed_focal_length_is_told_with_the_path(tmp_path) -> None:
+def test_an_assumed_focal_length_is_reported_with_the_path(tmp_path) -> None:
     given, _ = tilted()
     known = export(given, tmp_path / "a.csv", travel=True)
     assumed = replace(given, clips=[replace(given.clips[0], focal_assumed=True)])

@@ -20,7 +20,7 @@ def assumed_of(portions: int) -> AllAssumed:
     return assumed
 
 
-def test_notes_and_findings_are_all_told_of_few_clips() -> None:
+def test_few_clips_keep_all_notes_and_findings() -> None:
     assumed = assumed_of(3)
     texts = [note.text for note in assumed.all_notes()]
     swapped = [f"clip {number}: sides swapped" for number in range(3)]
@@ -30,7 +30,7 @@ def test_notes_and_findings_are_all_told_of_few_clips() -> None:
     assert finding.message == "clip 0: jumps; so in 2 other clips"
 
 
-def test_of_many_clips_the_number_is_told_and_memory_does_not_grow() -> None:
+def test_of_many_clips_the_number_is_reported_and_memory_does_not_grow() -> None:
     assumed = assumed_of(1000)
     notes = assumed.all_notes()
     assert sum(note.code == "swapped" for note in notes) == MOST_NOTES + 1

@@ -129,7 +129,7 @@ def test_a_camera_given_replaces_the_files():
         assume_camera(clips, None, 180.0)
 
 
-def test_an_unknown_rate_is_assumed_and_told():
+def test_an_unknown_rate_is_assumed_and_reported():
     clips, notes = assume_camera(Clips(HUMAN36M, [Clip("a", keypoints())]))
     assert clips.clips[0].fps == 25 and notes == [("fps-assumed", "25 frames per second, assumed")]
 
@@ -155,7 +155,7 @@ def test_a_missing_joint_moves_along_with_its_parent():
     np.testing.assert_allclose(clip.keypoints, points, atol=1e-4)
 
 
-def test_a_wild_keypoint_counts_as_missing_and_is_told():
+def test_a_misplaced_keypoint_counts_as_missing_and_is_reported():
     points = keypoints(12)
     points[5, 10] = 1e6, -1e6
     points[7, 3, 0] = -900
@@ -202,7 +202,7 @@ def test_the_width_of_an_unknown_image_is_that_of_possible_keypoints():
         assert words.startswith(f"{width} px")
 
 
-def test_swapped_legs_are_told_and_exchanged_where_clips_are_taken_as_wholes():
+def test_swapped_legs_are_reported_and_exchanged_where_clips_are_taken_as_wholes():
     points = keypoints(40)
     legs, arms = ([1, 2, 3], [4, 5, 6]), ([15, 16], [12, 13])
     wrong = points.copy()
@@ -214,8 +214,8 @@ def test_swapped_legs_are_told_and_exchanged_where_clips_are_taken_as_wholes():
     np.testing.assert_array_equal(given.clips[0].keypoints, wrong)
     (note,) = (text for code, text in assumed.notes if code == "swapped-kept")
     assert note.startswith("a: left and right look swapped in 4 frames from 20 on (left_ankle, le")
-    mended, _, assumed, _ = network_input(clips, 1.5, mend=True)
-    np.testing.assert_array_equal(mended.clips[0].keypoints, points)
+    corrected, _, assumed, _ = network_input(clips, 1.5, exchange=True)
+    np.testing.assert_array_equal(corrected.clips[0].keypoints, points)
     assert any(text.endswith("exchanged") for _, text in assumed.notes)
     slow = replace(clips.clips[0], fps=5.0)
     assert not brief_swaps(slow.keypoints, HUMAN36M, 5.0)
@@ -223,7 +223,7 @@ def test_swapped_legs_are_told_and_exchanged_where_clips_are_taken_as_wholes():
 
 
 @pytest.mark.parametrize("temporal", [False, True])
-def test_swapped_legs_are_told_once(run, tmp_path, temporal):
+def test_swapped_legs_are_reported_once(run, tmp_path, temporal):
     points = keypoints(40)
     points[20:23, [1, 2, 3, 4, 5, 6]] = points[20:23][:, [4, 5, 6, 1, 2, 3]]
     np.savez(tmp_path / "in.npz", keypoints=points, fps=25)
@@ -302,7 +302,7 @@ def test_what_was_assumed_in_a_store_is_not_known(run, tmp_path):
     assert clip.focal_length is not None and clip.fps == 25
 
 
-def test_options_that_a_store_leaves_without_effect_are_refused_or_told(run, tmp_path):
+def test_options_that_a_store_leaves_without_effect_are_refused_or_reported(run, tmp_path):
     np.savez(tmp_path / "in.npz", keypoints=keypoints())
     prepare_keypoints([tmp_path / "in.npz"], tmp_path / "s.h5", split="val")
     for wrong, message in (
@@ -359,7 +359,7 @@ def test_without_a_camera_the_focal_length_does_not_matter():
     assert "keypoints' extent" in lifted[0][1][0]
 
 
-def test_people_of_another_size_are_told():
+def test_people_of_another_size_are_reported():
     clips = clips_of(keypoints(), focal_length=(1000.0, 1000.0))
     assert not any("times as large" in note for note in lift_clips(flat, clips, 1.5)[1])
     (note,) = (note for note in lift_clips(flat, clips, 4.5)[1] if "times as large" in note)

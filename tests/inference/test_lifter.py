@@ -65,7 +65,7 @@ def test_a_bad_frame_spoils_no_other(run):
 
 
 @pytest.mark.parametrize("focal", [None, 1000.0])
-def test_a_wild_keypoint_spoils_no_other_frame(run, focal):
+def test_a_misplaced_keypoint_spoils_no_other_frame(run, focal):
     frames = keypoints()
     misplaced = frames.copy()
     misplaced[4, 10] = 1e6
@@ -99,7 +99,7 @@ def test_half_precision_is_near(run):
     assert 0 < np.abs(poses[0] - poses[1]).mean() < 0.01 * np.abs(poses[0]).mean()
 
 
-def test_mistakes_are_told(run):
+def test_mistakes_are_reported(run):
     lifter = Lifter(run, device="cpu")
     with pytest.raises(ValueError, match=r"shape \(17, 2\) or .*, got \(16, 2\)"):
         lifter.lift(np.zeros((16, 2)))

@@ -180,7 +180,7 @@ def three(tmp_path):
 
 @pytest.mark.parametrize("ending", ["npz", "h5"])
 @pytest.mark.parametrize("portion", [1, 6, 1000])
-def test_each_clip_of_several_is_told_what_it_is_told_alone(
+def test_each_clip_of_several_is_judged_as_it_is_alone(
     run, three, tmp_path, ending, portion, monkeypatch
 ):
     monkeypatch.setattr("ites.inference.lift.PORTION", portion)

@@ -92,7 +92,7 @@ def test_gradients_by_pytorchs_public_functions():
     assert " passed" in done.stdout
 
 
-def test_a_backend_that_is_not_there_is_told():
+def test_a_backend_that_is_not_there_is_reported():
     w = torch.zeros(2, 3)
     with pytest.raises(ItesError, match="so3_exp: backend must be one of cpp, cuda, triton, got"):
         torch.ops.ites.so3_exp(w, "quick")

@@ -139,7 +139,7 @@ def golden_with_a_tie(source, target, sign, monkeypatch):
     np.savez(target, **arrays)
 
 
-def test_a_tie_below_float32_is_told(shared, tmp_path, monkeypatch, capsys):
+def test_a_tie_below_float32_is_reported(shared, tmp_path, monkeypatch, capsys):
     """The pooling's gradient goes to one joint of a pair; float32 cannot tell which."""
     source = sorted((shared / "golden").glob("*.npz"))[0]
     outcomes = []

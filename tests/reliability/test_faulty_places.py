@@ -52,7 +52,7 @@ def test_a_small_disk(at) -> None:
     assert {run.left for run in runs} == {RESULT, NOTHING}
 
 
-def test_a_missing_mount_is_told(at) -> None:
+def test_a_missing_mount_is_reported(at) -> None:
     if os.geteuid():
         pytest.skip("only root may mount")
     where = at["export"]

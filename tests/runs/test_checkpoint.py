@@ -235,14 +235,14 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -
         ({"skeleton": "{}"}, "Skeleton: expected the JSON of a skeleton, got '{}'"),
     ],
 )
-def test_a_mistake_below_is_told_once(tmp_path: Path, text: dict[str, str], what: str) -> None:
+def test_a_mistake_below_is_reported_once(tmp_path: Path, text: dict[str, str], what: str) -> None:
     path = RunFolder(tmp_path).weights("teacher")
     save_model(path, small("teacher"), Metadata("teacher", HUMAN36M, 0.8, 3))
     rewritten(path, {}, **text)
     assert refusal(path) == f"{path}: {what}"
 
 
-def test_odds_that_are_no_odds_are_told_once(
+def test_odds_that_are_no_odds_are_reported_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ites.runs.checkpoint.load_judges", lambda run, device: (None, None))

@@ -333,7 +333,7 @@ def test_the_page_never_replaces_what_it_shows(lifted, tmp_path):
     assert len(read_clips(path).clips) == len(read_clips(lifted).clips)
 
 
-def test_limits_are_told(lifted, tmp_path):
+def test_limits_are_reported(lifted, tmp_path):
     summary = view(lifted, tmp_path / "page.html", max_clips=1, max_frames=10)
     assert summary["clips"] == ["S1/walk/front"]
     assert summary["notes"] == [

@@ -293,7 +293,7 @@ def test_a_file_reaches_the_disk_before_its_name_does(
 
 
 @pytest.mark.parametrize("writer", [PoseStoreWriter, ClipsWriter])
-def test_hdf5_without_room_for_a_name_is_told_by_the_file(
+def test_hdf5_without_room_for_a_name_is_reported_by_the_file(
     writer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path) -> Any:
@@ -307,7 +307,7 @@ def test_hdf5_without_room_for_a_name_is_told_by_the_file(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_disk_without_room_for_a_name_is_told_by_the_file(
+def test_a_disk_without_room_for_a_name_is_reported_by_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Opening the temporary file fails; the message has the file's own name."""

@@ -19,7 +19,7 @@ def test_a_second_holder_is_refused_and_the_file_goes(tmp_path):
     assert not path.parent.exists()
 
 
-def test_a_full_disk_is_told_with_the_locks_name(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_with_the_locks_name(tmp_path, monkeypatch):
     def full(handle, data):
         raise OSError(errno.ENOSPC, "No space left on device")
 

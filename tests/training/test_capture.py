@@ -148,7 +148,7 @@ def test_a_frame_of_the_general_model_asks_nothing_of_the_host(
 
 
 @pytest.mark.parametrize("recipe", ["paper", "upright"])
-def test_an_optimiser_is_told_of_the_recording_alone(
+def test_an_optimiser_is_capturable_in_the_recording_alone(
     recipe: str, store: Path, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Adam is marked capturable while it is recorded, and not while steps are launched."""
@@ -181,7 +181,7 @@ def test_captured_steps_are_the_plain_ones(
 
     class FakeCapture(Captured):
         def __init__(self, step: Step) -> None:
-            self.step, self.block, self.tell = step, 2, None
+            self.step, self.block, self.say = step, 2, None
             self._launched, self._graphs, self._refused = Counter(), {}, False
 
         def _launch(self, shape: StepShape) -> None:

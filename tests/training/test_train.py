@@ -508,7 +508,7 @@ def test_a_reader_that_has_gone_does_not_stop_a_training(
     assert result.step == 9 and load_model(tmp_path)[1].step == 9
 
 
-def test_a_wild_keypoint_of_the_data_is_left_out_and_told(tmp_path: Path) -> None:
+def test_a_misplaced_keypoint_of_the_data_is_left_out_and_reported(tmp_path: Path) -> None:
     data, out = write_store(tmp_path / "poses.h5"), io.StringIO()
     with h5py.File(data, "r+") as file:
         file["poses/keypoints"][5, 10] = 1e6, 400

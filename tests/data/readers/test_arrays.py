@@ -123,7 +123,7 @@ def test_mediapipe_arrays_of_one_camera_and_of_several(tmp_path):
         read(tmp_path / "v.npy")
 
 
-def test_people_per_frame_are_told_apart(tmp_path):
+def test_people_per_frame_are_reported_apart(tmp_path):
     first, second = walk(frames=9), walk(frames=9, start=(200.0, 400.0), height=250.0)
     array = np.stack([first, second], axis=1)
     array[::2] = array[::2, ::-1]
@@ -575,7 +575,7 @@ def test_equal_names_of_several_files_stay_apart(tmp_path):
         assert [s.subject for s in store.sequences] == ["clip", "cam2/clip"]
 
 
-def test_what_is_no_keypoints_is_told(tmp_path):
+def test_what_is_no_keypoints_is_reported(tmp_path):
     (tmp_path / "a.json").write_bytes(b"\x00\x01\x02")
     with pytest.raises(ItesError, match="a.json: expected keypoints: .*; got other bytes"):
         read(tmp_path / "a.json")

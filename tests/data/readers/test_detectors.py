@@ -178,7 +178,7 @@ def test_people_who_cross_keep_their_clips(tmp_path):
     same(clips[1], second)
 
 
-def test_a_tracker_that_exchanges_two_people_is_told_and_undone(tmp_path):
+def test_a_tracker_that_exchanges_two_people_is_reported_and_undone(tmp_path):
     first, second = walk(frames=30), walk(frames=30, start=(700.0, 480.0), step=(-4.0, 0.0))
     frames = [
         (t, [(first[t], {"idx": 1 + swap}), (second[t], {"idx": 2 - swap})])
@@ -645,7 +645,7 @@ def test_numbers_may_be_text(tmp_path):
         ([{"image_id": 0, "keypoints": [0.0] * 51}], "all joints are missing"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_in_one_line(tmp_path, content, message):
+def test_what_is_wrong_is_reported_in_one_line(tmp_path, content, message):
     path = written(tmp_path, content)
     with pytest.raises(ItesError, match=message) as caught:
         read(path)

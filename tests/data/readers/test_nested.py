@@ -240,7 +240,7 @@ def test_a_broken_line_is_named(tmp_path):
         ([{"persons": []}, {"persons": []}], "expected"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told(tmp_path, content, message):
+def test_what_is_wrong_is_reported(tmp_path, content, message):
     (tmp_path / "k.json").write_text(json.dumps(content))
     with pytest.raises(ItesError, match=message) as error:
         read(tmp_path / "k.json")
@@ -458,7 +458,7 @@ def test_label_files_alone_and_in_a_folder_of_a_folder(tmp_path):
     np.testing.assert_allclose(one.keypoints, expected[2:3], atol=0.05)
 
 
-def test_a_pickle_is_told(tmp_path):
+def test_a_pickle_is_reported(tmp_path):
     (tmp_path / "k.pkl").write_bytes(b"\x80\x04N.")
     with pytest.raises(ItesError, match="got a pickle, which could run programs"):
         read(tmp_path / "k.pkl")
