@@ -216,8 +216,8 @@ def load_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
         with zipfile.ZipFile(path) as archive:
             members = members_of(path, archive, ".npy")
             if not members:
-                told = f"expected {expected}, got a zip archive without any; unpack it first"
-                raise ItesError(f"{path}: {told}")
+                message = f"expected {expected}, got a zip archive without any; unpack it first"
+                raise ItesError(f"{path}: {message}")
             arrays = {}
             for info in members:
                 name = info.filename.removesuffix(".npy")

@@ -38,7 +38,7 @@ FEWEST = 3
 ROWS = 50
 """Maximum ratio of all clips' rows to the rows with a visible person."""
 OVER, MOST_SURE = 1.05, 10.0
-"""Confidences up to the first count as 1 without a note; larger ones than the second are refused."""
+"""Confidences up to the first count as 1 without a note; those above the second are refused."""
 ODD = 0.005
 """Share of joints whose confidence may be impossible."""
 MOST_LISTED = 6

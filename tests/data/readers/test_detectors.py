@@ -317,8 +317,8 @@ def test_frames_of_two_detectors_are_one_clip(tmp_path, other):
         written(tmp_path, openpose(people), f"json/walk_{t:012d}_keypoints.json")
     recording = read(tmp_path / "json")
     (clip,) = recording.clips
-    told = sorted([(17, "coco17"), (len(others[0]), other)])
-    both = " and ".join(f"{count} ({name})" for count, name in told)
+    layouts = sorted([(17, "coco17"), (len(others[0]), other)])
+    both = " and ".join(f"{count} ({name})" for count, name in layouts)
     assert f"people of {both} joints are converted to human36m" in recording.notes
     same(clip, points, rows=[t for t in range(12) if t % 3])
     same(clip, others, other, rows=[0, 3, 6, 9])
