@@ -1,4 +1,5 @@
 // The norm family on a CPU: arguments, threads, registration. The loops are in norm_loops.h.
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -104,6 +105,7 @@ std::vector<double> gradient_sums(const BatchNorm<T>& a, const BatchNormGrads<T>
   over_units(a, [&](int64_t begin, int64_t end) {
     ITES_SIMD_CALL(batch_norm_sums, a, g, partial.data(), begin, end);
   });
+  if (units == 1) return {partial.begin(), partial.end()};
   std::vector<double> sums(size);
   for (int64_t u = 0; u < units; ++u)
     for (int64_t k = 0; k < size; ++k) sums[k] += partial[u * size + k];
@@ -140,10 +142,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_relu_backward_op(
                            mutable_data<T>(grad_x)};
     const std::vector<double> sums = gradient_sums(a, g);
     std::vector<T> means(2 * C);
-    for (int64_t c = 0; c < C; ++c) {
-      mutable_data<T>(grad_bias)[c] = static_cast<T>(sums[c]);
-      mutable_data<T>(grad_weight)[c] = static_cast<T>(sums[C + c]);
-    }
+    std::copy(sums.begin(), sums.begin() + C, mutable_data<T>(grad_bias));
+    std::copy(sums.begin() + C, sums.end(), mutable_data<T>(grad_weight));
     for (int64_t k = 0; k < 2 * C; ++k) means[k] = static_cast<T>(sums[k] / N);
     g.grad_mean = means.data();
     g.product_mean = means.data() + C;

@@ -83,18 +83,26 @@ def define(
     def call(*operands: Any) -> Any:
         if operands[-1] != "cpp" or not _nobody_watches(operands):
             return op(*operands)
-        gradient = _gradients.get(name)
-        if gradient is not None and torch.is_grad_enabled() and _any_requires_grad(*operands):
-            return gradient.apply(*operands)
-        return _kernel(family, name, "cpp")(*operands[:-1])
+        if torch.is_grad_enabled() and _any_requires_grad(*operands):
+            gradient = _gradients.get(name)
+            if gradient is not None:
+                return gradient(*operands)
+        return _direct(family, name)(*operands[:-1])
 
-    _direct[name] = lambda *operands: _kernel(family, name, "cpp")(*operands[:-1])
+    _families[name] = family
     return call
 
 
-_direct: dict[str, Callable[..., Any]] = {}
-_gradients: dict[str, Any] = {}
-"""By op: its C++ kernel, and the autograd function around it."""
+_families: dict[str, str] = {}
+_gradients: dict[str, Callable[..., Any]] = {}
+"""By op: its family, and the autograd function around its C++ kernel."""
+
+
+@cache
+def _direct(family: str, name: str) -> Callable[..., Any]:
+    """An op's C++ kernel, without the Python call around it where PyTorch has it so."""
+    kernel = _kernel(family, name, "cpp")
+    return getattr(kernel, "_op", kernel)
 
 
 def _nobody_watches(operands: Sequence[Any]) -> bool:
@@ -196,9 +204,10 @@ def differentiate(
         ctx.set_materialize_grads(False)
 
     def run(ctx: Any, *grads: Tensor | None) -> Any:
-        if all(grad is None for grad in grads):
-            return (None,) * ctx.count
-        return (*backward(ctx.saved_tensors, ctx.constants, *grads), None)
+        for grad in grads:  # a plain loop, as every step comes here
+            if grad is not None:
+                return (*backward(ctx.saved_tensors, ctx.constants, *grads), None)
+        return (None,) * ctx.count
 
     def refuse(ctx: Any, *grads: Tensor | None) -> Any:
         raise RuntimeError(
@@ -212,30 +221,34 @@ def differentiate(
     register(name, setup, run)
     register(f"{name}_backward", nothing, refuse)
 
-    def setup_directly(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    _gradients[name] = _around(name, setup, run, constant)
+    _gradients[f"{name}_backward"] = _around(f"{name}_backward", nothing, refuse)
+
+
+def _around(
+    name: str,
+    setup: Callable[..., None],
+    run: Callable[..., Any],
+    constant: tuple[int, ...] = (),
+) -> Callable[..., Any]:
+    """A call of an op's C++ kernel that records its gradient."""
+    family = _families[name]
+
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        output = _direct(family, name)(*inputs[:-1])
         setup(ctx, inputs, output)
         if constant:
-            ctx.mark_non_differentiable(*(output[number] for number in constant))
+            ctx.mark_non_differentiable(*[output[number] for number in constant])
+        return output
 
-    _gradients[name] = _around(_direct[name], setup_directly, run)
-    _gradients[f"{name}_backward"] = _around(_direct[f"{name}_backward"], nothing, refuse)
-
-
-def _around(kernel: Callable[..., Any], setup: Callable[..., None], run: Callable[..., Any]) -> Any:
-    """The autograd function around a kernel."""
-
-    class Gradient(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, *inputs: Any) -> Any:
-            output = kernel(*inputs)
-            setup(ctx, inputs, output)
-            return output
-
-        @staticmethod
-        def backward(ctx: Any, *grads: Any) -> Any:
-            return run(ctx, *grads)
-
-    return Gradient
+    gradient: Any = type(
+        "Gradient",
+        (torch.autograd.Function,),
+        {"forward": staticmethod(forward), "backward": staticmethod(run)},
+    )
+    # What `torch.autograd.Function.apply` does before is for functorch's tensors: none is here.
+    apply: Callable[..., Any] = super(torch.autograd.Function, gradient).apply
+    return apply
 
 
 def _register(

@@ -49,44 +49,50 @@ def batch_norm_relu(
 
     Source: Ioffe and Szegedy, ICML 2015.
     """
-    dtype, wide = x.dtype, torch.float32
-    if not (  # in the usual case the checks below would take longer than a small batch
-        (dtype is torch.float32 and weight.dtype is dtype and bias.dtype is dtype)
-        and (x.ndim == 2 and weight.shape == bias.shape == x.shape[1:])
-        and (skip is None or (skip.dtype is dtype and skip.shape == x.shape))
-        and (x.is_cpu and type(eps) is float and 0 <= eps <= 1)
-    ):
-        expect("batch_norm_relu", "x", x, "N", "C")
-        expect("batch_norm_relu", "weight", weight, x.shape[1])
-        expect("batch_norm_relu", "bias", bias, x.shape[1])
-        if not x.is_floating_point():
-            raise TypeError(f"batch_norm_relu: x must be floating, got {x.dtype}")
-        expect_floating("batch_norm_relu", x, weight=weight, bias=bias, skip=skip)
-        expect_finite("batch_norm_relu", "eps", eps, least=0)
-        if skip is not None:
-            expect("batch_norm_relu", "skip", skip, *x.shape)
-            skip = in_dtype(skip, x.dtype)
-        wide = torch.promote_types(x.dtype, torch.float32)
-        weight, bias = in_dtype(weight, wide), in_dtype(bias, wide)
+    eager_on_cpu = x.is_cpu and not torch.compiler.is_compiling()
+    if eager_on_cpu and choose("batch_norm_relu", "cpu", x.dtype, backend) == "cpp":
+        try:  # C++ checks its arguments itself. With the checks below a small batch takes longer.
+            return _without_gradient(
+                _batch_norm_relu(x, weight, bias, skip, relu, skip_after, eps, "cpp")
+            )
+        except RuntimeError:
+            pass  # what it refuses is converted below, or refused in this function's words
+    expect("batch_norm_relu", "x", x, "N", "C")
+    expect("batch_norm_relu", "weight", weight, x.shape[1])
+    expect("batch_norm_relu", "bias", bias, x.shape[1])
+    if not x.is_floating_point():
+        raise TypeError(f"batch_norm_relu: x must be floating, got {x.dtype}")
+    expect_floating("batch_norm_relu", x, weight=weight, bias=bias, skip=skip)
+    expect_finite("batch_norm_relu", "eps", eps, least=0)
+    if skip is not None:
+        expect("batch_norm_relu", "skip", skip, *x.shape)
+        skip = in_dtype(skip, x.dtype)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    weight, bias = in_dtype(weight, wide), in_dtype(bias, wide)
     chosen = choose("batch_norm_relu", x.device.type, x.dtype, backend)
     if chosen == "reference":
         var, mean = _statistics(x.to(wide))
         y = (x - mean) * (var + eps).rsqrt() * weight + bias
         y = _finish(y, None if skip is None else skip.to(wide), relu, skip_after)
         return y.to(x.dtype), mean.detach(), var.detach()
-    y, mean, var = _batch_norm_relu(
-        x.contiguous(),
-        weight.contiguous(),
-        bias.contiguous(),
-        None if skip is None else skip.contiguous(),
-        relu,
-        skip_after,
-        eps,
-        chosen,
+    return _without_gradient(
+        _batch_norm_relu(
+            x.contiguous(),
+            weight.contiguous(),
+            bias.contiguous(),
+            None if skip is None else skip.contiguous(),
+            relu,
+            skip_after,
+            eps,
+            chosen,
+        )
     )
-    if mean.requires_grad:
-        mean, var = mean.detach(), var.detach()
-    return y, mean, var
+
+
+def _without_gradient(results: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """The results, their mean and variance without gradient."""
+    y, mean, var = results
+    return (y, mean.detach(), var.detach()) if mean.requires_grad else results
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -88,6 +88,27 @@ class TestBatchNormReLU(OpContract):
         )
         assert relative_error(var, x.double().var(0, correction=0)) < 1e-4
 
+    def test_what_cpp_refuses_is_converted(self):
+        """Strides and dtypes that its loops do not take."""
+        require("cpp", self.op)
+        x, skip = normal(8, 6).float().T, normal(8, 6, seed=3).T.double()
+        weight, bias = normal(8, seed=1), normal(16, seed=2)[::2].float()
+        with pytest.raises(RuntimeError, match="must be contiguous Float of shape"):
+            torch.ops.ites.batch_norm_relu(x, weight, bias, skip, True, False, 1e-5, "cpp")
+        results = ops.batch_norm_relu(x, weight, bias, skip, backend="cpp")
+        for ours, truth in zip(
+            results, ops.batch_norm_relu(x, weight, bias, skip, backend="reference"), strict=True
+        ):
+            assert ours.dtype == torch.float32
+            assert relative_error(ours, truth) < 1e-6
+
+    def test_of_no_rows(self):
+        require("cpp", self.op)
+        x, ones = torch.zeros(0, 5), torch.ones(5)
+        y, mean, var = ops.batch_norm_relu(x, ones, ones, backend="cpp")
+        assert y.shape == (0, 5) and y.stride() == (5, 1)
+        assert not mean.any() and not var.any()
+
     def test_refusals(self):
         x = normal(5, 3)
         with pytest.raises(ValueError, match=r"skip must have shape \(5, 3\), got \(4, 3\)"):
