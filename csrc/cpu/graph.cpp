@@ -1,6 +1,7 @@
 // The graph family on a CPU: arguments, threads, registration. The loops are in graph_loops.h.
 #include "common/graph.h"
 
+#include <algorithm>
 #include <map>
 #include <mutex>
 #include <vector>
@@ -15,6 +16,7 @@
 ITES_SIMD_DECLARE(template <class T> void graph_mix(const GraphMix<T>&, T*, int64_t, int64_t))
 ITES_SIMD_DECLARE(template <class T>
                   void graph_mix_backward(const GraphMixBackward<T>&, T*, int64_t, int64_t))
+ITES_SIMD_DECLARE(template <class T> void pack(const Matrix<const T>&, T*))
 ITES_SIMD_DECLARE(template <class T> void multiply(const Product<T>&))
 
 namespace ites {
@@ -135,14 +137,14 @@ std::vector<double> mix_backward(GraphMixBackward<T> arguments) {
 template <class T>
 void hand_out(const std::vector<double>& sums, const Graph<T>& graph, const Tensor& grad_bias,
               const Tensor& grad_v, const Tensor& grad_logits) {
-  const double* sum = sums.data();
-  for (int64_t k = 0; k < grad_bias.size(0); ++k)
-    mutable_data<T>(grad_bias)[k] = static_cast<T>(*sum++);
-  for (int64_t k = 0; k < grad_v.size(0); ++k) mutable_data<T>(grad_v)[k] = static_cast<T>(*sum++);
-  const std::vector<T> grad_weights(sum, sum + grad_logits.size(0));
+  const double *v = sums.data() + grad_bias.size(0), *weights = v + grad_v.size(0);
+  std::copy(sums.data(), v, mutable_data<T>(grad_bias));
+  std::copy(v, weights, mutable_data<T>(grad_v));
+  const std::vector<T> grad_weights(weights, weights + grad_logits.size(0));
+  T* to_logits = mutable_data<T>(grad_logits);
   for (int i = 0; i < graph.tables.joints; ++i)
     softmax_row_backward(graph.weights.data(), grad_weights.data(), graph.tables.row_start[i],
-                         graph.tables.row_start[i + 1], mutable_data<T>(grad_logits));
+                         graph.tables.row_start[i + 1], to_logits);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> graph_mix_backward_op(
@@ -170,6 +172,25 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> graph_mix_backward_op(
   });
   return {grad_features, grad_logits, grad_bias, grad_v};
 }
+
+// A matrix as the products of all units take it.
+template <class T>
+class Packed {
+ public:
+  explicit Packed(const Matrix<const T>& matrix)
+      : matrix_(matrix), panels_(packed_size(matrix.rows, matrix.columns)) {
+    ITES_SIMD_CALL(pack, matrix, panels_.data());
+  }
+  // out = a matrix + start
+  void multiply(const Matrix<T>& out, const Matrix<const T>& a, const T* start = nullptr) {
+    const Product<T> product = {out, a, matrix_, nullptr, start, panels_.data()};
+    ITES_SIMD_CALL(multiply, product);
+  }
+
+ private:
+  Matrix<const T> matrix_;
+  Scratch<T> panels_;
+};
 
 // Selects one unit of poses from the arguments of all.
 template <class T>
@@ -227,7 +248,7 @@ std::tuple<Tensor, Tensor, Tensor> graph_project_mix_op(const Tensor& x, const T
                              residual ? data<T>(x) : nullptr,
                              mutable_data<T>(y),
                              mutable_data<T>(t)};
-    const Matrix<const T> weights(data<T>(projection), C, S);
+    Packed<T> weights(Matrix<const T>(data<T>(projection), C, S));
     torch::stable::parallel_for(
         0, (B + size - 1) / size, LEAST_POSES / size, [&](int64_t begin, int64_t end) {
           Scratch<T> scratch(all.scratch_size()), passing(keep ? 0 : size * J * S);
@@ -235,8 +256,7 @@ std::tuple<Tensor, Tensor, Tensor> graph_project_mix_op(const Tensor& x, const T
             const int64_t first = u * size, poses = B - first < size ? B - first : size;
             T* rows = keep ? mutable_data<T>(features) + first * J * S : passing.data();
             const Matrix<const T> own(data<T>(x) + first * J * C, poses * J, C);
-            const Product<T> product = {{rows, poses * J, S}, own, weights};
-            ITES_SIMD_CALL(multiply, product);
+            weights.multiply({rows, poses * J, S}, own);
             GraphMix<T> unit = unit_of(all, first);
             unit.features = rows;
             ITES_SIMD_CALL(graph_mix, unit, scratch.data(), 0, poses);
@@ -286,7 +306,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> graph_project_mix_backward_op
     std::vector<T> partial(all.units() * all.partial_size());
     all.partial = partial.data();
     const bool add = residual && grad_y.has_value();
-    const Matrix<const T> weights(data<T>(projection), C, S);
+    Packed<T> weights(Matrix<const T>(data<T>(projection), C, S).transposed());
     std::map<int64_t, std::vector<T>> of_ranges;  // grad_projection, by a range's first unit
     std::mutex guard;
     torch::stable::parallel_for(
@@ -298,14 +318,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> graph_project_mix_backward_op
             unit.grad_features = passing.data();
             ITES_SIMD_CALL(graph_mix_backward, unit, scratch.data(), 0, 1);
             const int64_t at = u * all.unit * J * C, rows = unit.poses * J;
-            T* to = mutable_data<T>(grad_x) + at;
             const Matrix<const T> passed(passing.data(), rows, S), inputs(data<T>(x) + at, rows, C);
-            if (add) std::copy(unit.grad_y, unit.grad_y + rows * C, to);
-            const Product<T> to_inputs = {
-                {to, rows, C}, passed, weights.transposed(), nullptr, add};
-            ITES_SIMD_CALL(multiply, to_inputs);
-            const Product<T> to_weights = {
-                {own.data(), C, S}, inputs.transposed(), passed, nullptr, u > begin};
+            weights.multiply({mutable_data<T>(grad_x) + at, rows, C}, passed,
+                             add ? unit.grad_y : nullptr);
+            const Product<T> to_weights = {{own.data(), C, S},
+                                           inputs.transposed(),
+                                           passed,
+                                           nullptr,
+                                           u > begin ? own.data() : nullptr};
             ITES_SIMD_CALL(multiply, to_weights);
           }
           const std::lock_guard<std::mutex> lock(guard);

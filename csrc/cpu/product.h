@@ -1,5 +1,5 @@
 // Arguments of a matrix product's loops: out (rows, columns) = a (rows, inner) b (inner,
-// columns).
+// columns), on top of a bias or of another matrix.
 #pragma once
 
 #include <cstdint>
@@ -28,10 +28,18 @@ struct Matrix {
 
 template <class T>
 struct Product {
-  Matrix<T> out;            // its columns are neighbours
-  Matrix<const T> a, b;     // the rows of b, or its columns, lie in one piece
-  const T* bias = nullptr;  // [columns], added to each row
-  bool add = false;         // to what is in out already; there is no bias then
+  Matrix<T> out;              // its columns are neighbours
+  Matrix<const T> a, b;       // the rows of b, or its columns, lie in one piece
+  const T* bias = nullptr;    // [columns], added to each row
+  const T* start = nullptr;   // like out, or out itself: added to; there is no bias then
+  const T* packed = nullptr;  // b as `pack` leaves it, for products that share it
 };
+
+// Rows of b that a packed panel holds, and numbers of a packed b: columns padded to a panel's.
+constexpr int64_t BLOCK_INNER = 160;
+constexpr int64_t MOST_PANEL = 48;  // columns
+inline int64_t packed_size(int64_t inner, int64_t columns) {
+  return (inner + BLOCK_INNER - 1) / BLOCK_INNER * BLOCK_INNER * (columns + MOST_PANEL);
+}
 
 }  // namespace ites
