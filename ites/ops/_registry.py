@@ -117,17 +117,15 @@ def _nobody_watches(operands: Sequence[Any]) -> bool:
         return False
     if _get_tracing_state() is not None:
         return False
+    if not _PLAIN.issuperset(map(type, operands)):
+        return False
     for value in operands:
-        kind = type(value)
-        if kind is Tensor or kind is Parameter:
-            if not value.is_cpu:
-                return False
-        elif kind not in _CONSTANTS:
-            return False
+        if isinstance(value, Tensor):  # the kernel checks that the others are where this one is
+            return value.is_cpu
     return True
 
 
-_CONSTANTS = {type(None), bool, int, float, str}
+_PLAIN = frozenset((Tensor, Parameter, type(None), bool, int, float, str))
 
 
 def _one_device(name: str, inputs: Iterable[Any]) -> list[Tensor]:
