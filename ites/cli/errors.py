@@ -1,4 +1,4 @@
-"""How the command line ends: every error is one line, whatever it is and wherever it happens."""
+"""The exit of the command line: every error is printed as one line."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ites.cli.hints import hint_of
 from ites.errors import ItesError, shorten
 
 LONG = ("demo", "fit", "train")
-"""Commands whose work is worth more than what they print: they go on when nobody reads it."""
+"""Commands whose result is worth more than their output: they continue after its pipe closes."""
 TRACEBACK = "ITES_TRACEBACK"
-"""The environment variable that asks for the traceback too."""
+"""The environment variable that adds the traceback."""
 USERS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
-"""Errors of the system that a wrong path makes; others are the machine's."""
+"""Errors of the system that a wrong path causes; others are faults of the machine."""
 
 
 def run(app: Callable[..., Any], args: Sequence[str] | None = None) -> None:

@@ -41,7 +41,7 @@ MISTAKES = {
     "weak": "--min-confidence",
     "capture": "--set capture=auto",
     "trained-already": "--resume RUN, or --out FOLDER",
-    "other-parts": "leave --resume out to begin anew",
+    "other-parts": "leave --resume out to start over",
     "lost-rank": "--resume",
 }
 """What corrects each kind of mistake, by the code of its `ItesError`."""

@@ -341,7 +341,7 @@ def _write_config(
 
 
 def _next(only: str | None, last: Settings) -> str:
-    """The command that goes on from these stages, the last one's settings given."""
+    """The command to run after these stages, given the last one's settings."""
     from ites.data.store import PoseStore
 
     if only in ("prior", "teacher"):

@@ -1,4 +1,4 @@
-"""What `ites.data.checks` says of keypoints: findings, their codes and their words."""
+"""Findings of `ites.data.checks`: their codes and messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Finding:
     Attributes:
         code: names the kind of fault; `CODES` lists them.
         severity: "error": cannot be right; "warning": probably wrong; "note": worth knowing.
-        message: what was found, with counts, in words that need no context.
+        message: what was found, with counts; complete without context.
         data: the figures that it is concluded from.
         clip: the clip's name.
         frames: the frames concerned, ascending; empty where it is all or none.
@@ -58,13 +58,13 @@ CODES = {
     "normalised": "coordinates divided by the image's width and height",
     "units": "coordinates in metres, millimetres or another unit that is not pixels",
     "zeros": "joints at exactly (0, 0) or (-1, -1), which stand for joints not found",
-    "order": "the joints stand in another order than said",
+    "order": "the joints are in another order than stated",
     "image-size": "keypoints outside the image",
     "stretched": "x and y are at different scales",
     "box": "coordinates relative to a box that follows the person",
     "rate": "a frame rate that no camera has",
     "focal-length": "a focal length that no camera has",
-    "upside-down": "the person stands on the head",
+    "upside-down": "the person is upside down",
     "sideways": "the person lies on the side",
     "roll": "the image is tilted",
     "swapped-sides": "left and right of some joints exchanged in some frames",
@@ -86,7 +86,7 @@ def refuse(findings: Sequence[Finding], clips: int, where: object) -> list[Findi
         where: the file, for the message.
 
     Returns:
-        The findings; clips that cannot be right among others that may be are warned of.
+        The findings; errors of some clips among others become warnings.
 
     Raises:
         ImplausibleError: every clip has an error.
@@ -118,19 +118,19 @@ class Summary:
             self._kinds[kind] = first, count + len(names)
 
     def findings(self) -> list[Finding]:
-        """One of each kind, the worst first: the first one's words, and how many clips more."""
+        """One of each kind, the worst first; its message counts the other clips."""
         order = {"error": 0, "warning": 1, "note": 2}
         joined = []
         for first, count in sorted(self._kinds.values(), key=lambda item: order[item[0].severity]):
             others = count - 1
-            more = f"; so in {others:,} other clip{'s' * (others > 1)}" if others else ""
+            more = f"; also in {others:,} other clip{'s' * (others > 1)}" if others else ""
             of = f"{first.clip}: " if first.clip else ""
             joined.append(replace(first, message=of + first.message + more))
         return joined
 
 
 def summarise(findings: Sequence[Finding]) -> list[Finding]:
-    """Join findings of one code and severity: the first one's words, and how many clips more."""
+    """Join findings of one code and severity; the first one's message counts the other clips."""
     summary = Summary()
     summary.add(findings)
     return summary.findings()

@@ -362,7 +362,7 @@ def _frame(path: Path, texts: Mapping[str, str]) -> str:
     """The frame that a file states.
 
     Raises:
-        ItesError: it states none, or another than the known.
+        ItesError: it states none, or an unknown one.
     """
     stated = texts.get("frame", "")
     known = {text: name for name, text in FRAME.items()} | {_FRAME_1: "camera"}

@@ -1,7 +1,7 @@
 """Which side of a body is its left, by a detector's confidences of nose, eyes and ears.
 
-A walking person and the mirror image look alike in 2D. But a detector is surer of what it sees: of
-the eyes from the front, of one ear from the side, of the ears alone from behind.
+A walking person and the mirror image look alike in 2D. But a detector is surer of joints that it
+sees: of the eyes from the front, of one ear from the side, of the ears alone from behind.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Evaluate a trained model on a store with 3D: the usual protocols and ITES's side by side.
 
 The ITES protocol counts the better of two depth signs, pose by pose. This is an oracle, because a
-user of the method does not know which is better. No such figure stands here without the one that
-leaves the sign alone and the share of poses whose sign was wrong.
+user of the method does not know which is better. Each such figure is shown beside the one that
+leaves the sign alone, and beside the share of poses whose sign was wrong.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ LEGEND = {
     "and AUC: joint by joint. Needs the truth, so no user can reach it",
     "wrong sign": "poses whose flipped twin has the strictly smaller ITES MPJPE",
     "PCK, AUC": "joints within 150 mm; its mean over 0, 5, ..., 150 mm; root and hips not counted",
-    "depth 0": "every joint at the root's depth: what the input gives for nothing",
+    "depth 0": "every joint at the root's depth: the result without a model",
 }
 
 
@@ -127,7 +127,7 @@ class Evaluation:
 
     Attributes:
         settings: what was evaluated, and how.
-        actions: one row an action, in alphabetical order.
+        actions: one row per action, in alphabetical order.
         subjects: one row per subject, where there are several; of MPI-INF-3DHP's test set, one per
             test sequence.
         over_actions, over_poses: the means.
@@ -235,7 +235,7 @@ def evaluate(
         unit: metres in one network unit, for MPJPE alone: the other figures find their own scale.
         missing: what to do with poses that lack a joint: "error", "drop" or "interpolate"; None:
             as in the training, "error" where that is not known.
-        batch_size: poses lifted at a time; None: what suits the device.
+        batch_size: poses per batch; None: chosen by device.
         device: "cpu", "cuda", ...; "auto": a GPU where there is one.
         save: write the result into the run folder; see `Evaluation.save`.
 
@@ -244,7 +244,7 @@ def evaluate(
 
     Raises:
         NoTruthError: the store holds no 3D.
-        ItesError: a file is not what it should be, an argument is out of range, or the model's
+        ItesError: a file is invalid, an argument is out of range, or the model's
             output is not finite.
 
     Example:
@@ -325,7 +325,7 @@ def compare(
         actions: of each pose (N).
         skeleton: of the poses.
         settings: "device", "unit", and what the result's `settings` shall hold besides.
-        batch_size: poses lifted at a time; None: what suits the device.
+        batch_size: poses per batch; None: chosen by device.
         ranks: who shares the work; all of them call this with the same arguments.
         subjects: of each pose (N), or none.
         views: how to turn lifted poses back, where known cameras are turned; see
@@ -405,7 +405,7 @@ def truth(store: PoseStore, split: str, missing: str = "error") -> NDArray[np.fl
 def depth_zero(points: NDArray[np.float32], skeleton: Skeleton) -> NDArray[np.float32]:
     """The baseline: points (N, J, 2), root-relative, at depth 0 for every joint (N, J, 3).
 
-    In network units but for a factor common to all joints, which the scaled figures do not see;
+    In network units up to a factor common to all joints, which the scaled figures ignore;
     MPJPE takes the networks' distance of 5.
     """
     flat = np.zeros((*points.shape[:2], 3), np.float32)

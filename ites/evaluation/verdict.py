@@ -52,18 +52,18 @@ FRAMES = 2000
 DIFFERENT = (150, 50)
 """Different poses below which a fit is not good, and not to be used."""
 SIDES_SEEN = (3, 2)
-"""The same of the sides that people are seen from."""
+"""The same for the sides from which people are seen."""
 
 
 class Verdict(NamedTuple):
-    """One of `WORDS`, and its reasons, a line each, the weightiest first."""
+    """One of `WORDS`, and its reasons, a line each, the most serious first."""
 
     word: str
     reasons: list[str]
 
 
 def judge_data(covered: Coverage, started: bool) -> Verdict:
-    """Whether keypoints are enough to learn from, and what to do where they are not.
+    """A verdict on keypoints to learn from, with advice if they are not enough.
 
     Args:
         covered: by the training frames.
@@ -102,7 +102,7 @@ def judge_data(covered: Coverage, started: bool) -> Verdict:
 
 
 def judge_figures(figures: Mapping[str, float], flat: Mapping[str, float]) -> Verdict:
-    """Whether figures without 3D speak for a model.
+    """A verdict on a model by figures without 3D.
 
     Args:
         figures: of the model, by `ites.evaluation.without_truth.measure`.

@@ -1,8 +1,8 @@
 """How good lifted poses are, measured without any 3D.
 
-A right pose has bones of constant length, left and right ones alike. It looks like a person from
-other sides. A view of it from another side, lifted again, gives the same pose. None of these proves
-a pose right, but each convicts a wrong one. `ites.evaluation.verdict` weighs them.
+A right pose has bones of constant length, equal on the left and the right. It looks like a person
+from other sides. A view of it from another side, lifted again, gives the same pose. None of these
+proves a pose right, but each can show that one is wrong. `ites.evaluation.verdict` weighs them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ites.pose.skeleton import Skeleton, root_relative
 Floats = NDArray[np.float32]
 
 BODY = 600.0
-"""Millimetres from pelvis to head that stand for a clip's mean root-to-head distance."""
+"""Assumed millimetres of a clip's mean root-to-head distance."""
 AZIMUTHS = (45.0, 135.0, 225.0, 315.0)
 """Turns of a lifted pose about the vertical, degrees."""
 TILTS = (-15.0, 0.0, 15.0)
@@ -74,7 +74,7 @@ MEANING = (
     f"confidence: mean probability of the depth's sign; doubtful: poses below {SURE_SIGN:.0%}.",
     "Flat: every joint at the root's depth.",
 )
-"""What the figures say, a line each."""
+"""The meaning of the figures, a line each."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def measure(
 
 
 class Scores(NamedTuple):
-    """What M held-out poses say of a lifter, pose by pose; see `scores`.
+    """The scores of a lifter on M held-out poses, pose by pose; see `scores`.
 
     Attributes:
         poses: (M, J, 3), lifted, millimetres.

@@ -1,7 +1,7 @@
 """The roll of a clip's camera, found from its 2D poses alone.
 
 A density of 2D poses seen by cameras that are not rolled says how likely each pose is when the
-picture is turned. The roll is the angle of which the turned poses are the likeliest.
+picture is turned. The roll is the angle for which the turned poses are likeliest.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ FRAMES = 48
 COARSE = 12
 """Step of the first search over all angles, degrees."""
 EVIDENCE = 3.0
-"""How many independent poses a clip counts for against the angles' own odds. The poses of one clip
-resemble each other, and a clip of a man who lies still must not be turned upright at once."""
+"""Number of independent poses that a clip counts as, against the prior odds of the angles. The
+poses of one clip resemble each other; a person who lies still must not be turned upright."""
 SIDEWAYS = 0.05
 """Probability that a camera is held at any angle; otherwise its roll is near `STRAIGHT`."""
 STRAIGHT = 12.0

@@ -1,4 +1,4 @@
-"""Mirror images of poses. Both must be lifted alike, because both show a person."""
+"""Mirror images of poses. Both show a person, so both are lifted the same way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lifted clips as wholes: one body, smooth motion, and views that look human.
+"""Lifted poses fitted to each clip: one body, smooth motion, and views that look human.
 
 A single frame leaves each depth uncertain. The frames of a clip show one body, so together they
 constrain its bone lengths better than each frame alone. A prior, which is a density of 2D poses,
@@ -38,7 +38,7 @@ POINTS = 0.2
 LEAST_NOISE = 1e-4
 """Noise of exact keypoints, in the points' units."""
 UNSEEN = 0.08
-"""Noise of a joint without sights nearby, the same, of a root at distance 5."""
+"""Noise of a joint that is not seen nearby in time, the same, for a root at distance 5."""
 TOO_LONG = 1.5
 """A bone that is too long by this factor at any depth has a wrong keypoint at its end."""
 MARGIN = 6.0
@@ -267,8 +267,8 @@ class _Fit:
     def noise_of(self, error: Tensor) -> Tensor:
         """The scale (N, J) of the points' error, in their units, from that of joints seen (N, 1).
 
-        A joint that was not seen lies between its sights. The error of an interpolation grows with
-        the square of their distance in time.
+        A joint that was not seen lies between its sightings. The error of an interpolation grows
+        with the square of their distance in time.
         """
         at, count = torch.arange(len(error), device=error.device)[:, None], len(error)
         before = at.where(self.seen, -1).cummax(0).values

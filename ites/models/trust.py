@@ -135,8 +135,8 @@ class Trust:
     ) -> tuple[float, ...]:
         """Fit the weights of the expected error to people whom two cameras see at the same time.
 
-        Two lifts of one person differ by both their errors. If these are independent and alike,
-        each is the difference over the square root of 2.
+        Two lifts of one person differ by both their errors. If these are independent and equally
+        large, each is the difference over the square root of 2.
 
         Args:
             lift: a model's `depth`: points (B, J, 2) to (B, J, 1).

@@ -350,7 +350,7 @@ def rotate_project(
 ) -> tuple[Tensor, Tensor | None]:
     """Rotate every pose n times and project: `project(joints @ R)`, in one pass.
 
-    A draw is made anew in the backward pass, so no rotation is stored. The gradient goes to the
+    A draw is repeated in the backward pass, so no rotation is stored. The gradient goes to the
     joints and to a `TurnDraw`'s elevation; other rotations are constants.
 
     Args:
@@ -488,7 +488,7 @@ def equivariance_distance(
     """Distance between lifted rotated poses and the rotated poses.
 
     `mean over joints of |backproject(points, depth) - joints @ R|`, the rotated poses never
-    written to memory; a draw is made anew.
+    written to memory; a draw is repeated.
 
     Args:
         joints: (B, J, 3), the poses before rotation, network units.

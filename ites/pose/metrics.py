@@ -1,8 +1,8 @@
 """Errors of predicted poses: the usual protocols and the ITES protocol.
 
-Poses are float tensors [N, J, 3], in metres, in the camera frame (x right, y down, z forward).
-Every function computes in float64 and returns one number a pose, so that a caller may average
-over poses, actions or subjects as it likes. A rotation acts on row vectors: ``X' = X @ R``.
+Poses are float tensors (N, J, 3), in metres, in the camera frame (x right, y down, z forward).
+Every function computes in float64 and returns one number per pose, so that a caller may average
+over poses, actions or subjects as needed. A rotation acts on row vectors: `X' = X @ R`.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ CHUNK = 32768
 def mpjpe(pred: Tensor, gt: Tensor, root: int = 0) -> Tensor:
     """Mean per-joint position error after moving both roots to the origin.
 
-    ``mean_j |(pred_j - pred_root) - (gt_j - gt_root)|``
+    `mean_j |(pred_j - pred_root) - (gt_j - gt_root)|`
 
     Args:
-        pred: predicted poses [N, J, 3], metres.
-        gt: true poses [N, J, 3], metres.
+        pred: predicted poses (N, J, 3), metres.
+        gt: true poses (N, J, 3), metres.
         root: index of the root joint.
 
     Returns:
-        Errors [N], float64, metres.
+        Errors (N), float64, metres.
 
     Raises:
-        ValueError: if the shapes differ, are not [N, J, 3], or a value is not finite.
+        ValueError: the shapes differ, are not (N, J, 3), or a value is not finite.
     """
     pred, gt = _checked("mpjpe", pred, gt)
     return _distance(root_relative(pred, root), root_relative(gt, root)).mean(-1)
 
 
 def n_mpjpe(pred: Tensor, gt: Tensor, root: int = 0) -> Tensor:
-    """MPJPE after the least-squares scale: roots aligned, then ``<pred, gt> / <pred, pred>``.
+    """MPJPE after the least-squares scale: roots aligned, then `<pred, gt> / <pred, pred>`.
 
     Arguments, result and errors as in `mpjpe`. From Rhodin et al., CVPR 2018.
     """
@@ -67,18 +67,18 @@ def p_mpjpe(pred: Tensor, gt: Tensor) -> Tensor:
 def align(pred: Tensor, gt: Tensor) -> Tensor:
     """Predicted poses after the optimal similarity to the truth, reflections excluded.
 
-    Minimises ``sum_j |s pred_j @ R + t - gt_j|^2`` over scale s, proper rotation R, translation t.
+    Minimises `sum_j |s pred_j @ R + t - gt_j|^2` over scale s, proper rotation R, translation t.
 
     Args:
-        pred: predicted poses [N, J, 3].
-        gt: true poses [N, J, 3].
+        pred: predicted poses (N, J, 3).
+        gt: true poses (N, J, 3).
 
     Returns:
-        Aligned poses [N, J, 3], float64, in the truth's unit and frame. A pose whose joints all
+        Aligned poses (N, J, 3), float64, in the truth's unit and frame. A pose whose joints all
         coincide stays a point, at the truth's mean.
 
     Raises:
-        ValueError: if the shapes differ, are not [N, J, 3], or a value is not finite.
+        ValueError: the shapes differ, are not (N, J, 3), or a value is not finite.
     """
     pred, gt = _checked("align", pred, gt)
     return _similarity(pred, gt).aligned()
@@ -87,17 +87,17 @@ def align(pred: Tensor, gt: Tensor) -> Tensor:
 def similarity_scale(pred: Tensor, gt: Tensor) -> Tensor:
     """Scale of the optimal similarity, without the correction that excludes reflections.
 
-    ``(s1 + s2 + s3) / |pred|^2``, s being the singular values of ``pred^T gt``, both about their
+    `(s1 + s2 + s3) / |pred|^2`, s being the singular values of `pred^T gt`, both about their
     means. Reflections being allowed, a pose and its depth-flipped twin have the same scale.
 
-    Arguments and errors as in `align`; returns scales [N], float64, 0 for a pose that is a point.
+    Arguments and errors as in `align`; returns scales (N), float64, 0 for a pose that is a point.
     """
     pred, gt = _checked("similarity_scale", pred, gt)
     return _similarity(pred, gt).scale()
 
 
 def flip_depth(pose: Tensor) -> Tensor:
-    """The depth-flipped twin of poses [..., 3]: z negated."""
+    """The depth-flipped twin of poses (..., 3): z negated."""
     return pose * pose.new_tensor([1.0, 1.0, -1.0])
 
 
@@ -105,11 +105,11 @@ def pck(distance: Tensor, threshold: float = PCK_THRESHOLD) -> Tensor:
     """Share of correct keypoints: joints nearer than the threshold, strictly.
 
     Args:
-        distance: distances [..., J] of the joints to count, metres.
+        distance: distances (..., J) of the joints to count, metres.
         threshold: metres.
 
     Returns:
-        Shares [...], float64, in [0, 1].
+        Shares (...), float64, in [0, 1].
     """
     return (distance < threshold).double().mean(-1)
 
@@ -133,11 +133,11 @@ class ItesProtocol:
     of its two depth signs: an oracle.
     """
 
-    scaled: Tensor  # [N, J, 3] scaled, then relative to the root
-    mpjpe: Tensor  # [N]
-    mpjpe_flip: Tensor  # [N]
-    pmpjpe: Tensor  # [N]
-    pmpjpe_flip: Tensor  # [N]
+    scaled: Tensor  # (N, J, 3) scaled, then relative to the root
+    mpjpe: Tensor  # (N)
+    mpjpe_flip: Tensor  # (N)
+    pmpjpe: Tensor  # (N)
+    pmpjpe_flip: Tensor  # (N)
     pck150: float
     auc: float
     p_pck150: float
@@ -145,7 +145,7 @@ class ItesProtocol:
 
     @property
     def wrong_sign(self) -> Tensor:
-        """Poses [N], bool, whose flipped twin has the strictly smaller scaled MPJPE."""
+        """Poses (N), bool, whose flipped twin has the strictly smaller scaled MPJPE."""
         return self.mpjpe_flip < self.mpjpe
 
 
@@ -159,8 +159,8 @@ def ites_protocol(
     depth-flipped twin.
 
     Args:
-        pred: predicted poses [N, J, 3], any unit.
-        gt: true poses [N, J, 3], metres.
+        pred: predicted poses (N, J, 3), any unit.
+        gt: true poses (N, J, 3), metres.
         joints: joints that PCK and AUC count.
         root: index of the root joint.
 
@@ -168,14 +168,14 @@ def ites_protocol(
         An `ItesProtocol`.
 
     Raises:
-        ValueError: if the shapes differ, are not [N, J, 3], or a value is not finite; if a joint
+        ValueError: the shapes differ, are not (N, J, 3), or a value is not finite; if a joint
             is out of range; if there is no pose.
     """
     _check("ites_protocol", pred, gt, joints)
     if not len(pred):
         raise ValueError("ites_protocol: at least one pose is needed, got none")
     signs = _both_signs(pred.double(), gt.double(), root)
-    nearest = signs.distance.amin(0)[:, list(joints)]  # [N, K]
+    nearest = signs.distance.amin(0)[:, list(joints)]  # (N, K)
     p_nearest = signs.p_distance.amin(0)[:, list(joints)]
     return ItesProtocol(
         signs.scaled,
@@ -191,22 +191,22 @@ def pose_errors(
     """Every figure of every protocol, pose by pose, in bounded memory.
 
     Args:
-        pred: predicted poses [N, J, 3], network units.
-        gt: true poses [N, J, 3], metres.
-        unit: metres in one network unit; only ``mpjpe`` depends on it.
+        pred: predicted poses (N, J, 3), network units.
+        gt: true poses (N, J, 3), metres.
+        unit: metres in one network unit; only `mpjpe` depends on it.
         joints: joints that PCK and AUC count.
         root: index of the root joint.
 
     Returns:
-        Tensors [N], float64, by name. Metres: ``mpjpe`` (roots aligned), ``n_mpjpe``
-        (and the least-squares scale), ``p_mpjpe`` (the optimal similarity), ``scaled_mpjpe``
-        (roots and the similarity's scale). Shares: ``pck`` and ``auc`` (aligned as
-        ``scaled_mpjpe``), ``p_pck`` and ``p_auc`` (as ``p_mpjpe``). A name with ``_oracle`` takes
-        the better depth sign: of the pose for lengths, of each joint for shares. ``wrong_sign`` is
-        1 where the flipped twin has the strictly smaller ``scaled_mpjpe``.
+        Tensors (N), float64, by name. Metres: `mpjpe` (roots aligned), `n_mpjpe`
+        (and the least-squares scale), `p_mpjpe` (the optimal similarity), `scaled_mpjpe`
+        (roots and the similarity's scale). Shares: `pck` and `auc` (aligned as
+        `scaled_mpjpe`), `p_pck` and `p_auc` (as `p_mpjpe`). A name with `_oracle` takes
+        the better depth sign: of the pose for lengths, of each joint for shares. `wrong_sign` is
+        1 where the flipped twin has the strictly smaller `scaled_mpjpe`.
 
     Raises:
-        ValueError: if the shapes differ, are not [N, J, 3], or a value is not finite; if a joint
+        ValueError: the shapes differ, are not (N, J, 3), or a value is not finite; if a joint
             is out of range.
     """
     _check("pose_errors", pred, gt, joints)
@@ -241,23 +241,23 @@ def _chunk_errors(
 
 
 class _Similarity(NamedTuple):
-    """The cross-covariance ``pred^T gt = left @ diag(singular) @ right``, about the means."""
+    """The cross-covariance `pred^T gt = left @ diag(singular) @ right`, about the means."""
 
-    centred: Tensor  # [N, J, 3] pred about its mean
-    mean: Tensor  # [N, 1, 3] of gt
-    left: Tensor  # [N, 3, 3]
-    singular: Tensor  # [N, 3] descending
-    right: Tensor  # [N, 3, 3]
-    sign: Tensor  # [N] determinant of left @ right: -1 where the best orthogonal map reflects
+    centred: Tensor  # (N, J, 3) pred about its mean
+    mean: Tensor  # (N, 1, 3) of gt
+    left: Tensor  # (N, 3, 3)
+    singular: Tensor  # (N, 3) descending
+    right: Tensor  # (N, 3, 3)
+    sign: Tensor  # (N) determinant of left @ right: -1 where the best orthogonal map reflects
 
     def scale(self, sign: Tensor | float = 1.0) -> Tensor:
-        """Scale [N], with the given sign of the last singular value."""
+        """Scale (N), with the given sign of the last singular value."""
         trace = self.singular[:, 0] + self.singular[:, 1] + self.singular[:, 2] * sign
         size = self.centred.square().sum((-2, -1))
         return trace / size.clamp(min=torch.finfo(size.dtype).tiny)
 
     def aligned(self, flip: bool = False) -> Tensor:
-        """The pose, or its depth-flipped twin, after the optimal similarity [N, J, 3].
+        """The pose, or its depth-flipped twin, after the optimal similarity (N, J, 3).
 
         With F = diag(1, 1, -1) the twin's cross-covariance is F @ pred^T gt. F moves from the pose
         into the rotation, so only the determinant's sign changes.
@@ -280,7 +280,7 @@ def _similarity(pred: Tensor, gt: Tensor) -> _Similarity:
 
 
 class _BothSigns(NamedTuple):
-    scaled: Tensor  # [N, J, 3] scaled, root-relative
+    scaled: Tensor  # (N, J, 3) scaled, root-relative
     distance: Tensor  # [2, N, J] to the truth, of the scaled pose and of its flipped twin
     p_distance: Tensor  # [2, N, J] the same after the optimal similarity
 
@@ -304,7 +304,7 @@ def _n_mpjpe(pred: Tensor, gt: Tensor) -> Tensor:
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(a - b, dim=-1)  # [N, J]
+    return torch.linalg.vector_norm(a - b, dim=-1)  # (N, J)
 
 
 def _checked(who: str, pred: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:

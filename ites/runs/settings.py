@@ -1,6 +1,6 @@
 """Settings of a training run: the paper's defaults, TOML files, checks.
 
-A TOML file holds settings for both stages at its top and for one stage in a table::
+A TOML file has settings for all stages at its top, and those of one stage in a table::
 
     data = "cmu.h5"
     seed = 1
@@ -378,7 +378,7 @@ def make_settings(
     """Make the settings of one stage: defaults, then a file's top, its table, and options.
 
     Args:
-        stage: "teacher" or "student".
+        stage: "prior", "teacher" or "student".
         file: a TOML file, or None.
         options: settings by name that override the file; the value None means not given.
 

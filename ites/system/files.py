@@ -377,7 +377,7 @@ _KINDS = (
 
 
 def keep_source(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
-    """Refuse to write over what is read, and over a folder.
+    """Refuse to overwrite the input or a folder.
 
     Raises:
         ItesError: `out` is a folder, or `source` itself.

@@ -119,7 +119,7 @@ def train_seeds(
     """Train all stages once per seed, each seed into the folder `out/seed-N`.
 
     Each seed leaves the same files as if it were trained alone, on a CPU with the same bits, except
-    for times. A seed that fails, as by a loss that is not finite, ends there; the others go on.
+    for times. A seed that fails, as with a loss that is not finite, ends; the others continue.
     A fault of the machine, such as a full disk, ends all.
 
     Args:
@@ -214,7 +214,7 @@ def _train_stage(
             for seed, end in take_turns(courses, device):
                 if isinstance(end, ItesError):
                     study.failed[seed] = str(end)
-                    trainings[seed].say(f"{end}; the other seeds go on")
+                    trainings[seed].say(f"{end}; the other seeds continue")
                 else:
                     study.results[seed].append(end)
         ended = {s: t for s, t in trainings.items() if t.step == t.schedule.steps}

@@ -1,1 +1,1 @@
-"""Whole workflows made of the commands below them."""
+"""Workflows of several steps: the demo and the fit."""

@@ -446,7 +446,7 @@ def test_findings_of_many_clips_are_reported_once() -> None:
     clips = [replace(turned(walk(), 1), name=f"clip{i}") for i in range(3)]
     (one,) = summarise(check(clips))
     assert one.message.startswith("clip0: the person lies on the side")
-    assert one.message.endswith("; so in 2 other clips")
+    assert one.message.endswith("; also in 2 other clips")
 
 
 def test_every_code_has_a_meaning_and_ranges_are_short() -> None:

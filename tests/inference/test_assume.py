@@ -27,7 +27,7 @@ def test_few_clips_keep_all_notes_and_findings() -> None:
     filled = "6 missing joints filled in, linearly in time"
     assert texts == ["size by the clip", *swapped, filled]
     (finding,) = assumed.findings()
-    assert finding.message == "clip 0: jumps; so in 2 other clips"
+    assert finding.message == "clip 0: jumps; also in 2 other clips"
 
 
 def test_of_many_clips_the_number_is_reported_and_memory_does_not_grow() -> None:
@@ -36,6 +36,6 @@ def test_of_many_clips_the_number_is_reported_and_memory_does_not_grow() -> None
     assert sum(note.code == "swapped" for note in notes) == MOST_NOTES + 1
     assert f"{1000 - MOST_NOTES} more notes of swapped, left out" in [note.text for note in notes]
     (finding,) = assumed.findings()
-    assert finding.message == "clip 0: jumps; so in 999 other clips"
+    assert finding.message == "clip 0: jumps; also in 999 other clips"
     sizes = {count: len(pickle.dumps(vars(assumed_of(count)))) for count in (1000, 9000)}
     assert sizes[9000] - sizes[1000] < 20

@@ -49,5 +49,15 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in headings(path), f"{page.name}: {target}"
 
 
+@pytest.mark.parametrize(
+    "page", [p for p in FILES if p.suffix == ".md"], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_lines_of_prose_are_short(page: Path) -> None:
+    """At most 140 characters, but for tables and blocks of code."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    long = [line for line in text.splitlines() if len(line) > 140 and not line.startswith("|")]
+    assert not long
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120

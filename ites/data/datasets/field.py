@@ -3,7 +3,7 @@
 The poses come from CMU motion capture, the synthetic actions and single synthetic postures. Arms,
 legs and heads are exchanged among them. Each pose is seen by two cameras drawn at random. The store
 holds exact 2D keypoints and, for each, the elevation and roll of the line of sight; it holds no 3D,
-and nothing tells how the cameras stand to each other.
+and nothing about the positions of the cameras relative to each other.
 """
 
 from __future__ import annotations
