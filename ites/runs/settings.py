@@ -111,7 +111,9 @@ class Settings:
 
     width: int = _setting(1024, "Features per layer.", least=4)
     blocks: int = _setting(6, "Residual blocks.", least=0)
-    distance: float = _setting(5.0, "Camera's distance from the root joint.", least=1, shared=True)
+    distance: float = _setting(
+        5.0, "Distance of the camera from the root joint, network units.", least=1, shared=True
+    )
 
     start: str = _setting(
         "",
@@ -211,57 +213,51 @@ class TeacherSettings(Settings):
     atoms: int = _setting(12, "Poses in the dictionary.", least=1)
     reprojection_weight: float = _setting(5.0, "Weight of the reprojection loss.", least=0)
     turn_weight: float = _setting(
-        5.0, "Recipe upright: weight of the distance between a turned pose and its lift.", least=0
+        5.0, "Weight of the distance between a turned pose and its lift.", least=0
     )
     prior_weight: float = _setting(
-        0.05, "Recipe upright: weight of the turned views' negative log density.", least=0
+        0.05, "Weight of the turned views' negative log density.", least=0
     )
     bone_weight: float = _setting(
         2.0,
-        "Recipe upright: weight of the deviation of bone proportions from the mean.",
+        "Weight of the deviation of bone proportions from the mean.",
         least=0,
     )
-    elevation_weight: float = _setting(
-        1.0, "Recipe general: weight of the elevation's error, radians.", least=0
-    )
+    elevation_weight: float = _setting(1.0, "Weight of the elevation's error, radians.", least=0)
     pair_weight: float = _setting(
         200.0,
-        "Recipe general: weight of the distance between lifts of two views of one person, where "
+        "Weight of the distance between lifts of two views of one person, where "
         "the store has such views.",
         least=0,
     )
-    noise: float = _setting(
-        1.0, "Recipe general: factor of the detectors' noise that the network sees.", least=0
-    )
+    noise: float = _setting(1.0, "Factor of the detectors' noise that the network sees.", least=0)
     replay: str = _setting(
         "",
-        "Recipe general: pose store whose poses are mixed into each batch, so that a training on "
+        "Pose store whose poses are mixed into each batch, so that a training on "
         "few poses forgets nothing; default: none.",
         free=True,
     )
     replay_share: float = _setting(
-        0.5, "Recipe general: share of each batch that comes from replay; below 1.", least=0
+        0.5, "Share of each batch that comes from replay; below 1.", least=0
     )
     prior: str = _setting(
         "",
-        "Recipe upright: the prior's run folder or checkpoint; default: the run's own.",
+        "The prior's run folder or checkpoint; default: the run's own.",
         free=True,
     )
     pilot_steps: int = _setting(
         200,
-        "Recipe upright: steps of each of three short trainings that find the camera's elevation, "
+        "Steps of each of three short trainings that find the camera's elevation, "
         "at most a tenth of the steps; 0: about level.",
         least=0,
     )
     level_weight: float = _setting(
         5.0,
-        "Recipe upright: weight of the squared difference between the camera's elevation and the "
+        "Weight of the squared difference between the camera's elevation and the "
         "pilots', at the start.",
         least=0,
     )
-    level_steps: int = _setting(
-        1000, "Recipe upright: that weight falls to 0 in the first N steps.", least=1
-    )
+    level_steps: int = _setting(1000, "The level_weight falls to 0 in the first N steps.", least=1)
     centre_epochs: int = _setting(
         15, "Centre the canonical pose in the cycle during the first N epochs.", least=0
     )
@@ -278,21 +274,23 @@ class StudentSettings(Settings):
 
     epochs: int = _setting(40, "Epochs.", least=1, free=True)
     axes: str = _setting("y", "Axes that a random rotation's axis is drawn from.", choices=AXES)
-    max_angle: float = _setting(2 * math.pi, "Largest angle of a random rotation.", least=0)
+    max_angle: float = _setting(
+        2 * math.pi, "Largest angle of a random rotation, radians.", least=0
+    )
     width: int = _setting(128, "Features per joint.", least=2)
     blocks: int = _setting(4, "Residual blocks of two graph layers.", least=0)
     distillation_weight: float = _setting(5.0, "Weight of the distillation loss.", least=0)
     prior_weight: float = _setting(
-        0.0, "Recipe upright: weight of the turned views' negative log density.", least=0
+        0.0, "Weight of the turned views' negative log density.", least=0
     )
     prior: str = _setting(
         "",
-        "Recipe upright: the prior's run folder or checkpoint; default: the run's own.",
+        "The prior's run folder or checkpoint; default: the run's own.",
         free=True,
     )
     vertical: str = _setting(
         "true",
-        "Recipe upright: the axis of turns: the true vertical, or the camera's.",
+        "The axis of turns: the true vertical, or the camera's.",
         choices=("true", "camera"),
     )
     temporal: str = _setting(
