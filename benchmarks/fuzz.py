@@ -300,14 +300,14 @@ def lifted() -> list[Files]:
     def flat(value: float) -> np.ndarray:
         return np.full(6, value, np.float32)
 
-    told = {"elevation": flat(0.1), "log_density": flat(-3), "sign_confidence": flat(0.9)}
+    rated = {"elevation": flat(0.1), "log_density": flat(-3), "sign_confidence": flat(0.9)}
     clips = [
         Clip(
             name, _poses(6, 17, 2).astype("f4"), 30.0, np.ones((6, 17), "f4"),
             _poses(6, 17, 3).astype("f4"), _poses(6, 17, 3).astype("f4") if known else None,
             focal_length=(1100.0, 1100.0) if known else None,
             image_size=(1000, 1000) if known else None, metres_per_unit=flat(0.5),
-            root=_poses(6, 1, 3)[:, 0].astype("f4"), **(told if known else {}),
+            root=_poses(6, 1, 3)[:, 0].astype("f4"), **(rated if known else {}),
         )
         for name, known in (("a", True), ("b", False))
     ]  # fmt: skip
@@ -464,8 +464,8 @@ def sleap() -> list[Files]:
         file["pred_points"] = np.array(flat, kinds)
         nodes = [{"name": name} for name in names]
         skeleton = {"nodes": [{"id": i} for i in range(17)]}
-        told = json.dumps({"nodes": nodes, "skeletons": [skeleton]})
-        file.create_group("metadata").attrs.update(format_id=1.2, json=told)
+        text = json.dumps({"nodes": nodes, "skeletons": [skeleton]})
+        file.create_group("metadata").attrs.update(format_id=1.2, json=text)
         video = {"filename": "a.mp4", "backend": {"shape": [3, 1000, 1000, 3], "fps": 30.0}}
         file["videos_json"], file["tracks_json"] = [json.dumps(video)], ['[0, "anna"]']
 
@@ -828,15 +828,15 @@ DTYPES = ("f2", "f4", "f8", ">f8", "i1", "i4", "i8", "u8", "?", "S2", "U2", "c16
 
 
 def _strange(rng: random.Random, shape: tuple[int, ...]) -> np.ndarray:
-    """An array of another type, shape or of wild values."""
+    """An array of another type, shape or of extreme values."""
     sizes = (0, 1, 2, 3, 6, 17, 1000)
     if rng.random() < 0.5:
         shape = tuple(rng.choice(sizes) for _ in range(rng.randrange(4)))
         shape = shape if np.prod(shape) < 1e5 else (3,)
     numbers = np.random.default_rng(rng.randrange(1 << 30)).normal(0, 100, shape)
     if rng.random() < 0.5 and numbers.size:
-        wild = (np.nan, np.inf, -np.inf, 1e38, 1e300, -1, 0)
-        numbers.reshape(-1)[rng.randrange(numbers.size)] = rng.choice(wild)
+        extreme = (np.nan, np.inf, -np.inf, 1e38, 1e300, -1, 0)
+        numbers.reshape(-1)[rng.randrange(numbers.size)] = rng.choice(extreme)
     dtype = rng.choice(DTYPES)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -1005,10 +1005,10 @@ def _datasets(rng: random.Random, data: bytes) -> bytes:
             group.attrs[key] = rng.choice((1, -1.0, np.nan, "x", "", [1, 2, 3], "z" * 3000, 1e300))
         elif way == 4 and file[name].dtype.kind in "fiu" and file[name].size:
             flat = file[name][()]
-            wild = rng.choice((np.nan, np.inf, 1e38, -1, 0, 1 << 40))
+            extreme = rng.choice((np.nan, np.inf, 1e38, -1, 0, 1 << 40))
             with np.errstate(all="ignore"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                flat.reshape(-1)[rng.randrange(flat.size)] = np.float64(wild).astype(flat.dtype)
+                flat.reshape(-1)[rng.randrange(flat.size)] = np.float64(extreme).astype(flat.dtype)
             file[name][()] = flat
         else:
             del file[name]

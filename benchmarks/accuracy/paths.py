@@ -82,8 +82,8 @@ def of_folder(folder: Path, run: Path, stage: str | None, out: Path) -> list[dic
                 (clip,) = read_clips(out).clips
                 figures = compare(clip, truth["truth"], truth["root"])
                 down = np.array([np.cos(e) * np.sin(r), np.cos(e) * np.cos(r), np.sin(e)])
-                told = f"{name} {kind}" + (f", roll {roll:.0f} given" if roll else "")
-                rows.append(_row(told, figures, tilt(clip.gravity, down)))
+                label = f"{name} {kind}" + (f", roll {roll:.0f} given" if roll else "")
+                rows.append(_row(label, figures, tilt(clip.gravity, down)))
     return rows
 
 

@@ -311,7 +311,7 @@ def main(argv: list[str] | None = None) -> int:
     print(made)
     if options.check:
         if new != page:
-            print(f"{PAGE.name}: its bounds are others; make them anew", file=sys.stderr)
+            print(f"{PAGE.name}: its bounds differ; run this without --check", file=sys.stderr)
         return int(new != page)
     with atomic_write(PAGE) as temporary:
         temporary.write_text(new, encoding="utf-8")

@@ -5,7 +5,7 @@
 Writes `ops.json` and `ops.csv` under `benchmarks/results/<device>/`. Each row says how large a
 share it reaches of what bounds it: the copy bandwidth or the matrix-product rate, measured in the
 same run. Rows in which a kernel is slower than eager PyTorch are listed at the end. With `--merge`
-rows that are there already and were not timed anew stay: so a suite is run in parts.
+existing rows that were not timed again stay, so a suite can be run in parts.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def merged(result: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
-    """A result with those of an earlier one's rows that it has not timed anew, in the one's order.
+    """A result, and the rows of an earlier one that it has not timed again, in the earlier order.
 
     The rates are the highest of both, as a roof is.
 
@@ -166,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--compiled-batches", help="those at which torch.compile races")
     parser.add_argument("--seconds", type=float, help="spent on a row")
     parser.add_argument("-k", help="select rows by name, as pytest does")
-    parser.add_argument("--merge", action="store_true", help="keep rows not timed anew")
+    parser.add_argument("--merge", action="store_true", help="keep rows not timed again")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/<device>")
     options = parser.parse_args(argv)
     device = machine.pick_device(options.device)
