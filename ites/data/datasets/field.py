@@ -1,9 +1,9 @@
 """People of every build in every posture, seen by any reasonable camera.
 
-The poses come from CMU motion capture, the synthetic actions and single synthetic postures. Arms,
-legs and heads are exchanged among them. Each pose is seen by two cameras drawn at random. The store
-holds exact 2D keypoints and, for each, the elevation and roll of the line of sight; it holds no 3D,
-and nothing about the positions of the cameras relative to each other.
+The poses come from CMU motion capture, the synthetic actions and single synthetic postures. Each is
+seen by two cameras drawn at random. The store holds exact 2D keypoints and, for each, the elevation
+and roll of the line of sight. It holds no 3D, and nothing about the positions of the cameras
+relative to each other.
 """
 
 from __future__ import annotations
@@ -25,14 +25,10 @@ from ites.data.synthetic.motion import Array
 from ites.data.synthetic.synthetic import Take, perform
 from ites.data.synthetic.variety import (
     as_detected,
-    balanced,
-    bent,
     draw_postures,
     other_arms,
     other_bodies,
     other_heads,
-    other_legs,
-    standing,
     turned,
 )
 from ites.errors import ItesError
@@ -48,11 +44,6 @@ OTHER_ARMS = 0.25
 """Share of the poses of motion capture and actions whose arms are those of a posture."""
 OTHER_HEADS = 0.35
 """Share of the same whose neck and head are those of a posture."""
-CROSSED = 0.25, 0.3
-"""Shares of all poses that get the arms, and the legs, of another pose."""
-BENT = 0.5, 8.0
-"""Share of all poses whose limbs, neck and head are bent a little more, and the standard deviation
-of each bone's turn about each axis, degrees."""
 DETECTED = 0.8
 """Share of the poses whose joints lie where detectors place them."""
 FIELDS_OF_VIEW = (20, 30, 42, 55, 65, 75)
@@ -211,29 +202,10 @@ def draw_people(
     other = np.flatnonzero(moving & (rng.random(count) < OTHER_HEADS))
     donors = postures[rng.integers(len(postures), size=len(other))]
     poses[other] = other_heads(poses[other], donors)
-    poses = crossed(rng, poses)
     poses = other_bodies(rng, poses)
     found = np.flatnonzero(rng.random(count) < DETECTED)
     poses[found] = as_detected(rng, poses[found])
     return poses
-
-
-def crossed(rng: Generator, poses: Array) -> Array:
-    """Poses (N, 17, 3) of which some have the arms or legs of others, and some are bent a little.
-
-    Who stands on other legs is balanced anew.
-    """
-    count, found = len(poses), poses.copy()
-    (arms, legs), (bending, degrees) = CROSSED, BENT
-    rows = np.flatnonzero(rng.random(count) < arms)
-    found[rows] = other_arms(found[rows], poses[rng.integers(count, size=len(rows))])
-    on_others = np.flatnonzero(rng.random(count) < legs)
-    donors = poses[rng.integers(count, size=len(on_others))]
-    found[on_others] = other_legs(found[on_others], donors)
-    rows = np.flatnonzero(rng.random(count) < bending)
-    found[rows] = bent(rng, found[rows], degrees)
-    found[on_others] = balanced(rng, found[on_others], standing(found[on_others]))
-    return found
 
 
 def _mocap(source: Path, rate: float, test_subjects: Sequence[str], say: Say) -> Array:

@@ -10,7 +10,6 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
 from ites.data.synthetic.motion import SIDE, Array, Body, Motion, draw_body, joint_positions
 from ites.data.synthetic.posture import ARMS
@@ -43,11 +42,6 @@ _MASSES = (
 )
 """Joints and shares of the body's mass near them, about as anthropometry has them."""
 _ARMS = ((14, 15, 16), (11, 12, 13))  # shoulder, elbow, wrist
-_LEGS = ((1, 2, 3), (4, 5, 6))  # hip, knee, ankle
-_BENT = [2, 3, 5, 6, 12, 13, 15, 16, 9, 10]
-"""Joints at the ends of the bones that `bent` turns: limbs, neck and head."""
-HIGH = 0.55
-"""Least height of the pelvis above the lower ankle of who stands, in lengths of his leg."""
 
 
 def draw_postures(rng: Generator, count: int) -> Array:
@@ -223,14 +217,6 @@ def other_arms(poses: Array, donors: Array) -> Array:
     return found
 
 
-def other_legs(poses: Array, donors: Array) -> Array:
-    """Poses (N, 17, 3) with the directions of the donors' legs, relative to the pelvis."""
-    found = poses.copy()
-    for chain in _LEGS:
-        _with_chain(found, poses, donors, chain)
-    return found
-
-
 def other_heads(poses: Array, donors: Array) -> Array:
     """Poses (N, 17, 3) with the directions of the donors' necks and heads, relative to the
     chest."""
@@ -239,8 +225,7 @@ def other_heads(poses: Array, donors: Array) -> Array:
 
 def _with_chain(found: Array, poses: Array, donors: Array, chain: tuple[int, ...]) -> Array:
     """Change the directions of a chain of bones in `found` to the donors', from the first joint."""
-    axes = _pelvis if chain in _LEGS else _chest
-    mine, theirs = axes(poses), axes(donors)
+    mine, theirs = _chest(poses), _chest(donors)
     place = found[:, chain[0]]
     for parent, joint in pairwise(chain):
         bone = donors[:, joint] - donors[:, parent]
@@ -252,42 +237,11 @@ def _with_chain(found: Array, poses: Array, donors: Array, chain: tuple[int, ...
     return found
 
 
-def bent(rng: Generator, poses: Array, degrees: float) -> Array:
-    """Poses (N, 17, 3), root-relative, whose limbs, neck and head point elsewhere: each bone is
-    turned by itself, by angles of this standard deviation about each axis."""
-    bones = poses - poses[:, _PARENTS]
-    turn = rng.normal(0, np.radians(degrees), (len(poses), len(_BENT), 3))
-    angle = np.maximum(np.linalg.norm(turn, axis=-1, keepdims=True), 1e-9)
-    axis, bone = turn / angle, bones[:, _BENT]
-    along = axis * (axis * bone).sum(-1, keepdims=True)
-    bones[:, _BENT] = (
-        bone * np.cos(angle) + np.cross(axis, bone) * np.sin(angle) + along * (1 - np.cos(angle))
-    )
-    return grown(bones)
-
-
-def standing(poses: Array) -> NDArray[np.bool_]:
-    """Which poses (N, 17, 3) stand: an ankle is lowest, the pelvis high above it, the chest above
-    the pelvis."""
-    height = poses[..., 2]
-    lower = np.minimum(height[:, 3], height[:, 6])
-    leg = np.linalg.norm(poses[:, 1:4] - poses[:, _PARENTS[1:4]], axis=-1)[:, 1:].sum(1)
-    high = height[:, 0] - lower > HIGH * leg
-    return (lower <= height.min(1)) & high & (height[:, 8] > height[:, 0])
-
-
 def _chest(poses: Array) -> Array:
     """Axes of the chest (N, 3, 3), one per row: left, up, forward."""
-    return _axes(poses[:, 11] - poses[:, 14], poses[:, 8] - poses[:, 7])
-
-
-def _pelvis(poses: Array) -> Array:
-    """Axes of the pelvis (N, 3, 3), one per row: left, up, forward."""
-    return _axes(poses[:, 4] - poses[:, 1], poses[:, 7] - poses[:, 0])
-
-
-def _axes(left: Array, up: Array) -> Array:
+    left = poses[:, 11] - poses[:, 14]
     left = left / np.maximum(np.linalg.norm(left, axis=-1, keepdims=True), 1e-6)
+    up = poses[:, 8] - poses[:, 7]
     up = up - (up * left).sum(-1, keepdims=True) * left
     up = up / np.maximum(np.linalg.norm(up, axis=-1, keepdims=True), 1e-6)
     return np.stack([left, up, np.cross(left, up)], 1)
