@@ -21,7 +21,14 @@ from numpy.typing import NDArray
 from ites.data.array_checks import Bools, Floats, check_array, placeholders, units, zeros
 from ites.data.clips import ASSUMED_FPS, Clip, Clips, cut
 from ites.data.findings import CODES, NO_FRAMES, Finding, Severity, ranges
-from ites.data.joint_orders import ORDERS, body_names, bones_of, misfit
+from ites.data.joint_orders import (
+    ORDER_LIMIT,
+    ORDERS,
+    better_order,
+    body_names,
+    bones_of,
+    fits,
+)
 from ites.data.sides import FACE, UNINFORMED, side_votes
 from ites.pose.layouts import LAYOUT_JOINTS
 from ites.pose.missing import norms
@@ -37,9 +44,6 @@ FEW = 5
 """With fewer frames a fault of all frames is only a note: one photograph may be unusual."""
 MOST = 0.85
 """Share of the frames that counts as throughout."""
-ORDER_MARGIN, ORDER_LIMIT = 1.15, 1.0
-"""Another order fits when the misfit is this many times its own; no order fits beyond the limit.
-The right order's median over a clip is at most 0.85 in 888 clips of the CMU database."""
 SPEED = 12.0
 """Maximum speed of a person in metres per second."""
 ACCELERATION = 60.0
@@ -337,36 +341,30 @@ class _Group:
                 continue
             if points.shape[1] != len(ORDERS[said]):
                 continue
-            fits = {}
-            for name, joints in ORDERS.items():
-                if len(joints) == points.shape[1]:
-                    value = misfit(points, seen, joints)
-                    value = value[np.isfinite(value)]
-                    if len(value):
-                        fits[name] = float(np.median(value))
-            if said not in fits:
+            found = fits(points, seen)
+            if said not in found:
                 continue
-            best = min(fits, key=lambda name: fits[name])
+            best = better_order(found, said)
             whole = seen.mean() > 0.8  # parts of a body are closer together
-            data = {"said": said, "misfit": fits, "best": best}
-            if fits[said] > ORDER_MARGIN * fits[best] and fits[best] < ORDER_LIMIT:
+            data = {"said": said, "misfit": found, "best": best}
+            if best is not None:
                 yield self._found(
                     number,
                     "order",
                     "warning",
                     f"the joints make a body in the order {best}, not in the order {said} "
-                    f"that they were taken to be in (bones {fits[said] / fits[best]:.1f} "
+                    f"that they were taken to be in (bones {found[said] / found[best]:.1f} "
                     "times as long)",
                     data,
                 )
-            elif fits[said] > ORDER_LIMIT and whole:
+            elif found[said] > ORDER_LIMIT and whole:
                 yield self._found(
                     number,
                     "order",
                     "warning",
-                    f"the joint order fits no body: bones are {fits[said] / 0.65:.1f} times as "
+                    f"the joint order fits no body: bones are {found[said] / 0.65:.1f} times as "
                     f"long as in the order {said}",
-                    {**data, "best": None},
+                    data,
                 )
 
     def _image_size(self, _: _Body) -> Iterator[tuple[int, Finding]]:

@@ -6,7 +6,7 @@ their summed relative lengths are several times larger.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 
 import numpy as np
@@ -16,6 +16,9 @@ from ites.pose.layouts import LAYOUT_JOINTS
 from ites.pose.skeleton import HUMAN36M, Skeleton
 
 Floats = NDArray[np.floating]
+ORDER_MARGIN, ORDER_LIMIT = 1.15, 1.0
+"""Another order fits when the misfit is this many times its own; no order fits beyond the limit.
+The right order's median over a clip is at most 0.85 in 888 clips of the CMU database."""
 
 # Each joint's parent and the distance to it, metres, of an adult of 1.7 m: Winter, "Biomechanics
 # and Motor Control of Human Movement", 2009, figure 4.1, rounded; the face by eye.
@@ -132,3 +135,27 @@ def misfit(keypoints: Floats, seen: NDArray[np.bool_], joints: tuple[str, ...]) 
     spread = np.sqrt((centred**2 * weight).sum((1, 2)))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where((count >= 5) & (spread > 0), 0.45 * share / spread, np.nan)
+
+
+def fits(keypoints: Floats, seen: NDArray[np.bool_]) -> dict[str, float]:
+    """The median `misfit` of each of `ORDERS` with this number of joints, where frames tell it.
+
+    Args:
+        keypoints: (T, J, 2), any unit.
+        seen: (T, J), the joints that count.
+    """
+    found = {}
+    for name, joints in ORDERS.items():
+        if len(joints) == keypoints.shape[1]:
+            values = misfit(keypoints, seen, joints)
+            values = values[np.isfinite(values)]
+            if len(values):
+                found[name] = float(np.median(values))
+    return found
+
+
+def better_order(found: Mapping[str, float], said: str) -> str | None:
+    """The order that fits a body clearly better than the stated one, by `fits`; else None."""
+    best = min(found, key=lambda name: found[name], default=said)
+    clear = found.get(said, np.inf) > ORDER_MARGIN * found.get(best, np.inf)
+    return best if clear and found[best] < ORDER_LIMIT else None

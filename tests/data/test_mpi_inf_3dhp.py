@@ -18,6 +18,7 @@ from mpi_inf_3dhp_files import (
     write_test,
     write_train,
 )
+from walking import walk
 
 from ites.data import PoseStore
 from ites.data.datasets.mpi_inf_3dhp import ACTIVITIES, CAMERAS, prepare_3dhp
@@ -221,6 +222,45 @@ def test_arrays_that_do_not_fit_are_named(tmp_path, changes, message):
     with pytest.raises(ItesError, match=message) as caught:
         prepare_3dhp(tmp_path, tmp_path / "out.h5")
     assert "_3dhp.npz" in str(caught.value)
+
+
+OF_HUMAN36M = [10, 8, 14, 15, 16, 11, 12, 13, 1, 2, 3, 4, 5, 6, 0, 7, 9]
+"""Where the data set's 17 joints stand in Human3.6M's order."""
+
+
+def walker(order, divided=False):
+    """The arrays of somebody who walks 4 m ahead, joints in an order of Human3.6M's."""
+    flat = (walk().keypoints[:, order] - [640, 480]) / 250 * 1000  # millimetres
+    solid = np.concatenate([flat, 4000 + 0.3 * flat[..., :1]], -1)
+    points = project(solid)
+    return {"data_2d": points / 1024 - 1 if divided else points, "data_3d": solid}
+
+
+def test_the_joints_of_a_body_are_in_the_data_sets_order(tmp_path):
+    def train(table):
+        return {"S1 Seq2": [{"0": walker(OF_HUMAN36M)}]}
+
+    write_npz(tmp_path, train=train)
+    prepare_3dhp(tmp_path / "data_train_3dhp.npz", tmp_path / "out.h5", say=pytest.fail)
+    with PoseStore(tmp_path / "out.h5") as store:
+        expected = walker(list(range(17)))
+        np.testing.assert_allclose(store.keypoints(), expected["data_2d"], rtol=1e-5)
+        np.testing.assert_allclose(store.positions(), expected["data_3d"] / 1000, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (walker(list(range(17))), "own order .mpi3dhp17., got an order that .* as human36m"),
+        (walker(OF_HUMAN36M, divided=True), "expected 2D in pixels, .* got focal length 1.46"),
+    ],
+)
+def test_other_orders_and_units_of_the_arrays_are_refused(tmp_path, arrays, message):
+    write_npz(tmp_path, train=lambda table: {"S1 Seq2": [{"0": arrays}]})
+    with pytest.raises(ItesError, match=message) as caught:
+        prepare_3dhp(tmp_path / "data_train_3dhp.npz", tmp_path / "out.h5")
+    assert "_3dhp.npz: S1.Seq2.0: " in str(caught.value)
+    assert not (tmp_path / "out.h5").exists()
 
 
 def test_arguments(tmp_path):

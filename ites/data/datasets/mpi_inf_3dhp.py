@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from ites.data.datasets.matlab import read_variables
 from ites.data.datasets.npz import load_npz
 from ites.data.datasets.plausible import Say, sound_frames
+from ites.data.joint_orders import better_order, fits
 from ites.data.store import PoseStore, PoseStoreWriter, plain_text
 from ites.errors import ItesError
 from ites.pose.camera import Camera
@@ -52,6 +53,8 @@ FAST = {("S1", "Seq2"), ("S3", "Seq1"), ("S3", "Seq2"), ("S5", "Seq1"), ("S5", "
 """Training sequences of 50 frames per second; the others have 25. Source: its sequence table."""
 RESIDUAL = 0.02
 """Largest median distance of the projected 3D from the 2D, over the image's width."""
+LEAST_FOCAL = 0.1
+"""Focal length over the image's width; of the data set's cameras it is 0.7 and more."""
 ACKNOWLEDGEMENT = (
     "MPI-INF-3DHP: Mehta, Rhodin, Casas, Fua, Sotnychenko, Xu, Theobalt, 3DV 2017. For research, "
     "by its licence: vcai.mpi-inf.mpg.de/3dhp-dataset."
@@ -174,6 +177,7 @@ def _add(writer: PoseStoreWriter, take: Take, every: int, say: Say) -> None:
     if not take.valid.any():
         say(f"{take.where}: left out: no frame is valid")
         return
+    _check_order(take)
     points, _ = to_human36m(take.keypoints, take.layout)
     with np.errstate(all="ignore"):  # the check below finds non-finite frames
         positions, _ = to_human36m(take.positions, take.layout)
@@ -202,6 +206,19 @@ def _add(writer: PoseStoreWriter, take: Take, every: int, say: Say) -> None:
             split=take.split,
             fps=take.fps / every,
             positions=positions[own],
+        )
+
+
+def _check_order(take: Take) -> None:
+    """Refuse joints that make a body in another order: programs write these files in several."""
+    points = take.keypoints[take.valid]
+    points = points[:: max(1, len(points) // 64)].astype(np.float32)
+    seen = np.asarray(np.isfinite(points).all(-1))
+    best = better_order(fits(np.where(seen[..., None], points, 0), seen), take.layout)
+    if best is not None:
+        raise ItesError(
+            f"{take.where}: expected joints in the data set's own order ({take.layout}), got an "
+            f"order that makes a body as {best}"
         )
 
 
@@ -370,8 +387,11 @@ def _fitted(
         (focal, centre), *_ = np.linalg.lstsq(system, points[:, axis], rcond=None)
         fields.append((float(focal), float(centre)))
     (fx, cx), (fy, cy) = fields
-    if not (1 < fx < 1e6 and 1 < fy < 1e6):
-        raise ItesError(f"{where}: expected 3D that projects onto the 2D, got focal length {fx:g}")
+    least = LEAST_FOCAL * size[0]  # 2D divided by the image's size has a lesser one
+    if not (least < fx < 1e6 and least < fy < 1e6):
+        raise ItesError(
+            f"{where}: expected 2D in pixels, onto which the 3D projects, got focal length {fx:g}"
+        )
     camera = Camera(name, *_intrinsics((fx, fy), (cx, cy), size))
     _check_projection(where, camera, points, positions)
     return camera
