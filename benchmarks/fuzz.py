@@ -6,7 +6,8 @@ An input is a valid file, made here, of which bytes, words, or whole arrays and 
 replaced. Each is read in a child process whose memory is limited. A watchdog ends it when an input
 takes more than `SECONDS` of processor time, or `WAIT` times as long on a busy machine. Input `i` of
 a reader is the same in every run; a run goes on where the one before stopped. Writes
-`benchmarks/results/fuzz.csv` and the table in `docs/reliability.md`.
+`benchmarks/results/fuzz.csv` after every `PORTION` inputs, and the table in `docs/reliability.md`
+after every reader.
 
 Right is: read, or refused by one line of at most 300 characters that names the file.
 """
@@ -16,11 +17,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import gzip
 import hashlib
 import io
 import json
 import multiprocessing
 import os
+import pickle
 import random
 import resource
 import sys
@@ -29,7 +32,7 @@ import time
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -42,6 +45,7 @@ from ites.errors import ItesError
 from ites.system import isolated
 
 SECONDS, WAIT = 5.0, 20.0
+PORTION = 5000
 MEMORY = 1 << 30
 LINE = 300
 PREFIX = "ites: "
@@ -62,10 +66,14 @@ Files = dict[str, bytes]
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader: valid inputs, each some files by name, and what reads the first of them."""
+    """A reader: valid inputs, each some files by name, and what reads the first of them.
+
+    Where it reads the `folder` of the first one, a message may name any of the files in it.
+    """
 
     seeds: Callable[[], list[Files]]
     read: Callable[[Path], object]
+    folder: bool = False
 
 
 # Valid files
@@ -391,9 +399,10 @@ def keypoints_json() -> list[Files]:
         ]
         for frame in points.round(1)
     ]  # fmt: skip
+    rtmlib = [{"keypoints": [f], "scores": [[0.8] * 17]} for f in points.round(1).tolist()]
     contents: list[Any] = [
         rows, {"images": images, "annotations": rows}, mmpose, openpose, alphapose, ultralytics,
-        {"frames": mediapipe},
+        {"frames": mediapipe}, rtmlib,
     ]  # fmt: skip
     return [{"k.json": json.dumps(content).encode()} for content in contents]
 
@@ -420,6 +429,44 @@ def keypoints_csv() -> list[Files]:
     ]
     deeplabcut = "\n".join(map(",".join, lines)) + "\n"
     return [{"k.csv": text.encode()} for text in (long, wide, deeplabcut)]
+
+
+def keypoints_gzip() -> list[Files]:
+    """Packed JSON, a packed table and packed arrays."""
+    packed = (*keypoints_json()[:3], *keypoints_csv()[:1], *keypoints_npy(), *keypoints_npz()[:1])
+    return [
+        {f"{name}.gz": gzip.compress(data, mtime=0)} for one in packed for name, data in one.items()
+    ]
+
+
+def label_files() -> list[Files]:
+    """Ultralytics' label files of three images, of one person and of two, tracked or not."""
+    points = _poses(6, 17, 2).reshape(3, 2, 17, 2) / 1000
+    seeds = []
+    for people, tail in ((1, ""), (2, ""), (2, " 0.9 {}")):
+        files = {}
+        for t, frame in enumerate(points):
+            lines = [
+                f"0 0.5 0.5 0.4 0.8 {' '.join(f'{x:.4f} {y:.4f} 0.9' for x, y in person)}"
+                + tail.format(number)
+                for number, person in enumerate(frame[:people], 1)
+            ]
+            files[f"v_{t + 1}.txt"] = "\n".join(lines).encode()
+        seeds.append(files)
+    return seeds
+
+
+def frame_files() -> list[Files]:
+    """A folder of OpenPose's files per frame, COCO's results per image, and a folder per camera."""
+    openpose, coco = keypoints_json()[3]["k.json"], json.loads(keypoints_json()[0]["k.json"])
+    names = [f"v_{t:012d}_keypoints.json" for t in range(3)]
+    images = {f"{t}.json": json.dumps([{**coco[t], "image_id": f"{t}.jpg"}]) for t in range(3)}
+    return [
+        dict.fromkeys(names, openpose),
+        {name: text.encode() for name, text in images.items()},
+        {f"cam{number}/{name}": openpose for number in range(2) for name in names[:2]},
+        keypoints_npy()[0] | {"other.json": keypoints_json()[0]["k.json"]},
+    ]
 
 
 def keypoints_jsonl() -> list[Files]:
@@ -475,6 +522,38 @@ def sleap() -> list[Files]:
         file["node_names"], file["track_names"] = list(names), ["anna"]
 
     return [{"k.slp": _hdf5(project)}, {"k.h5": _hdf5(analysis)}]
+
+
+def deeplabcut() -> list[Files]:
+    """What pandas writes of DeepLabCut's table, in its two forms."""
+    from ites.pose.layouts import LAYOUT_JOINTS
+
+    names = LAYOUT_JOINTS["coco17"]
+    columns = [("net", name, coord) for name in names for coord in ("x", "y", "likelihood")]
+    values = np.dstack([_poses(3, 17, 2), np.full((3, 17), 0.9)]).reshape(3, -1)
+
+    def fixed(file: h5py.File) -> None:
+        group = file.create_group("df_with_missing")
+        group.attrs["pandas_type"] = np.bytes_(b"frame")
+        for axis in ("axis0", "block0_items"):
+            group.attrs[f"{axis}_nlevels"] = 3
+            for level in range(3):
+                parts = sorted({column[level] for column in columns})
+                labels = [parts.index(column[level]) for column in columns]
+                group[f"{axis}_level{level}"] = np.array(parts, "S")
+                group[f"{axis}_label{level}"] = np.array(labels, np.int8)
+        group["block0_values"] = values
+
+    def table(file: h5py.File) -> None:
+        group = file.create_group("df_with_missing")
+        group.attrs["pandas_type"] = np.bytes_(b"frame_table")
+        group.attrs["non_index_axes"] = np.bytes_(pickle.dumps([(1, columns)], 0))
+        rows = np.zeros(3, [("index", "<i8"), ("values_block_0", "<f8", (len(columns),))])
+        rows["index"], rows["values_block_0"] = np.arange(3), values
+        data = group.create_dataset("table", data=rows)
+        data.attrs["values_block_0_kind"] = np.bytes_(pickle.dumps(columns, 0))
+
+    return [{"k.h5": _hdf5(fill)} for fill in (fixed, table)]
 
 
 def keypoints_hdf5() -> list[Files]:
@@ -637,10 +716,26 @@ def _read_lifted(path: Path) -> None:
     read_settings(path)
 
 
-def _read_keypoints(path: Path) -> None:
-    from ites.data.keypoint_reader import read_keypoints
+def _read_keypoints(path: Path, **options: Any) -> None:
+    """Read and check, as `ites lift` does."""
+    from ites.data.checks import check_reader
+    from ites.data.keypoint_reader import KeypointReader
 
-    read_keypoints(path)
+    with KeypointReader(path, **options) as reader:
+        check_reader(reader)
+
+
+def _folder_of(path: Path) -> Path:
+    """The folder to read, which holds a file or the folder of its camera."""
+    return path.parents[1] if path.parent.name.startswith("cam") else path.parent
+
+
+def _read_folder(path: Path) -> None:
+    _read_keypoints(_folder_of(path))
+
+
+def _read_labels(path: Path) -> None:
+    _read_keypoints(path.parent, image_size=(1000, 1000))
 
 
 def _read_checkpoint(path: Path) -> None:
@@ -697,6 +792,10 @@ READERS = {
     "keypoints csv": Reader(keypoints_csv, _read_keypoints),
     "keypoints jsonl": Reader(keypoints_jsonl, _read_keypoints),
     "keypoints hdf5": Reader(keypoints_hdf5, _read_keypoints),
+    "keypoints gzip": Reader(keypoints_gzip, _read_keypoints),
+    "files per frame": Reader(frame_files, _read_folder, folder=True),
+    "label files": Reader(label_files, _read_labels, folder=True),
+    "deeplabcut hdf5": Reader(deeplabcut, _read_keypoints),
     "sleap": Reader(sleap, _read_keypoints),
     "checkpoint": Reader(checkpoint, _read_checkpoint),
     "state": Reader(state, _read_state),
@@ -727,7 +826,7 @@ def mutate(rng: random.Random, files: Files) -> Files:
 
 def _mutated(rng: random.Random, name: str, data: bytes, sound: bool) -> bytes:
     ways: list[Callable[[random.Random, bytes], bytes]] = [_bytes, _cut]
-    if name.endswith((".amc", ".asf", ".bvh", ".toml", ".json", ".csv", ".calibration")):
+    if name.endswith((".amc", ".asf", ".bvh", ".toml", ".json", ".csv", ".txt", ".calibration")):
         ways = [_words, _words, _words, _lines, *ways]
     if name.endswith(".json"):
         ways += [_json, _json, _json]
@@ -735,6 +834,10 @@ def _mutated(rng: random.Random, name: str, data: bytes, sound: bool) -> bytes:
         ways += [_members, _members, _members]
     if name.endswith(".npy"):
         ways += [_header, _array, _array]
+    if name.endswith(".gz"):
+        inner = name.removesuffix(".gz")
+        repacked = lambda rng, data: _repacked(rng, inner, data, sound)  # noqa: E731
+        ways += [repacked] * 6
     if name.endswith(".safetensors"):
         ways += [_tensors, _signed, _signed, _signed]
     if name.endswith((".h5", "annot_data.mat")) and sound:  # HDF5 crashes where it changes others
@@ -875,6 +978,11 @@ class _Call:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.getenv, ("HOME",)
+
+
+def _repacked(rng: random.Random, name: str, data: bytes, sound: bool) -> bytes:
+    """Break what gzip has packed."""
+    return gzip.compress(_mutated(rng, name, gzip.decompress(data), sound), mtime=0)
 
 
 def _members(rng: random.Random, data: bytes) -> bytes:
@@ -1039,6 +1147,8 @@ def outcome(reader: Reader, path: Path) -> tuple[str, str]:
         if len(text) > LINE or "\n" in text:
             return "huge message", text
         beside = (*path.parent.glob("*.asf"), *path.parent.glob("*.calibration"))
+        if reader.folder:
+            beside = (_folder_of(path), *_folder_of(path).rglob("*"))
         if not any(part.name in text for part in (path, *beside)):
             return "no file name", text
         return "refused", text
@@ -1131,6 +1241,21 @@ def run(name: str, inputs: int, start: int, seconds: float, say: Callable[[str],
     return Counter(dict(zip(OUTCOMES, tally[1:], strict=True)))
 
 
+def portions(
+    name: str, inputs: int, before: dict[str, Any], end: float
+) -> Iterator[tuple[int, Counter]]:
+    """Go on with a reader after the counts of earlier runs: the inputs and counts so far.
+
+    It ends after so many inputs, or when the monotonic clock says `end`.
+    """
+    counts = Counter({what: int(before.get(what, 0)) for what in OUTCOMES})
+    while (done := counts.total()) < inputs and time.monotonic() < end:
+        stop = min(done + PORTION, inputs)
+        left = end - time.monotonic()
+        counts.update(run(name, stop, done, left, lambda line: print(line, flush=True)))
+        yield counts.total(), counts
+
+
 def _used(process: int | None) -> float:
     """Seconds of processor time that a process has used."""
     try:
@@ -1179,19 +1304,17 @@ def main(argv: list[str] | None = None) -> int:
         with given.out.open(newline="") as file:
             rows = {row["reader"]: row for row in csv.DictReader(file)}
     for name in given.reader:
-        before = rows.get(name, {})
-        done = int(before.get("inputs", 0))
-        counts = run(name, given.inputs, done, given.seconds, lambda line: print(line, flush=True))
-        row = {what: int(before.get(what, 0)) + counts[what] for what in OUTCOMES}
-        rows[name] = {"reader": name, "inputs": sum(row.values()), **row}
-        print("  ".join(f"{key} {rows[name][key]}" for key in COLUMNS), flush=True)
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        with given.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows[key] for key in READERS if key in rows)
-    if given.out == RESULTS:
-        show([rows[key] for key in READERS if key in rows])
+        end = time.monotonic() + given.seconds
+        for number, counts in portions(name, given.inputs, rows.get(name, {}), end):
+            rows[name] = {"reader": name, "inputs": number, **counts}
+            print("  ".join(f"{key} {rows[name][key]}" for key in COLUMNS), flush=True)
+            given.out.parent.mkdir(parents=True, exist_ok=True)
+            with given.out.open("w", newline="") as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                writer.writerows(rows[key] for key in READERS if key in rows)
+        if given.out == RESULTS:
+            show([rows[key] for key in READERS if key in rows])
     return 0
 
 
