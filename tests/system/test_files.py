@@ -24,6 +24,7 @@ from ites.data.lifted import ClipsWriter
 from ites.data.store import PoseStoreWriter
 from ites.errors import LIMIT, ItesError, one_line, shorten
 from ites.pose.skeleton import HUMAN36M
+from ites.system import files as files_module
 from ites.system import hdf5
 from ites.system.files import atomic_write, load_json, load_npy, load_npz, reading, remove_orphans
 from ites.system.hdf5 import H5Writer
@@ -261,6 +262,54 @@ def test_orphans_of_dead_processes_are_removed(tmp_path: Path) -> None:
     assert (tmp_path / "new.txt").read_text() == "whole"
 
 
+def test_orphans_where_there_is_no_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS does not tell when a process began: a file stays while its number is in use."""
+    read = Path.read_text
+
+    def without_proc(path: Path, *given: Any, **options: Any) -> str:
+        if path.is_relative_to("/proc"):
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return read(path, *given, **options)
+
+    def another_users(process: int, number: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "read_text", without_proc)
+    dead, alive, locked = (
+        tmp_path / f".x.h5.{process}.tmp" for process in (dead_process(), os.getppid(), 999999999)
+    )
+    for path in (dead, alive, locked):
+        path.write_text("half")
+        os.utime(path, (0, 0))
+    with locked.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        remove_orphans(tmp_path)
+    assert not dead.exists() and alive.exists() and locked.exists()
+    other = tmp_path / "folder" / f".x.h5.{dead_process()}.tmp"
+    other.parent.mkdir()
+    other.write_text("half")
+    monkeypatch.setattr(os, "kill", another_users)
+    remove_orphans(other.parent)
+    assert other.exists()
+
+
+def test_no_process_is_signalled_where_that_would_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Windows `os.kill(process, 0)` is a Ctrl+C; there are no locks, and orphans stay."""
+
+    def kill(process: int, number: int) -> None:
+        raise AssertionError(f"process {process} is signalled")
+
+    monkeypatch.setattr(files_module, "fcntl", None)
+    monkeypatch.setattr(os, "kill", kill)
+    orphan = tmp_path / f".x.h5.{dead_process()}.tmp"
+    orphan.write_text("half")
+    with atomic_write(tmp_path / "new.txt") as temporary:
+        temporary.write_text("whole")
+    assert orphan.exists() and (tmp_path / "new.txt").read_text() == "whole"
+
+
 def test_a_locked_file_is_no_orphan(tmp_path: Path) -> None:
     """The process may live on another machine, where its number means nothing here."""
     path = tmp_path / f".other.h5.{dead_process()}.tmp"
@@ -365,6 +414,7 @@ def test_hdf5_is_written_as_hdf5_itself_does(tmp_path: Path) -> None:
 FULL = """
 import errno, os, sys
 from tests.system.test_files import fill
+from ites.system import files as files_module
 from ites.system import hdf5
 from ites.system.files import atomic_write
 left, write = int(sys.argv[2]), os.write
