@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
+import pickle
 import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ SMALL = tuple(word for size in SIZES for word in ("--set", size))
 CLOCK = ("seconds", "lifting_seconds", "metrics_seconds", "poses_per_second", "commit")
 """Entries of a file that depend on the clock; git may be too slow to tell the commit."""
 CHANGING = re.compile(
-    rb"[\d,.:]+ (poses/s|s|min|h)\b"
+    rb"(?<![\d,.:])[\d,.:]+ (poses/s|s|min|h)\b"
     rb"|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
     rb"|<td>[0-9a-f]{40}(-dirty)?</td>"
 )
@@ -51,21 +54,7 @@ class Command:
 
 TRAIN = ("train", "--data", "store.h5", "--out", "made", "--recipe", "upright", *SMALL)
 LIFT = ("lift", "run", "keypoints.npy", "-o", "made.npz")
-CLIPS = 8
-FIT = ("fit", *(f"clips/{number}.npy" for number in range(CLIPS)), "-o", "made")
-FIT += (
-    "--fps",
-    "5",
-    "--image-size",
-    "1000",
-    "1000",
-    "--start",
-    "none",
-    "--steps",
-    "2",
-    "--device",
-    "cpu",
-)
+FIT = ("fit", "own.h5", "-o", "made", "--start", "run", "--steps", "2", "--device", "cpu")
 COMMANDS = {
     "prepare synthetic": Command(
         ("prepare", "synthetic", "--poses", "80", "--fps", "5", "--subjects", "1")
@@ -80,22 +69,22 @@ COMMANDS = {
     "evaluate": Command(("evaluate", "run", "--data", "store.h5"), ("run", "store.h5")),
     "export": Command(("export", "lifted.npz", "-o", "made.bvh"), ("lifted.npz",)),
     "view": Command(("view", "lifted.npz", "-o", "made.html"), ("lifted.npz",)),
-    "fit": Command(FIT, ("clips",), (*FIT, "--resume")),
+    "fit": Command(FIT, ("own.h5", "run"), (*FIT, "--resume")),
 }
 
 
 def make_template(warm: Warm, folder: Path) -> None:
-    """Make every input: a store, a run of three stages, keypoints, and their lifted poses."""
+    """Make every input: two stores, a run of three stages, keypoints, and their lifted poses."""
     folder.mkdir(parents=True)
-    synthetic = ("prepare", "synthetic", "--poses", "200", "--fps", "5", "--subjects", "2")
+    synthetic = ("prepare", "synthetic", "--fps", "5", "--test-subjects", "1")
+    several = (*synthetic, "--poses", "200", "--subjects", "2", "-o", "store.h5")
+    own = (*synthetic, "--poses", "240", "--subjects", "1", "--rig", "ring", "--cameras", "1")
     train = ("train", "--data", "store.h5", "--out", "run", "--recipe", "upright", *SMALL)
     lift = ("lift", "run", "keypoints.npy", "-o", "lifted.npz")
-    must(warm.run(Job((*synthetic, "--test-subjects", "1", "-o", "store.h5"), str(folder))))
+    for words in (several, (*own, "-o", "own.h5")):
+        must(warm.run(Job(words, str(folder))))
     with PoseStore(folder / "store.h5") as store:
         np.save(folder / "keypoints.npy", store.keypoints("test")[:12])
-        (folder / "clips").mkdir()
-        for number, part in enumerate(np.array_split(store.keypoints("train"), CLIPS)):
-            np.save(folder / "clips" / f"{number}.npy", part)
     for words in ((*train, "--steps", "2"), lift):
         must(warm.run(Job(words, str(folder))))
 
@@ -117,6 +106,17 @@ def place(command: Command, template: Path, folder: Path) -> Path:
     return folder
 
 
+def undisturbed(warm: Warm, command: Command, template: Path, work: Path, clean: Path) -> Ended:
+    """Run a command without a fault where it will be disturbed, and move what it made to `clean`.
+
+    Files may name their inputs by whole paths, which must be the same in all runs.
+    """
+    place(command, template, work)
+    ended = must(warm.run(Job(command.words, str(work))))
+    work.rename(clean)
+    return ended
+
+
 def files_of(folder: Path) -> dict[str, Path]:
     """The files in a folder by their names, but for TensorBoard's, which begin anew."""
     found = (path for path in sorted(folder.rglob("*")) if path.is_file())
@@ -136,6 +136,13 @@ def orphans(folder: Path) -> list[str]:
 
 def content(path: Path) -> Any:
     """What a file holds, without what depends on the clock; fails where it is not whole."""
+    state = path.stat()
+    return _content(path, state.st_ino, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(64)
+def _content(path: Path, *state: int) -> Any:
+    """`content` of a file in one state: reading a report takes long, and comes several times."""
     if path.suffix == ".safetensors":
         with safe_open(path, "numpy") as file:
             tensors = {name: file.get_tensor(name).tobytes() for name in sorted(file.keys())}
@@ -204,6 +211,25 @@ def broken(folder: Path, given: dict[str, Path] | None = None) -> list[str]:
         except Exception as error:
             found.append(f"{name} ({type(error).__name__}: {error})")
     return found
+
+
+def state_of(folder: Path) -> str:
+    """A digest of what a next call finds in a folder: names, folders, and what whole files hold.
+
+    Temporary files and locks count by their names alone, without the process's number.
+    """
+    digest = hashlib.sha256()
+    files = files_of(folder).values()
+    for path in sorted({*files, *(path for path in folder.rglob("*") if path.is_dir())}):
+        name = re.sub(r"\.\d+\.tmp$", ".tmp", str(path.relative_to(folder)))
+        held: Any = None
+        if path.is_file() and path.suffix not in (".tmp", ".lock"):
+            try:
+                held = content(path)
+            except Exception:  # not whole, as a log may be
+                held = path.read_bytes()
+        digest.update(pickle.dumps((name, held)))
+    return digest.hexdigest()
 
 
 def differences(folder: Path, clean: Path) -> list[str]:

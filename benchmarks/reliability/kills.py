@@ -3,9 +3,11 @@
     python -m benchmarks.reliability.kills [--random 200] [--command lift ...] [--publish]
 
 A kill is SIGKILL. At each call that changes a file, see `faults.c`, one run of the command is
-killed. If the call is a write, half of its bytes are written. After a kill each file is checked:
-absent, or whole. Then the command is called again, a training and a lifting with --resume. All
-files must be bit for bit those of an undisturbed run, and nothing else may be left.
+killed; these runs come in random order. If the call is a write, half of its bytes are written.
+After a kill each file is checked: absent, or whole. Then the command is called again, a training
+and a lifting with --resume. All files must be bit for bit those of an undisturbed run, and nothing
+else may be left. The second call is left out where an earlier kill of the command has left the same
+files, but for the bytes of temporary files, and was continued without a fault.
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ import argparse
 import random
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from benchmarks.fuzz import SCRATCH
 from benchmarks.reliability.commands import (
     COMMANDS,
     Command,
@@ -25,18 +27,21 @@ from benchmarks.reliability.commands import (
     differences,
     files_of,
     make_template,
-    must,
     orphans,
     place,
+    state_of,
+    undisturbed,
 )
 from benchmarks.reliability.tables import renew
-from benchmarks.reliability.warm import ROOT, Job, Warm
+from benchmarks.reliability.warm import Job, Warm
 
 COLUMNS = (
     "command", "calls that change a file", "kills at a call", "kills at random",
     "file neither absent nor whole", "next call failed", "result differs", "orphan left",
 )  # fmt: skip
 FAILURES = COLUMNS[4:]
+PORTION = 20
+"""Kills after which the table is written; a run that is stopped then leaves a row of fewer."""
 
 
 class Killing:
@@ -52,9 +57,9 @@ class Killing:
     def __init__(self, warm: Warm, command: Command, template: Path, folder: Path) -> None:
         self.warm, self.command, self.template = warm, command, template
         self.clean, self.work = folder / "clean", folder / "work"
-        place(command, template, self.clean)
-        ended = must(warm.run(Job(command.words, str(self.clean))))
+        ended = undisturbed(warm, command, template, self.work, self.clean)
         self.calls, self.seconds = ended.calls, ended.seconds
+        self._continued: set[str] = set()
 
     def kill(self, at: int = -1, after: float = 0.0) -> list[tuple[str, str]]:
         """Kill one run at a call, or after seconds: which of `FAILURES` were found, and where."""
@@ -67,11 +72,17 @@ class Killing:
         grows = self.command.words[0] in ("train", "fit")
         found = broken(self.work, None if grows else files_of(self.clean))
         failures = [(FAILURES[0], name) for name in found]
+        left = state_of(self.work)
+        if left in self._continued:
+            return failures
         ended = self.again() if ended.code else ended
         if ended.code:
             failures.append((FAILURES[1], ended.error))
         failures += [(FAILURES[2], name) for name in differences(self.work, self.clean)]
-        return failures + [(FAILURES[3], name) for name in orphans(self.work)]
+        failures += [(FAILURES[3], name) for name in orphans(self.work)]
+        if not failures:
+            self._continued.add(left)
+        return failures
 
     def again(self):
         """Call again: to continue, or from the start where there is nothing to continue."""
@@ -101,28 +112,29 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--publish", action="store_true", help="put the rows in the table")
     given = parser.parse_args(argv)
     rng, rows = random.Random(given.seed), []
-    with tempfile.TemporaryDirectory(dir=ROOT / "build") as home, Warm() as warm:
+    with tempfile.TemporaryDirectory(dir=SCRATCH) as home, Warm() as warm:
         template = Path(home) / "template"
         make_template(warm, template)
         for index, name in enumerate(given.command):
             killing = Killing(warm, COMMANDS[name], template, Path(home) / name.replace(" ", "-"))
-            calls = list(evenly(killing.calls, given.most))
-            counts: Counter[str] = Counter()
             drawn = len(range(index, given.random, len(given.command)))
-            trials = [(at, 0.0) for at in calls]
+            trials = [(at, 0.0) for at in evenly(killing.calls, given.most)]
             trials += [(-1, rng.uniform(0.01, 1.1) * killing.seconds) for _ in range(drawn)]
-            for at, after in trials:
+            random.Random(given.seed).shuffle(trials)
+            rows.append(
+                {"command": name, COLUMNS[1]: killing.calls, **dict.fromkeys(COLUMNS[2:], 0)}
+            )
+            for number, (at, after) in enumerate(trials, 1):
+                rows[-1][COLUMNS[2] if at >= 0 else COLUMNS[3]] += 1
                 failures = killing.kill(at, after)
-                counts.update({failure for failure, _ in failures})
+                for failure in {failure for failure, _ in failures}:
+                    rows[-1][failure] += 1
                 for failure, where in failures:
                     moment = f"call {at}" if at >= 0 else f"{after:.3f} s"
                     print(f"{name}, killed at {moment}: {failure}: {where}", flush=True)
-            numbers = (killing.calls, len(calls), drawn)
-            row = dict(zip(COLUMNS, (name, *numbers, *(counts[f] for f in FAILURES)), strict=True))
-            print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
-            rows.append(row)
-            if given.publish:
-                renew("kills", COLUMNS, COLUMNS[:1], rows)
+                if given.publish and (number == len(trials) or number % PORTION == 0):
+                    renew("kills", COLUMNS, COLUMNS[:1], rows)
+            print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
     return int(any(row[failure] for row in rows for failure in FAILURES))
 
 

@@ -30,9 +30,9 @@ from benchmarks.reliability.commands import (
     differences,
     files_of,
     make_template,
-    must,
     orphans,
     place,
+    undisturbed,
 )
 from benchmarks.reliability.kills import evenly
 from benchmarks.reliability.tables import renew
@@ -71,8 +71,7 @@ class Place:
     def __init__(self, warm: Warm, command: Command, template: Path, folder: Path) -> None:
         self.warm, self.command, self.template = warm, command, template
         self.clean, self.work = folder / "clean", folder / "work"
-        place(command, template, self.clean)
-        self.calls = must(warm.run(Job(command.words, str(self.clean)))).calls
+        self.calls = undisturbed(warm, command, template, self.work, self.clean).calls
         self.job = Job(command.words, str(self.work))
 
     def run(self, job: Job) -> list[Found]:

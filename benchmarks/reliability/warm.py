@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import hashlib
 import json
 import os
@@ -152,7 +153,7 @@ def _ended(found: dict[str, Any]) -> Ended:
 
 
 def _serve() -> None:
-    import pydantic  # noqa: F401  # by the command line, late
+    import pydantic.type_adapter  # noqa: F401  # by the command line, late
     import torch._dynamo  # noqa: F401  # by each optimiser
 
     import ites.cli.main
@@ -161,10 +162,17 @@ def _serve() -> None:
     import ites.inference.lift
     import ites.show.report
     import ites.show.view
-    import ites.training.engine  # noqa: F401
+    import ites.training.engine
+    import ites.workflows.fit  # noqa: F401
 
     with contextlib.suppress(ImportError):
         import torch.utils.tensorboard  # noqa: F401
+    with contextlib.suppress(ImportError):
+        from plotly.graph_objects import Figure, Scatter
+
+        Figure([Scatter()]).to_html()  # imports the rest of it
+    gc.collect()
+    gc.freeze()  # a fork that collects garbage would copy every page
     for line in sys.stdin:
         print(json.dumps(_run(json.loads(line))), flush=True)
 
