@@ -65,6 +65,7 @@ class GeneralTeacher(UprightTeacher):
 
     recipe, masks = "general", True
     shares: Tensor
+    ends: Tensor
     mirror: Tensor
 
     def add_modules(self, width: int) -> None:
@@ -75,6 +76,7 @@ class GeneralTeacher(UprightTeacher):
         self.direct_depth = Linear(width, joints, self.backend)
         bones = len(self.skeleton.bones)
         self.register_buffer("shares", torch.full((bones,), 1 / bones))
+        self.register_buffer("ends", self.bones[:2].contiguous(), persistent=False)
         mirror = torch.tensor(self.skeleton.mirror)
         self.register_buffer("mirror", mirror, persistent=False)
 
@@ -132,7 +134,7 @@ class GeneralTeacher(UprightTeacher):
         self, points: Tensor, original: Tensor | None = None, depth: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         there, missing, scales = ops.mirrored_input(
-            points, self.shares, self.bones[:2], self.mirror, TOTAL, INPUT
+            points, self.shares, self.ends, self.mirror, TOTAL, INPUT
         )
         features = self._features(there.flatten(1), missing, MOMENTUM)
         camera_pose = self._pose_of(features, there)[0].camera_pose

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
@@ -57,6 +58,7 @@ def define(
     """
     name, rest = schema.split("(", 1)
     arguments, returns = rest.rsplit(") ->", 1)
+    changes = "!" in arguments
     _library.define(f"{name}({arguments}, str backend) ->{returns}", tags=_TAGS)
 
     def run(*operands: Any) -> Any:
@@ -66,7 +68,13 @@ def define(
             return kernel(*operands[:-1])
         if check is not None:
             check(name, *operands[:-1])
-        return kernel(*_ready(name, operands[:-1], backend))
+        ready = _ready(name, operands[:-1], backend)
+        result = kernel(*ready)
+        if changes:  # a copy that was made for its alignment, too
+            for given, used in zip(operands, ready, strict=False):
+                if isinstance(given, Tensor) and used is not given:
+                    given.copy_(used)
+        return result
 
     def fake_run(*operands: Any) -> Any:
         _one_device(name, operands)
@@ -136,6 +144,8 @@ def _one_device(name: str, inputs: Iterable[Any]) -> list[Tensor]:
     """
     lists = (value if isinstance(value, (list, tuple)) else (value,) for value in inputs)
     tensors = [value for values in lists for value in values if isinstance(value, Tensor)]
+    if not tensors:
+        raise ValueError(f"{name}: expected a tensor, got none")
     device = tensors[0].device
     for tensor in tensors:
         if tensor.device != device:
@@ -309,6 +319,48 @@ def expect(op: str, argument: str, tensor: Tensor, *shape: int | str) -> None:
             return
     wanted = ", ".join(str(size) for size in shape)
     raise ValueError(f"{op}: {argument} must have shape ({wanted}), got {tuple(given)}")
+
+
+def expect_index(op: str, argument: str, value: int, below: int) -> None:
+    """Check that a number is an index below another one.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not 0 <= value < below:
+        raise ValueError(f"{op}: {argument} must be an index from 0 to {below - 1}, got {value}")
+
+
+def expect_indices(op: str, argument: str, table: Tensor, like: Tensor, below: int) -> None:
+    """Check that a table on a tensor's device holds int64 indices below a number.
+
+    The entries of a table are read once.
+
+    Raises:
+        ValueError, TypeError: it does not.
+    """
+    if table.dtype != torch.int64 or table.device != like.device:
+        raise TypeError(
+            f"{op}: {argument} must be int64 on {like.device}, got {table.dtype} on {table.device}"
+        )
+    if table.is_meta or torch.compiler.is_compiling():  # tables that are traced have no entries
+        return
+    known = _indices.get(id(table))
+    if known and known[0]() is table and known[1:] == (table._version, below):
+        return
+    if table.numel() and not 0 <= int(table.min()) <= int(table.max()) < below:
+        raise ValueError(
+            f"{op}: {argument} must hold indices from 0 to {below - 1}, got {int(table.min())} to "
+            f"{int(table.max())}"
+        )
+    if not table.is_inference():  # which counts no versions
+        key = id(table)
+        reference = weakref.ref(table, lambda _: _indices.pop(key, None))
+        _indices[key] = reference, table._version, below
+
+
+_indices: dict[int, tuple[Any, int, int]] = {}
+"""By a table's identity: the table, its version, and what its entries are below."""
 
 
 def expect_alike(op: str, **tensors: Tensor) -> None:

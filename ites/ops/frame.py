@@ -8,7 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ites.ops._registry import define, expect, expect_alike, expect_finite
+from ites.ops._registry import (
+    define,
+    expect,
+    expect_alike,
+    expect_finite,
+    expect_index,
+    expect_indices,
+)
 from ites.ops.backends import choose
 from ites.pose.missing import FAR, SHARE, SPREADS
 from ites.pose.skeleton import root_relative
@@ -60,10 +67,13 @@ def frame_points(
         if sizes is not None:
             raise ValueError(f"{op}: factor and sizes exclude each other")
     if sizes is not None:
-        expect(op, "sizes", sizes, "W")
+        _check_window(op, sizes)
     given = {"layout": layout, "factor": factor, "sizes": sizes}
     expect_alike(op, keypoints=keypoints, **{k: v for k, v in given.items() if v is not None})
     expect_finite(op, "length", length, least=0)
+    joints = keypoints.shape[1] if layout is None else layout.shape[1]
+    expect_index(op, "root", root, joints)
+    expect_index(op, "head", head, joints)
     chosen = choose(op, keypoints.device.type, keypoints.dtype, backend)
     if chosen == "cuda" and keypoints.shape[1] <= MOST_KEYPOINTS and _fits(sizes):
         return _frame_points(
@@ -114,17 +124,20 @@ def frame_metres(
     op = "frame_metres"
     expect(op, "pose", pose, "B", "J", 3)
     expect(op, "bones", bones, 2, "n")
-    expect(op, "sizes", sizes, "W")
+    _check_window(op, sizes)
     expect_alike(op, pose=pose, sizes=sizes)
     if weights is not None:
         expect(op, "weights", weights, bones.shape[1])
         expect_alike(op, pose=pose, weights=weights)
     expect_finite(op, "metres", metres, least=0)
+    expect_index(op, "root", root, pose.shape[1])
+    expect_index(op, "head", head, pose.shape[1])
     chosen = choose(op, pose.device.type, pose.dtype, backend)
     if chosen == "cuda" and _fits(sizes):
         return _frame_metres(
             pose.contiguous(), bones, weights, sizes, root, head, metres, SPREADS, SHARE, "cuda"
         )
+    _check_bones(op, pose, bones)
     pose = root_relative(pose, root)
     joints, parents = bones
     lengths = (pose[:, joints] - pose[:, parents]).norm(dim=-1)
@@ -155,6 +168,12 @@ def robust_window_mean(sizes: Tensor, values: Tensor) -> Tensor:
     off = (both - median).abs()
     limit = torch.maximum(SPREADS * _nanmedian(off), SHARE * median.abs())
     return both.where(off <= limit, torch.nan).nanmean()
+
+
+def _check_window(op: str, sizes: Tensor) -> None:
+    expect(op, "sizes", sizes, "W")
+    if not len(sizes):
+        raise ValueError(f"{op}: sizes must hold at least one frame's, got none")
 
 
 def _fits(sizes: Tensor | None) -> bool:
@@ -193,6 +212,11 @@ def mapped_joints(keypoints: Tensor, layout: Tensor) -> Tensor:
     return found
 
 
+def _check_bones(op: str, pose: Tensor, bones: Tensor, *_: object) -> None:
+    expect(op, "pose", pose, "B", "J", 3)
+    expect_indices(op, "bones", bones, pose, pose.shape[1])
+
+
 _frame_points = define(
     "frame",
     "frame_points(Tensor keypoints, Tensor? layout, Tensor? factor, Tensor(a!)? sizes, int root, "
@@ -206,4 +230,5 @@ _frame_metres = define(
     "frame_metres(Tensor pose, Tensor bones, Tensor? weights, Tensor(a!) sizes, int root, "
     "int head, float metres, float spreads, float share) -> Tensor",
     lambda pose, *_: pose.new_empty(pose.shape),
+    _check_bones,
 )

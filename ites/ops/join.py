@@ -49,12 +49,18 @@ def join_graph_layers(
     """
     if not layers:
         return []
-    channels, inner = layers[0][0].shape[-1], layers[0][-1].shape[-1]
+    for layer in layers:
+        if len(layer) != len(NAMES):
+            names = ", ".join(NAMES)
+            raise ValueError(f"join_graph_layers: expected {names} of a layer, got {len(layer)}")
+    first = layers[0][0]
+    expect("join_graph_layers", NAMES[0], first, 2, "C", "C")
+    expect("join_graph_layers", NAMES[-1], layers[0][-1], 2, "M")
+    channels, inner = first.shape[-1], layers[0][-1].shape[-1]
     shapes = ((2, channels, channels), (channels,), *((inner, channels), (inner,)) * 3, (2, inner))
     for layer in layers:
         for name, tensor, shape in zip(NAMES, layer, shapes, strict=True):
             expect("join_graph_layers", name, tensor, *shape)
-    first = layers[0][0]
     for layer in layers:
         others = dict(zip(NAMES[1:], layer[1:], strict=True))
         expect_alike("join_graph_layers", conv_weight=first, **others)

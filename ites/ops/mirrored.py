@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ites.ops._registry import define, expect, expect_alike
+from ites.ops._registry import define, expect, expect_alike, expect_index, expect_indices
 from ites.ops.backends import choose
 
 
@@ -96,6 +96,7 @@ def mirrored_output(
     expect(op, "camera", camera, 2 * count, joints, 3)
     expect(op, "direct", direct, 2 * count, joints)
     expect(op, "mirror", mirror, joints)
+    expect_index(op, "root", root, joints)
     expect_alike(op, points=points, scales=scales, camera=camera, direct=direct)
     for name, tensor, last in (("original", original, 2), ("depth", depth, 1)):
         if tensor is not None:
@@ -117,6 +118,17 @@ def mirrored_output(
     )
 
 
+def _check_input(op, points, shares, bones, mirror, *_):
+    expect(op, "points", points, "B", "J", 2)
+    expect_indices(op, "bones", bones, points, points.shape[1])
+    expect_indices(op, "mirror", mirror, points, points.shape[1])
+
+
+def _check_output(op, points, scales, camera, direct, original, depth, mirror, *_):
+    expect(op, "points", points, "B", "J", 2)
+    expect_indices(op, "mirror", mirror, points, points.shape[1])
+
+
 _mirrored_input = define(
     "mirrored",
     "mirrored_input(Tensor points, Tensor shares, Tensor bones, Tensor mirror, float total, "
@@ -126,6 +138,7 @@ _mirrored_input = define(
         points.new_empty(2 * points.shape[0], points.shape[1]),
         points.new_empty(points.shape[0]),
     ),
+    _check_input,
 )
 _mirrored_output = define(
     "mirrored",
@@ -133,4 +146,5 @@ _mirrored_output = define(
     "Tensor? original, Tensor? depth, Tensor mirror, int root, float distance, float noiseless, "
     "float most_moved) -> (Tensor, Tensor, Tensor)",
     lambda points, *_: tuple(points.new_empty(*points.shape[:2], last) for last in (2, 1, 3)),
+    _check_output,
 )

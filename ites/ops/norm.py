@@ -267,6 +267,29 @@ differentiate(
 )
 
 
+def _check_running(running_means, running_vars, means, variances, shifts, correction, momentum):
+    op, count = "move_running", len(running_means)
+    kinds = (running_vars, means, variances, shifts)
+    if not count or any(len(kind) != count for kind in kinds):
+        sizes = ", ".join(str(len(kind)) for kind in (running_means, *kinds))
+        raise ValueError(f"{op}: expected as many of each kind of tensor, got {sizes}")
+    first = running_means[0]
+    for index, parts in enumerate(zip(running_means, *kinds, strict=True)):
+        running = parts[0]
+        for tensor in parts:
+            if tensor is not None and (
+                tensor.shape != running.shape or tensor.dtype != first.dtype or tensor.ndim != 1
+            ):
+                raise ValueError(
+                    f"{op}: norm {index}: expected {first.dtype} ({running.shape.numel()},), got "
+                    f"{tensor.dtype} {tuple(tensor.shape)}"
+                )
+    if not first.is_floating_point():
+        raise TypeError(f"{op}: running_means must be floating, got {first.dtype}")
+    expect_finite(op, "correction", correction, least=0)
+    expect_finite(op, "momentum", momentum, least=0, most=1)
+
+
 _move_running = define(
     "norm",
     "move_running(Tensor(a!)[] running_means, Tensor(b!)[] running_vars, Tensor[] means, "
@@ -298,7 +321,11 @@ def move_running(
         correction: makes the variances unbiased.
         momentum: from 0 to 1.
         backend: see `ites.ops.backends`.
+
+    Raises:
+        ValueError, TypeError: a number of tensors, a shape or a dtype does not fit.
     """
+    _check_running(running_means, running_vars, means, variances, shifts, correction, momentum)
     first = running_means[0]
     if choose("batch_norm_relu", first.device.type, first.dtype, backend) == "cuda":
         own = [first.new_empty(0) if shift is None else shift.detach() for shift in shifts]

@@ -1,17 +1,22 @@
 """Random arguments for every op: a call is computed rightly or refused cleanly, and none crashes.
 
     python tests/helpers/fuzz_ops.py --count 10000 [--op NAME] [--seed 0] a table, one row per op
+    python tests/helpers/fuzz_ops.py --count 100000 --publish            continues the committed one
     python tests/helpers/fuzz_ops.py --op NAME --case N                   shows one case and runs it
 
 `ites.ops.NAME` is called on the C++ backend and on the reference, which must agree: in what they
 answer, and in what they refuse. `torch.ops.ites.NAME`, below it, is called as any program may call
-it, with tensors of every shape, dtype, stride and device. Each op runs in a process of its own: if
-it dies, the program prints the arguments.
+it, with tensors of every shape, dtype, stride and device. Ops of the CUDA backend alone are run by
+`emulated_cuda`, which needs a C++ compiler. Each op runs in a process of its own: if it dies, the
+program prints the arguments.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import csv
+import inspect
 import random
 import signal
 import struct
@@ -21,15 +26,23 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from op_contract import FORK
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks.accuracy import rounding
 from ites import ops
-from ites.ops import Graph, RotationDraw, TurnDraw
+from ites.ops import Graph, NormLayers, RotationDraw, TurnDraw
+from ites.ops.join import NAMES as JOINED
+from ites.ops.join import _join
+from ites.pose.missing import FAR, SHARE, SPREADS
 from ites.pose.skeleton import HUMAN36M, Skeleton
 
 REFUSALS = (ValueError, TypeError, RuntimeError)
@@ -254,22 +267,164 @@ def _linear(v: Values) -> Arguments:
     return {"x": v.normal(v.count(60), inputs), "weight": v.normal(outputs, inputs), "bias": bias}
 
 
+def _linear_keeping(v: Values) -> Arguments:
+    given = _linear(v)
+    del given["bias"]
+    return given
+
+
+def _linear_relu(v: Values) -> Arguments:
+    given = _linear(v)
+    shape = len(given["x"]), len(given["weight"])
+    scaled = v.maybe(v.normal(*shape))
+    skip = v.normal(*shape) if scaled is not None else v.maybe(v.normal(*shape))
+    scale = None if scaled is None else v.normal(shape[1])
+    return {**given, "skip": skip, "scaled": scaled, "scale": scale, "after": v.maybe(skip)}
+
+
+def _norm_layers(v: Values, inputs: int, step: int) -> NormLayers:
+    """Layers of widths that are multiples of a step, with residuals where the widths agree."""
+    count = v.random.randint(1, 4)
+    widths = [step * v.random.choice((1, 2, 2, 5)) for _ in range(count)]
+    skips: list[int] = []
+    for i, width in enumerate(widths):
+        free = [k for k in range(i) if widths[k] == width and k not in skips]
+        skips.append(v.random.choice([-1, *free]))
+    sizes = zip(widths, [inputs, *widths], strict=False)
+    weights = [v.normal(width, before) for width, before in sizes]
+    gammas, betas = ([v.normal(width) for width in widths] for _ in range(2))
+    return NormLayers(weights, gammas, betas, skips)
+
+
+def _linear_norm_relu(v: Values) -> Arguments:
+    inputs = 1 + v.count()
+    layers = _norm_layers(v, inputs, v.random.choice((1, 4)))
+    return {"x": v.normal(2 + v.count(60), inputs), "layers": layers, "eps": 1e-5}
+
+
+def _nested_norm_relu(v: Values) -> Arguments:
+    rows, channels = v.random.choice((0, 2 + v.count(300))), v.count(40)
+    return {
+        "x": v.normal(rows, channels),
+        "inner_weight": v.normal(channels),
+        "added": v.normal(rows, channels),
+        "weight": v.normal(channels),
+        "bias": v.normal(channels),
+        "skip": v.maybe(v.normal(rows, channels)),
+        "eps": 1e-5,
+    }
+
+
+def _move_running(v: Values) -> Arguments:
+    widths = [v.count() for _ in range(1 + v.count(9))]
+    names = ("running_means", "running_vars", "means", "variances")
+    shifts = [v.maybe(v.normal(width)) for width in widths]
+    given = {name: [v.normal(width) for width in widths] for name in names}
+    return {**given, "shifts": shifts, "correction": 1.25, "momentum": v.random.random()}
+
+
+def _join_graph_layers(v: Values) -> Arguments:
+    channels, inner = 1 + v.count(9), 1 + v.count(9)
+    pairs = ((inner, channels), (inner,)) * 3
+    shapes = ((2, channels, channels), (channels,), *pairs, (2, inner))
+    return {"layers": [[v.normal(*shape) for shape in shapes] for _ in range(1 + v.count(4))]}
+
+
+def _window(v: Values) -> Tensor:
+    """The sizes of the last frames: some before the first are nan, one may be far off."""
+    sizes = 150 + 10 * v.normal(v.random.choice((32, 64, 100)))
+    sizes[: v.count(40)] = torch.nan
+    sizes[-1] *= v.random.choice((1, 1, 9))
+    return sizes
+
+
+def _frame_points(v: Values) -> Arguments:
+    count, keypoints, joints = v.count(9), 2 + v.count(30), 2 + v.count(20)
+    points = 400 + 60 * v.normal(count, keypoints, 2)
+    points[v.normal(count, keypoints) > 1.5] = torch.nan
+    points[v.normal(count, keypoints) > 2] *= 1e3
+    layout = v.maybe(v.normal(2, joints, keypoints))
+    if layout is not None:
+        layout[v.normal(2, joints, keypoints) > -1] = 0
+    joints = keypoints if layout is None else joints
+    kind = v.random.randrange(3)
+    return {
+        "keypoints": points,
+        "root": v.random.randrange(joints),
+        "head": v.random.randrange(joints),
+        "layout": layout,
+        "factor": v.normal(2) if kind == 1 else None,
+        "sizes": _window(v) if kind == 2 else None,
+        "length": 0.2,
+    }
+
+
+def _frame_metres(v: Values) -> Arguments:
+    joints, bones = 2 + v.count(20), 1 + v.count()
+    ends = [[v.random.randrange(joints) for _ in range(bones)] for _ in range(2)]
+    return {
+        "pose": v.normal(v.count(9), joints, 3),
+        "bones": torch.tensor(ends),
+        "weights": v.maybe(v.normal(bones)),
+        "sizes": _window(v) / 1000,
+        "root": v.random.randrange(joints),
+        "head": v.random.randrange(joints),
+        "metres": 0.72,
+    }
+
+
+def _mirrored_input(v: Values) -> Arguments:
+    skeleton = v.random.choice((HUMAN36M, FORK))
+    parents, joints = zip(*skeleton.bones, strict=True)
+    points = 0.2 * v.normal(v.count(9), skeleton.num_joints, 2)
+    points[v.normal(*points.shape[:2]) > 1.5] = torch.nan
+    return {
+        "points": points,
+        "shares": v.normal(len(joints)).abs() + 0.1,
+        "bones": torch.tensor([joints, parents]),
+        "mirror": torch.tensor(skeleton.mirror),
+        "total": 0.75,
+        "factor": 10.0,
+    }
+
+
+def _mirrored_output(v: Values) -> Arguments:
+    given = _mirrored_input(v)
+    count, joints, _ = given["points"].shape
+    second = v.random.random() < 0.5
+    return {
+        "points": given["points"],
+        "scales": v.normal(count).abs() + 0.1,
+        "camera": v.normal(2 * count, joints, 3),
+        "direct": v.normal(2 * count, joints),
+        "mirror": given["mirror"],
+        "root": v.random.randrange(joints),
+        "distance": 5.0,
+        "noiseless": 1e-4,
+        "most_moved": 0.8,
+        "original": 0.2 * v.normal(count, joints, 2) if second else None,
+        "depth": v.normal(count, joints, 1) if second else None,
+    }
+
+
+def has_backends(function: Any) -> bool:
+    """Whether a public function of `ites.ops` is an op that a backend computes."""
+    if not inspect.isfunction(function) or function.__name__.startswith("fuses_"):
+        return False
+    names = inspect.signature(function).parameters
+    return "backend" in names or f"ites::{function.__name__}" in schemas()
+
+
+def schemas() -> set[str]:
+    """The names of all registered ops."""
+    names = torch._C._dispatch_get_all_op_names()
+    return {name for name in names if name.startswith("ites::")}
+
+
 PUBLIC: dict[str, Callable[[Values], Arguments]] = {
-    name[1:]: globals()[name]
-    for name in (
-        "_so3_exp",
-        "_philox",
-        "_draw_rotations",
-        "_rotate_project",
-        "_equivariance_distance",
-        "_dictionary_reprojection",
-        "_invariance_distance",
-        "_graph_mix",
-        "_graph_project_mix",
-        "_semantic_graph_conv",
-        "_batch_norm_relu",
-        "_linear",
-    )
+    name: globals()[f"_{name}"]
+    for name, function in vars(ops).items()
+    if has_backends(function) and f"_{name}" in globals()
 }
 
 
@@ -383,12 +538,110 @@ def _raw_linear(v: Values, backward: bool) -> Arguments:
     return {"grad": grad, **given, "to_x": wanted[0], "to_weight": wanted[1]}
 
 
+def _raw_linear_relu(v: Values, backward: bool) -> Arguments:
+    return _linear_relu(v)
+
+
+def _raw_linear_norm_relu(v: Values, backward: bool) -> Arguments:
+    inputs, rows = 1 + v.count(), 2 + v.count(60)
+    weights, gammas, betas, skips = _norm_layers(v, inputs, 4)
+    x, rest = v.normal(rows, inputs), {"eps": 1e-5, "tf32": False}
+    if not backward:
+        given = {"x": x, "weights": weights, "gammas": gammas, "betas": betas, "skips": skips}
+        return {**given, **rest}
+    kept = _chain(x, weights, gammas, betas, skips, 1e-5)
+    names = ("outputs", "products", "means", "vars")
+    saved = {name: kept[i :: len(names)] for i, name in enumerate(names)}
+    grad = v.normal(rows, len(weights[-1]))
+    return {"grad": grad, "weights": weights, "gammas": gammas, "skips": skips, **saved, **rest}
+
+
+def _raw_weight_gradients(v: Values, backward: bool) -> Arguments:
+    count, parts = v.random.randint(1, 4), v.random.choice((1, 2))
+    sizes = [(1 + v.count(40), 1 + v.count(40)) for _ in range(count)] * parts
+    rows = [v.count(60) for _ in sizes]
+    grads = [v.normal(n, size[0]) for n, size in zip(rows, sizes, strict=True)]
+    inputs = [v.normal(n, size[1]) for n, size in zip(rows, sizes, strict=True)]
+    return {"grads": grads, "inputs": inputs, "parts": parts, "tf32": False}
+
+
+def _raw_nested_norm_relu(v: Values, backward: bool) -> Arguments:
+    given = _nested_norm_relu(v)
+    if not backward:
+        return given
+    skip = given.pop("skip")
+    eps = given.pop("eps")
+    grad = v.normal(*given["x"].shape) if skip is None else skip
+    return {"grad": grad, **given, "statistics": _nested_statistics(given, eps), "eps": eps}
+
+
+def _raw_move_running(v: Values, backward: bool) -> Arguments:
+    given = _move_running(v)
+    given["vars"] = given.pop("variances")
+    shifts = [v.normal(0) if shift is None else shift for shift in given.pop("shifts")]
+    numbers = {name: given.pop(name) for name in ("correction", "momentum")}
+    return {**given, "shifts": shifts, **numbers}
+
+
+def _raw_join_graph_layers(v: Values, backward: bool) -> Arguments:
+    layers = _join_graph_layers(v)["layers"]
+    channels, inner = layers[0][0].shape[-1], layers[0][-1].shape[-1]
+    columns = 2 * (channels + inner) + 1 + v.random.randrange(9)
+    parameters = [tensor for layer in layers for tensor in layer]
+    if not backward:
+        return {"parameters": parameters, "columns": columns}
+    shapes = ((channels, columns), (channels + inner + 1,), (inner,))
+    grads = [v.normal(*shape) for _ in layers for shape in shapes]
+    return {"grads": grads, "parameters": parameters}
+
+
+def _raw_frame_points(v: Values, backward: bool) -> Arguments:
+    given = _frame_points(v)
+    names = ("keypoints", "layout", "factor", "sizes", "root", "head", "length")
+    return {name: given[name] for name in names} | _LIMITS
+
+
+def _raw_frame_metres(v: Values, backward: bool) -> Arguments:
+    limits = {name: _LIMITS[name] for name in ("spreads", "share")}
+    return _frame_metres(v) | limits
+
+
+def _raw_mirrored_input(v: Values, backward: bool) -> Arguments:
+    return _mirrored_input(v)
+
+
+def _raw_mirrored_output(v: Values, backward: bool) -> Arguments:
+    given = _mirrored_output(v)
+    names = ("points", "scales", "camera", "direct", "original", "depth", "mirror")
+    return {name: given.pop(name) for name in names} | given
+
+
+_LIMITS = {"far": FAR, "spreads": SPREADS, "share": SHARE}
+EMULATED = (
+    "linear_relu", "linear_norm_relu", "weight_gradients", "nested_norm_relu", "move_running",
+    "join_graph_layers", "frame_points", "frame_metres", "mirrored_input", "mirrored_output",
+)  # fmt: skip
+"""Ops below `torch.ops.ites` that only the CUDA backend has."""
+IN_PLACE = {
+    "move_running": ("running_means", "running_vars"),
+    "frame_points": ("sizes",),
+    "frame_metres": ("sizes",),
+}
+"""Arguments that an op changes."""
+
+
+def is_emulated(op: str) -> bool:
+    """Whether an op's row is of the emulated CUDA kernels."""
+    name = op.removeprefix("ites::").removesuffix("_backward")
+    return name in EMULATED if op in RAW else name.startswith("mirrored_")
+
+
 RAW: dict[str, Callable[[Values], Arguments]] = {}
 for _name in list(globals()):
     if _name.startswith("_raw_"):
         _make, _op = globals()[_name], _name.removeprefix("_raw_")
         RAW[f"ites::{_op}"] = lambda v, make=_make: make(v, False)
-        if _op not in ("philox", "draw_rotations"):
+        if f"ites::{_op}_backward" in schemas():
             RAW[f"ites::{_op}_backward"] = lambda v, make=_make: make(v, True)
 OPS = {**PUBLIC, **RAW}
 
@@ -481,6 +734,17 @@ def _mutated(v: Values, value: Any) -> Any:
     if isinstance(value, Graph):
         name = v.random.choice(Graph._fields)
         return value._replace(**{name: _mutated(v, getattr(value, name))})
+    if isinstance(value, NormLayers):
+        name = v.random.choice(NormLayers._fields)
+        return value._replace(**{name: _mutated(v, getattr(value, name))})
+    if isinstance(value, list):
+        at = v.random.randrange(len(value)) if value else 0
+        kind = v.random.randrange(6) if value else 0
+        if kind == 0:
+            return v.random.choice(([], value[:at], value[at:]))
+        if kind == 1:
+            return [*value, value[at]]
+        return [*value[:at], _mutated(v, value[at]), *value[at + 1 :]]
     if isinstance(value, RotationDraw):
         name = v.random.choice(("counter", "samples", "axes", "max_angle"))
         parts = {n: getattr(value, n) for n in ("counter", "samples", "axes", "max_angle")}
@@ -509,6 +773,8 @@ def arguments_of(op: str, seed: int, case: int) -> Arguments:
         ValueError, TypeError, RuntimeError: a draw refuses its own.
     """
     v = Values(f"{op} {seed} {case}")
+    if is_emulated(op) and v.random.random() < 0.8:
+        v.dtype = torch.float32  # as those kernels take
     arguments = OPS[op](v)
     for _ in range(v.random.choice((0, 1, 1, 1, 2, 3))):
         name = v.random.choice(list(arguments))
@@ -529,8 +795,10 @@ def shown(value: Any) -> str:
         if kept and value.dtype == torch.int32 and not value.is_meta and value.numel() < 60:
             text += f" {value.tolist()}"
         return text
-    if isinstance(value, Graph):
-        return f"Graph({', '.join(shown(table) for table in value)})"
+    if isinstance(value, (Graph, NormLayers)):
+        return f"{type(value).__name__}({', '.join(shown(item) for item in value)})"
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
     if isinstance(value, (RotationDraw, TurnDraw)):
         return f"{type(value).__name__}({', '.join(shown(x) for x in vars(value).values())})"
     return repr(value)
@@ -540,7 +808,16 @@ def shown(value: Any) -> str:
 
 
 def _cut(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_cut(item) for item in value]
     return value.detach() if isinstance(value, Tensor) else value
+
+
+def _flat(value: Any) -> list[Any]:
+    """The tensors and None in nested lists and tuples, in their order."""
+    if isinstance(value, (list, tuple)):
+        return [item for part in value for item in _flat(part)]
+    return [value]
 
 
 def _raw_rotations(a: Arguments) -> Any:
@@ -627,6 +904,174 @@ def _batch_norm_gradient(a: Arguments) -> list[Tensor | None]:
     means = (grad.mean(0), (grad * normal).mean(0)) if len(x) else (grad.sum(0), grad.sum(0))
     to_x = (grad - means[0] - normal * means[1]) * scale * a["weight"]
     return [to_x, (grad * normal).sum(0), grad.sum(0), grad if own_skip else grad.new_empty(0)]
+
+
+def _nested_statistics(a: Arguments, eps: float) -> Tensor:
+    """(5, C): what the CUDA kernels keep; mean and variance of x and of the sum, covariance."""
+    x, added = a["x"], a["added"]
+    if not len(x):
+        return x.new_zeros(5, x.shape[1])
+    given = [a[name].detach() for name in ("inner_weight", "added", "weight", "bias")]
+    _, four = ops.nested_norm_relu(x.detach(), *given, None, eps, "reference")
+    covariance = ((x - x.mean(0)) * (added - added.mean(0))).mean(0)
+    return torch.cat([four, covariance.detach()[None]])
+
+
+def _nested_gradient(a: Arguments) -> list[Tensor | None] | None:
+    """By differentiation; None where the statistics are not those of x and added."""
+    names = ("x", "inner_weight", "added", "weight", "bias")
+    wide = {name: a[name].double().requires_grad_() for name in names}
+    kept, exact = a["statistics"].double(), _nested_statistics(wide, a["eps"])
+    largest = exact.abs().nan_to_num().flatten().tolist()
+    if not torch.allclose(kept, exact, 1e-3, 1e-3 * max(largest, default=0)):
+        return None
+    with torch.enable_grad():
+        y, _ = ops.nested_norm_relu(*wide.values(), None, a["eps"], "reference")
+    grads = torch.autograd.grad(y, [*wide.values()], a["grad"].double())
+    return [grad.to(a[name].dtype) for name, grad in zip(names, grads, strict=True)]
+
+
+def _product(a: Tensor, b: Tensor, tf32: bool) -> Tensor:
+    return rounding.tf32(a) @ rounding.tf32(b) if tf32 else a @ b
+
+
+def _chain(x, weights, gammas, betas, skips, eps, tf32=False) -> list[Tensor]:
+    """Of each layer in turn its output, product, mean and biased variance."""
+    found: list[Tensor] = []
+    for weight, gamma, beta, skip in zip(weights, gammas, betas, skips, strict=True):
+        product = _product(x, weight.T, tf32)
+        var, mean = torch.var_mean(product, 0, correction=0)
+        x = (product - mean) * (var + eps).rsqrt() * gamma + beta
+        x = (x if skip < 0 else x + found[4 * skip]).relu()
+        found += [x, product, mean, var]
+    return found
+
+
+def _chain_gradient(a: Arguments) -> list[Tensor | None]:
+    """By the formula, as the outputs and statistics are arguments."""
+    count = len(a["weights"])
+    added = [torch.zeros_like(output) for output in a["outputs"]]
+    added[-1] = added[-1] + a["grad"]
+    grads: list[Any] = [None] * (3 * count)
+    for i in reversed(range(count)):
+        behind: Any = 0.0
+        if i + 1 < count:
+            behind = _product(grads[i + 1], a["weights"][i + 1], a["tf32"])
+        grad = torch.where(a["outputs"][i] > 0, behind + added[i], 0.0)
+        if a["skips"][i] >= 0:
+            added[a["skips"][i]] = added[a["skips"][i]] + grad
+        scale = (a["vars"][i] + a["eps"]).rsqrt()
+        normal = (a["products"][i] - a["means"][i]) * scale
+        sums = (grad * normal).sum(0), grad.sum(0)
+        grads[count + i], grads[2 * count + i] = sums
+        means = (grad * normal).mean(0), grad.mean(0)
+        grads[i] = (grad - means[1] - normal * means[0]) * scale * a["gammas"][i]
+    return grads
+
+
+def _layers_of(parameters: list[Tensor]) -> list[list[Tensor]]:
+    return [parameters[i : i + len(JOINED)] for i in range(0, len(parameters), len(JOINED))]
+
+
+def _joined_gradient(a: Arguments) -> list[Tensor | None]:
+    parameters = [tensor.detach().requires_grad_() for tensor in a["parameters"]]
+    with torch.enable_grad():
+        columns = a["grads"][0].shape[1]
+        outputs = _flat([_join(layer, columns) for layer in _layers_of(parameters)])
+    return list(torch.autograd.grad(outputs, parameters, a["grads"], materialize_grads=True))
+
+
+def _of_frames(name: str, a: Arguments) -> Tensor:
+    """The public op, with other limits of what is impossible and far off."""
+    given = dict(a)
+    limits = {n.upper(): given.pop(n) for n in ("far", "spreads", "share") if n in given}
+    with mock.patch.multiple("ites.ops.frame", **limits):
+        return getattr(ops, name)(**given, backend="reference")
+
+
+def _mirrored(points: Tensor, mirror: Tensor) -> Tensor:
+    """Points (B, J, 2) of the mirror images."""
+    return points[:, mirror] * points.new_tensor([-1.0, 1.0])
+
+
+def _reference_of_mirrored_input(a: Arguments) -> list[Tensor]:
+    points, (joints, parents) = a["points"], a["bones"]
+    lengths = (points[:, joints] - points[:, parents]).norm(dim=-1)
+    seen = lengths.isfinite()
+    expected = (seen * a["shares"]).sum(1)
+    found = a["total"] * expected / lengths.where(seen, 0).sum(1).clamp(min=1e-9)
+    scales = torch.where(expected > 0, found, 1.0)
+    scaled = points * scales[:, None, None]
+    both = torch.cat([scaled, _mirrored(scaled, a["mirror"])])
+    there = both[..., 0].isfinite()
+    whole = both.where(there[..., None], 0)
+    mean = whole.sum(1, keepdim=True) / there.sum(1).clamp(min=1)[:, None, None]
+    whole = (whole - mean) * there[..., None] * a["factor"]
+    return [whole, (~there).to(points.dtype), scales]
+
+
+def _reference_of_mirrored_output(a: Arguments) -> list[Tensor]:
+    root, mirror, distance = a["root"], a["mirror"], a["distance"]
+    scale = a["scales"][:, None, None]
+    points = a["points"] * scale
+    camera, direct = a["camera"], a["direct"][..., None]
+    flat = camera[..., :2] / (camera[..., 2:] + distance).clamp(min=1)
+    (p1, p2), (d1, d2) = (
+        (t - t[:, root, None]).unflatten(0, (2, -1)) for t in (flat, camera[..., 2:] + direct)
+    )
+    depth, guess = (d1 + d2[:, mirror]) / 2, (p1 + _mirrored(p2, mirror)) / 2
+    seen = points.isfinite()
+    away = (points - guess).where(seen, 0).sum(1, keepdim=True) / seen.sum(1).clamp(min=1)[:, None]
+    at_root = (points - guess)[:, root, None]
+    whole = torch.where(seen, points, guess + torch.where(seen[:, root, None], at_root, away))
+    whole = whole - whole[:, root, None]
+    moved = (guess - whole).where(seen, 0)
+    count = seen.all(-1).sum(1).clamp(min=1)
+    square = (moved.square().sum((1, 2)) / count).clamp(min=1e-12)
+    share = (1 - a["noiseless"] / square).clamp(0, a["most_moved"])[:, None, None]
+    whole = whole + share * moved
+    whole, depth = (whole - whole[:, root, None]) / scale, depth / scale
+    if a["original"] is not None:  # the second pass, of points that the first has completed
+        kept = a["original"].isfinite().all(-1).all(-1)[:, None, None]
+        whole, depth = a["points"], torch.where(kept, a["depth"], depth)
+    return [whole, depth, torch.cat([whole * (depth + distance).clamp(min=1), depth], -1)]
+
+
+def _emulated_reference(name: str, a: Arguments) -> list[Tensor | None] | None:
+    """What a valid call of an op of the CUDA backend gives; None where that is not known."""
+    if name == "linear_relu":
+        return [ops.linear_relu(**a, backend="reference")]
+    if name == "linear_norm_relu":
+        found = _chain(**a)
+        return [tensor for i in range(4) for tensor in found[i::4]]
+    if name == "linear_norm_relu_backward":
+        return _chain_gradient(a)
+    if name == "weight_gradients":
+        factors = zip(a["grads"], a["inputs"], strict=True)
+        pairs = [_product(grad.T, x, a["tf32"]) for grad, x in factors]
+        count = len(pairs) // a["parts"]
+        return [sum(pairs[i::count]) for i in range(count)]
+    if name == "nested_norm_relu":
+        y, _ = ops.nested_norm_relu(**a, backend="reference")
+        return [y, _nested_statistics(a, a["eps"])]
+    if name == "nested_norm_relu_backward":
+        return _nested_gradient(a)
+    if name == "move_running":
+        if not a["running_means"]:  # nothing is to be moved
+            return [None]
+        shifts = [shift if shift.numel() else None for shift in a.pop("shifts")]
+        variances = a.pop("vars")
+        ops.move_running(**a, variances=variances, shifts=shifts, backend="reference")
+        return [None]
+    if name == "join_graph_layers":
+        return _flat([_join(layer, a["columns"]) for layer in _layers_of(a["parameters"])])
+    if name == "join_graph_layers_backward":
+        return _joined_gradient(a)
+    if name in ("frame_points", "frame_metres"):
+        return [_of_frames(name, a)]
+    if name == "mirrored_input":
+        return _reference_of_mirrored_input(a)
+    return _reference_of_mirrored_output(a)
 
 
 def _raw_reference(op: str, a: Arguments) -> list[Tensor | None]:
@@ -734,20 +1179,37 @@ def run_case(op: str, seed: int, case: int) -> tuple[str, str]:
         arguments = arguments_of(op, seed, case)
     except REFUSALS:
         return "refused", ""  # by a draw of its own
+    name = op.removeprefix("ites::")
+    changed = IN_PLACE.get(name, ())
+    again = {n: copy.deepcopy(_cut(t)) for n, t in arguments.items()} if changed else arguments
+    backend = "cuda" if is_emulated(op) else "cpp"
+
+    def held(a: Arguments) -> list[Any]:
+        return _flat([a[n] for n in changed])
+
     if op in RAW:
-        function = getattr(torch.ops.ites, op.removeprefix("ites::"))
-        ours, why = _call(lambda a: function(*a.values(), "cpp"), arguments)
+        function = getattr(torch.ops.ites, name)
+        ours, why = _call(lambda a: [*_flat(function(*a.values(), backend)), *held(a)], arguments)
         if ours is None:
             return "refused", ""
-        if any(isinstance(t, Tensor) and t.is_meta for t in arguments.values()):
+        if any(isinstance(t, Tensor) and t.is_meta for t in _flat([*arguments.values()])):
             return "answered", ""  # shapes alone
+        reference = _emulated_reference if is_emulated(op) else _raw_reference
         theirs, other = _call(
-            lambda a: _raw_reference(op, a), {n: _cut(t) for n, t in arguments.items()}
+            lambda a: _with(reference(name, dict(a)), held(a)),
+            {n: _cut(t) for n, t in again.items()},
         )
+        if theirs == [_UNKNOWN]:
+            return "answered", ""
     else:
         function = getattr(ops, op)
-        ours, why = _call(lambda a: function(**a, backend="cpp"), arguments)
-        theirs, other = _call(lambda a: function(**a, backend="reference"), arguments)
+        takes = "backend" in inspect.signature(function).parameters
+        named = {"backend": backend} if takes else {}
+        ours, why = _call(lambda a: [*_flat(function(**a, **named)), *held(a)], arguments)
+        if ours is None and op in _REFERENCES:  # which take what they can
+            return "refused", ""
+        reference = _REFERENCES.get(op) or (lambda a: function(**a, backend="reference"))
+        theirs, other = _call(lambda a: [*_flat(reference(a)), *held(a)], again)
         if ours is None and (theirs is None or "cannot run here" in why):
             return "refused", ""
     if ours is None:
@@ -761,12 +1223,28 @@ def run_case(op: str, seed: int, case: int) -> tuple[str, str]:
     return ("wrong", difference) if difference else ("answered", "")
 
 
+_UNKNOWN = "unknown"
+_REFERENCES: dict[str, Callable[[Arguments], Any]] = {
+    "mirrored_input": _reference_of_mirrored_input,
+    "mirrored_output": _reference_of_mirrored_output,
+}
+"""Of public ops that have no reference backend."""
+
+
+def _with(outputs: list[Any] | None, held: list[Any]) -> list[Any]:
+    return [_UNKNOWN] if outputs is None else [*outputs, *held]
+
+
 # All cases of an op, in a process of its own that may die.
 
 
 def _child(op: str, seed: int, first: int, last: int, progress: Path) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    if is_emulated(op):
+        from emulated_cuda.plugin import stand_in
+
+        stand_in()
     with progress.open("r+b", buffering=0) as file:
         for case in range(first, last):
             file.seek(0)
@@ -778,11 +1256,10 @@ def _child(op: str, seed: int, first: int, last: int, progress: Path) -> None:
             print(f"{case}\t{outcome}\t{' '.join(why.split())}", flush=True)
 
 
-def run_op(op: str, seed: int, count: int) -> tuple[Counter[str], list[str]]:
-    """How often each outcome came, and a line for each case that went wrong."""
+def run_op(op: str, seed: int, count: int, first: int = 0) -> tuple[Counter[str], list[str]]:
+    """How often each outcome came from case `first` to `count`, and a line per wrong one."""
     outcomes: Counter[str] = Counter()
     faults = []
-    first = 0
     with tempfile.TemporaryDirectory() as folder:
         progress = Path(folder) / "case"
         while first < count:
@@ -813,8 +1290,49 @@ def _fault(op: str, seed: int, case: int, why: str) -> str:
     return f"{op} --seed {seed} --case {case}: {why}{given}"
 
 
+COLUMNS = ("op", "sets", "answered", "refused", "wrong", "process died")
+
+
+def named(op: str) -> str:
+    """An op as a program calls it."""
+    return f"`torch.ops.{op.replace('::', '.')}`" if op in RAW else f"`ites.ops.{op}`"
+
+
+def go_on(ops_to_run: list[str], seed: int, count: int) -> int:
+    """Go on with the published table until every op has so many cases; how many were wrong."""
+    from benchmarks.reliability.tables import RESULTS, renew
+
+    path = RESULTS / "ops.csv"
+    with path.open(encoding="utf-8", newline="") if path.exists() else nullcontext(()) as file:
+        rows = {row["op"]: row for row in csv.DictReader(file)}
+    wrong = 0
+    for last in range(PORTION, count + PORTION, PORTION):
+        for op in ops_to_run:
+            row = rows.get(named(op), dict.fromkeys(COLUMNS, 0))
+            done, last = int(row["sets"]), min(last, count)
+            if done >= last:
+                continue
+            outcomes, faults = run_op(op, seed, last, done)
+            wrong += len(faults)
+            print(*faults[:5], sep="\n", end="\n" * bool(faults), flush=True)
+            found = (outcomes[name] for name in ("answered", "refused", "wrong", "died"))
+            numbers = [int(row[c]) + n for c, n in zip(COLUMNS[2:], found, strict=True)]
+            values = (named(op), sum(numbers), *numbers)
+            rows[named(op)] = dict(zip(COLUMNS, values, strict=True))
+            print(*values, flush=True)
+            renew("ops", COLUMNS, COLUMNS[:1], [rows[named(op)]])
+    return wrong
+
+
+PORTION = 1000
+"""Cases of an op in a process of its own, when the published table is continued."""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--publish", action="store_true", help="continue the table in docs/reliability.md"
+    )
     parser.add_argument("--op", choices=OPS, help="this op alone")
     parser.add_argument("--count", type=int, default=1000, help="cases per op")
     parser.add_argument("--seed", type=int, default=0)
@@ -826,9 +1344,15 @@ def main() -> int:
         _child(options.op, options.seed, options.first, options.count, options.child)
         return 0
     if options.case is not None:
+        if is_emulated(options.op):
+            from emulated_cuda.plugin import stand_in
+
+            stand_in()
         print(_fault(options.op, options.seed, options.case, "..."))
         print(*run_case(options.op, options.seed, options.case))
         return 0
+    if options.publish:
+        return int(go_on([options.op] if options.op else [*OPS], options.seed, options.count) > 0)
     wrong = 0
     print(f"{'op':<42} {'answered':>9} {'refused':>9} {'wrong':>6} {'died':>6}")
     for op in [options.op] if options.op else OPS:

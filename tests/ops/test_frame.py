@@ -128,6 +128,21 @@ def test_metres_match_the_reference(backend: str, count: int, by: str) -> None:
     close(ours, theirs)
 
 
+def test_a_window_that_is_not_aligned_is_moved() -> None:
+    """The registry copies it for the kernel, and the copy's new sizes come back."""
+    require("cuda", "frame_points")
+    aligned = filled(21).to(device_of("cuda"))
+    shifted = torch.cat([aligned[:1], aligned])[1:]
+    assert shifted.data_ptr() % 16
+    points = frames(2).to(aligned)
+    for sizes in (aligned, shifted):
+        given = points, None, None, sizes, ROOT, HEAD, 0.2, 10.0, 6.0, 0.5
+        torch.ops.ites.frame_points(*given, "cuda")
+    length = float((points[1, HEAD] - points[1, ROOT]).norm())
+    assert float(aligned[-1]) == pytest.approx(length, rel=1e-5)
+    torch.testing.assert_close(shifted, aligned, equal_nan=True, rtol=0, atol=0)
+
+
 def test_refusals() -> None:
     points = frames(2)
     with pytest.raises(ValueError, match=r"frame_points: keypoints must have shape \(B, K, 2\)"):
@@ -141,3 +156,18 @@ def test_refusals() -> None:
             torch.zeros(1, 17, 3), torch.zeros(2, 16, dtype=torch.long), torch.zeros(15),
             filled(0), ROOT, HEAD, metres=1,
         )  # fmt: skip
+    with pytest.raises(ValueError, match="frame_points: head must be an index from 0 to 16, got"):
+        ops.frame_points(points, ROOT, 17)
+    bones, pose = torch.tensor([[1, 2], [0, 1]]), torch.zeros(1, 17, 3)
+
+    def metres(bones: torch.Tensor, root: int = ROOT) -> torch.Tensor:
+        return ops.frame_metres(pose, bones, None, filled(3), root, HEAD, metres=1)
+
+    assert metres(bones).shape == pose.shape
+    with pytest.raises(ValueError, match="root must be an index from 0 to 16, got -1"):
+        metres(bones, -1)
+    with pytest.raises(TypeError, match="bones must be int64 on cpu, got torch.int32 on cpu"):
+        metres(bones.int())
+    bones[1, 0] = 17  # a table is looked at again when it has changed
+    with pytest.raises(ValueError, match="bones must hold indices from 0 to 16, got 1 to 17"):
+        metres(bones)

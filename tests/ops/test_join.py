@@ -69,5 +69,7 @@ def test_refusals():
     assert ops.join_graph_layers([]) == []
     with pytest.raises(ValueError, match=r"theta_weight must have shape \(6, 12\), got \(12, 12\)"):
         ops.join_graph_layers([[*layer[:4], layer[0][0], *layer[5:]]])
+    with pytest.raises(ValueError, match="expected conv_weight, .*, affinity of a layer, got 8"):
+        ops.join_graph_layers([layer[:8]])
     with pytest.raises(TypeError, match="affinity must be torch.float32 on cpu like conv_weight"):
         ops.join_graph_layers([[*layer[:8], layer[8].double()]])

@@ -84,3 +84,21 @@ def test_refusals() -> None:
         ops.mirrored_output(
             points, torch.ones(2), torch.zeros(2, 17, 3), torch.zeros(4, 17), mirror, 0, 5, 0, 0.8
         )
+    given = points, torch.ones(2), torch.zeros(4, 17, 3), torch.zeros(4, 17)
+    with pytest.raises(ValueError, match="root must be an index from 0 to 16, got 17"):
+        ops.mirrored_output(*given, mirror, 17, 5, 0, 0.8)
+
+
+@pytest.mark.parametrize("wrong", (-1, 17))
+def test_tables_that_lead_out_of_the_skeleton_are_refused(wrong: int) -> None:
+    """By `torch.ops.ites` too, whose kernel would read beyond the points."""
+    require("cuda", "mirrored_input")
+    points = poses(HUMAN36M, 2).to(device_of("cuda"))
+    table = torch.zeros(2, 16, dtype=torch.long, device=points.device)
+    mirror, shares = torch.arange(17, device=points.device), torch.ones(16, device=points.device)
+    table[1, 3] = wrong
+    with pytest.raises(ValueError, match="bones must hold indices from 0 to 16"):
+        torch.ops.ites.mirrored_input(points, shares, table, mirror, 1.0, 10.0, "cuda")
+    mirror[2] = wrong
+    with pytest.raises(ValueError, match="mirror must hold indices from 0 to 16"):
+        ops.mirrored_input(points, shares, table.clamp(0, 16), mirror, 1.0, 10.0)

@@ -201,3 +201,20 @@ def test_running_statistics_move(backend):
     ops.move_running(running_means, running_vars, means, variances, shifts, 1.5, 0.1, backend)
     for ours, theirs in zip([*running_means, *running_vars], expected, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_running_statistics_that_do_not_fit_are_refused():
+    three, two = torch.zeros(3), torch.zeros(2)
+
+    def move(*kinds, correction=1.5, momentum=0.1):
+        ops.move_running(*kinds, correction, momentum)
+
+    with pytest.raises(ValueError, match="as many of each kind of tensor, got 1, 1, 0, 1, 1"):
+        move([three], [three], [], [three], [None])
+    with pytest.raises(ValueError, match="as many of each kind of tensor, got 0, 0, 0, 0, 0"):
+        move([], [], [], [], [])
+    with pytest.raises(ValueError, match=r"norm 1: expected torch.float32 \(3,\), got .* \(2,\)"):
+        move([two, three], [two, three], [two, two], [two, three], [None, None])
+    with pytest.raises(ValueError, match="momentum must be a finite number from 0 to 1, got 2"):
+        move([three], [three], [three], [three], [None], momentum=2)
+    assert not three.any()
