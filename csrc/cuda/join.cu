@@ -105,8 +105,8 @@ std::vector<Tensor> join_graph_layers_backward_op(const std::vector<Tensor>& gra
   const Tensor& like = first_of("join_graph_layers_backward", parameters);
   const Call call("join_graph_layers_backward", like, Takes::float32);
   const size_t count = parameters.size() / PARAMETERS;
-  call.require(count && grads.size() == count * JOINED, "expected ", count * JOINED, " gradients, got ",
-               grads.size());
+  call.require(count && grads.size() == count * JOINED, "expected ", count * JOINED,
+               " gradients, got ", grads.size());
   call.require(grads[0].dim() == 2, "a projection's gradient must have two dimensions");
   const JoinShape shape = shape_of(call, parameters, grads[0].size(1));
   const int64_t C = shape.channels, M = shape.attended;
