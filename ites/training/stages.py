@@ -38,7 +38,6 @@ from ites.training.dataset import (
     denoised,
     load_own_prior,
     read_pairs,
-    second_views,
     teacher_labels,
     upright_teacher_labels,
     with_mirror_images,
@@ -291,41 +290,35 @@ class GeneralTeacherStage(Stage):
     second views of the same people. Poses of another store may replace some of each batch.
     """
 
-    names: tuple[str, ...] = (
-        "total",
-        "reprojection",
-        "turn",
-        "prior",
-        "bones",
-        "elevation",
-        "pair",
-    )
+    names: tuple[str, ...] = ("total", "reprojection", "turn", "prior", "bones", "elevation")
     least_batch = 2
+    replayed: Tensor
+    replayed_elevation: Tensor
 
     def __init__(self, settings: TeacherSettings, given: TrainingData) -> None:
         skeleton = given.skeleton
         model = make_teacher(GeneralTeacher, settings, skeleton)
-        data = views_of(given)
-        model.shares.copy_(bone_shares(_sample(data[0], WHITENED), skeleton))
-        super().__init__(settings, model, data)
+        points, elevation = level_poses(given)
+        second: tuple[Tensor, ...] = ()
+        if given.second is not None:
+            second = level_poses(replace(given, **given.second._asdict()))
+            self.names = (*self.names, "pair")
+        model.shares.copy_(bone_shares(_sample(points, WHITENED), skeleton))
+        super().__init__(settings, model, (points, elevation, *second))
         self.prior = load_own_prior(settings, skeleton)
-        self.replayed = 0
+        others = (points[:0], elevation[:0])
         if settings.replay:
-            others = views_of(replayed(settings, skeleton, given.points))
-            self.replayed = len(others[0])
-            for name, tensor in zip(_VIEWS, others, strict=True):
-                self.register_buffer(name, tensor, persistent=False)
-        if not self.replayed and given.second is None:
-            self.names = self.names[:-1]
+            others = level_poses(replayed(settings, skeleton, given.points))
+        for name, tensor in zip(("replayed", "replayed_elevation"), others, strict=True):
+            self.register_buffer(name, tensor, persistent=False)
 
     def forward(self, batch: tuple[Tensor, ...], rotations: RotationDraw, early: bool) -> Losses:
-        settings = self.settings
-        points, elevation, *second = batch
-        pairs = points.new_zeros(len(points) // 2, dtype=torch.bool)
-        if second:
-            points, elevation = torch.cat([points, second[0]]), torch.cat([elevation, second[1]])
-            pairs = points.new_ones(len(batch[0]), dtype=torch.bool)
-        points, elevation, pairs = self.mixed(points, elevation, pairs, rotations.counter)
+        settings, pairs = self.settings, None
+        points, elevation = (torch.cat(views) for views in (batch[::2], batch[1::2]))
+        points, elevation, other = self.mixed(points, elevation, rotations.counter)
+        if len(batch) > 2:
+            first, second = other.chunk(2)
+            pairs = ~(first | second)
         parts = self.model.general_losses(
             points, elevation, rotations.counter, self.prior, settings.noise, pairs
         )
@@ -340,28 +333,18 @@ class GeneralTeacherStage(Stage):
         return (total, *parts)[: len(self.names)]
 
     def mixed(
-        self, points: Tensor, elevation: Tensor, pairs: Tensor, counter: Tensor
+        self, points: Tensor, elevation: Tensor, counter: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """A batch in which replayed pairs of views take places with probability `replay_share`.
-
-        Args:
-            points: (B, J, 2).
-            elevation: (B,).
-            pairs: (H,) which rows i and H + i are two views of one person, H = B // 2.
-            counter: see `ites.ops.TurnDraw`.
-        """
-        if not self.replayed:
-            return points, elevation, pairs
-        half, rest = len(pairs), len(points) - 2 * len(pairs)
-        draw = uniform(counter, REPLAY_STREAM, half, 2)
-        chosen = draw[:, 0] < self.settings.replay_share
-        row = (draw[:, 1] * self.replayed).long().clamp(max=self.replayed - 1)
-        first, first_elevation, second, second_elevation = (getattr(self, name) for name in _VIEWS)
-        other = torch.cat([first[row], second[row], points[:rest]])
-        other_elevation = torch.cat([first_elevation[row], second_elevation[row], elevation[:rest]])
-        taken = torch.cat([chosen, chosen, chosen.new_zeros(rest)])
-        points = torch.where(taken[:, None, None], other, points)
-        return points, torch.where(taken, other_elevation, elevation), pairs | chosen
+        """A batch, (B, J, 2) and (B,), in which each pose is replaced by one of the replayed poses
+        with the probability `replay_share`, and which poses are replaced, (B,) bool."""
+        count = len(self.replayed)
+        if not count:
+            return points, elevation, torch.zeros_like(elevation, dtype=torch.bool)
+        draw = uniform(counter, REPLAY_STREAM, len(points), 2)
+        other = draw[:, 0] < self.settings.replay_share
+        row = (draw[:, 1] * count).long().clamp(max=count - 1)
+        points = torch.where(other[:, None, None], self.replayed[row], points)
+        return points, torch.where(other, self.replayed_elevation[row], elevation), other
 
     def take_statistics(self, device: torch.device) -> None:
         """Make BatchNorm's running statistics those of the present weights."""
@@ -373,26 +356,12 @@ class GeneralTeacherStage(Stage):
         calibrate(self.settings.out, self.settings.stage, points, device, pairs)
 
 
-_VIEWS = ("first", "first_elevation", "second", "second_elevation")  # of the replayed people
-
-
-def views_of(given: TrainingData) -> tuple[Tensor, ...]:
-    """2D poses (N, J, 2) at their own scale, the cameras not rolled, and elevations (N,); then the
-    same of the second views, if there are any."""
-    first = level_poses(given)
-    if given.second is None:
-        return first
-    points, gravity = given.second
-    return *first, *level_poses(replace(given, points=points, gravity=gravity))
-
-
 def replayed(settings: TeacherSettings, skeleton: Skeleton, like: Tensor) -> TrainingData:
-    """The pairs of views of the store that `settings.replay` names, in the dtype of `like`.
+    """The poses of the store that `settings.replay` names, in the dtype of `like`.
 
     Raises:
-        ItesError: the store's skeleton differs, or it has no second views or elevations.
+        ItesError: the store's skeleton differs, or it has no elevations.
     """
-    expected = "as `ites prepare field` writes it"
     with PoseStore(settings.replay) as store:
         if store.skeleton != skeleton:
             raise ItesError(
@@ -402,18 +371,13 @@ def replayed(settings: TeacherSettings, skeleton: Skeleton, like: Tensor) -> Tra
         degrees = store.gravity("train")
         if degrees is None:
             raise ItesError(
-                f"{settings.replay}: expected the elevation of each line of sight, {expected}, "
-                "got a store without"
+                f"{settings.replay}: expected the elevation of each line of sight, as `ites "
+                "prepare field` writes it, got a store without"
             )
-        points = torch.from_numpy(store.points("train")[0]).to(like)
-        second = second_views(store, "train", points)
-        if second is None:
-            raise ItesError(
-                f"{settings.replay}: expected a second view of each person, {expected}, got a "
-                "store without"
-            )
-    gravity = torch.from_numpy(np.radians(degrees)).to(like)
-    return TrainingData(skeleton, points, like.device, [], gravity, second)
+        points, _ = store.points("train", missing="drop")
+        degrees = degrees[store.complete("train")]
+    gravity = torch.from_numpy(np.radians(degrees)).to(like.dtype)
+    return TrainingData(skeleton, torch.from_numpy(points).to(like.dtype), like.device, [], gravity)
 
 
 def level_poses(given: TrainingData) -> tuple[Tensor, Tensor]:
