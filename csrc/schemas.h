@@ -86,16 +86,21 @@ constexpr const char* running_schemas[] = {
 };
 
 // ites_cuda alone: a chain of layers, a launch per layer and direction. Layer i adds the output of
-// layer skips[i], none where that is -1. Of every layer come output, product, mean and variance;
-// the gradients of product, gamma and beta; that of the weight, over `parts` lists of layers in a
-// row.
+// layer skips[i], none where that is -1. Running statistics, of all layers or of none, move as in
+// move_running. Factors of products have so many bits of mantissa: 23, 10 or 7. Of every layer come
+// output, product, mean and variance; the gradients of product, gamma and beta.
 constexpr const char* linear_norm_schemas[] = {
-    "linear_norm_relu(Tensor x, Tensor[] weights, Tensor[] gammas, Tensor[] betas, int[] skips, "
-    "float eps, bool tf32) -> Tensor[]",
+    "linear_norm_relu(Tensor x, Tensor[] weights, Tensor[] gammas, Tensor[] betas, "
+    "Tensor(a!)[] running_means, Tensor(b!)[] running_vars, Tensor[] shifts, int[] skips, "
+    "float eps, float momentum, int bits) -> Tensor[]",
     "linear_norm_relu_backward(Tensor grad, Tensor[] weights, Tensor[] gammas, int[] skips, "
-    "Tensor[] outputs, Tensor[] products, Tensor[] means, Tensor[] vars, float eps, bool tf32) "
+    "Tensor[] outputs, Tensor[] products, Tensor[] means, Tensor[] vars, float eps, int bits) "
     "-> Tensor[]",
-    "weight_gradients(Tensor[] grads, Tensor[] inputs, int parts, bool tf32) -> Tensor[]",
+};
+
+// ites_cuda alone: grad^T input of every weight, added over `parts` lists of weights in a row.
+constexpr const char* weight_gradients_schemas[] = {
+    "weight_gradients(Tensor[] grads, Tensor[] inputs, int parts, int bits) -> Tensor[]",
 };
 
 constexpr const char* join_schemas[] = {

@@ -7,9 +7,9 @@
 says how often the warps of a block run each loop for one tile, which follows from the sources. A
 warp's instruction takes an issue slot of one of four schedulers. An access to shared memory takes
 a cycle per 128 bytes of a warp, or one cycle where the lanes of a pose read one place. Bytes are
-those of the benchmarks' cases. Instructions of a branch that a call does not take count too, so the
-first two bounds may be somewhat too high; bank conflicts and waiting are not counted. Not run on a
-GPU.
+those of the benchmarks' cases, or what the kernel itself reads and writes. Instructions of a
+branch that a call does not take count too, so the first two bounds may be somewhat too high; bank
+conflicts and waiting are not counted. Not run on a GPU.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.ops import bench_dictionary, bench_rotation
+from benchmarks.ops import bench_dictionary, bench_graph, bench_rotation
+from benchmarks.ops.bench_graph import EDGES
 from benchmarks.ops.cases import JOINTS, SAMPLES
 from benchmarks.ops.sass import LOOPS, LOOPS_SM, TABLE
 from ites.system.files import atomic_write
@@ -30,7 +31,8 @@ from ites.system.files import atomic_write
 PAGE = Path(__file__).parents[2] / "docs/kernels.md"
 BEGIN, END = "<!-- bounds: python -m benchmarks.ops.bounds -->", "<!-- end of bounds -->"
 
-PROCESSORS, CLOCK, BANDWIDTH = 132, 1.75e9, 3.0e12  # of an H100: bytes per second
+PROCESSORS, CLOCK = 132, 1.75e9  # of an H100
+MEMORY, L2 = 3.0e12, 4.0e12  # bytes per second
 SCHEDULERS, WARP, LINE = 4, 32, 128  # per processor; threads; bytes of shared memory per cycle
 POSES = 1 << 20
 
@@ -52,6 +54,8 @@ class Kernel(NamedTuple):
     """A kernel's geometry.
 
     name: in results/sass.csv. op: in the table. bytes: per unit, that must move. units: of a tile.
+    unit: in the table, a pose where it is not said. bandwidth: of the memory that the bytes come
+    from.
     trips: warps' runs of each loop per tile, by the loop's number in results/loops.csv; 0 is the
     straight code. Loops that are not named do not run, or once per block for many tiles. one_place:
     how many of a loop's reads of 16 bytes get one place for all lanes of a pose.
@@ -62,7 +66,9 @@ class Kernel(NamedTuple):
     bytes: float
     units: int
     trips: Mapping[int, int]
-    one_place: Mapping[int, int]
+    one_place: Mapping[int, int] = {}
+    unit: str = "pose"
+    bandwidth: float = MEMORY
 
 
 def _bytes(cases: object, name: str, mode: str) -> float:
@@ -71,9 +77,22 @@ def _bytes(cases: object, name: str, mode: str) -> float:
     return float(case.work.of(mode, 1, 4)[0])
 
 
-_ROTATION, _DICTIONARY = bench_rotation.CASES, bench_dictionary.CASES
+_ROTATION, _DICTIONARY, _GRAPH = bench_rotation.CASES, bench_dictionary.CASES, bench_graph.CASES
 _DRAWS, _POINTS = rounds(TILE * SAMPLES), rounds(TILE * JOINTS)
 _COPY = rounds(FLOAT4S)
+
+# The norm family's large batches, see norm_blocks.cuh: a block's slice of channels and its rows.
+NORM_CHANNELS, SLICE, NORM_ROWS, NORM_WARPS, DOWN = 128, 32, 8192, 8, 32
+RANGES = POSES // NORM_ROWS
+JOINING = NORM_WARPS * RANGES // DOWN  # runs of the loop over the ranges' results
+HALVING = NORM_WARPS * 5  # runs of a loop over halves of a block's 32 rows of threads
+
+
+def _rows(unrolled: int) -> int:
+    """Warps' runs of a loop over a block's rows, of which a thread takes so many per run."""
+    return NORM_WARPS * NORM_ROWS // DOWN // unrolled
+
+
 KERNELS = (
     Kernel(
         "rotate_project<17, false>",
@@ -203,6 +222,103 @@ KERNELS = (
         },
         {6: 9, 10: 6, 11: 12, 13: 3},
     ),
+    # Norms of 2^20 rows of 128 channels: a block has 32 of these and 8,192 rows, a thread 256.
+    *(
+        Kernel(
+            f"{name}<float, true>",
+            op,
+            tensors * 4 * NORM_CHANNELS,
+            NORM_ROWS * SLICE // NORM_CHANNELS,
+            trips,
+            unit="row",
+        )
+        for name, op, tensors, trips in (
+            ("moments", "`batch_norm_relu`, statistics", 1, {0: 8, 1: _rows(8)}),
+            ("apply", "its second launch", 3, {0: 8, 1: JOINING, 2: _rows(2)}),
+            ("sums", "its gradient, sums", 4, {0: 8, 2: _rows(4)}),
+            ("backward_apply", "its second launch", 3, {0: 8, 1: JOINING, 3: _rows(4)}),
+            ("joint_moments", "`nested_norm_relu`, statistics", 2, {0: 8, 1: _rows(4), 3: HALVING}),
+            ("nested_apply", "its second launch", 4, {0: 8, 1: JOINING, 2: HALVING, 3: _rows(2)}),
+            ("nested_sums", "its gradient, sums", 3, {0: 8, 2: _rows(4)}),
+            ("nested_backward", "its second launch", 5, {0: 8, 1: JOINING, 3: _rows(4)}),
+        )
+    ),
+    Kernel(  # a tile of four poses: two warps for the non-local block, four for the convolution
+        "graph_mix_17<float>",
+        "`graph_mix`",
+        _bytes(_GRAPH, "graph_mix", "forward"),
+        4,
+        {0: 6, 1: 2, 3: 2, 4: 2, 5: 2, 7: 4 * JOINTS, 8: 4 * 2},
+    ),
+    Kernel(  # loops 43 to 75 are sums over 16 lanes, 76 to 92 clear columns that nothing uses
+        "graph_mix_backward_17<float>",
+        "its gradient",
+        _bytes(_GRAPH, "graph_mix", "backward"),
+        4,
+        {
+            4: 4,
+            34: 4 * JOINTS,
+            35: 4 * (EDGES - JOINTS),
+            42: 2,
+            **dict.fromkeys(range(43, 76), 2 * 4),
+            **dict.fromkeys(range(76, 93), 2),
+            93: 2 * JOINTS,
+        },
+    ),
+    # Layers of 512 rows and 256 outputs, 1,024 inner places: a block has 64 x 32, in 32 chunks.
+    *(
+        Kernel(
+            f"{name}<Tf32, 64>",
+            op,
+            4 * (1024 * (64 + 32) + 64 * 32 * tensors) / 8,
+            64 * 32 // 256,
+            {
+                0: 8,
+                1: 8 * 3,
+                2: 8 * 3,
+                **dict.fromkeys((4, 6, 8), 8 * 2),
+                10: 8 * 32,
+                11: 8 * 29,
+                13: 8 * 29 * 2,
+                **joining,
+            },
+            unit="row",
+            bandwidth=L2,
+        )
+        for name, op, tensors, joining in (
+            ("linear_norm_relu", "`linear_norm_relu`, TF32", 2, {15: 8 * 4}),
+            ("linear_norm_relu_backward", "its gradient", 3, {16: 8 * 2}),
+        )
+    ),
+    Kernel(  # a block's 1,360 rows of 128 x 128 of a weight, in 85 chunks; eight blocks' sums
+        "weight_gradients<Tf32>",
+        "`weight_gradients`, TF32",
+        4 * 2 * 128,
+        1360,
+        {
+            0: 8,
+            1: 8 * 8,
+            2: 8 * 3,
+            3: 8 * 3 * 2,
+            5: 8 * 3 * 2,
+            7: 8 * 85,
+            8: 8 * 82 * 2,
+            10: 8 * 82 * 2,
+            12: 8 * 85 * 2,
+            13: 8 * 2,
+            14: 8 * 2 * 8,
+        },
+        unit="row of 128 x 128",
+        bandwidth=L2,
+    ),
+    Kernel(  # a warp has a row of 1,024 weights for up to four poses
+        "linear_relu<4>",
+        "`linear_relu`",
+        4 * 1024,
+        1,
+        {0: 1, 1: 1024 // (2 * 4 * WARP)},
+        unit="row of weights",
+    ),
 )
 
 
@@ -246,7 +362,7 @@ def bound(kernel: Kernel, loops: Mapping[int, Mapping[str, str]]) -> Bound:
                 cycles += accesses * max(1, width // 8 * WARP // LINE)
         whole = 128 // 8 * WARP // LINE
         cycles -= trips * kernel.one_place.get(number, 0) * (whole - 1)
-    per_cycle = BANDWIDTH / PROCESSORS / CLOCK
+    per_cycle = kernel.bandwidth / PROCESSORS / CLOCK
     return Bound(
         issued / SCHEDULERS / kernel.units, cycles / kernel.units, kernel.bytes / per_cycle
     )
@@ -263,8 +379,8 @@ def table() -> str:
         loops[row["kernel"]][int(row["loop"])] = row
     whole = {row["kernel"]: row for row in read(TABLE) if int(row["sm"]) == LOOPS_SM}
     lines = [
-        "| kernel | issue | shared memory | memory | bound | at 2^20 poses |",
-        "|---|---|---|---|---|---|",
+        "| kernel | per | issue | shared memory | memory | bound | of 2^20 |",
+        "|---|---|---|---|---|---|---|",
     ]
     for kernel in KERNELS:
         own = loops[kernel.name]
@@ -275,6 +391,7 @@ def table() -> str:
         spent = 1e3 * max(found) * POSES / PROCESSORS / CLOCK
         cells = (
             kernel.op,
+            kernel.unit,
             *(f"{cycles:.0f}" for cycles in found),
             found.largest,
             f"{spent:.2f} ms",

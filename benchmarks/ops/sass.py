@@ -3,7 +3,8 @@
     python -m benchmarks.ops.sass           writes results/sass.csv and results/loops.csv
     python -m benchmarks.ops.sass --check   compares with them; exits with 1
 
-Either way it fails where a kernel moves float data byte by byte or uses local memory. The counts
+Either way it fails where a kernel moves float data byte by byte, uses local memory, or accesses
+global memory before its wait for the launch before it; asynchronous copies may start. The counts
 are static: an instruction in a loop counts once. loops.csv has them loop by loop, for sm_90, from
 which `benchmarks.ops.bounds` makes the counts of a call. They are read by cuobjdump from the
 binary that runs, with or without a GPU, and depend on nvcc's version, which the table names.
@@ -34,6 +35,7 @@ MEMORY = ("LDG", "STG", "LDS", "STS", "LDGSTS")
 WIDTHS = ("8", "16", "32", "64", "128")
 OTHERS = ("LDL", "STL", "FFMA", "HMMA", "MUFU", "BAR", "SHFL", "CALL")
 COUNTS = (*(f"{kind}.{width}" for kind in MEMORY for width in WIDTHS), *OTHERS, "all")
+EARLY = "accesses before the wait"  # of a row; the table has no column for it
 COLUMNS = ("kernel", "sm", *COUNTS, "nvcc")
 LOOPS = TABLE.with_name("loops.csv")
 LOOPS_SM = 90
@@ -69,6 +71,16 @@ def count_names(names: Iterable[str]) -> Counter[str]:
         elif kind in OTHERS:
             counts[kind] += 1
     return counts
+
+
+WAIT, ACCESSES = "ACQBULK", ("LDG", "LD", "STG", "ST")
+
+
+def early(text: str) -> int:
+    """Accesses of global memory that stand before a kernel's wait for the launch before it."""
+    names = [name.split(".")[0] for _, name, _ in _INSTRUCTION.findall(text)]
+    before = names[: names.index(WAIT)] if WAIT in names else []
+    return sum(name in ACCESSES for name in before)
 
 
 def loops(text: str) -> list[tuple[int, Counter[str]]]:
@@ -114,7 +126,7 @@ def instructions(library: Path) -> list[dict[str, Any]]:
     nvcc, rows = nvcc_version(library), []
     for architecture, kernel, body in disassembled(library):
         counts = count(body)
-        row = {"kernel": kernel, "sm": architecture, "nvcc": nvcc}
+        row = {"kernel": kernel, "sm": architecture, "nvcc": nvcc, EARLY: early(body)}
         rows.append(row | {name: counts[name] for name in COUNTS})
     return sorted(rows, key=lambda row: (row["kernel"], row["sm"]))
 
@@ -131,10 +143,11 @@ def loop_rows(library: Path) -> list[dict[str, Any]]:
 
 
 def faults(rows: list[dict[str, Any]]) -> list[str]:
-    """Accesses that no kernel may have: of single bytes, of local memory."""
+    """Accesses that no kernel may have: of single bytes, of local memory, before its wait."""
     found = []
     for row in rows:
         wrong = [name for name in COUNTS if name.endswith(".8") or name in ("LDL", "STL")]
+        wrong.append(EARLY)
         used = [f"{row[name]} {name}" for name in wrong if row[name]]
         if used:
             found.append(f"{row['kernel']} (sm_{row['sm']}): {', '.join(used)}")
@@ -192,7 +205,7 @@ def main(argv: list[str] | None = None) -> int:
         problems += differences(rows, TABLE)
         problems += differences(looped, LOOPS, "loop") if looped else []
     else:
-        machine.write_table(TABLE, COLUMNS, rows)
+        machine.write_table(TABLE, COLUMNS, ({n: row[n] for n in COLUMNS} for row in rows))
         machine.write_table(LOOPS, LOOP_COLUMNS, looped)
     for problem in problems:
         print(problem, file=sys.stderr)

@@ -72,8 +72,8 @@ LAUNCHES = {
 
 FEW_ROWS = 512  # of a norm, up to which it is one launch
 FOREACH = 48  # tensors that a launch of a fused optimiser takes at most
-CHAINS = {"linear_norm_relu": 3, "linear_norm_relu_backward": 6}
-"""Tensors per layer of the operators that launch a kernel per layer."""
+CHAINS = {"linear_norm_relu": 1, "linear_norm_relu_backward": 3}
+"""Matrices per layer of the operators that launch a kernel per layer, but for their first."""
 CAT = 64  # tensors that a launch of a concatenation takes at most
 
 
@@ -87,7 +87,8 @@ class Call(NamedTuple):
     @property
     def layers(self) -> int:
         """Of a chain's operator, the layers."""
-        return len(self.shapes) // CHAINS[self.name.split("::")[1]]
+        matrices = sum(len(shape) == 2 for shape in self.shapes) - 1
+        return matrices // CHAINS[self.name.split("::")[1]]
 
     @property
     def launches(self) -> int:

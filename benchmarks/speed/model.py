@@ -39,14 +39,17 @@ SAVED = 1.0  # of these, where few rows stay in registers: x is read once
 PRODUCTS = ("aten::mm", "aten::addmm")
 ROUND_BYTES = 4 * 32 * (64 + 64)  # that a processor reads in a round of a product's tile
 CHAIN_COLUMNS, CHAIN_BLOCKS = 32, 8  # a cluster's columns, and its blocks, of 16, 32 or 64 rows
-GRADIENT_SIDE = 128  # of a block of weight gradients
+GRADIENT_SIDE, GRADIENT_CHUNK = 128, 16 * 4  # of a cluster of weight gradients; rows in flight
+ENOUGH_BLOCKS = 200  # of weight gradients, from which on clusters do not grow
+BESIDE = "ites::nested_norm_relu"
+"""An operator, with its gradient, whose second launch starts beside its first."""
 
 
 class Constants(NamedTuple):
     """What decides a step's time, in seconds, and the rates of TF32 (FLOP/s) and L2 (bytes/s).
 
     small: a kernel in a graph; edge: what a product adds; round: 32 of its inner size; join: of a
-    product that is cut along it.
+    product that is cut along it; beside: what a launch saves that starts beside the one before it.
     """
 
     small: float
@@ -55,12 +58,13 @@ class Constants(NamedTuple):
     join: float
     rate: float
     l2: float
+    beside: float
 
 
 GUESSES = {
-    "low": Constants(1.5e-6, 0.6e-6, 0.10e-6, 0.5e-6, 300e12, 5.5e12),
-    "middle": Constants(2.0e-6, 0.9e-6, 0.15e-6, 1.0e-6, 200e12, 4.0e12),
-    "high": Constants(2.6e-6, 1.2e-6, 0.20e-6, 1.5e-6, 150e12, 3.0e12),
+    "low": Constants(1.5e-6, 0.6e-6, 0.10e-6, 0.5e-6, 300e12, 5.5e12, 0.7e-6),
+    "middle": Constants(2.0e-6, 0.9e-6, 0.15e-6, 1.0e-6, 200e12, 4.0e12, 1.0e-6),
+    "high": Constants(2.6e-6, 1.2e-6, 0.20e-6, 1.5e-6, 150e12, 3.0e12, 1.3e-6),
 }
 
 
@@ -104,20 +108,30 @@ def chain_seconds(call: Call, c: Constants, rereads: bool) -> float:
     else:
         products = [(inputs, outputs) for outputs, inputs in weights[1:]]
         products.append((weights[-1][0], 0))
-    return sum(layer_seconds(rows, outputs, inner, c, rereads) for outputs, inner in products)
+    spent = sum(layer_seconds(rows, outputs, inner, c, rereads) for outputs, inner in products)
+    return spent - (len(products) - 1) * c.beside
 
 
 def gradients_seconds(call: Call, c: Constants, rereads: bool) -> float:
     """The gradients of all weights in one launch, a step's passes added."""
     half = len(call.shapes) // 2
-    blocks, read, flop = 0, 0, 0
+    tiles, read, flop = 0, 0, 0
     for (rows, outputs), (_, inputs) in zip(call.shapes[:half], call.shapes[half:], strict=True):
-        tiles = math.ceil(outputs / GRADIENT_SIDE) * math.ceil(inputs / GRADIENT_SIDE)
-        blocks += tiles
-        read += tiles * 4 * 2 * GRADIENT_SIDE * rows
+        own = math.ceil(outputs / GRADIENT_SIDE) * math.ceil(inputs / GRADIENT_SIDE)
+        tiles += own
+        read += own * 4 * 2 * GRADIENT_SIDE * rows
         flop += 2 * rows * outputs * inputs
-    blocks //= 2  # two passes' rows are one block's
-    return c.small + c.edge + tiles_seconds(blocks, read / blocks, flop, c, rereads)
+    tiles //= 2  # two passes' rows are one tile's
+    most_rows, cluster = read / tiles / (4 * 2 * GRADIENT_SIDE), 1
+    while (
+        cluster < CHAIN_BLOCKS
+        and tiles * cluster < ENOUGH_BLOCKS
+        and most_rows >= 2 * cluster * GRADIENT_CHUNK
+    ):
+        cluster *= 2
+    blocks = tiles * cluster
+    joined = 0.5 * c.join if cluster > 1 else 0.0
+    return c.small + c.edge + joined + tiles_seconds(blocks, read / blocks, flop, c, rereads)
 
 
 def seconds(call: Call, c: Constants, rereads: bool = False) -> float:
@@ -142,7 +156,8 @@ def seconds(call: Call, c: Constants, rereads: bool = False) -> float:
             tensors -= SAVED * (2 if "backward" in call.name else 1)
         moved = 4 * max(sizes) * tensors
     edges = 2 * c.edge if "graph_mix" in call.name else 0.0
-    return count * c.small + edges + moved / c.l2
+    beside = count - 1 if call.name.startswith(BESIDE) else 0
+    return count * c.small + edges + moved / c.l2 - beside * c.beside
 
 
 def step_seconds(calls: list[Call], c: Constants, rereads: bool = False) -> float:

@@ -11,6 +11,8 @@
 
 namespace ites {
 
+constexpr int MOST_BLOCKS = 8;  // of a cluster
+
 // Makes a tensor's device current for as long as it lives, and knows the current stream there.
 class OnDevice {
  public:
@@ -52,26 +54,40 @@ class OnDevice {
               const Arguments&... arguments) const {
     if (blocks == 0) return;
     STD_TORCH_CHECK(blocks <= 0x7FFFFFFF, "ites: a launch of ", blocks, " blocks is too large");
-    start(kernel, dim3(static_cast<unsigned>(blocks)), 1, threads, shared_bytes, arguments...);
+    start(kernel, dim3(static_cast<unsigned>(blocks)), {}, threads, shared_bytes, arguments...);
   }
-  // The same in clusters of `cluster` blocks, at most 8; sm_90 and later.
+  // The same, beside the launch before it, which is one of the same call: as soon as all its blocks
+  // let it, and until wait_for_launch_before. From sm_90 on; before, one launch follows the other.
   template <class... Parameters, class... Arguments>
-  void launch_clusters(void (*kernel)(Parameters...), int clusters, int cluster, int threads,
-                       size_t shared_bytes, const Arguments&... arguments) const {
-    start(kernel, dim3(static_cast<unsigned>(clusters * cluster)), cluster, threads, shared_bytes,
-          arguments...);
+  void launch_beside(void (*kernel)(Parameters...), int64_t blocks, int threads,
+                     size_t shared_bytes, const Arguments&... arguments) const {
+    start(kernel, dim3(static_cast<unsigned>(blocks)), {1, capability() >= 9}, threads,
+          shared_bytes, arguments...);
+  }
+  // The same in clusters of `cluster` blocks, at most MOST_BLOCKS, beside the launch before it or
+  // after it; sm_90 and later.
+  template <class... Parameters, class... Arguments>
+  void launch_clusters(void (*kernel)(Parameters...), int64_t clusters, int cluster, bool beside,
+                       int threads, size_t shared_bytes, const Arguments&... arguments) const {
+    start(kernel, dim3(static_cast<unsigned>(clusters * cluster)), {cluster, beside}, threads,
+          shared_bytes, arguments...);
   }
   // The same in `rows` rows of blocks, without shared memory; both are small.
   template <class... Parameters, class... Arguments>
   void launch_rows(void (*kernel)(Parameters...), size_t blocks, size_t rows, int threads,
                    const Arguments&... arguments) const {
-    start(kernel, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(rows)), 1, threads, 0,
+    start(kernel, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(rows)), {}, threads, 0,
           arguments...);
   }
 
  private:
+  struct Manner {
+    int cluster = 1;
+    bool beside = false;
+  };
+
   template <class... Parameters, class... Arguments>
-  void start(void (*kernel)(Parameters...), dim3 blocks, int cluster, int threads,
+  void start(void (*kernel)(Parameters...), dim3 blocks, Manner manner, int threads,
              size_t shared_bytes, const Arguments&... arguments) const {
     allow_shared(kernel, shared_bytes);
     cudaLaunchConfig_t config{};
@@ -79,13 +95,18 @@ class OnDevice {
     config.blockDim = dim3(static_cast<unsigned>(threads));
     config.dynamicSmemBytes = shared_bytes;
     config.stream = stream_;
-    cudaLaunchAttribute attribute{};
-    if (cluster > 1) {
+    cudaLaunchAttribute attributes[2]{};
+    config.attrs = attributes;
+    if (manner.cluster > 1) {
+      cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
       attribute.id = cudaLaunchAttributeClusterDimension;
-      attribute.val.clusterDim.x = static_cast<unsigned>(cluster);
+      attribute.val.clusterDim.x = static_cast<unsigned>(manner.cluster);
       attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-      config.attrs = &attribute;
-      config.numAttrs = 1;
+    }
+    if (manner.beside) {
+      cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
+      attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+      attribute.val.programmaticStreamSerializationAllowed = 1;
     }
     STD_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, arguments...));
   }

@@ -1,5 +1,6 @@
-// Layers relu(batch_norm(x W^T) + skip) of few rows in CUDA, a launch per layer and direction, and
-// the gradients of all their weights in one. Clusters are of sm_90 on.
+// Layers relu(batch_norm(x W^T) + skip) of few rows in CUDA, a launch per layer and direction.
+// Clusters are of sm_90 on. A layer starts beside the one before it: it copies its first weights,
+// then waits for that one's output.
 //
 // A cluster of at most 8 blocks has all rows of 32 columns, a block ROWS of them. The block's warps
 // share the inner dimension: each adds up its part of the product, and the parts are added in
@@ -18,7 +19,7 @@ namespace {
 
 static_assert(THREADS == PRODUCT_THREADS && SLICE == WARP_COLUMNS);
 
-constexpr int MOST_BLOCKS = 8, MOST_ROWS = 512;
+constexpr int MOST_ROWS = 512;
 
 // ROWS x 32 of a product by a block: GROUPS of warps along the rows, WAYS along the inner size.
 // INNER_LAST: of the right factor, see Factor.
@@ -32,17 +33,16 @@ struct Tile {
   static constexpr int SUMS = WAYS * ROWS * STRIDE;
   static constexpr int FLOATS = STAGES * STAGE > SUMS ? STAGES * STAGE : SUMS;
 
-  // Leaves the warps' parts of the product in shared memory, of rows and columns from these on.
+  // Leaves the warps' parts of the product in shared memory, of rows and columns from these on. b
+  // is from no launch that may still be running.
   __device__ static void multiply(float* shared, const Matrix& a, const Matrix& b, int row,
                                   int column) {
     const int warp = threadIdx.x / 32, group = warp % GROUPS, way = warp / GROUPS;
     WarpTile<Precision, WARP_ROWS> tile;
     pipeline<STAGES, STAGE>(
         shared, (a.columns + DEPTH - 1) / DEPTH,
-        [&](float* stage, int chunk) {
-          A::start(stage, a, row, chunk * DEPTH);
-          B::start(stage + A::FLOATS, b, column, chunk * DEPTH);
-        },
+        [&](float* stage, int chunk) { B::start(stage + A::FLOATS, b, column, chunk * DEPTH); },
+        [&](float* stage, int chunk) { A::start(stage, a, row, chunk * DEPTH); },
         [&](const float* stage) {
           tile.template multiply<A, B>(stage, stage + A::FLOATS, group * WARP_ROWS, 0, way * STEP);
         });
@@ -132,6 +132,7 @@ struct Forward {
   const float *gamma, *beta, *skip;  // skip is null where there is none
   float eps;
   float *out, *product, *mean, *var;
+  Running running;
 };
 
 template <class Precision, int ROWS>
@@ -175,6 +176,8 @@ __global__ void __launch_bounds__(THREADS, 2)
   if (at.block == 0 && at.down == 0) {
     store(layer.mean + at.channel, moments.mean);
     store(layer.var + at.channel, var);
+    if (layer.running.mean)
+      for (int k = 0; k < 4; ++k) layer.running.move(at.channel + k, moments.mean.v[k], var.v[k]);
   }
   const Channel<Four> channel = channel_of(
       moments.mean, var, layer.eps, load(layer.gamma + at.channel), load(layer.beta + at.channel));
@@ -257,73 +260,6 @@ __global__ void __launch_bounds__(THREADS, 2)
   }
 }
 
-// Gradients of weights, grad^T x, of many layers: a block takes 128 x 128 of one, a warp 64 x 32.
-// The rows come in one part or two, which are added: those of a step's passes.
-constexpr int MOST_LAYERS = 32, MOST_PARTS = 2, SIDE = 128, HALF = SIDE / 2;
-constexpr int WEIGHT_DEPTH = 16, WEIGHT_STAGES = 4;
-
-struct Weight {
-  Matrix grad[MOST_PARTS], x[MOST_PARTS];
-  float* out;
-  int first;  // of the launch's blocks
-};
-struct Weights {
-  Weight layer[MOST_LAYERS];
-  int count;
-};
-
-__host__ __device__ __forceinline__ int chunks_of(int rows) {
-  return (rows + WEIGHT_DEPTH - 1) / WEIGHT_DEPTH;
-}
-
-using WeightFactor = Factor<SIDE, WEIGHT_DEPTH, false>;
-
-template <class Precision>
-__global__ void __launch_bounds__(THREADS) weight_gradients_kernel(const Weights weights) {
-  int index = 0;
-  while (index + 1 < weights.count &&
-         static_cast<int>(blockIdx.x) >= weights.layer[index + 1].first)
-    ++index;
-  const Weight& layer = weights.layer[index];
-  const int rows = layer.grad[0].columns, columns = layer.x[0].columns;
-  const int across = (columns + SIDE - 1) / SIDE, tile = blockIdx.x - layer.first;
-  const int row = tile / across * SIDE, column = tile % across * SIDE;
-  const int warp = threadIdx.x / 32, down = warp / 4 * HALF, right = warp % 4 * WARP_COLUMNS;
-  const int chunks = chunks_of(layer.grad[0].rows);
-  WarpTile<Precision, HALF> sums;
-  pipeline<WEIGHT_STAGES, 2 * WeightFactor::FLOATS>(
-      shared_floats(), chunks + chunks_of(layer.grad[1].rows),
-      [&](float* stage, int chunk) {
-        const int part = chunk >= chunks;
-        const int inner = (chunk - part * chunks) * WEIGHT_DEPTH;
-        WeightFactor::start(stage, layer.grad[part], row, inner);
-        WeightFactor::start(stage + WeightFactor::FLOATS, layer.x[part], column, inner);
-      },
-      [&](const float* stage) {
-#pragma unroll 1  // with both steps at once it spills
-        for (int inner = 0; inner < WEIGHT_DEPTH; inner += STEP)
-          sums.template multiply<WeightFactor, WeightFactor>(stage, stage + WeightFactor::FLOATS,
-                                                             down, right, inner);
-      });
-  sums.each([&](int r, int c, float value) {
-    const int to_row = row + down + r, to_column = column + right + c;
-    if (to_row < rows && to_column < columns)
-      layer.out[static_cast<int64_t>(to_row) * columns + to_column] = value;
-  });
-}
-
-Matrix matrix_of(const Tensor& tensor) {
-  const float* const from = data<float>(tensor);
-  const int64_t columns = tensor.size(1);
-  return {from, static_cast<int>(tensor.size(0)), static_cast<int>(columns),
-          columns % 4 == 0 && reinterpret_cast<uintptr_t>(from) % 16 == 0};
-}
-
-void require_clusters(const Call& call, const OnDevice& device) {
-  call.require(device.capability() >= 9, "needs a GPU of compute capability 9.0 or later, got ",
-               device.capability(), ".x");
-}
-
 void check_layers(const Call& call, int64_t rows, const std::vector<Tensor>& weights,
                   const std::vector<Tensor>& gammas, const std::vector<int64_t>& skips,
                   double eps) {
@@ -350,10 +286,11 @@ void check_layers(const Call& call, int64_t rows, const std::vector<Tensor>& wei
   }
 }
 
-// Starts kernel<precision, rows of a block> with all rows of 32 columns in each cluster.
+// Starts kernel<precision, rows of a block> with all rows of 32 columns in each cluster; `beside`
+// the layer that gave its input.
 template <class Argument>
-void launch_layer(const OnDevice& device, bool tf32, int64_t rows, int64_t channels,
-                  const Argument& layer) {
+void launch_layer(const Call& call, const OnDevice& device, int64_t bits, int64_t rows,
+                  int64_t channels, bool beside, const Argument& layer) {
   constexpr bool forward = std::is_same_v<Argument, Forward>;
   const auto start = [&](auto precision, auto block_rows) {
     using P = decltype(precision);
@@ -363,32 +300,38 @@ void launch_layer(const OnDevice& device, bool tf32, int64_t rows, int64_t chann
     const int slices = static_cast<int>((channels + SLICE - 1) / SLICE);
     const size_t floats = PLACES + SHARED + Tile<P, ROWS, forward>::FLOATS;
     if constexpr (forward) {
-      device.launch_clusters(linear_norm_relu_kernel<P, ROWS>, slices, blocks, THREADS,
+      device.launch_clusters(linear_norm_relu_kernel<P, ROWS>, slices, blocks, beside, THREADS,
                              floats * sizeof(float), layer, blocks);
     } else {
-      device.launch_clusters(linear_norm_relu_backward_kernel<P, ROWS>, slices, blocks, THREADS,
-                             floats * sizeof(float), layer, blocks);
+      device.launch_clusters(linear_norm_relu_backward_kernel<P, ROWS>, slices, blocks, beside,
+                             THREADS, floats * sizeof(float), layer, blocks);
     }
   };
-  const auto by_rows = [&](auto precision) {
+  with_precision(call, bits, [&](auto precision) {
     if (rows <= 16 * MOST_BLOCKS) return start(precision, std::integral_constant<int, 16>());
     if (rows <= 32 * MOST_BLOCKS) return start(precision, std::integral_constant<int, 32>());
     start(precision, std::integral_constant<int, 64>());
-  };
-  if (tf32) return by_rows(Tf32());
-  by_rows(Float32());
+  });
 }
 
-std::vector<Tensor> linear_norm_relu_op(const Tensor& x, const std::vector<Tensor>& weights,
-                                        const std::vector<Tensor>& gammas,
-                                        const std::vector<Tensor>& betas,
-                                        const std::vector<int64_t>& skips, double eps, bool tf32) {
+std::vector<Tensor> linear_norm_relu_op(
+    const Tensor& x, const std::vector<Tensor>& weights, const std::vector<Tensor>& gammas,
+    const std::vector<Tensor>& betas, const std::vector<Tensor>& running_means,
+    const std::vector<Tensor>& running_vars, const std::vector<Tensor>& shifts,
+    const std::vector<int64_t>& skips, double eps, double momentum, int64_t bits) {
   const Call call("linear_norm_relu", x, Takes::float32);
   call.has("x", x, {ANY, ANY});
   const int64_t rows = x.size(0);
   check_layers(call, rows, weights, gammas, skips, eps);
   call.require(betas.size() == weights.size() && weights[0].size(1) == x.size(1),
                "expected a beta per layer, and a first weight of x's width");
+  const bool moves = !running_means.empty();
+  const size_t moved = moves ? weights.size() : 0;
+  call.require(
+      running_means.size() == moved && running_vars.size() == moved && shifts.size() == moved,
+      "expected running statistics and a shift of every layer or of none");
+  call.finite("momentum", momentum, 0, 1);
+  const float correction = static_cast<float>(rows) / static_cast<float>(rows > 1 ? rows - 1 : 1);
   const OnDevice device(x);
   require_clusters(call, device);
   std::vector<Tensor> outs, products, means, vars;
@@ -401,6 +344,16 @@ std::vector<Tensor> linear_norm_relu_op(const Tensor& x, const std::vector<Tenso
     products.push_back(empty(x, {rows, channels}));
     means.push_back(empty(x, {channels}));
     vars.push_back(empty(x, {channels}));
+    Running running{};
+    if (moves) {
+      const bool shifted = shifts[i].numel() > 0;
+      call.has("running mean", running_means[i], {channels});
+      call.has("running var", running_vars[i], {channels});
+      if (shifted) call.has("shift", shifts[i], {channels});
+      running = {mutable_data<float>(running_means[i]), mutable_data<float>(running_vars[i]),
+                 shifted ? data<float>(shifts[i]) : nullptr, correction,
+                 static_cast<float>(momentum)};
+    }
     const Forward layer{matrix_of(i ? outs[i - 1] : x),
                         matrix_of(weights[i]),
                         data<float>(gammas[i]),
@@ -410,8 +363,9 @@ std::vector<Tensor> linear_norm_relu_op(const Tensor& x, const std::vector<Tenso
                         mutable_data<float>(outs[i]),
                         mutable_data<float>(products[i]),
                         mutable_data<float>(means[i]),
-                        mutable_data<float>(vars[i])};
-    launch_layer(device, tf32, rows, channels, layer);
+                        mutable_data<float>(vars[i]),
+                        running};
+    launch_layer(call, device, bits, rows, channels, i > 0, layer);
   }
   for (const auto* list : {&products, &means, &vars})
     outs.insert(outs.end(), list->begin(), list->end());
@@ -422,7 +376,7 @@ std::vector<Tensor> linear_norm_relu_backward_op(
     const Tensor& grad, const std::vector<Tensor>& weights, const std::vector<Tensor>& gammas,
     const std::vector<int64_t>& skips, const std::vector<Tensor>& outputs,
     const std::vector<Tensor>& products, const std::vector<Tensor>& means,
-    const std::vector<Tensor>& vars, double eps, bool tf32) {
+    const std::vector<Tensor>& vars, double eps, int64_t bits) {
   const Call call("linear_norm_relu_backward", grad, Takes::float32);
   call.has("grad", grad, {ANY, ANY});
   const int64_t rows = grad.size(0);
@@ -466,49 +420,9 @@ std::vector<Tensor> linear_norm_relu_backward_op(
                          mutable_data<float>(grads[count + i]),
                          mutable_data<float>(grads[2 * count + i]),
                          skips[i] < 0 ? nullptr : mutable_data<float>(behind[i])};
-    launch_layer(device, tf32, rows, channels, layer);
+    launch_layer(call, device, bits, rows, channels, !last, layer);
   }
   return grads;
-}
-
-std::vector<Tensor> weight_gradients_op(const std::vector<Tensor>& grads,
-                                        const std::vector<Tensor>& inputs, int64_t parts,
-                                        bool tf32) {
-  if (grads.empty()) throw std::runtime_error("weight_gradients: expected a layer, got none");
-  const Call call("weight_gradients", grads[0], Takes::float32);
-  call.require(parts >= 1 && parts <= MOST_PARTS, "parts must be 1 or 2, got ", parts);
-  const size_t count = grads.size() / parts;
-  call.require(grads.size() == count * parts && inputs.size() == grads.size(),
-               "expected as many gradients and inputs of every part");
-  const OnDevice device(grads[0]);
-  std::vector<Tensor> results;
-  for (size_t first = 0; first < count; first += MOST_LAYERS) {
-    Weights weights{};
-    int blocks = 0;
-    weights.count = static_cast<int>(count - first < MOST_LAYERS ? count - first : MOST_LAYERS);
-    for (int k = 0; k < weights.count; ++k) {
-      Weight& layer = weights.layer[k];
-      const Tensor &grad = grads[first + k], &x = inputs[first + k];
-      call.has("grad", grad, {ANY, ANY});
-      call.has("input", x, {grad.size(0), ANY});
-      const int64_t rows = grad.size(1), columns = x.size(1);
-      for (int64_t part = 0; part < parts; ++part) {
-        const size_t i = part * count + first + k;
-        call.has("grad", grads[i], {ANY, rows});
-        call.has("input", inputs[i], {grads[i].size(0), columns});
-        layer.grad[part] = matrix_of(grads[i]);
-        layer.x[part] = matrix_of(inputs[i]);
-      }
-      results.push_back(empty(grad, {rows, columns}));
-      layer.out = mutable_data<float>(results.back());
-      layer.first = blocks;
-      blocks += static_cast<int>((rows + SIDE - 1) / SIDE * ((columns + SIDE - 1) / SIDE));
-    }
-    const size_t bytes = 2 * WEIGHT_STAGES * WeightFactor::FLOATS * sizeof(float);
-    device.launch(tf32 ? weight_gradients_kernel<Tf32> : weight_gradients_kernel<Float32>, blocks,
-                  THREADS, bytes, weights);
-  }
-  return results;
 }
 
 }  // namespace
@@ -520,7 +434,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(ites_cuda, m) {
 STABLE_TORCH_LIBRARY_IMPL(ites_cuda, CUDA, m) {
   m.impl("linear_norm_relu", TORCH_BOX(&linear_norm_relu_op));
   m.impl("linear_norm_relu_backward", TORCH_BOX(&linear_norm_relu_backward_op));
-  m.impl("weight_gradients", TORCH_BOX(&weight_gradients_op));
 }
 
 }  // namespace ites

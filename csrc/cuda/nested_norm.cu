@@ -30,6 +30,7 @@ template <class T, bool WHOLE>
 __global__ void __launch_bounds__(THREADS)
     joint_moments_kernel(const Range r, const T* __restrict__ x, const T* __restrict__ y,
                          float* __restrict__ partial) {
+  let_launch_after_start();
   constexpr int R = 4;
   const Place at(r);
   Counted all{};
@@ -69,6 +70,7 @@ __global__ void __launch_bounds__(THREADS)
                         const T* __restrict__ y, const T* __restrict__ skip,
                         const float* __restrict__ partial, T* __restrict__ out,
                         float* __restrict__ statistics) {
+  wait_for_launch_before();
   const Place at(r);
   Counted all{};
   for (int64_t range = at.down; range * r.height < r.rows; range += DOWN) {
@@ -145,6 +147,7 @@ __global__ void __launch_bounds__(THREADS)
     nested_sums_kernel(const Range r, const Parameters p, const T* __restrict__ grad,
                        const T* __restrict__ x, const T* __restrict__ y,
                        float* __restrict__ partial) {
+  let_launch_after_start();
   const Place at(r);
   Four correlation;
   const NestedChannel<Four> c = channel_of<WHOLE>(r, p, at, correlation);
@@ -172,6 +175,7 @@ __global__ void __launch_bounds__(THREADS)
                            const float* __restrict__ partial, T* __restrict__ grad_x,
                            T* __restrict__ grad_y, float* __restrict__ grad_inner_weight,
                            float* __restrict__ grad_weight, float* __restrict__ grad_bias) {
+  wait_for_launch_before();
   const Place at(r);
   Sums sums{Four(0.0f), Four(0.0f), Four(0.0f)};
   for (int64_t range = at.down; range * r.height < r.rows; range += DOWN) {
@@ -232,8 +236,9 @@ std::tuple<Tensor, Tensor> nested_norm_relu_op(const Tensor& x, const Tensor& in
       constexpr bool W = decltype(whole)::value;
       device.launch(joint_moments_kernel<T, W>, blocks, THREADS, THREADS * sizeof(Counted), r, from,
                     sum, mutable_data<float>(partial));
-      device.launch(nested_apply_kernel<T, W>, blocks, THREADS, THREADS * sizeof(Counted), r, p,
-                    from, sum, residual, data<float>(partial), to, mutable_data<float>(statistics));
+      device.launch_beside(nested_apply_kernel<T, W>, blocks, THREADS, THREADS * sizeof(Counted), r,
+                           p, from, sum, residual, data<float>(partial), to,
+                           mutable_data<float>(statistics));
     });
   });
   return {out, statistics};
@@ -269,10 +274,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> nested_norm_relu_backward_op(
           constexpr bool W = decltype(whole)::value;
           device.launch(nested_sums_kernel<T, W>, blocks, THREADS, THREADS * sizeof(Sums), r, p,
                         incoming, from, sum, mutable_data<float>(partial));
-          device.launch(nested_backward_kernel<T, W>, blocks, THREADS, THREADS * sizeof(Sums), r, p,
-                        incoming, from, sum, data<float>(partial), to_x, to_added,
-                        mutable_data<float>(grad_inner_weight), mutable_data<float>(grad_weight),
-                        mutable_data<float>(grad_bias));
+          device.launch_beside(nested_backward_kernel<T, W>, blocks, THREADS,
+                               THREADS * sizeof(Sums), r, p, incoming, from, sum,
+                               data<float>(partial), to_x, to_added,
+                               mutable_data<float>(grad_inner_weight),
+                               mutable_data<float>(grad_weight), mutable_data<float>(grad_bias));
         });
   });
   return {grad_x, grad_inner_weight, grad_added, grad_weight, grad_bias};

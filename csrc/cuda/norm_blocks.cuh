@@ -74,6 +74,20 @@ __device__ Value over_block(Value mine, const Spot& at, const Combine& combine) 
   return shared[at.across];
 }
 
+// A norm's running statistics, which move towards a pass's mean + shift and var * correction. No
+// mean: there is nothing to move. No shift: it is zero.
+struct Running {
+  float *mean, *var;
+  const float* shift;
+  float correction, momentum;
+
+  __device__ void move(int64_t channel, float pass_mean, float pass_var) const {
+    const auto towards = [&](float& from, float to) { from += momentum * (to - from); };
+    towards(mean[channel], shift ? pass_mean + shift[channel] : pass_mean);
+    towards(var[channel], pass_var * correction);
+  }
+};
+
 // Whether four channels may be moved at once: calls body with that as a type.
 template <class Body>
 void with_wholeness(int64_t channels, std::initializer_list<const void*> pointers,

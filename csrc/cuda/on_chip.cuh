@@ -1,5 +1,6 @@
 // What a block has on its processor: dynamic shared memory and copies into it that go on beside the
-// arithmetic, the barriers and the memory of its cluster, tensor cores. Clusters are of sm_90 on.
+// arithmetic, the barriers and the memory of its cluster, tensor cores. What it needs to start
+// beside the launch before it. Clusters and such starts are of sm_90 on.
 #pragma once
 
 #include <cstdint>
@@ -64,6 +65,36 @@ __device__ __forceinline__ void store_to_block(float4* to, int block, float4 val
 #endif
 }
 
+// Loads from the shared memory of a block of the cluster, at the place that `from` has in this one.
+__device__ __forceinline__ float4 load_from_block(const float4* from, int block) {
+  float4 value{};
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+  asm volatile(
+      "{ .reg .u32 there; mapa.shared::cluster.u32 there, %4, %5;\n"
+      "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there]; }"
+      : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
+      : "r"(static_cast<unsigned>(__cvta_generic_to_shared(from))), "r"(block)
+      : "memory");
+#endif
+  return value;
+}
+
+// Waits until the launch before has ended, where this one was started beside it; see
+// OnDevice::launch_beside. Until then nothing may be written, and nothing read that it writes.
+__device__ __forceinline__ void wait_for_launch_before() {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Lets the launch after start as soon as all blocks have come here: after their own wait, so that
+// at most two launches run at once.
+__device__ __forceinline__ void let_launch_after_start() {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 // The nearest number of 10 bits of mantissa, which tensor cores multiply exactly.
 __device__ __forceinline__ uint32_t to_tf32(float x) {
   uint32_t bits;
@@ -82,6 +113,24 @@ __device__ __forceinline__ void multiply_tf32(float (&sum)[4], const uint32_t (&
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// The nearest numbers of 7 bits of mantissa, bfloat16, the first in the lower half.
+__device__ __forceinline__ uint32_t to_bfloat16(float first, float second) {
+  uint32_t bits;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
+  return bits;
+}
+
+// The same product of bfloat16: a register has two places of the inner dimension, 2 member and
+// 2 member + 1; of a in row group, then in row group + 8.  (PTX ISA, mma.m16n8k8)
+__device__ __forceinline__ void multiply_bfloat16(float (&sum)[4], const uint32_t (&a)[2],
+                                                  const uint32_t (&b)[1]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a[0]), "r"(a[1]), "r"(b[0]));
 }
 
 }  // namespace ites

@@ -3,35 +3,27 @@
 #include <vector>
 
 #include "check.h"
-#include "cuda/launch.cuh"
+#include "cuda/norm_blocks.cuh"
 #include "schemas.h"
 
 namespace ites {
 namespace {
 
-constexpr int THREADS = 256, MOST_NORMS = 32;
+constexpr int MOST_NORMS = 32;
 
 struct Norm {
-  float *running_mean, *running_var;
-  const float *mean, *var, *shift;  // shift is null where there is none
+  Running running;
+  const float *mean, *var;
   int64_t channels;
 };
 struct Norms {
   Norm norm[MOST_NORMS];
 };
 
-__device__ __forceinline__ float moved(float from, float to, float momentum) {
-  return from + momentum * (to - from);
-}
-
-__global__ void __launch_bounds__(THREADS)
-    move_running_kernel(const Norms norms, float correction, float momentum) {
+__global__ void __launch_bounds__(THREADS) move_running_kernel(const Norms norms) {
   const Norm& n = norms.norm[blockIdx.y];
   const int64_t c = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x;
-  if (c >= n.channels) return;
-  const float mean = n.shift ? n.mean[c] + n.shift[c] : n.mean[c];
-  n.running_mean[c] = moved(n.running_mean[c], mean, momentum);
-  n.running_var[c] = moved(n.running_var[c], n.var[c] * correction, momentum);
+  if (c < n.channels) n.running.move(c, n.mean[c], n.var[c]);
 }
 
 void move_running_op(const std::vector<Tensor>& running_means,
@@ -60,17 +52,17 @@ void move_running_op(const std::vector<Tensor>& running_means,
       call.has("var", vars[i], {C});
       const bool shifted = shifts[i].numel() > 0;
       if (shifted) call.has("shift", shifts[i], {C});
-      norms.norm[k] = {mutable_data<float>(running_means[i]),
-                       mutable_data<float>(running_vars[i]),
+      norms.norm[k] = {{mutable_data<float>(running_means[i]), mutable_data<float>(running_vars[i]),
+                        shifted ? data<float>(shifts[i]) : nullptr, static_cast<float>(correction),
+                        static_cast<float>(momentum)},
                        data<float>(means[i]),
                        data<float>(vars[i]),
-                       shifted ? data<float>(shifts[i]) : nullptr,
                        C};
       widest = C > widest ? C : widest;
     }
     if (widest)
       device.launch_rows(move_running_kernel, (widest + THREADS - 1) / THREADS, some, THREADS,
-                         norms, static_cast<float>(correction), static_cast<float>(momentum));
+                         norms);
   }
 }
 

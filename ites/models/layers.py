@@ -168,21 +168,29 @@ class Chain:
         backend = self.norms[0].backend
         return training and runs_at_once(x, self.weights(), self.skips, backend)
 
-    def __call__(self, x: Tensor, factors: WeightFactors | None = None) -> Tensor:
-        """Run training on rows (N, K); see `ites.ops.linear_norm_relu`."""
+    def __call__(
+        self, x: Tensor, momentum: float = MOMENTUM, factors: WeightFactors | None = None
+    ) -> Tensor:
+        """Run training on rows (N, K) and move the running statistics by `momentum`.
+
+        See `ites.ops.linear_norm_relu`, and `update_running`.
+        """
         layers = ops.NormLayers(
             self.weights(),
             [norm.weight for norm in self.norms],
             [norm.bias for norm in self.norms],
             self.skips,
         )
-        y, means, variances = ops.linear_norm_relu(
-            x, layers, BatchNormReLU.eps, self.norms[0].backend, factors
+        running = ops.RunningStatistics(
+            [norm.running_mean for norm in self.norms],
+            [norm.running_var for norm in self.norms],
+            [linear.bias for linear in self.linears],
+            momentum,
         )
-        correction = len(x) / max(len(x) - 1, 1)
-        for norm, linear, mean, var in zip(self.norms, self.linears, means, variances, strict=True):
-            norm.batch = BatchStatistics(mean, var, correction, linear.bias)
-        return y
+        backend = self.norms[0].backend
+        return ops.linear_norm_relu(
+            x, layers, BatchNormReLU.eps, backend, factors, running if momentum else None
+        )[0]
 
 
 @torch.no_grad()
@@ -329,6 +337,9 @@ class GraphLayer(nn.Module):
     Source: METHOD, "Student", layer.
     """
 
+    factors: WeightFactors | None = None
+    """Collects the factors of the weights' gradients; see `ites.models.passes`."""
+
     def __init__(self, skeleton: Skeleton, channels: int, backend: str | None = None) -> None:
         super().__init__()
         self.backend = backend
@@ -352,19 +363,20 @@ class GraphLayer(nn.Module):
             phi_weight=weights.phi_weight,
             residual=True,
             backend=self.backend,
+            factors=self.factors,
         )
         assert t is not None
         if self.training and not self.norm.synchronised and self._norms_are_one(y):
-            return self._both_norms(non_local.out(t, biased=False), y, skip)
+            return self._both_norms(t, y, skip)
         return self.norm(non_local.norm.after(non_local.out, t, skip=y), skip=skip)
 
     def _norms_are_one(self, x: Tensor) -> bool:
         return choose("batch_norm_relu", x.device.type, x.dtype, self.backend) == "cuda"
 
-    def _both_norms(self, x: Tensor, y: Tensor, skip: Tensor | None) -> Tensor:
-        """Both norms of the layer at once; the bias of the first has no effect on the second."""
+    def _both_norms(self, t: Tensor, y: Tensor, skip: Tensor | None) -> Tensor:
+        """The non-local block's product and both norms, whose first bias has no effect."""
         inner, outer, out = self.non_local.norm, self.norm, self.non_local.out
-        rows = x.flatten(0, -2)
+        rows, _ = ops.linear_keeping(t.flatten(0, -2), out.weight, self.backend, self.factors)
         result, statistics = ops.nested_norm_relu(
             rows,
             inner.weight,
@@ -380,7 +392,7 @@ class GraphLayer(nn.Module):
             correction = len(rows) / max(len(rows) - 1, 1)
             inner.batch = BatchStatistics(mean, var, correction, out.bias)
             outer.batch = BatchStatistics(outer_mean, outer_var, correction, inner.bias)
-        return result.view_as(x)
+        return result.view_as(y)
 
     def joined(self) -> list[Tensor]:
         """The parameters that only `join` uses."""

@@ -19,16 +19,15 @@ class _Twice(torch.autograd.Function):
     """Every tensor as two views; the gradients of both are added in few launches.
 
     Autograd would add them one by one. A tensor that neither pass needs gets an explicit zero
-    gradient, so that weight decay applies: a bias that batch normalisation cancels. The gradients
-    of `products`, tensors by their index, may also come as factors.
+    gradient, so that weight decay applies: a bias that batch normalisation cancels. Gradients may
+    also come as `factors`.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, factors: WeightFactors, products: list[int | None], *tensors: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, factors: WeightFactors, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.factors, ctx.products = factors, products
+        ctx.factors = factors
+        ctx.places = {tensor.data_ptr(): index for index, tensor in enumerate(tensors)}
         ctx.shapes, ctx.like = [tensor.shape for tensor in tensors], tensors[0].detach()
         return tuple(tensor.view_as(tensor) for tensor in (*tensors, *tensors))
 
@@ -44,39 +43,44 @@ class _Twice(torch.autograd.Function):
             sums = torch._foreach_add(left, right)
             for i, total in zip(both, sums, strict=True):
                 result[i] = total
-        if ctx.factors.passes:
-            for i, product in zip(ctx.products, ctx.factors.gradients(), strict=True):
-                if i is not None:
-                    found = result[i]
-                    result[i] = product if found is None else found + product
+        for address, product in ctx.factors.gradients().items():
+            place = ctx.places.get(address)  # None: it is frozen
+            if place is not None:
+                found = result[place]
+                result[place] = product if found is None else found + product
         neither = [i for i in range(count) if result[i] is None]
         if neither:
             sizes = [ctx.shapes[i].numel() for i in neither]
             zeros = ctx.like.new_zeros(sum(sizes)).split(sizes)
             for i, zero in zip(neither, zeros, strict=True):
                 result[i] = zero.view(ctx.shapes[i])
-        return None, None, *result
+        return None, *result
 
 
 @contextmanager
-def _holding(slots: Sequence[Slot], tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Within it the modules use `tensors` as their parameters."""
+def _holding(
+    slots: Sequence[Slot],
+    tensors: Sequence[Tensor],
+    collectors: Sequence[Any],
+    factors: WeightFactors,
+) -> Iterator[None]:
+    """Within it the modules use `tensors` as their parameters, and `factors`."""
     kept = [table[name] for table, name in slots]
     try:
         for (table, name), tensor in zip(slots, tensors, strict=True):
             table[name] = tensor
+        for module in collectors:
+            module.factors = factors
         yield
     finally:
         for (table, name), parameter in zip(slots, kept, strict=True):
             table[name] = parameter
+        for module in collectors:
+            module.factors = None
 
 
 def two_passes(
-    model: nn.Module,
-    *joined: Tensor,
-    without: Sequence[Tensor] = (),
-    products: Sequence[Tensor] = (),
-    factors: WeightFactors | None = None,
+    model: nn.Module, *joined: Tensor, without: Sequence[Tensor] = ()
 ) -> list[tuple[AbstractContextManager[None], tuple[Tensor, ...]]]:
     """The weights of a model for each of the two passes of a step.
 
@@ -85,14 +89,14 @@ def two_passes(
             ...  # the first pass, with `weights` in place of `joined`
 
     Both passes' gradients of a weight are added by one node of autograd: the same sums, bit for
-    bit, in few launches. Every parameter that requires a gradient gets one, if only zero.
+    bit, in few launches. Every parameter that requires a gradient gets one, if only zero. Within a
+    pass, modules with an attribute `factors` find there where to leave the factors of their
+    weights' gradients.
 
     Args:
         model: whose parameters the passes use.
         joined: tensors made of parameters, which both passes use as well.
         without: parameters that the passes do not use themselves.
-        products: parameters whose gradients `factors` may collect as factors, in its order.
-        factors: is given to the passes by the caller; the backward empties it.
 
     Returns:
         For each pass a context, within which it runs, and the tensors for `joined`.
@@ -104,14 +108,13 @@ def two_passes(
         for name, parameter in module._parameters.items()
         if parameter is not None and parameter.requires_grad and id(parameter) not in apart
     ]
+    collectors = [module for module in model.modules() if hasattr(module, "factors")]
     own = [table[name] for table, name in slots]
-    given = (*joined, *own)
-    place = {id(tensor): index for index, tensor in enumerate(given)}
-    indices = [place.get(id(tensor)) for tensor in products]  # None: it is frozen
-    views = _Twice.apply(factors or WeightFactors(), indices, *given) if given else ()
+    given, factors = (*joined, *own), WeightFactors()
+    views = _Twice.apply(factors, *given) if given else ()
     passes: list[tuple[AbstractContextManager[None], tuple[Tensor, ...]]] = []
     for start in (0, len(joined) + len(own)):
         middle = start + len(joined)
         held = views[middle : middle + len(own)]
-        passes.append((_holding(slots, held), tuple(views[start:middle])))
+        passes.append((_holding(slots, held, collectors, factors), tuple(views[start:middle])))
     return passes

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -143,7 +142,7 @@ class Teacher(nn.Module):
     masks = False
     """Whether points may be nan where a joint is missing."""
     factors: WeightFactors | None = None
-    """Collects the factors of the trunk's weight gradients within a pass of a step."""
+    """Collects the factors of the trunk's weight gradients; see `ites.models.passes`."""
 
     def __init__(
         self,
@@ -202,7 +201,7 @@ class Teacher(nn.Module):
         expect_poses(self, points, self.skeleton)
         x = points.flatten(1)
         if self.training and self.chain().runs_at_once(x):
-            x = self.chain()(x, self.factors)
+            x = self.chain()(x, momentum, self.factors)
         else:
             x = self.input_norm.after(self.input, x)
             for block in self.blocks:
@@ -218,24 +217,6 @@ class Teacher(nn.Module):
             assert isinstance(block, Block)
             layers.extend(block.layers(len(layers) - 1))
         return Chain(layers)
-
-    def _two_passes(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """The passes of a step; the trunk's weight gradients come in one launch where possible."""
-        factors = WeightFactors()
-        (first, _), (second, _) = two_passes(self, products=self.chain().weights(), factors=factors)
-        return self._collecting(factors, first), self._collecting(factors, second)
-
-    @contextmanager
-    def _collecting(
-        self, factors: WeightFactors, own: AbstractContextManager[None]
-    ) -> Iterator[None]:
-        """Within it the trunk leaves the factors of its weight gradients."""
-        with own:
-            self.factors = factors
-            try:
-                yield
-            finally:
-                self.factors = None
 
     def forward(self, points: Tensor) -> TeacherOutput:
         """Clean and lift 2D poses (B, J, 2), network units."""
@@ -272,7 +253,7 @@ class Teacher(nn.Module):
             centre_cycle: whether the cycle's canonical pose is centred on the root, as in the first
                 15 epochs.
         """
-        first, second = self._two_passes()
+        (first, _), (second, _) = two_passes(self)
         with first:
             output, error = self._lift(self._centre(points))
         start = output.canonical
@@ -365,7 +346,7 @@ class UprightTeacher(Teacher):
         Source: ElePose, CVPR 2022, section 3; METHOD, "Student", losses.
         """
         points = self._centre(points)
-        first, second = self._two_passes()
+        (first, _), (second, _) = two_passes(self)
         with first:
             features = self.trunk(points)
             output, error = self._pose_of(features, points)

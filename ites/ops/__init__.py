@@ -26,7 +26,7 @@ from ites.ops.graph import (
 )
 from ites.ops.join import GraphWeights, join_graph_layers
 from ites.ops.linear import fuses_linear_relu, linear, linear_keeping, linear_relu
-from ites.ops.linear_norm import NormLayers, WeightFactors, linear_norm_relu
+from ites.ops.linear_norm import NormLayers, RunningStatistics, linear_norm_relu
 from ites.ops.mirrored import fuses_mirrored, mirrored_input, mirrored_output
 from ites.ops.norm import batch_norm_relu, move_running, nested_norm_relu
 from ites.ops.rotation import (
@@ -39,6 +39,7 @@ from ites.ops.rotation import (
     rotate_project,
     so3_exp,
 )
+from ites.ops.weight_gradients import WeightFactors
 
 __all__ = [
     "Graph",
@@ -46,6 +47,7 @@ __all__ = [
     "NormLayers",
     "RotationDraw",
     "Rotations",
+    "RunningStatistics",
     "TurnDraw",
     "WeightFactors",
     "batch_norm_relu",

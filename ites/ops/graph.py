@@ -17,6 +17,7 @@ from torch import Tensor
 from ites.ops._registry import define, differentiate, expect, expect_floating, in_dtype
 from ites.ops.backends import choose
 from ites.ops.linear import keeping
+from ites.ops.weight_gradients import WeightFactors
 from ites.pose.skeleton import Skeleton
 
 
@@ -312,6 +313,7 @@ def graph_project_mix(
     phi_weight: Tensor | None = None,
     residual: bool = False,
     backend: str | None = None,
+    factors: WeightFactors | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """`graph_mix(x @ projection, ...)`, with x as the residual where `residual` says so.
 
@@ -324,6 +326,7 @@ def graph_project_mix(
         projection: (C_in, S), of x's dtype; its columns are those of `graph_mix`'s features.
         logits, bias, graph, channels, phi_weight, backend: see `graph_mix`.
         residual: whether x is added to y; C_in is C then.
+        factors: collects the factors of the projection's gradient, see `ites.ops.linear.keeping`.
 
     Returns:
         y (B, J, C), and t (B, J, M) or None.
@@ -349,7 +352,7 @@ def graph_project_mix(
     if not together or choose("graph_mix", device, x.dtype, backend) != "cpp":
         added = None
         if residual:
-            features, added = keeping(x.flatten(0, 1), projection)
+            features, added = keeping(x.flatten(0, 1), projection, factors=factors, backend=backend)
             features, added = features.view(*x.shape[:2], projection.shape[1]), added.view_as(x)
         else:
             features = x @ projection

@@ -11,6 +11,7 @@ from torch.nn import functional
 from ites.ops import backends
 from ites.ops._registry import define, differentiate, expect
 from ites.ops.backends import choose
+from ites.ops.weight_gradients import WeightFactors, factor_bits, runs_in_clusters
 
 FEW = 16  # rows of x, up to which PyTorch's product is the faster one
 
@@ -63,29 +64,41 @@ class _KeptProduct(torch.autograd.Function):
     """`x @ matrix` or `x @ matrix.T`, and x; x's gradient is one product that adds the other's."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, matrix: Tensor, transposed: bool) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, matrix: Tensor, transposed: bool, factors: WeightFactors | None
+    ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(x, matrix)
         ctx.set_materialize_grads(False)
-        ctx.transposed = transposed
+        ctx.transposed, ctx.factors = transposed, factors
         return x @ (matrix.T if transposed else matrix), x.view_as(x)
 
     @staticmethod
     def backward(
         ctx: Any, grad: Tensor | None, kept: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None, None]:
+    ) -> tuple[Tensor | None, Tensor | None, None, None]:
         if grad is None:
-            return kept, None, None
+            return kept, None, None, None
         x, matrix = ctx.saved_tensors
         back = matrix if ctx.transposed else matrix.T
         grad_x = grad_matrix = None
         if ctx.needs_input_grad[0]:
             grad_x = grad @ back if kept is None else torch.addmm(kept, grad, back)
         if ctx.needs_input_grad[1]:
-            grad_matrix = grad.T @ x if ctx.transposed else x.T @ grad
-        return grad_x, grad_matrix, None
+            left, right = (grad, x) if ctx.transposed else (x, grad)
+            if ctx.factors is None:
+                grad_matrix = left.T @ right
+            else:
+                ctx.factors.add(matrix.data_ptr(), left, right, factor_bits(x.device.type))
+        return grad_x, grad_matrix, None, None
 
 
-def keeping(x: Tensor, matrix: Tensor, transposed: bool = False) -> tuple[Tensor, Tensor]:
+def keeping(
+    x: Tensor,
+    matrix: Tensor,
+    transposed: bool = False,
+    factors: WeightFactors | None = None,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
     """`x @ matrix`, and x for a residual: on a GPU the product's backward adds its gradient.
 
     On a CPU and under autocast these are two steps, as `torch.addmm` rounds otherwise there.
@@ -93,30 +106,36 @@ def keeping(x: Tensor, matrix: Tensor, transposed: bool = False) -> tuple[Tensor
     Args:
         x: (N, K).
         matrix: (K, M), or (M, K) where `transposed`.
+        factors: collects the factors of the matrix's gradient, on GPUs with clusters of blocks.
+        backend: see `ites.ops.backends`.
 
     Returns:
         (N, M), and x.
     """
     if not backends.on_gpu(x) or torch.is_autocast_enabled(x.device.type):
         return x @ (matrix.T if transposed else matrix), x
-    product, kept = _KeptProduct.apply(x, matrix, transposed)
+    collects = factors is not None and runs_in_clusters(x, backend)
+    product, kept = _KeptProduct.apply(x, matrix, transposed, factors if collects else None)
     return product, kept
 
 
-def linear_keeping(x: Tensor, weight: Tensor, backend: str | None = None) -> tuple[Tensor, Tensor]:
+def linear_keeping(
+    x: Tensor, weight: Tensor, backend: str | None = None, factors: WeightFactors | None = None
+) -> tuple[Tensor, Tensor]:
     """`linear(x, weight)`, and x for a residual; see `keeping`.
 
     Args:
         x: (N, K).
         weight: (M, K).
         backend: see `ites.ops.backends`.
+        factors: see `keeping`.
 
     Returns:
         (N, M), and x.
     """
     if not backends.on_gpu(x):
         return linear(x, weight, None, backend), x
-    return keeping(x, weight, transposed=True)
+    return keeping(x, weight, True, factors, backend)
 
 
 FEW_ROWS = 128

@@ -9,11 +9,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ites.ops import backends
 from ites.ops._registry import define, expect, expect_alike, expect_finite
-from ites.ops.backends import choose
 from ites.ops.linear import linear, linear_keeping
-from ites.ops.norm import batch_norm_relu
+from ites.ops.norm import batch_norm_relu, move_running
+from ites.ops.weight_gradients import (
+    WeightFactors,
+    factor_bits,
+    runs_in_clusters,
+    weight_gradients,
+)
 
 MOST_ROWS = 512  # that a cluster of 8 blocks holds
 
@@ -31,23 +35,17 @@ class NormLayers(NamedTuple):
     skips: Sequence[int]
 
 
-class WeightFactors:
-    """The factors of weight gradients of passes through the same layers, multiplied all at once.
+class RunningStatistics(NamedTuple):
+    """Running statistics of layers, which a pass moves; see `move_running`.
 
-    A pass of `linear_norm_relu` that is given one adds its factors in its backward, and leaves its
-    weights without gradient.
+    means, variances (M,): changed in place. shifts (M,) or None: added to the batch's means.
+    momentum: from 0 to 1.
     """
 
-    def __init__(self) -> None:
-        self.passes: list[tuple[list[Tensor], list[Tensor]]] = []
-        self.tf32 = False
-
-    def gradients(self) -> list[Tensor]:
-        """The weights' gradients, added over the passes in one launch; forgets the factors."""
-        grads = [grad for given, _ in self.passes for grad in given]
-        inputs = [x for _, given in self.passes for x in given]
-        count, self.passes = len(self.passes), []
-        return _weight_gradients(grads, inputs, count, self.tf32, "cuda")
+    means: Sequence[Tensor]
+    variances: Sequence[Tensor]
+    shifts: Sequence[Tensor | None]
+    momentum: float
 
 
 def runs_at_once(
@@ -58,11 +56,9 @@ def runs_at_once(
     They are in CUDA, for GPUs with clusters of blocks: float32, 1 to 512 rows, widths that are
     multiples of 4, and at most one residual from each layer.
     """
-    device, taken = x.device.type, [skip for skip in skips if skip >= 0]
+    taken = [skip for skip in skips if skip >= 0]
     return (
-        choose("batch_norm_relu", device, x.dtype, backend) == "cuda"
-        and backends.why_not("cuda", "linear_norm_relu", device, x.dtype) is None
-        and not torch.is_autocast_enabled(device)
+        runs_in_clusters(x, backend)
         and 1 <= len(x) <= MOST_ROWS
         and x.shape[1] > 0
         and all(len(weight) and len(weight) % 4 == 0 for weight in weights)
@@ -76,6 +72,7 @@ def linear_norm_relu(
     eps: float = 1e-5,
     backend: str | None = None,
     factors: WeightFactors | None = None,
+    running: RunningStatistics | None = None,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Layers `y = relu(bn(x W^T) + skip)` in a chain, each layer the next one's x.
 
@@ -84,6 +81,7 @@ def linear_norm_relu(
     layer is `linear` and `batch_norm_relu`.
 
     Products are in float32, or in TF32 where `torch.get_float32_matmul_precision()` allows it.
+    Under autocast to bf16 their factors are rounded to it, and all else stays float32.
 
     Args:
         x: (N, K).
@@ -92,6 +90,7 @@ def linear_norm_relu(
         backend: see `ites.ops.backends`.
         factors: collects the factors of the weights' gradients, which then are the caller's to
             compute; only where `runs_at_once`.
+        running: statistics to move towards the batch's, with the unbiased variance.
 
     Returns:
         The last layer's output (N, M), and without gradient every layer's batch mean (M,) and
@@ -106,19 +105,24 @@ def linear_norm_relu(
     if not runs_at_once(x, layers.weights, layers.skips, backend):
         if factors is not None:
             raise ValueError("linear_norm_relu: factors are collected where runs_at_once is true")
-        return _one_by_one(x, layers, eps, backend)
+        y, means, variances = _one_by_one(x, layers, eps, backend)
+        if running is not None and len(x):
+            correction = len(x) / max(len(x) - 1, 1)
+            move_running(
+                list(running.means), list(running.variances), means, variances,
+                list(running.shifts), correction, running.momentum, backend,
+            )  # fmt: skip
+        return y, means, variances
     flat = [_ready(tensor) for kind in layers[:3] for tensor in kind]
-    y, *statistics = _Chain.apply(x.contiguous(), tuple(layers.skips), eps, _tf32(), factors, *flat)
+    bits = factor_bits(x.device.type)
+    collected = None
+    if factors is not None:
+        collected = factors, [weight.data_ptr() for weight in layers.weights]
+    y, *statistics = _Chain.apply(
+        x.contiguous(), tuple(layers.skips), eps, bits, collected, running, *flat
+    )
     count = len(layers.weights)
     return y, statistics[:count], statistics[count:]
-
-
-def _tf32() -> bool:
-    """Whether products may round their factors; a compiled function is guarded by this state."""
-    return torch.get_float32_matmul_precision() != "highest"
-
-
-_tf32._dynamo_marked_constant = True  # type: ignore[attr-defined]  # see backends._has_clusters
 
 
 def _ready(tensor: Tensor) -> Tensor:
@@ -183,17 +187,21 @@ class _Chain(torch.autograd.Function):
         x: Tensor,
         skips: tuple[int, ...],
         eps: float,
-        tf32: bool,
-        factors: WeightFactors | None,
+        bits: int,
+        collected: tuple[WeightFactors, list[int]] | None,
+        running: RunningStatistics | None,
         *parameters: Tensor,
     ) -> tuple[Tensor, ...]:
         count = len(skips)
         weights, gammas, betas = (parameters[i : i + count] for i in range(0, 3 * count, count))
+        means, variances, shifts, momentum = running or ([], [], [], 0.0)
+        moved = [x.new_empty(0) if shift is None else shift.detach() for shift in shifts]
         kept = _linear_norm_relu(
-            x, list(weights), list(gammas), list(betas), skips, eps, tf32, "cuda"
-        )
+            x, list(weights), list(gammas), list(betas), list(means), list(variances), moved,
+            skips, eps, momentum, bits, "cuda",
+        )  # fmt: skip
         ctx.save_for_backward(x, *weights, *gammas, *kept)
-        ctx.constants, ctx.factors = (skips, eps, tf32), factors
+        ctx.constants, ctx.collected = (skips, eps, bits), collected
         y, statistics = kept[count - 1], kept[2 * count :]
         ctx.mark_non_differentiable(*statistics)
         ctx.set_materialize_grads(False)
@@ -202,57 +210,51 @@ class _Chain(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Any, ...]:
-        skips, eps, tf32 = ctx.constants
-        count, factors = len(skips), ctx.factors
+        skips, eps, bits = ctx.constants
+        count = len(skips)
         if grad is None:
-            return (None,) * (5 + 3 * count)
+            return (None,) * (6 + 3 * count)
         x, *saved = ctx.saved_tensors
         parts = [saved[i : i + count] for i in range(0, 6 * count, count)]
         weights, gammas, outputs, products, means, variances = parts
         results = _linear_norm_relu_backward(
             grad.contiguous(), weights, gammas, skips, outputs, products, means, variances, eps,
-            tf32, "cuda",
+            bits, "cuda",
         )  # fmt: skip
         grads, others = results[:count], results[count:]
         inputs = [x, *outputs[:-1]]
         grad_weights: Sequence[Tensor | None] = [None] * count
-        if factors is not None:
-            factors.passes.append((grads, inputs))
-            factors.tf32 = tf32
+        if ctx.collected is None:
+            grad_weights = weight_gradients(grads, inputs, 1, bits)
         else:
-            grad_weights = _weight_gradients(grads, inputs, 1, tf32, "cuda")
+            factors, addresses = ctx.collected
+            for address, layer_grad, layer_x in zip(addresses, grads, inputs, strict=True):
+                factors.add(address, layer_grad, layer_x, bits)
         grad_x = grads[0] @ weights[0] if ctx.needs_input_grad[0] else None
-        return grad_x, None, None, None, None, *grad_weights, *others
+        return grad_x, None, None, None, None, None, *grad_weights, *others
 
 
-def _fake(x, weights, gammas, betas, skips, eps, tf32):
+def _fake(x, weights, *_):
     rows = [x.new_empty(len(x), len(weight)) for weight in weights]
     columns = [x.new_empty(len(weight)) for weight in weights]
     return [t.new_empty(t.shape) for kind in (rows, rows, columns, columns) for t in kind]
 
 
-def _fake_backward(grad, weights, gammas, skips, outputs, products, means, variances, eps, tf32):
+def _fake_backward(grad, weights, gammas, skips, outputs, products, means, variances, eps, bits):
     return [t.new_empty(t.shape) for kind in (outputs, gammas, gammas) for t in kind]
 
 
 _linear_norm_relu = define(
     "linear_norm",
-    "linear_norm_relu(Tensor x, Tensor[] weights, Tensor[] gammas, Tensor[] betas, int[] skips, "
-    "float eps, bool tf32) -> Tensor[]",
+    "linear_norm_relu(Tensor x, Tensor[] weights, Tensor[] gammas, Tensor[] betas, "
+    "Tensor(a!)[] running_means, Tensor(b!)[] running_vars, Tensor[] shifts, int[] skips, "
+    "float eps, float momentum, int bits) -> Tensor[]",
     _fake,
 )
 _linear_norm_relu_backward = define(
     "linear_norm",
     "linear_norm_relu_backward(Tensor grad, Tensor[] weights, Tensor[] gammas, int[] skips, "
-    "Tensor[] outputs, Tensor[] products, Tensor[] means, Tensor[] vars, float eps, bool tf32) "
+    "Tensor[] outputs, Tensor[] products, Tensor[] means, Tensor[] vars, float eps, int bits) "
     "-> Tensor[]",
     _fake_backward,
-)
-_weight_gradients = define(
-    "linear_norm",
-    "weight_gradients(Tensor[] grads, Tensor[] inputs, int parts, bool tf32) -> Tensor[]",
-    lambda grads, inputs, parts, tf32: [
-        grad.new_empty(grad.shape[1], x.shape[1])
-        for grad, x, _ in zip(grads, inputs, range(len(grads) // parts), strict=False)
-    ],
 )

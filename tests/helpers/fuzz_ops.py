@@ -545,10 +545,11 @@ def _raw_linear_relu(v: Values, backward: bool) -> Arguments:
 def _raw_linear_norm_relu(v: Values, backward: bool) -> Arguments:
     inputs, rows = 1 + v.count(), 2 + v.count(60)
     weights, gammas, betas, skips = _norm_layers(v, inputs, 4)
-    x, rest = v.normal(rows, inputs), {"eps": 1e-5, "tf32": False}
+    x, rest = v.normal(rows, inputs), {"eps": 1e-5, "bits": 23}
     if not backward:
-        given = {"x": x, "weights": weights, "gammas": gammas, "betas": betas, "skips": skips}
-        return {**given, **rest}
+        given = {"x": x, "weights": weights, "gammas": gammas, "betas": betas}
+        running: Arguments = {"running_means": [], "running_vars": [], "shifts": []}
+        return {**given, **running, "skips": skips, "eps": 1e-5, "momentum": 0.5, "bits": 23}
     kept = _chain(x, weights, gammas, betas, skips, 1e-5)
     names = ("outputs", "products", "means", "vars")
     saved = {name: kept[i :: len(names)] for i, name in enumerate(names)}
@@ -562,7 +563,7 @@ def _raw_weight_gradients(v: Values, backward: bool) -> Arguments:
     rows = [v.count(60) for _ in sizes]
     grads = [v.normal(n, size[0]) for n, size in zip(rows, sizes, strict=True)]
     inputs = [v.normal(n, size[1]) for n, size in zip(rows, sizes, strict=True)]
-    return {"grads": grads, "inputs": inputs, "parts": parts, "tf32": False}
+    return {"grads": grads, "inputs": inputs, "parts": parts, "bits": 23}
 
 
 def _raw_nested_norm_relu(v: Values, backward: bool) -> Arguments:
@@ -931,15 +932,16 @@ def _nested_gradient(a: Arguments) -> list[Tensor | None] | None:
     return [grad.to(a[name].dtype) for name, grad in zip(names, grads, strict=True)]
 
 
-def _product(a: Tensor, b: Tensor, tf32: bool) -> Tensor:
-    return rounding.tf32(a) @ rounding.tf32(b) if tf32 else a @ b
+def _product(a: Tensor, b: Tensor, bits: int) -> Tensor:
+    rounded = {23: lambda x: x, 10: rounding.tf32, 7: rounding.bf16}[bits]
+    return rounded(a.contiguous()) @ rounded(b.contiguous())
 
 
-def _chain(x, weights, gammas, betas, skips, eps, tf32=False) -> list[Tensor]:
+def _chain(x, weights, gammas, betas, skips, eps, bits=23, **_: Any) -> list[Tensor]:
     """Of each layer in turn its output, product, mean and biased variance."""
     found: list[Tensor] = []
     for weight, gamma, beta, skip in zip(weights, gammas, betas, skips, strict=True):
-        product = _product(x, weight.T, tf32)
+        product = _product(x, weight.T, bits)
         var, mean = torch.var_mean(product, 0, correction=0)
         x = (product - mean) * (var + eps).rsqrt() * gamma + beta
         x = (x if skip < 0 else x + found[4 * skip]).relu()
@@ -956,7 +958,7 @@ def _chain_gradient(a: Arguments) -> list[Tensor | None]:
     for i in reversed(range(count)):
         behind: Any = 0.0
         if i + 1 < count:
-            behind = _product(grads[i + 1], a["weights"][i + 1], a["tf32"])
+            behind = _product(grads[i + 1], a["weights"][i + 1], a["bits"])
         grad = torch.where(a["outputs"][i] > 0, behind + added[i], 0.0)
         if a["skips"][i] >= 0:
             added[a["skips"][i]] = added[a["skips"][i]] + grad
@@ -1048,7 +1050,7 @@ def _emulated_reference(name: str, a: Arguments) -> list[Tensor | None] | None:
         return _chain_gradient(a)
     if name == "weight_gradients":
         factors = zip(a["grads"], a["inputs"], strict=True)
-        pairs = [_product(grad.T, x, a["tf32"]) for grad, x in factors]
+        pairs = [_product(grad.T, x, a["bits"]) for grad, x in factors]
         count = len(pairs) // a["parts"]
         return [sum(pairs[i::count]) for i in range(count)]
     if name == "nested_norm_relu":

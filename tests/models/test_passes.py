@@ -43,16 +43,20 @@ def test_gradients_of_two_passes_are_their_sums():
 def test_gradients_that_come_as_factors_are_added():
     """Of a weight that autograd knows, of one that it does not, and of a frozen one."""
     model, x = Layers(), torch.ones(2, 3).double()
+    model.both.factors = None  # a module that leaves factors
     products = [model.both.weight, model.frozen.weight, model.unused.weight]
-    factors = WeightFactors()
-    (first, _), (second, _) = two_passes(model, products=products, factors=factors)
+    addresses = [weight.data_ptr() for weight in products]
+    (first, _), (second, _) = two_passes(model)
     with first:
-        total = model.both(x).sum()
+        total, collected = model.both(x).sum(), model.both.factors
+    assert model.both.factors is None
     with second:
         total = total + model.both(x).sum()
-    factors.passes.append(([], []))
+        assert model.both.factors is collected
+    assert isinstance(collected, WeightFactors) and not hasattr(model.unused, "factors")
     given = [torch.full((3, 3), float(k)).double() for k in (1, 2, 3)]
-    with mock.patch.object(WeightFactors, "gradients", lambda self: given):
+    found = dict(zip(addresses, given, strict=True))
+    with mock.patch.object(collected, "gradients", lambda: found):
         total.backward()
     assert torch.equal(model.both.weight.grad, torch.full((3, 3), 5.0).double())
     assert torch.equal(model.unused.weight.grad, given[2])

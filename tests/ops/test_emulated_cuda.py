@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FAMILIES = (
     *("rotation", "dictionary", "graph", "norm", "join"),
-    *("linear", "linear_norm", "frame", "mirrored"),
+    *("linear", "linear_norm", "weight_gradients", "frame", "mirrored"),
 )
 
 

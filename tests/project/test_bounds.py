@@ -39,6 +39,16 @@ def test_loops_of_a_disassembly() -> None:
     assert sum(counts["all"] for _, counts in found) == sass.count(ASSEMBLY)["all"]
 
 
+def test_accesses_before_the_wait_for_the_launch_before_are_faults() -> None:
+    late = ASSEMBLY + "/*0080*/ ACQBULK ; /*0090*/ LDG.E.128.CONSTANT R4, desc[UR8][R2.64] ;"
+    copied = "/*0000*/ LDGSTS.E.128 [R9], desc[UR8][R4.64], P0 ;" + late
+    soon = "/*0000*/ @!P0 LDG.E R4, desc[UR8][R2.64] ; /*0010*/ STG.E [R2], R4 ;" + late
+    assert [sass.early(text) for text in (ASSEMBLY, late, copied, soon)] == [0, 0, 0, 2]
+    row = {name: 0 for name in sass.COUNTS} | {"kernel": "k", "sm": 90, sass.EARLY: 2}
+    assert sass.faults([row]) == ["k (sm_90): 2 accesses before the wait"]
+    assert not sass.faults([row | {sass.EARLY: 0}])
+
+
 def test_a_bound_is_the_sum_over_its_loops() -> None:
     loops = {
         number: {name: "0" for name in sass.COUNTS} | {"all": "40", "LDS.128": "3", "STS.64": "1"}

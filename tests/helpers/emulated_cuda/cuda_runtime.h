@@ -206,11 +206,15 @@ enum cudaDeviceAttr {
   cudaDevAttrComputeCapabilityMajor
 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
-enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension };
+enum cudaLaunchAttributeID {
+  cudaLaunchAttributeClusterDimension,
+  cudaLaunchAttributeProgrammaticStreamSerialization
+};
 struct cudaLaunchAttribute {
   cudaLaunchAttributeID id;
   struct {
     dim3 clusterDim;
+    int programmaticStreamSerializationAllowed;
   } val;
 };
 struct cudaLaunchConfig_t {
@@ -247,9 +251,16 @@ races_unwatched cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config,
   gridDim = config->gridDim;
   blockDim = config->blockDim;
   emulated::body = [&] { kernel(arguments...); };
-  const unsigned cluster = config->numAttrs ? config->attrs->val.clusterDim.x : 1;
+  unsigned cluster = 1;
+  bool beside = false;
+  for (unsigned i = 0; i < config->numAttrs; ++i) {
+    const cudaLaunchAttribute& attribute = config->attrs[i];
+    if (attribute.id == cudaLaunchAttributeClusterDimension) cluster = attribute.val.clusterDim.x;
+    if (attribute.id == cudaLaunchAttributeProgrammaticStreamSerialization)
+      beside = attribute.val.programmaticStreamSerializationAllowed;
+  }
   if (cluster > emulated::MOST_BLOCKS || gridDim.x % cluster) return 1;
-  races::begin_launch();
+  races::begin_launch(beside);
   for (unsigned y = 0; y < gridDim.y; ++y) {
     for (unsigned x = 0; x < gridDim.x; x += cluster) {
       blockIdx = dim3(x, y);

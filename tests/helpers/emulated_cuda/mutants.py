@@ -20,11 +20,14 @@ from torch import Tensor
 
 from emulated_cuda import plugin
 from ites import ops
+from ites.ops.weight_gradients import BITS, weight_gradients
 from ites.pose.skeleton import HUMAN36M, Skeleton
 
 CAUGHT = 42  # see races.cpp
 LIMIT = 60  # seconds of a process; one that hangs has lost a barrier that others wait at
-WAIT = r"\b(__syncthreads|finish_copies|finish_groups_but<.*>|cluster_wait)\(\);"
+WAIT = re.compile(
+    r"\b(__syncthreads|finish_copies|finish_groups_but<.*>|cluster_wait|wait_for_launch_before)\(\);"
+)
 FORK = Skeleton("fork", tuple("abcde"), (-1, 0, 1, 1, 3), left=(2,), right=(3,), head=4)
 
 Calls = Callable[[], None]
@@ -35,7 +38,7 @@ def sites() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for file in sorted(plugin.CSRC.glob("cuda/*.cu*")):
         for number, line in enumerate(file.read_text().splitlines(), 1):
-            if re.search(WAIT, line) and "asm" not in line:
+            if WAIT.search(line) and "asm" not in line:
                 found.setdefault(file.name, []).append(f"{file.name}:{number}")
     return found
 
@@ -134,6 +137,13 @@ def linear_norm() -> None:
         _differentiate(ops.linear_norm_relu(_random(rows, 12), layers, backend="cuda")[0])
 
 
+def weights() -> None:
+    """Gradients of weights by one block and by several, whose tiles are many chunks."""
+    for rows in (20, 600):
+        grads, inputs = [_random(rows, 12).detach()], [_random(rows, 20).detach()]
+        weight_gradients(grads, inputs, 1, BITS["tf32"])
+
+
 FAMILIES: dict[str, Calls] = {
     "rotation.cu": rotation,
     "dictionary.cu": dictionary,
@@ -142,7 +152,10 @@ FAMILIES: dict[str, Calls] = {
     "graph_any.cuh": graph,
     "graph_tables.cuh": graph,
     "linear_norm.cu": linear_norm,
+    "norm.cu": norm,
+    "nested_norm.cu": norm,
     "norm_blocks.cuh": norm,
+    "weight_gradients.cu": weights,
     "frame.cu": frame,
     "product.cuh": linear_norm,
 }

@@ -3,9 +3,10 @@
 // barrier between them: the block's, the warp's for threads of one warp, or the cluster's. Blocks
 // of different clusters are never ordered. Reported as well: reads of shared memory that nothing
 // wrote, accesses beyond it, wide accesses that are not aligned, accesses to bytes that an
-// asynchronous copy has under way, barriers that threads of one block reach at different lines, and
-// stores to another block's shared memory before that block is known to run or after it may have
-// ended.
+// asynchronous copy has under way, barriers that threads of one block reach at different lines,
+// accesses to another block's shared memory before that block is known to run or after it may have
+// ended, and in a launch that starts beside the one before it, before its wait, writes to global
+// memory and reads of what the launch before wrote.
 #include "races.h"
 
 #include <dlfcn.h>
@@ -57,11 +58,14 @@ struct Site {
 alignas(16) char arenas[MOST_BLOCKS * WHOLE];  // one per block of the cluster
 Shadow shadows[MOST_BLOCKS * WHOLE];
 std::unordered_map<uintptr_t, Shadow> global, fixed;  // by half word; by byte of __shared__
+std::unordered_map<uintptr_t, Shadow> before;         // `global` of the launch before
 std::vector<Copy> copies[MOST_FIBERS];
 unsigned groups[MOST_FIBERS];  // that are ended
 uint32_t barriers[MOST_FIBERS], warps[MOST_FIBERS], quiet[MOST_FIBERS];
 uint32_t arrivals[MOST_FIBERS], passes[MOST_FIBERS];
-int64_t stored_at[MOST_BLOCKS];  // the latest arrivals of a thread that stored into a block; or -1
+bool alone[MOST_FIBERS];        // the launch before has ended
+int64_t met_at[MOST_BLOCKS];    // the latest arrivals of a thread that accessed a block's; or -1
+bool starts_beside;             // this launch, the one before it
 size_t bytes_of_block;
 unsigned blocks = 1;   // of the cluster
 uint32_t first_block;  // its first, counted from the start of the process
@@ -158,15 +162,20 @@ void access(const void* address, size_t size, bool write, const void* place, boo
     } else {
       for (size_t k = first; k < first + size; ++k) access_shared(shadows[k], now, write);
       if (owner != block) {
-        if (!passes[fiber]) tell("a store into a block that may not run yet: " + at(place));
-        stored_at[owner] = std::max<int64_t>(stored_at[owner], arrivals[fiber]);
+        if (!passes[fiber]) tell("an access to a block that may not run yet: " + at(place));
+        met_at[owner] = std::max<int64_t>(met_at[owner], arrivals[fiber]);
       }
     }
   } else if (bytes >= __start_ites_shared && bytes < __stop_ites_shared) {
     for (size_t k = 0; k < size; ++k) access_shared(fixed[from + k], now, write);
   } else if (!own(bytes)) {
-    for (uintptr_t k = from & ~uintptr_t(1); k < from + size; k += 2)
+    for (uintptr_t k = from & ~uintptr_t(1); k < from + size; k += 2) {
       check(global[k], now, write, "global");
+      if (alone[fiber]) continue;
+      const auto found = before.find(k);
+      if (write || (found != before.end() && found->second.write.block))
+        tell("the launch before may still run: " + at(place));
+    }
   }
   busy = false;
 }
@@ -181,7 +190,11 @@ bool left_out(const char* file, int line) {
   return leave_out == std::string(name ? name + 1 : file) + ":" + std::to_string(line);
 }
 
-void begin_launch() { global.clear(); }
+void begin_launch(bool beside) {
+  before.swap(global);
+  global.clear();
+  starts_beside = beside;
+}
 
 void begin_cluster(unsigned number, size_t shared_bytes) {
   first_block += blocks;
@@ -191,7 +204,8 @@ void begin_cluster(unsigned number, size_t shared_bytes) {
   for (size_t k = 0; k < number * WHOLE; k += sizeof nan) std::memcpy(arenas + k, &nan, sizeof nan);
   for (auto* counts : {barriers, warps, arrivals, passes, groups})
     std::fill(counts, counts + MOST_FIBERS, 0);
-  std::fill(stored_at, stored_at + MOST_BLOCKS, -1);
+  std::fill(alone, alone + MOST_FIBERS, !starts_beside);
+  std::fill(met_at, met_at + MOST_BLOCKS, -1);
 }
 
 void watch(bool on) { inside = on; }
@@ -205,8 +219,8 @@ void end_cluster() {
   }
   for (unsigned block = 0; block < blocks; ++block) {
     const uint32_t* const first = passes + block * blockDim.x;
-    if (stored_at[block] >= *std::max_element(first, first + blockDim.x))
-      tell("a block may end while another stores into its shared memory");
+    if (met_at[block] >= *std::max_element(first, first + blockDim.x))
+      tell("a block may end while another accesses its shared memory");
   }
 }
 
@@ -232,6 +246,8 @@ void passed_warp() {
 }
 void arrived_at_cluster() { ++arrivals[fiber_now()]; }
 void passed_cluster() { ++passes[fiber_now()]; }
+void passed_launch_before() { alone[fiber_now()] = true; }
+bool may_still_run() { return !alone[fiber_now()]; }
 void expect(bool good, const char* what, const char* file, int line) {
   if (!good) tell(std::string(what) + ": " + file + ":" + std::to_string(line));
 }
@@ -285,6 +301,13 @@ void store_to_block(void* to, unsigned block, const void* value, size_t bytes) {
   char* const there = arenas + block * WHOLE + within;
   access(there, bytes, true, __builtin_return_address(0), true);
   std::memcpy(there, value, bytes);
+}
+
+void load_from_block(const void* from, unsigned block, void* value, size_t bytes) {
+  const size_t within = (static_cast<const char*>(from) - arenas) % WHOLE;
+  const char* const there = arenas + block * WHOLE + within;
+  access(there, bytes, false, __builtin_return_address(0), true);
+  std::memcpy(value, there, bytes);
 }
 
 }  // namespace races

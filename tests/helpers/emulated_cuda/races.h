@@ -11,7 +11,7 @@ namespace races {
 
 char* shared();                             // a block's dynamic shared memory
 bool left_out(const char* file, int line);  // whether this barrier or wait is the one left out
-void begin_launch();
+void begin_launch(bool beside);  // whether it may start before the launch before it has ended
 void begin_cluster(unsigned blocks, size_t shared_bytes);
 void end_cluster();
 // Of the thread that runs.
@@ -20,6 +20,8 @@ void passed_block();
 void passed_warp();
 void arrived_at_cluster();
 void passed_cluster();
+void passed_launch_before();
+bool may_still_run();  // the launch before
 void expect(bool good, const char* what, const char* file, int line);
 
 void watch(bool on);  // whether the accesses that follow are a kernel's
@@ -45,5 +47,6 @@ void finish_copies(const char* file, int line);
 
 // Stores into the shared memory of a block of the cluster, at `to`'s place in this one's.
 void store_to_block(void* to, unsigned block, const void* value, size_t bytes);
+void load_from_block(const void* from, unsigned block, void* value, size_t bytes);
 
 }  // namespace races
