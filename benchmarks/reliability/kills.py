@@ -19,7 +19,6 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.fuzz import SCRATCH
 from benchmarks.reliability.commands import (
     COMMANDS,
     Command,
@@ -32,6 +31,7 @@ from benchmarks.reliability.commands import (
     state_of,
     undisturbed,
 )
+from benchmarks.reliability.fuzz import SCRATCH
 from benchmarks.reliability.tables import renew
 from benchmarks.reliability.warm import Job, Warm
 

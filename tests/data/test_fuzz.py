@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.fuzz import (
+from benchmarks.reliability.fuzz import (
     COLUMNS,
     LINE,
     MARKS,

@@ -1,13 +1,13 @@
 """Give every reader broken files, and count the results.
 
-    python -m benchmarks.fuzz --inputs 100000 [--reader bvh ...] [--seconds 600]
+    python -m benchmarks.reliability.fuzz --inputs 100000 [--reader bvh ...] [--seconds 600]
 
 An input is a valid file, made here, of which bytes, words, or whole arrays and JSON values are
 replaced. Each is read in a child process whose memory is limited. A watchdog ends it when an input
 takes more than `SECONDS` of processor time, or `WAIT` times as long on a busy machine. Input `i` of
 a reader is the same in every run; a run goes on where the one before stopped. Writes
-`benchmarks/results/fuzz.csv` after every `PORTION` inputs, and the table in `docs/reliability.md`
-after every reader.
+`benchmarks/results/reliability/fuzz.csv` after every `PORTION` inputs, and the table in
+`docs/reliability.md` after every reader.
 
 Right is: read, or refused by one line of at most 300 characters that names the file.
 """
@@ -54,9 +54,9 @@ OUTCOMES = (
     "over 1 GB", "process died",
 )  # fmt: skip
 COLUMNS = ("reader", "inputs", *OUTCOMES)
-RESULTS = Path(__file__).parent / "results" / "fuzz.csv"
-PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
-MARKS = "<!-- table of benchmarks.fuzz -->", "<!-- end of the table -->"
+RESULTS = Path(__file__).parents[1] / "results" / "reliability" / "fuzz.csv"
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+MARKS = "<!-- table of benchmarks.reliability.fuzz -->", "<!-- end of the table -->"
 
 SCRATCH = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """Where inputs are written; in memory where that is possible, as whole files are synced."""
