@@ -49,6 +49,7 @@ Losses = tuple[Tensor, ...]
 SETTLES = 10  # checks of the global sign while the camera is held level
 SAMPLE = 1024  # poses per check
 STATISTICS = 4096  # poses for BatchNorm's statistics
+MANY = 1 << 15  # the same where joints may be missing: some patterns of these are rare
 WHITENED = 20_000  # poses for principal components and the mean lengths of bones
 REPLAY_STREAM = 6  # of a step's random numbers, see `ites.models.disturb.uniform`
 DEQUANTISED = 0.0015  # network units, 4 mm: noise in the density of recipe "general"
@@ -348,7 +349,7 @@ class GeneralTeacherStage(Stage):
 
     def take_statistics(self, device: torch.device) -> None:
         """Make BatchNorm's running statistics those of the present weights."""
-        self.model.take_statistics(_sample(self.data[0], STATISTICS).to(device))
+        self.model.take_statistics(_sample(self.data[0], MANY).to(device))
 
     def after_training(self, points: Tensor, device: torch.device) -> None:
         """Calibrate the odds that a depth's sign is right, and the expected error."""
