@@ -387,11 +387,15 @@ def _fitted(
         (focal, centre), *_ = np.linalg.lstsq(system, points[:, axis], rcond=None)
         fields.append((float(focal), float(centre)))
     (fx, cx), (fy, cy) = fields
-    least = LEAST_FOCAL * size[0]  # 2D divided by the image's size has a lesser one
+    least = LEAST_FOCAL * size[0]  # 2D divided by the image's size has a lower one
     if not (least < fx < 1e6 and least < fy < 1e6):
-        raise ItesError(
-            f"{where}: expected 2D in pixels, onto which the 3D projects, got focal length {fx:g}"
+        divided = float(np.median(np.abs(points))) <= 2
+        expected = (
+            "2D in pixels, onto which the 3D projects"
+            if divided
+            else "3D in millimetres in the camera's frame that projects onto the 2D"
         )
+        raise ItesError(f"{where}: expected {expected}, got focal length {fx:g}")
     camera = Camera(name, *_intrinsics((fx, fy), (cx, cy), size))
     _check_projection(where, camera, points, positions)
     return camera
