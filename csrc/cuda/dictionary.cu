@@ -3,19 +3,15 @@
 // poses at a time, so that each float4 of the dictionary that it reads serves twice. Each block
 // sums the gradients of dictionary and mean over its tiles, in a fixed order. A second kernel sums
 // over the blocks. Sizes of 17 joints and 12 atoms have kernels of their own.
-#include "cuda/launch.cuh"
+#include "cuda/poses.cuh"
 #include "dictionary_inputs.h"
 #include "schemas.h"
 
 namespace ites {
 namespace {
 
-constexpr int THREADS = 272;    // 16 pairs of poses of 17 joints
-constexpr int MOST_POSES = 32;  // of a tile
-constexpr int FEW_POSES = 8;    // of a tile of a batch below SMALL_BATCH: more blocks for it
-constexpr int SMALL_BATCH = 4096;
+constexpr int THREADS = 272;  // 16 pairs of poses of 17 joints
 constexpr int SAMPLES = 4;    // views of a pose compared at a time
-constexpr int ROTATION = 12;  // floats between rotations in shared memory: three float4
 
 // The partition of a launch's work, and the layout of shared memory in floats.
 struct Tile {
@@ -24,8 +20,6 @@ struct Tile {
   int pose_floats;   // a tile of poses, three coordinates per joint, in whole float4s
   int64_t shared_bytes, blocks;
 };
-
-__host__ __device__ constexpr int in_float4s(int floats) { return (floats + 3) / 4 * 4; }
 
 // Poses first .. first + poses of the batch, their joints 0 .. poses * J.
 struct Part {
@@ -39,14 +33,6 @@ struct Part {
 
 __device__ __forceinline__ float dot4(float4 a, float4 b) {
   return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;
-}
-__device__ __forceinline__ Vec3<float> get(const float* tile, int joint) {
-  return {tile[3 * joint], tile[3 * joint + 1], tile[3 * joint + 2]};
-}
-__device__ __forceinline__ void put(float* tile, int joint, const Vec3<float>& v) {
-  tile[3 * joint] = v.x;
-  tile[3 * joint + 1] = v.y;
-  tile[3 * joint + 2] = v.z;
 }
 
 // The sizes as the kernels see them: constants where JOINTS and ATOMS are not 0.
@@ -112,17 +98,13 @@ __device__ __forceinline__ void reconstruct(const float* dictionary, const S& si
   }
 }
 
-__device__ __forceinline__ void stage_rotation(const float* w, float* shared) {
-  const Mat3<float> R = so3_exp(Vec3<float>{w[0], w[1], w[2]});
-  float4* to = reinterpret_cast<float4*>(shared);
-  to[0] = make_float4(R.m[0], R.m[1], R.m[2], R.m[3]);
-  to[1] = make_float4(R.m[4], R.m[5], R.m[6], R.m[7]);
-  to[2] = make_float4(R.m[8], 0.0f, 0.0f, 0.0f);
-}
-__device__ __forceinline__ Mat3<float> staged_rotation(const float* shared) {
-  const float4* from = reinterpret_cast<const float4*>(shared);
-  const float4 a = from[0], b = from[1];
-  return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, shared[8]}};
+// The block writes the rotations of a part's poses to shared memory, by their vectors (B, 3).
+__device__ __forceinline__ void stage_rotations(const float* vectors, const Part& part,
+                                                float* shared) {
+  for (int p = threadIdx.x; p < part.poses; p += blockDim.x) {
+    const float* const w = vectors + (part.first + p) * 3;
+    stage_rotation(so3_exp(Vec3<float>{w[0], w[1], w[2]}), shared + p * ROTATION);
+  }
 }
 
 // out[i] = mean of the i-th run of `joints` numbers.
@@ -150,8 +132,7 @@ __global__ void __launch_bounds__(THREADS)
     const Part part(t, a.poses, tile);
     stage_coefficients(a.coefficients + part.first * size.atoms, size, part.poses, tile.poses,
                        coefficients);
-    for (int p = threadIdx.x; p < part.poses; p += blockDim.x)
-      stage_rotation(a.rotation_vector + (part.first + p) * 3, rotations + p * ROTATION);
+    stage_rotations(a.rotation_vector, part, rotations);
     __syncthreads();
     for (int i = threadIdx.x; i < half * size.joints; i += blockDim.x) {
       const int p = i / size.joints, joint = i - p * size.joints;
@@ -307,8 +288,7 @@ __global__ void __launch_bounds__(THREADS, JOINTS ? 3 : 1)
     const int64_t first_joint = part.first * size.joints;
     stage_coefficients(a.coefficients + part.first * size.atoms, size, part.poses, tile.poses,
                        coefficients);
-    for (int p = threadIdx.x; p < part.poses; p += blockDim.x)
-      stage_rotation(a.rotation_vector + (part.first + p) * 3, rotations + p * ROTATION);
+    stage_rotations(a.rotation_vector, part, rotations);
     if (a.grad_camera)
       block_copy(grad_camera, a.grad_camera + first_joint * 3, part.poses * size.columns);
     if (a.grad_canonical)
@@ -508,7 +488,7 @@ Tile tile_for(const OnDevice& device, Kernel kernel, const Dictionary<float>& d,
 // Shared memory of every kernel: the dictionary, the mean, and a tile's coefficients.
 int64_t common_floats(const Dictionary<float>& d, const Tile& tile) {
   const int64_t columns = 3 * static_cast<int64_t>(d.joint_count);
-  return (columns * (tile.padded_atoms + 1) + 3) / 4 * 4 + tile.poses * tile.padded_atoms;
+  return in_float4s(columns * (tile.padded_atoms + 1)) + tile.poses * tile.padded_atoms;
 }
 
 bool usual(const Dictionary<float>& d) { return d.joint_count == 17 && d.atoms == 12; }

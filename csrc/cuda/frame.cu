@@ -1,26 +1,14 @@
 // What a stream's frame needs before and after the network, one launch each: which keypoints are
 // possible, their map to the skeleton, root and scale; then metres. One block has all frames, so
 // that it can take the robust mean of their sizes and of those before.
-#include <cfloat>
-#include <cmath>
-
 #include "check.h"
-#include "cuda/launch.cuh"
+#include "cuda/warp.cuh"
 #include "schemas.h"
 
 namespace ites {
 namespace {
 
 constexpr int THREADS = 512, WARPS = THREADS / 32, MOST_KEYPOINTS = 192, MOST_WINDOW = 1024;
-
-// v, or `least` where it is smaller; nan stays nan, unlike with fmaxf.
-__device__ __forceinline__ float at_least(float v, float least) { return v < least ? least : v; }
-
-__device__ __forceinline__ float warp_sum(float v) {
-#pragma unroll
-  for (int lanes = 16; lanes > 0; lanes /= 2) v += __shfl_xor_sync(0xFFFFFFFFu, v, lanes);
-  return v;
-}
 
 // The lower median of the values that are not nan, for all lanes of a warp; nan without any.
 __device__ __forceinline__ float warp_median(const float* values, int count) {
@@ -65,30 +53,32 @@ __device__ __forceinline__ void block_sort(float* values, int count) {
   __syncthreads();
 }
 
-// Of sorted values, those that are finite first: the mean of the middle one or two.
+// The median of sorted values, of which the first `finite` count: the mean of the middle two where
+// their number is even; nan without any.
 __device__ __forceinline__ float median_of(const float* sorted, int finite) {
   if (finite == 0) return NAN;
   return (sorted[(finite - 1) / 2] + sorted[finite / 2]) / 2.0f;
 }
 
+// The sizes of the last frames, and the limits of their robust mean: a value counts within
+// `spreads` median absolute deviations of the median, or within `share` of the median.
 struct Window {
-  float* sizes;  // global, newest last
-  int length, padded;
+  float* sizes;        // global, newest last
+  int length, padded;  // the latter a power of two
   float spreads, share;
 };
 
 // Shared memory of window_mean, floats.
 inline int window_floats(const Window& w) { return 3 * w.padded + WARPS + 1; }
 
-// Moves the finite ones of `count` fresh values into the window; the robust mean of what it holds.
-__device__ __forceinline__ float window_mean(const Window& w, const float* fresh, int count,
-                                             float* shared) {
-  float *values = shared, *away = values + w.padded, *old = away + w.padded;
-  float *sums = old + w.padded, *finite_count = sums + WARPS;
+// Moves the finite ones of `count` fresh values into the window. Its values go to `values` too, inf
+// where there is none. `old` is room for the window before.
+__device__ __forceinline__ void move_window(const Window& w, const float* fresh, int count,
+                                            float* old, float* values) {
   for (int i = threadIdx.x; i < w.length; i += THREADS) old[i] = w.sizes[i];
   __syncthreads();  // of the fresh values too
   int fresh_finite = 0;
-  for (int k = 0; k < count; ++k) fresh_finite += fabsf(fresh[k]) <= FLT_MAX;
+  for (int k = 0; k < count; ++k) fresh_finite += is_finite(fresh[k]);
   for (int i = threadIdx.x; i < w.padded; i += THREADS)
     if (i >= w.length) values[i] = INFINITY;
   for (int i = threadIdx.x; i < w.length; i += THREADS) {
@@ -99,12 +89,38 @@ __device__ __forceinline__ float window_mean(const Window& w, const float* fresh
     }
   }
   for (int i = threadIdx.x; i < count; i += THREADS) {
-    if (!(fabsf(fresh[i]) <= FLT_MAX)) continue;
+    if (!is_finite(fresh[i])) continue;
     int place = w.length - fresh_finite;
-    for (int k = 0; k < i; ++k) place += fabsf(fresh[k]) <= FLT_MAX;
+    for (int k = 0; k < i; ++k) place += is_finite(fresh[k]);
     w.sizes[place] = fresh[i];
     values[place] = fresh[i];
   }
+}
+
+// The block's mean of a thread's `sum` of `counted` values; nan where there are none at all.
+__device__ __forceinline__ float block_mean(float sum, float counted, float* sums, float* counts) {
+  sum = warp_sum(sum);
+  counted = warp_sum(counted);
+  const int warp = threadIdx.x / 32;
+  if (threadIdx.x % 32 == 0) {
+    sums[warp] = sum;
+    counts[warp] = counted;
+  }
+  __syncthreads();
+  sum = counted = 0.0f;
+  for (int k = 0; k < WARPS; ++k) {
+    sum += sums[k];
+    counted += counts[k];
+  }
+  return sum / counted;
+}
+
+// Moves the finite ones of `count` fresh values into the window; the robust mean of what it holds.
+__device__ __forceinline__ float window_mean(const Window& w, const float* fresh, int count,
+                                             float* shared) {
+  float *values = shared, *away = values + w.padded, *old = away + w.padded;
+  float *sums = old + w.padded, *finite_count = sums + WARPS;
+  move_window(w, fresh, count, old, values);
   block_sort(values, w.padded);
   for (int i = threadIdx.x; i < w.padded; i += THREADS) {
     const bool here = values[i] < INFINITY, next = i + 1 < w.padded && values[i + 1] < INFINITY;
@@ -125,20 +141,7 @@ __device__ __forceinline__ float window_mean(const Window& w, const float* fresh
     sum += values[i];
     counted += 1.0f;
   }
-  sum = warp_sum(sum);
-  counted = warp_sum(counted);
-  const int warp = threadIdx.x / 32;
-  if (threadIdx.x % 32 == 0) {
-    sums[warp] = sum;
-    old[warp] = counted;
-  }
-  __syncthreads();
-  sum = counted = 0.0f;
-  for (int k = 0; k < WARPS; ++k) {
-    sum += sums[k];
-    counted += old[k];
-  }
-  return sum / counted;  // nan of an empty window
+  return block_mean(sum, counted, sums, old);
 }
 
 struct Frames {
@@ -147,7 +150,56 @@ struct Frames {
   float far;
 };
 
-// mode 0: pixels; 1: relative to the root, times `factor`; 2: scaled by the window.
+// The warp loads the keypoints of a frame into shared memory, nan where one is missing, or further
+// from their median than `far` times the median distance from there. `away` is room for as many.
+__device__ __forceinline__ void load_possible(const Frames& f, const float* from, float* x,
+                                              float* y, float* away) {
+  const int lane = threadIdx.x % 32, K = f.keypoints;
+  __syncwarp();
+  for (int k = lane; k < K; k += 32) {
+    x[k] = from[2 * k];
+    y[k] = from[2 * k + 1];
+  }
+  __syncwarp();
+  const float middle_x = warp_median(x, K), middle_y = warp_median(y, K);
+  for (int k = lane; k < K; k += 32) {
+    const float dx = x[k] - middle_x, dy = y[k] - middle_y;
+    away[k] = sqrtf(dx * dx + dy * dy);
+  }
+  __syncwarp();
+  const float size = warp_median(away, K);
+  __syncwarp();
+  for (int k = lane; k < K; k += 32)
+    if (away[k] > f.far * size && size > 0.0f) x[k] = y[k] = NAN;
+  __syncwarp();
+}
+
+// Joint `j` of a frame's keypoints: the first of the layout's weighted sums whose keypoints are all
+// there, nan where there is none. Without a layout, keypoint `j`.
+__device__ __forceinline__ void map_joint(const Frames& f, const float* layout, const float* x,
+                                          const float* y, int j, float& px, float& py) {
+  if (!layout) {
+    px = x[j];
+    py = y[j];
+    return;
+  }
+  for (int choice = 0; choice < f.choices; ++choice) {
+    const float* weights = layout + (choice * f.joints + j) * f.keypoints;
+    bool whole = true, any = false;
+    px = py = 0.0f;
+    for (int k = 0; k < f.keypoints; ++k) {
+      if (weights[k] == 0.0f) continue;
+      any = true;
+      whole &= is_finite(x[k]) && is_finite(y[k]);
+      px += weights[k] * x[k];
+      py += weights[k] * y[k];
+    }
+    if (any && whole) return;
+  }
+  px = py = NAN;
+}
+
+// MODE 0: pixels; 1: relative to the root, times `factor`; 2: scaled by the window.
 template <int MODE>
 __global__ void __launch_bounds__(THREADS, 1)
     frame_points_kernel(const Frames f, const Window w, const float* __restrict__ given,
@@ -159,45 +211,8 @@ __global__ void __launch_bounds__(THREADS, 1)
   float *const x = own, *const y = own + K, *const away = own + 2 * K;
   const int64_t first = f.frames > w.length ? f.frames - w.length : 0;  // that the window takes
   for (int64_t b = warp; b < f.frames; b += WARPS) {
-    const float* from = given + b * K * 2;
-    __syncwarp();
-    for (int k = lane; k < K; k += 32) {
-      x[k] = from[2 * k];
-      y[k] = from[2 * k + 1];
-    }
-    __syncwarp();
-    const float middle_x = warp_median(x, K), middle_y = warp_median(y, K);
-    for (int k = lane; k < K; k += 32) {
-      const float dx = x[k] - middle_x, dy = y[k] - middle_y;
-      away[k] = sqrtf(dx * dx + dy * dy);
-    }
-    __syncwarp();
-    const float size = warp_median(away, K);
-    __syncwarp();
-    for (int k = lane; k < K; k += 32)
-      if (away[k] > f.far * size && size > 0.0f) x[k] = y[k] = NAN;
-    __syncwarp();
-    const auto joint = [&](int j, float& px, float& py) {
-      if (!layout) {
-        px = x[j];
-        py = y[j];
-        return;
-      }
-      for (int choice = 0; choice < f.choices; ++choice) {  // the first whose keypoints are there
-        const float* weights = layout + (choice * f.joints + j) * K;
-        bool whole = true, any = false;
-        px = py = 0.0f;
-        for (int k = 0; k < K; ++k) {
-          if (weights[k] == 0.0f) continue;
-          any = true;
-          whole &= fabsf(x[k]) <= FLT_MAX && fabsf(y[k]) <= FLT_MAX;
-          px += weights[k] * x[k];
-          py += weights[k] * y[k];
-        }
-        if (any && whole) return;
-      }
-      px = py = NAN;
-    };
+    load_possible(f, given + b * K * 2, x, y, away);
+    const auto joint = [&](int j, float& px, float& py) { map_joint(f, layout, x, y, j, px, py); };
     float root_x = 0.0f, root_y = 0.0f;
     if (MODE > 0) joint(f.root, root_x, root_y);
     for (int j = lane; j < f.joints; j += 32) {

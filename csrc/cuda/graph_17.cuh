@@ -24,20 +24,16 @@ struct Tiling {
   }
 };
 
-__host__ __device__ constexpr int64_t in_whole_float4s(int64_t floats) {
-  return (floats + 3) / 4 * 4;
-}
-
 inline int columns_bytes(int rows, size_t bits) {
   return static_cast<int>(rows * JOINTS_17 * THREADS_17 * bits);
 }
 inline int forward_bytes_17(const GraphShape& g, bool residual, size_t bits) {
-  return static_cast<int>(in_whole_float4s(2 * g.edges) * sizeof(float)) +
+  return static_cast<int>(in_float4s<int64_t>(2 * g.edges) * sizeof(float)) +
          columns_bytes(residual ? 3 : 2, bits);
 }
 inline int backward_bytes_17(const GraphShape& g, size_t bits) {
-  const int64_t tables = in_whole_float4s(OutgoingEdges::size(g)) + g.edges * THREADS_17;
-  return static_cast<int>(in_whole_float4s(tables) * sizeof(float)) + columns_bytes(3, bits);
+  const int64_t tables = in_float4s<int64_t>(OutgoingEdges::size(g)) + g.edges * THREADS_17;
+  return static_cast<int>(in_float4s<int64_t>(tables) * sizeof(float)) + columns_bytes(3, bits);
 }
 
 // A thread's column: rows of joints, in slots.
@@ -74,7 +70,7 @@ __device__ void mix_17(const GraphShape& g, const GraphTables& tables, const Wor
                        int64_t pose, const T* features, const T* residual, T* y) {
   float* const weights = shared_floats();
   int* const source = reinterpret_cast<int*>(weights + g.edges);
-  const Column<T> column(weights + in_whole_float4s(2 * g.edges));
+  const Column<T> column(weights + in_float4s<int64_t>(2 * g.edges));
   const int64_t c = 4 * (slice * me.lanes + me.lane), row = pose * JOINTS_17;
   const bool active = c < g.channels && pose < g.poses;
   if (active) {
@@ -192,8 +188,8 @@ __device__ void mix_backward_17(const GraphShape& g, const GraphTables& tables,
                                 T* grad_features, float* partial) {
   float* const shared = shared_floats();
   const OutgoingEdges edges(g, shared);
-  float* const edge_sums = shared + in_whole_float4s(OutgoingEdges::size(g));
-  float* const columns = shared + in_whole_float4s(edge_sums - shared + g.edges * THREADS_17);
+  float* const edge_sums = shared + in_float4s<int64_t>(OutgoingEdges::size(g));
+  float* const columns = shared + in_float4s<int64_t>(edge_sums - shared + g.edges * THREADS_17);
   const Column<T> column(columns);
   const int64_t c = 4 * (slice * me.lanes + me.lane);
   for (int e = 0; e < g.edges; ++e) edge_sums[e * THREADS_17 + threadIdx.x] = 0.0f;

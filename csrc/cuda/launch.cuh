@@ -56,23 +56,24 @@ class OnDevice {
     STD_TORCH_CHECK(blocks <= 0x7FFFFFFF, "ites: a launch of ", blocks, " blocks is too large");
     start(kernel, dim3(static_cast<unsigned>(blocks)), {}, threads, shared_bytes, arguments...);
   }
-  // The same, beside the launch before it, which is one of the same call: as soon as all its blocks
-  // let it, and until wait_for_launch_before. From sm_90 on; before, one launch follows the other.
+  // A dependent launch of the same call (programmatic dependent launch): it may start when every
+  // block of the launch before has called let_launch_after_start, and runs beside that one until
+  // its own wait_for_launch_before. From sm_90 on; on older GPUs one launch follows the other.
   template <class... Parameters, class... Arguments>
   void launch_beside(void (*kernel)(Parameters...), int64_t blocks, int threads,
                      size_t shared_bytes, const Arguments&... arguments) const {
     start(kernel, dim3(static_cast<unsigned>(blocks)), {1, capability() >= 9}, threads,
           shared_bytes, arguments...);
   }
-  // The same in clusters of `cluster` blocks, at most MOST_BLOCKS, beside the launch before it or
-  // after it; sm_90 and later.
+  // A launch in clusters of `cluster` blocks, at most MOST_BLOCKS; a dependent one where `beside`.
+  // sm_90 and later.
   template <class... Parameters, class... Arguments>
   void launch_clusters(void (*kernel)(Parameters...), int64_t clusters, int cluster, bool beside,
                        int threads, size_t shared_bytes, const Arguments&... arguments) const {
     start(kernel, dim3(static_cast<unsigned>(clusters * cluster)), {cluster, beside}, threads,
           shared_bytes, arguments...);
   }
-  // The same in `rows` rows of blocks, without shared memory; both are small.
+  // A launch of a grid of `blocks` x `rows`, both small, without shared memory.
   template <class... Parameters, class... Arguments>
   void launch_rows(void (*kernel)(Parameters...), size_t blocks, size_t rows, int threads,
                    const Arguments&... arguments) const {
@@ -122,6 +123,12 @@ class OnDevice {
   torch::stable::accelerator::DeviceGuard guard_;
   cudaStream_t stream_;
 };
+
+// A number of floats, rounded up to whole float4s.
+template <class Integer>
+__host__ __device__ constexpr Integer in_float4s(Integer floats) {
+  return (floats + 3) / 4 * 4;
+}
 
 // The block copies `count` floats, sixteen bytes per thread if both alignments allow it.
 __device__ __forceinline__ void block_copy(float* to, const float* from, int count) {

@@ -1,7 +1,7 @@
 // A linear layer of few rows with its residuals and ReLU in one launch, for lifting frame by frame:
 // the weights are read once, a row per warp, for four rows of x at a time.
 #include "check.h"
-#include "cuda/launch.cuh"
+#include "cuda/warp.cuh"
 #include "schemas.h"
 
 namespace ites {
@@ -44,10 +44,8 @@ __global__ void __launch_bounds__(THREADS)
   float value = 0.0f;
 #pragma unroll
   for (int r = 0; r < ROWS; ++r) {
-#pragma unroll
-    for (int lanes = 16; lanes > 0; lanes /= 2)
-      sum[r] += __shfl_xor_sync(0xFFFFFFFFu, sum[r], lanes);
-    if (lane == r) value = sum[r];
+    const float whole = warp_sum(sum[r]);
+    if (lane == r) value = whole;
   }
   if (lane >= here) return;
   const int64_t at = static_cast<int64_t>(first + lane) * columns + column;

@@ -1,6 +1,6 @@
-// Layers relu(batch_norm(x W^T) + skip) of few rows in CUDA, a launch per layer and direction.
-// Clusters are of sm_90 on. A layer starts beside the one before it: it copies its first weights,
-// then waits for that one's output.
+// Layers relu(batch_norm(x W^T) + skip) of few rows in CUDA, a launch per layer and direction, for
+// GPUs with clusters of blocks (sm_90). A layer is a dependent launch: it copies its first weights
+// beside the layer before, then waits for that one's output.
 //
 // A cluster of at most 8 blocks has all rows of 32 columns, a block ROWS of them. The block's warps
 // share the inner dimension: each adds up its part of the product, and the parts are added in
@@ -94,8 +94,9 @@ __device__ __forceinline__ float4 bits_of(const Four& x) {
   return make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
 }
 
-// What the block of every rank sends goes to all blocks; `rank` of the result is that block's. The
-// threads have arrived at the cluster's barrier once before: every block must run to be written to.
+// Every block of the cluster gives its values to all: result[block] is what that block gave. The
+// threads must have arrived at the cluster's barrier once before, because a block must be running
+// before others write to its shared memory.
 struct FromBlocks {
   const float4* all;
   int across;
@@ -202,7 +203,7 @@ struct Backward {
   float eps;
   int rows, channels;
   float *grad_product, *grad_gamma, *grad_beta;
-  float* grad_skip;  // the gradient behind the ReLU; null: not wanted
+  float* grad_skip;  // the gradient of the ReLU's input; null: not wanted
 };
 
 template <class Precision, int ROWS>

@@ -1,25 +1,14 @@
 // Before and after the network of recipe "general", which sees each pose and its mirror image: the
 // pose's own scale and its missing joints; then the mean of both estimates, completed and denoised.
 // A warp per pose.
-#include <cfloat>
-#include <cmath>
-
 #include "check.h"
-#include "cuda/launch.cuh"
+#include "cuda/warp.cuh"
 #include "schemas.h"
 
 namespace ites {
 namespace {
 
 constexpr int THREADS = 128, WARPS = THREADS / 32;
-
-__device__ __forceinline__ float sum_over_warp(float v) {
-#pragma unroll
-  for (int lanes = 16; lanes > 0; lanes /= 2) v += __shfl_xor_sync(0xFFFFFFFFu, v, lanes);
-  return v;
-}
-
-__device__ __forceinline__ bool is_finite(float v) { return fabsf(v) <= FLT_MAX; }
 
 // v within [least, most]; nan stays nan.
 __device__ __forceinline__ float within(float v, float least, float most) {
@@ -49,8 +38,8 @@ __global__ void __launch_bounds__(THREADS)
     expected += shares[k];
     length += bone;
   }
-  expected = sum_over_warp(expected);
-  length = sum_over_warp(length);
+  expected = warp_sum(expected);
+  length = warp_sum(length);
   const float scale = expected > 0.0f ? total * expected / within(length, 1e-9f, INFINITY) : 1.0f;
   float count = 0.0f, mean_x = 0.0f, mean_y = 0.0f;
   for (int j = lane; j < J; j += 32) {
@@ -59,9 +48,9 @@ __global__ void __launch_bounds__(THREADS)
     mean_x += p[2 * j] * scale;
     mean_y += p[2 * j + 1] * scale;
   }
-  count = within(sum_over_warp(count), 1.0f, INFINITY);
-  mean_x = sum_over_warp(mean_x) / count;
-  mean_y = sum_over_warp(mean_y) / count;
+  count = within(warp_sum(count), 1.0f, INFINITY);
+  mean_x = warp_sum(mean_x) / count;
+  mean_y = warp_sum(mean_y) / count;
   if (lane == 0) scales[b] = scale;
   for (int j = lane; j < J; j += 32) {
     const int other = static_cast<int>(s.mirror[j]);
@@ -80,16 +69,94 @@ struct Estimates {
   const float *camera, *direct;  // (2 B, J, 3) and (2 B, J): of the poses, then of their images
 };
 
+// A joint's projection and depth.
 struct Joint {
   float x, y, depth;
 };
 
-// A pose's estimate of a joint, not yet relative to the root.
+// The estimate of a joint, not yet relative to the root.
 __device__ __forceinline__ Joint estimate(const Estimates& e, int64_t joint, float distance) {
   const float* const camera = e.camera + 3 * joint;
   const float z = within(camera[2] + distance, 1.0f, INFINITY);
   return {camera[0] / z, camera[1] / z, camera[2] + e.direct[joint]};
 }
+
+// The mean of the estimates of pose `b` and of its image, relative to the root.
+struct MeanEstimate {
+  const Estimates& e;
+  const int64_t* mirror;
+  int64_t own, image;  // first joints of the pose and of its image
+  float distance;
+  Joint root, image_root;
+
+  __device__ __forceinline__ MeanEstimate(const Skeleton& s, const Estimates& e, int64_t poses,
+                                          int64_t b, float distance)
+      : e(e),
+        mirror(s.mirror),
+        own(b * s.joints),
+        image((poses + b) * s.joints),
+        distance(distance),
+        root(estimate(e, own + s.root, distance)),
+        image_root(estimate(e, image + s.root, distance)) {}
+
+  __device__ __forceinline__ Joint operator()(int j) const {
+    const Joint a = estimate(e, own + j, distance), m = estimate(e, image + mirror[j], distance);
+    return {((a.x - root.x) - (m.x - image_root.x)) / 2.0f,
+            ((a.y - root.y) + (m.y - image_root.y)) / 2.0f,
+            ((a.depth - root.depth) + (m.depth - image_root.depth)) / 2.0f};
+  }
+};
+
+// A pose's points at its own scale, of which some are missing, and where the estimates belong among
+// them: an estimate + `away` is a place in the image, `origin` is the root's.
+struct Placed {
+  const float* p;
+  float scale, away_x, away_y, origin_x, origin_y;
+  float seen;     // joints seen whole, at least 1
+  Joint at_root;  // the root's estimate
+
+  __device__ __forceinline__ Placed(const Skeleton& s, const MeanEstimate& mean, const float* p,
+                                    float scale)
+      : p(p), scale(scale), at_root(mean(s.root)) {
+    float count_x = 0.0f, count_y = 0.0f;
+    away_x = away_y = seen = 0.0f;
+    for (int j = threadIdx.x % 32; j < s.joints; j += 32) {
+      const Joint guess = mean(j);
+      const float x = p[2 * j] * scale, y = p[2 * j + 1] * scale;
+      if (is_finite(x)) {
+        count_x += 1.0f;
+        away_x += x - guess.x;
+      }
+      if (is_finite(y)) {
+        count_y += 1.0f;
+        away_y += y - guess.y;
+      }
+      seen += is_finite(x) && is_finite(y);
+    }
+    away_x = warp_sum(away_x) / within(warp_sum(count_x), 1.0f, INFINITY);
+    away_y = warp_sum(away_y) / within(warp_sum(count_y), 1.0f, INFINITY);
+    seen = within(warp_sum(seen), 1.0f, INFINITY);
+    // The root itself decides where it is seen, otherwise the joints that are.
+    const float rx = p[2 * s.root] * scale, ry = p[2 * s.root + 1] * scale;
+    if (is_finite(rx)) away_x = rx - at_root.x;
+    if (is_finite(ry)) away_y = ry - at_root.y;
+    origin_x = is_finite(rx) ? rx : at_root.x + away_x;
+    origin_y = is_finite(ry) ? ry : at_root.y + away_y;
+  }
+
+  // Joint `j` relative to the root, completed by its estimate, and the way from there to the
+  // estimate where it is seen.
+  __device__ __forceinline__ void complete(int j, const Joint& guess, float& x, float& y,
+                                           float& to_x, float& to_y) const {
+    x = p[2 * j] * scale;
+    y = p[2 * j + 1] * scale;
+    const bool seen_x = is_finite(x), seen_y = is_finite(y);
+    x = (seen_x ? x : guess.x + away_x) - origin_x;
+    y = (seen_y ? y : guess.y + away_y) - origin_y;
+    to_x = seen_x ? guess.x - x : 0.0f;
+    to_y = seen_y ? guess.y - y : 0.0f;
+  }
+};
 
 struct Limits {
   float distance, noiseless, most_moved;
@@ -106,69 +173,28 @@ __global__ void __launch_bounds__(THREADS)
   if (b >= poses) return;
   const float* const p = points + b * J * 2;
   const float scale = scales[b];
-  const int64_t own = b * J, image = (poses + b) * J;
-  const Joint root = estimate(e, own + s.root, l.distance),
-              image_root = estimate(e, image + s.root, l.distance);
-  const auto mean = [&](int j) {  // of both estimates, relative to the root
-    const Joint a = estimate(e, own + j, l.distance),
-                m = estimate(e, image + s.mirror[j], l.distance);
-    return Joint{((a.x - root.x) - (m.x - image_root.x)) / 2.0f,
-                 ((a.y - root.y) + (m.y - image_root.y)) / 2.0f,
-                 ((a.depth - root.depth) + (m.depth - image_root.depth)) / 2.0f};
-  };
-  // Where the root is not seen, the guess is moved to the joints that are.
-  float count_x = 0.0f, count_y = 0.0f, both = 0.0f, away_x = 0.0f, away_y = 0.0f;
+  const int64_t own = b * J;
+  const MeanEstimate mean(s, e, poses, b, l.distance);
+  const Placed placed(s, mean, p, scale);
+  float square = 0.0f, x, y, to_x, to_y;  // square: of the ways of the joints that are seen
+  bool whole = true;                      // no joint was missing
   for (int j = lane; j < J; j += 32) {
-    const Joint guess = mean(j);
-    const float x = p[2 * j] * scale, y = p[2 * j + 1] * scale;
-    if (is_finite(x)) {
-      count_x += 1.0f;
-      away_x += x - guess.x;
-    }
-    if (is_finite(y)) {
-      count_y += 1.0f;
-      away_y += y - guess.y;
-    }
-    both += is_finite(x) && is_finite(y);
-  }
-  away_x = sum_over_warp(away_x) / within(sum_over_warp(count_x), 1.0f, INFINITY);
-  away_y = sum_over_warp(away_y) / within(sum_over_warp(count_y), 1.0f, INFINITY);
-  both = within(sum_over_warp(both), 1.0f, INFINITY);
-  const float rx = p[2 * s.root] * scale, ry = p[2 * s.root + 1] * scale;
-  const Joint at_root = mean(s.root);
-  if (is_finite(rx)) away_x = rx - at_root.x;
-  if (is_finite(ry)) away_y = ry - at_root.y;
-  const float origin_x = is_finite(rx) ? rx : at_root.x + away_x,
-              origin_y = is_finite(ry) ? ry : at_root.y + away_y;
-  // The completed joint relative to the root, and the way from there to the guess where seen.
-  const auto completed = [&](int j, const Joint& guess, float& x, float& y, float& to_x,
-                             float& to_y) {
-    x = p[2 * j] * scale;
-    y = p[2 * j + 1] * scale;
-    const bool seen_x = is_finite(x), seen_y = is_finite(y);
-    x = (seen_x ? x : guess.x + away_x) - origin_x;
-    y = (seen_y ? y : guess.y + away_y) - origin_y;
-    to_x = seen_x ? guess.x - x : 0.0f;
-    to_y = seen_y ? guess.y - y : 0.0f;
-  };
-  float square = 0.0f, x, y, to_x, to_y;
-  bool whole = true;
-  for (int j = lane; j < J; j += 32) {
-    completed(j, mean(j), x, y, to_x, to_y);
+    placed.complete(j, mean(j), x, y, to_x, to_y);
     square += to_x * to_x + to_y * to_y;
     if (original) {
       const float* const given = original + (own + j) * 2;
       whole &= is_finite(given[0]) && is_finite(given[1]);
     }
   }
-  square = within(sum_over_warp(square) / both, 1e-12f, INFINITY);
-  const bool kept = original && sum_over_warp(whole ? 0.0f : 1.0f) == 0.0f;
+  square = within(warp_sum(square) / placed.seen, 1e-12f, INFINITY);
+  const bool kept = original && warp_sum(whole ? 0.0f : 1.0f) == 0.0f;
+  // Each joint moves by a share of its way: what noise does not explain stays.
   const float share = within(1.0f - l.noiseless / square, 0.0f, l.most_moved);
-  completed(s.root, at_root, x, y, to_x, to_y);
+  placed.complete(s.root, placed.at_root, x, y, to_x, to_y);
   const float end_x = x + share * to_x, end_y = y + share * to_y;
   for (int j = lane; j < J; j += 32) {
     const Joint guess = mean(j);
-    completed(j, guess, x, y, to_x, to_y);
+    placed.complete(j, guess, x, y, to_x, to_y);
     const int64_t at = own + j;
     const float px = original ? p[2 * j] : (x + share * to_x - end_x) / scale,
                 py = original ? p[2 * j + 1] : (y + share * to_y - end_y) / scale;

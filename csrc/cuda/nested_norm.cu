@@ -130,13 +130,14 @@ __device__ __forceinline__ NestedChannel<Four> channel_of(const Range& r, const 
 }
 
 struct Sums {
-  Four grad, with_sum, with_x;  // of the gradient behind the ReLU; see NestedMeans
+  Four grad, with_sum, with_x;  // of the gradient of the ReLU's input; see NestedMeans
 };
 
 __device__ __forceinline__ Sums operator+(const Sums& a, const Sums& b) {
   return {a.grad + b.grad, a.with_sum + b.with_sum, a.with_x + b.with_x};
 }
 
+// Gradient of the ReLU's input.
 __device__ __forceinline__ Four masked(const Four& grad, const Four& normalised,
                                        const NestedChannel<Four>& c) {
   return select(Four{} >= normalised * c.weight + c.bias, Four{}, grad);

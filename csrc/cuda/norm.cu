@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(THREADS, 4)  // without the 4, float16 spills 
 }
 
 struct Sums {
-  Four grad, product;  // of the gradient behind the ReLU, and with the normalised value
+  Four grad, product;  // of the gradient of the ReLU's input, and with the normalised value
 };
 
 __device__ __forceinline__ Sums sums_over_block(const Sums& mine, const Place& at) {

@@ -1,6 +1,6 @@
-// What a block has on its processor: dynamic shared memory and copies into it that go on beside the
-// arithmetic, the barriers and the memory of its cluster, tensor cores. What it needs to start
-// beside the launch before it. Clusters and such starts are of sm_90 on.
+// The instructions that C++ has no words for: dynamic shared memory and asynchronous copies into
+// it, a cluster's barrier and its distributed shared memory, dependent launches, tensor cores.
+// Clusters and dependent launches need sm_90.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ __device__ __forceinline__ void start_bytes(void* to, const void* from) {
                "l"(from), "n"(BYTES));
 }
 
-// The same of a value that may lie outside: zero is written where `given` is false.
+// The same of 4, 8 or 16 bytes, or zeros in their place where `given` is false.
 template <int BYTES>
 __device__ __forceinline__ void start_bytes_or_zero(void* to, const void* from, bool given) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(
@@ -79,16 +79,16 @@ __device__ __forceinline__ float4 load_from_block(const float4* from, int block)
   return value;
 }
 
-// Waits until the launch before has ended, where this one was started beside it; see
-// OnDevice::launch_beside. Until then nothing may be written, and nothing read that it writes.
+// In a dependent launch, waits until the launch before has ended; see OnDevice::launch_beside.
+// Until then nothing may be written, and nothing read that the launch before writes.
 __device__ __forceinline__ void wait_for_launch_before() {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 
-// Lets the launch after start as soon as all blocks have come here: after their own wait, so that
-// at most two launches run at once.
+// Lets the dependent launch after this one start when all blocks have come here. Blocks come here
+// after their own wait, so that at most two launches run at once.
 __device__ __forceinline__ void let_launch_after_start() {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

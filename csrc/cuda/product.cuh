@@ -30,8 +30,8 @@ struct Tf32 {
   }
 };
 
-// Pairs of neighbours are expected, and those get the two places of TF32: of both factors the same,
-// so that the sum is the same.
+// The instruction expects neighbouring inner places in a register. It gets `member` and
+// `member + 4` instead, in both factors, so that the sum is the same.
 struct Bf16 {
   template <int N>
   struct Part {

@@ -3,24 +3,20 @@
 // float2, joints through shared memory: all of it coalesced. Skeletons of 17 joints have kernels of
 // their own, which divide an index by a constant. Turns have kernels of their own too, because
 // their draw would cost the other rotations registers.
-#include "cuda/launch.cuh"
+#include "cuda/poses.cuh"
 #include "rotation_inputs.h"
 #include "schemas.h"
 
 namespace ites {
 namespace {
 
-constexpr int SAMPLES = 8;      // rotations of a pose held in shared memory at a time
-constexpr int MOST_POSES = 32;  // of a tile
-constexpr int FEW_POSES = 8;    // of a tile of a batch below SMALL_BATCH: more blocks for it
-constexpr int SMALL_BATCH = 4096;
+constexpr int SAMPLES = 8;         // rotations of a pose held in shared memory at a time
 constexpr int MOST_THREADS = 272;  // 16 poses of 17 joints
-constexpr int ROTATION = 12;       // floats between rotations in shared memory: three float4
 
 struct Tile {
   int poses, threads;
   int64_t blocks;
-  size_t joint_floats;  // of one pose tile of three coordinates, in whole float4s
+  size_t joint_floats;  // three coordinates of every joint of a tile, in whole float4s
 };
 
 Tile tile_for(int64_t poses, int64_t joint_count) {
@@ -32,7 +28,7 @@ Tile tile_for(int64_t poses, int64_t joint_count) {
   P = P < 1 ? 1 : P > most ? most : P;
   const int threads = (P * J + 31) / 32 * 32;
   return {P, threads < MOST_THREADS ? threads : MOST_THREADS, (poses + P - 1) / P,
-          static_cast<size_t>((P * J * 3 + 3) / 4 * 4)};
+          static_cast<size_t>(in_float4s(P * J * 3))};
 }
 
 size_t rotation_floats(const Tile& tile, int samples) {
@@ -80,26 +76,8 @@ __device__ void stage_rotations(const RotationSource<float>& source, const Part&
   for (int i = threadIdx.x; i < samples * part.poses; i += blockDim.x) {
     const int sample = i / part.poses, pose = i - sample * part.poses;
     const Mat3<float> R = rotation_of<TURN>(source, from + sample, part.first + pose);
-    float4* to = reinterpret_cast<float4*>(shared + i * ROTATION);
-    to[0] = make_float4(R.m[0], R.m[1], R.m[2], R.m[3]);
-    to[1] = make_float4(R.m[4], R.m[5], R.m[6], R.m[7]);
-    to[2] = make_float4(R.m[8], 0.0f, 0.0f, 0.0f);
+    stage_rotation(R, shared, i);
   }
-}
-
-__device__ __forceinline__ Mat3<float> staged_rotation(const float* shared, int index) {
-  const float4* from = reinterpret_cast<const float4*>(shared + index * ROTATION);
-  const float4 a = from[0], b = from[1];
-  return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, shared[index * ROTATION + 8]}};
-}
-
-__device__ __forceinline__ Vec3<float> get(const float* tile, int joint) {
-  return {tile[3 * joint], tile[3 * joint + 1], tile[3 * joint + 2]};
-}
-__device__ __forceinline__ void put(float* tile, int joint, const Vec3<float>& v) {
-  tile[3 * joint] = v.x;
-  tile[3 * joint + 1] = v.y;
-  tile[3 * joint + 2] = v.z;
 }
 
 // Sums over the joints of each pose, scaled: of sample s to to[s * total], from values[s][joint].

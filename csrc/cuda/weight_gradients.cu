@@ -1,9 +1,10 @@
-// Gradients of weights, grad^T x, of many layers in one launch; clusters are of sm_90 on. The rows
-// come in one part or two, which are added: those of a step's passes.
+// Gradients of weights, grad^T x, of many layers in one launch, for GPUs with clusters of blocks
+// (sm_90). A step makes one pass or two through a layer; each gives a part of the rows, and the sum
+// runs over all of them.
 //
-// A cluster takes 128 x 128 of one gradient and its blocks share the rows, so that few weights of
-// many rows fill a GPU too. A warp adds up 64 x 32. Then every block adds its share of the tile
-// over the cluster's blocks, in their order.
+// A cluster takes a tile of 128 x 128 of one gradient and its blocks share the rows, so that few
+// weights of many rows fill a GPU too. A warp adds up 64 x 32. Then every block adds its share of
+// the tile over the cluster's blocks, in their order.
 #include <vector>
 
 #include "cuda/channels.cuh"
@@ -18,9 +19,9 @@ constexpr int DEPTH = 16, STAGES = 4;
 constexpr int ENOUGH_BLOCKS = 200;  // to keep a large GPU busy
 
 struct Weight {
-  Matrix grad[MOST_PARTS], x[MOST_PARTS];
-  float* out;
-  int first;  // of the launch's clusters
+  Matrix grad[MOST_PARTS], x[MOST_PARTS];  // (N, M) and (N, K) of each part; no rows if absent
+  float* out;                              // (M, K)
+  int first;                               // of the launch's clusters
 };
 struct Weights {
   Weight layer[MOST_LAYERS];
