@@ -1,6 +1,9 @@
 // The joined weights of a graph layer and their gradients, entry by entry:
-// projection (C, S) = [W0 | W1 | g' | phi' | theta' u | 0], bias = [b | b_g | u . b_theta + v .
-// b_phi].
+//
+//     projection (C, S) = [W0 | W1 | g' | phi' | theta' u | 0]
+//     bias (C + M + 1,) = [b | b_g | u . b_theta + v . b_phi]
+//
+// See ites/ops/join.py.
 #pragma once
 
 #include "common/scalar.h"

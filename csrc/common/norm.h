@@ -67,7 +67,7 @@ ITES_FN V before_relu_backward(V grad, V x, V skip, const Channel<V>& c, Form fo
   return form.relu ? select(V{} >= before_relu(x, skip, c, form), V{}, grad) : grad;
 }
 
-// Gradient of x. Given are the gradient before the ReLU, and the means over the batch of that
+// Gradient of x. Given are the gradient of the ReLU's input, and the means over the batch of that
 // gradient and of its product with the normalised value.
 template <class V>
 ITES_FN V batch_norm_backward(V grad, V x, V grad_mean, V product_mean, const Channel<V>& c) {
@@ -117,8 +117,8 @@ ITES_FN V nested_variance(V x_var, V y_var, V covariance, V gain) {
   return select(V{} > var, V{}, var);
 }
 
-// The means over the batch that the gradients need: of the gradient behind the ReLU, and of its
-// products with the sum's and x's normalised values; `correlation` is the mean of theirs.
+// The means over the batch that the gradients need: of the gradient of the ReLU's input, and of its
+// products with the sum's and x's normalised values; `correlation` is the mean of their product.
 template <class V>
 struct NestedMeans {
   V grad, with_sum, with_x, correlation;

@@ -30,6 +30,8 @@ struct FreeAligned {
   void operator()(void* memory) const { ::operator delete(memory, std::align_val_t(64)); }
 };
 
+constexpr int64_t MOST_LANE_BYTES = 64;  // of the widest instruction set's group of lanes
+
 // Room for one group of lanes: coefficients, two poses, points, and with gradients those of the
 // dictionary, the mean and one more pose.
 template <class T>
@@ -38,7 +40,7 @@ std::unique_ptr<T[], FreeAligned> make_scratch(const Dictionary<T>& d, bool grad
   int64_t lanes = d.atoms + 2 * columns + 2 * d.joint_count;
   if (gradients) lanes += (d.atoms + 2) * columns;
   return std::unique_ptr<T[], FreeAligned>(
-      static_cast<T*>(::operator new(lanes * 64, std::align_val_t(64))));
+      static_cast<T*>(::operator new(lanes * MOST_LANE_BYTES, std::align_val_t(64))));
 }
 
 // Sums over poses in parts: loop(part's result, begin, end) for each, then the parts in order. The

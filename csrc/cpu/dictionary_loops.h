@@ -1,5 +1,5 @@
 // Loops of the dictionary family over poses, a group of lanes at a time: lane l is pose b + l.
-// `scratch` holds a group's rows transposed; see scratch_lanes. The gradients of the dictionary and
+// `scratch` holds a group's rows transposed; see Scratch. The gradients of the dictionary and
 // the mean are kept lane by lane for a range of poses, then summed into that range's partial
 // result.
 #pragma once

@@ -96,8 +96,8 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_op(const Tensor& x, const Ten
   return {out, mean, var};
 }
 
-// Sums over the batch, for each channel, of the gradient behind the ReLU and of its product with
-// the normalised value: the units' sums added in their order, in float64.
+// Sums over the batch, for each channel, of the gradient of the ReLU's input and of its product
+// with the normalised value: the units' sums added in their order, in float64.
 template <class T>
 std::vector<double> gradient_sums(const BatchNorm<T>& a, const BatchNormGrads<T>& g) {
   const int64_t size = 2 * a.channels, units = (a.rows + a.unit - 1) / a.unit;

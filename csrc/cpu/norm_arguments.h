@@ -20,7 +20,7 @@ template <class T>
 struct BatchNormGrads {
   const T* grad;                      // (N, C)
   const T *grad_mean, *product_mean;  // (C,)
-  T* grad_sum;                        // (N, C) or null: gradient of what meets the ReLU
+  T* grad_sum;                        // (N, C) or null: gradient of the ReLU's input
   T* grad_x;                          // (N, C)
 };
 

@@ -48,7 +48,7 @@ void bind_norm(py::module_& parent) {
   m.def("batch_norm_relu", &forward,
         "(x, skip, (mean, scale, weight, bias), (relu, skip_before, skip_after)) -> output.");
   m.def("before_relu_backward", &inner_vjp,
-        "(grad, x, skip, channel, form) -> gradient of what meets the ReLU.");
+        "(grad, x, skip, channel, form) -> gradient of the ReLU's input.");
   m.def("batch_norm_backward", &vjp,
         "(that gradient, x, its mean, the mean of its product with x normalised, channel) -> "
         "gradient of x.");
