@@ -22,7 +22,7 @@ from .geometry import (
     pack_vectors,
     project,
     project_vjp,
-    turn,
+    rotate,
 )
 
 
@@ -130,12 +130,13 @@ def _reprojection_kernel(
     POSES: tl.constexpr,
     LANES: tl.constexpr,
 ):
+    """Errors, canonical and camera-frame poses of a tile."""
     row, live, vector, inside = _tile(tl.program_id(0), poses, JOINTS, POSES, LANES)
     x, y, z = _reconstruct(coefficients, dictionary, mean, row, live, ATOMS, JOINTS, LANES)
     _store_poses(canonical, x, y, z, row, live, JOINTS)
     wx, wy, wz = load_vectors(rotation_vector, row, live)
     c, qx, qy, qz = exp_quaternion(wx, wy, wz)
-    x, y, z = turn(x, y, z, c[:, None], qx[:, None], qy[:, None], qz[:, None])
+    x, y, z = rotate(x, y, z, c[:, None], qx[:, None], qy[:, None], qz[:, None])
     _store_poses(camera, x, y, z, row, live, JOINTS)
     px, py = project(x, y, z, distance)
     ex = px - tl.load(target + 2 * vector, mask=inside, other=0.0)
@@ -165,6 +166,7 @@ def _reprojection_backward_kernel(
     LANES: tl.constexpr,
     PADDED: tl.constexpr,
 ):
+    """Gradients to coefficients and rotation vectors; partial sums of dictionary and mean."""
     dx = _load_atoms(dictionary, 0, ATOMS, JOINTS, LANES, PADDED)
     dy = _load_atoms(dictionary, 1, ATOMS, JOINTS, LANES, PADDED)
     dz = _load_atoms(dictionary, 2, ATOMS, JOINTS, LANES, PADDED)
@@ -181,7 +183,7 @@ def _reprojection_backward_kernel(
         if grad_camera is not None:
             gx, gy, gz = load_vectors(grad_camera, vector, inside)
         if grad_error is not None:
-            cx, cy, cz = turn(x, y, z, c, qx, qy, qz)
+            cx, cy, cz = rotate(x, y, z, c, qx, qy, qz)
             px, py = project(cx, cy, cz, distance)
             ex = px - tl.load(target + 2 * vector, mask=inside, other=0.0)
             ey = py - tl.load(target + 2 * vector + 1, mask=inside, other=0.0)
@@ -206,7 +208,7 @@ def _reprojection_backward_kernel(
         tl.store(grad_rotation_vector + 3 * row, wx, mask=live)
         tl.store(grad_rotation_vector + 3 * row + 1, wy, mask=live)
         tl.store(grad_rotation_vector + 3 * row + 2, wz, mask=live)
-        gx, gy, gz = turn(gx, gy, gz, c, -qx, -qy, -qz)
+        gx, gy, gz = rotate(gx, gy, gz, c, -qx, -qy, -qz)
         if grad_canonical is not None:
             ex, ey, ez = load_vectors(grad_canonical, vector, inside)
             gx, gy, gz = gx + ex, gy + ey, gz + ez
@@ -233,6 +235,7 @@ def _invariance_kernel(
     POSES: tl.constexpr,
     LANES: tl.constexpr,
 ):
+    """Mean joint distances of a tile's reconstructed samples to its canonical poses."""
     row, live, vector, inside = _tile(tl.program_id(0), poses, JOINTS, POSES, LANES)
     ox, oy, oz = load_vectors(canonical, vector, inside)
     for _ in range(SAMPLES):
@@ -261,6 +264,7 @@ def _invariance_backward_kernel(
     LANES: tl.constexpr,
     PADDED: tl.constexpr,
 ):
+    """Gradients to coefficients and canonical poses; partial sums of dictionary and mean."""
     dx = _load_atoms(dictionary, 0, ATOMS, JOINTS, LANES, PADDED)
     dy = _load_atoms(dictionary, 1, ATOMS, JOINTS, LANES, PADDED)
     dz = _load_atoms(dictionary, 2, ATOMS, JOINTS, LANES, PADDED)

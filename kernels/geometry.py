@@ -37,10 +37,10 @@ def sin_cos(angle):
 
 
 @triton.jit
-def sin_cos_quarters(turn):
-    """Sine and cosine of quarter turns; whole ones are taken off exactly."""
-    quarters = tl.floor(turn + 0.5)
-    return _sin_cos_near((turn - quarters) * 1.5707963267948966, quarters)
+def sin_cos_quarters(angle):
+    """Sine and cosine of an angle in quarter turns; whole ones are taken off exactly."""
+    quarters = tl.floor(angle + 0.5)
+    return _sin_cos_near((angle - quarters) * 1.5707963267948966, quarters)
 
 
 @triton.jit
@@ -145,7 +145,7 @@ def turn_quaternion(counter, pose, sample, elevation, mean, deviation):
 
 
 @triton.jit
-def turn(x, y, z, c, qx, qy, qz):
+def rotate(x, y, z, c, qx, qy, qz):
     """(x, y, z) @ R; with -q for q, (x, y, z) @ R^T."""
     tx, ty, tz = 2.0 * (y * qz - z * qy), 2.0 * (z * qx - x * qz), 2.0 * (x * qy - y * qx)
     return (

@@ -66,6 +66,7 @@ def _mix_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """y along the edges, of a tile of rows and a block of channels."""
     pose, joint, live = _rows(tl.program_id(0), poses, JOINTS, ROWS)
     channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     wanted = live[:, None] & (channel < CHANNELS)[None, :]
@@ -298,6 +299,7 @@ def _larger(first, second):
 
 @triton.jit
 def _load_row(pointer, at, mask):
+    """Entries at the given offsets as float32, 0 where masked."""
     return tl.load(pointer + at, mask=mask, other=0.0).to(tl.float32)
 
 
@@ -316,6 +318,7 @@ def _attend_kernel(
     LANES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """t of one pose: a row per joint."""
     pose = h + tl.program_id(0).to(tl.int64) * (JOINTS * STRIDE) + 2 * CHANNELS
     joint = tl.arange(0, LANES)
     m = tl.arange(0, BLOCK)

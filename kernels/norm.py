@@ -16,7 +16,7 @@ from . import PROGRAMS
 
 @triton.jit
 def _tile(step, rows, channels, BLOCK_ROWS: tl.constexpr, BLOCK: tl.constexpr):
-    """Addresses and mask of tile `step` of this program's channels, and the channels."""
+    """Offsets and mask of tile `step` of this program's channels."""
     row = step.to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = (row < rows)[:, None] & (channel < channels)[None, :]
@@ -25,6 +25,7 @@ def _tile(step, rows, channels, BLOCK_ROWS: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def _load(pointer, at, mask):
+    """Entries at the given offsets as float32, 0 where masked."""
     return tl.load(pointer + at, mask=mask, other=0.0).to(tl.float32)
 
 
@@ -111,6 +112,7 @@ def _apply_kernel(
     BLOCK_ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """`relu(bn(x) + skip)`, or with the residual after ReLU, or without ReLU."""
     at, mask = _tile(tl.program_id(0), rows, channels, BLOCK_ROWS, BLOCK)
     centre, scale, shift, _ = _affine(weight, bias, mean, var, channels, eps, BLOCK)
     value = (_load(x, at, mask) - centre) * scale + shift
@@ -139,7 +141,7 @@ def _affine(weight, bias, mean, var, channels, eps, BLOCK: tl.constexpr):
 def _before_relu(
     grad, x, skip, at, mask, centre, scale, shift, RELU: tl.constexpr, SKIP_AFTER: tl.constexpr
 ):
-    """The gradient behind ReLU, and x minus its mean."""
+    """The gradient of ReLU's input, and x minus its mean."""
     g = _load(grad, at, mask)
     offset = _load(x, at, mask) - centre
     if RELU:

@@ -23,8 +23,8 @@ from .geometry import (
     pack_vectors,
     project,
     project_vjp,
+    rotate,
     store_matrices,
-    turn,
     turn_quaternion,
 )
 from .philox import philox_words
@@ -34,6 +34,7 @@ _ROWS = 128
 
 @triton.jit
 def _so3_exp_kernel(w, out, rows, BLOCK: tl.constexpr):
+    """Matrices (rows, 3, 3) of rotation vectors (rows, 3)."""
     first = tl.program_id(0).to(tl.int64) * BLOCK
     at = tl.arange(0, BLOCK)
     live = at < rows - first
@@ -44,6 +45,7 @@ def _so3_exp_kernel(w, out, rows, BLOCK: tl.constexpr):
 
 @triton.jit
 def _so3_exp_backward_kernel(grad, w, grad_w, rows, BLOCK: tl.constexpr):
+    """The gradient (rows, 3) to rotation vectors, given that to their matrices."""
     first = tl.program_id(0).to(tl.int64) * BLOCK
     at = tl.arange(0, BLOCK)
     live = at < rows - first
@@ -77,6 +79,7 @@ def so3_exp_backward(grad: Tensor, w: Tensor) -> Tensor:
 
 @triton.jit
 def _philox_kernel(counter, out, poses, rows, BLOCK: tl.constexpr):
+    """The random words of each row of a draw, int64 (rows, 4)."""
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     u0, u1, u2, u3 = philox_words(counter, row % poses, (row // poses).to(tl.int32))
     live = row < rows
@@ -88,7 +91,7 @@ def _philox_kernel(counter, out, poses, rows, BLOCK: tl.constexpr):
 
 @triton.jit
 def _drawn(counter, elevation, spread, pose, sample, mask, half_turns, AXES: tl.constexpr):
-    """(c, qx, qy, qz) of a draw; a turn if elevations are given."""
+    """(c, qx, qy, qz) of a `RotationDraw`, or of a `TurnDraw` if elevations are given."""
     if elevation is None:
         return drawn_quaternion(counter, pose, sample, half_turns, AXES)
     else:
@@ -108,6 +111,7 @@ def _draw_kernel(
     AXES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """Matrices (rows, 3, 3) of a draw."""
     first = tl.program_id(0).to(tl.int64) * BLOCK
     at = tl.arange(0, BLOCK)
     row = first + at
@@ -177,6 +181,7 @@ def _load_points(pointer, count, BLOCK: tl.constexpr):
 
 @triton.jit
 def _store_points(pointer, x, y, count):
+    """Store the first `count` of N points at consecutive addresses."""
     slot = tl.arange(0, 2 * x.shape[0])
     tl.store(pointer + slot, tl.interleave(x, y), mask=slot < 2 * count)
 
@@ -192,7 +197,7 @@ def _slots(poses, JOINTS: tl.constexpr, BLOCK: tl.constexpr, PADDED: tl.constexp
 
 @triton.jit
 def _block(joints, poses, JOINTS: tl.constexpr, BLOCK: tl.constexpr, PADDED: tl.constexpr):
-    """The same, and the joints."""
+    """The results of `_slots`, and the joints' x, y, z by slot."""
     first_pose, count, slot, pose = _slots(poses, JOINTS, BLOCK, PADDED)
     x, y, z = load_vectors(joints + first_pose * JOINTS * 3, slot, slot < count)
     return first_pose, count, slot, pose, x, y, z
@@ -222,7 +227,7 @@ def _quaternions(
 
 
 @triton.jit
-def _turned(
+def _rotated(
     x, y, z, c, qx, qy, qz, rotations, at, row, mask, AXES: tl.constexpr, BACK: tl.constexpr
 ):
     """(x, y, z) @ R, or @ R^T going back: R is drawn rotation `at`, or matrix `row`."""
@@ -240,7 +245,7 @@ def _turned(
         )
     else:
         sign = -1.0 if BACK else 1.0
-        return turn(
+        return rotate(
             x,
             y,
             z,
@@ -261,7 +266,7 @@ def _store_sums(
     JOINTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """[BLOCK] values of joints, the first `count` of them real -> sums of poses, stored."""
+    """Store the poses' sums over joints / DIVISOR, of the first `count` of [BLOCK] values."""
     slot = tl.arange(0, POSES * LANES)
     joint = slot % LANES
     at = tl.minimum(slot // LANES * JOINTS + joint, values.shape[0] - 1)
@@ -289,6 +294,7 @@ def _rotate_project_kernel(
     BLOCK: tl.constexpr,
     PADDED: tl.constexpr,
 ):
+    """Points (n B, J, 2) and, if wanted, rotated joints (n B, J, 3) of a block of poses."""
     first_pose, count, slot, pose, x, y, z = _block(joints, poses, JOINTS, BLOCK, PADDED)
     for first in range(0, SAMPLES, GROUP):
         c, qx, qy, qz = _quaternions(
@@ -306,7 +312,7 @@ def _rotate_project_kernel(
         for s in range(GROUP):
             row = first_pose + tl.cast(poses, tl.int64) * (first + s)
             left = tl.where(first + s < SAMPLES, count, 0)
-            rx, ry, rz = _turned(
+            rx, ry, rz = _rotated(
                 x,
                 y,
                 z,
@@ -348,6 +354,7 @@ def _rotate_project_backward_kernel(
     PADDED: tl.constexpr,
     LANES: tl.constexpr,
 ):
+    """Gradients to the joints, summed over samples, and to the elevations."""
     first_pose, count, slot, pose, x, y, z = _block(joints, poses, JOINTS, BLOCK, PADDED)
     sx, sy, sz = tl.zeros_like(x), tl.zeros_like(x), tl.zeros_like(x)
     for first in range(0, SAMPLES, GROUP):
@@ -367,7 +374,7 @@ def _rotate_project_backward_kernel(
             row = first_pose + tl.cast(poses, tl.int64) * (first + s)
             left = tl.where(first + s < SAMPLES, count, 0)
             at = s * PADDED + pose
-            rx, ry, rz = _turned(
+            rx, ry, rz = _rotated(
                 x, y, z, c, qx, qy, qz, rotations, at, row + pose, slot < left, AXES, False
             )
             px, py = _load_points(grad_points + row * JOINTS * 2, left, BLOCK)
@@ -375,7 +382,7 @@ def _rotate_project_backward_kernel(
             if grad_rotated is not None:
                 ex, ey, ez = load_vectors(grad_rotated + row * JOINTS * 3, slot, slot < left)
                 gx, gy, gz = gx + ex, gy + ey, gz + ez
-            gx, gy, gz = _turned(
+            gx, gy, gz = _rotated(
                 gx, gy, gz, c, qx, qy, qz, rotations, at, row + pose, slot < left, AXES, True
             )
             sx, sy, sz = sx + gx, sy + gy, sz + gz
@@ -405,6 +412,7 @@ def _equivariance_kernel(
     PADDED: tl.constexpr,
     LANES: tl.constexpr,
 ):
+    """Mean distances (n B,) of lifted joints to the rotated joints of a block of poses."""
     first_pose, count, slot, pose, x, y, z = _block(joints, poses, JOINTS, BLOCK, PADDED)
     for first in range(0, SAMPLES, GROUP):
         c, qx, qy, qz = _quaternions(
@@ -422,7 +430,7 @@ def _equivariance_kernel(
         for s in range(GROUP):
             row = first_pose + tl.cast(poses, tl.int64) * (first + s)
             left = tl.where(first + s < SAMPLES, count, 0)
-            rx, ry, rz = _turned(
+            rx, ry, rz = _rotated(
                 x,
                 y,
                 z,
@@ -469,6 +477,7 @@ def _equivariance_backward_kernel(
     PADDED: tl.constexpr,
     LANES: tl.constexpr,
 ):
+    """Gradients to joints, summed over samples, points, depths and elevations."""
     first_pose, count, slot, pose, x, y, z = _block(joints, poses, JOINTS, BLOCK, PADDED)
     sx, sy, sz = tl.zeros_like(x), tl.zeros_like(x), tl.zeros_like(x)
     for first in range(0, SAMPLES, GROUP):
@@ -488,7 +497,7 @@ def _equivariance_backward_kernel(
             row = first_pose + tl.cast(poses, tl.int64) * (first + s)
             left = tl.where(first + s < SAMPLES, count, 0)
             at = s * PADDED + pose
-            rx, ry, rz = _turned(
+            rx, ry, rz = _rotated(
                 x, y, z, c, qx, qy, qz, rotations, at, row + pose, slot < left, AXES, False
             )
             px, py = _load_points(points + row * JOINTS * 2, left, BLOCK)
@@ -502,7 +511,7 @@ def _equivariance_backward_kernel(
             _store_points(grad_points + row * JOINTS * 2, ex * scale, ey * scale, left)
             to_depth = tl.where(d + distance >= 1.0, ex * px + ey * py, 0.0) + ez
             tl.store(grad_depth + row * JOINTS + slot, to_depth, mask=slot < left)
-            gx, gy, gz = _turned(
+            gx, gy, gz = _rotated(
                 ex, ey, ez, c, qx, qy, qz, rotations, at, row + pose, slot < left, AXES, True
             )
             sx, sy, sz = sx - gx, sy - gy, sz - gz

@@ -37,7 +37,7 @@ runs = pytest.mark.skipif(not RUNS, reason="run by test_under_the_interpreter: n
 # is too slow for.
 QUICK = (
     "triton and not opcheck and not compiles and not 257 and not hand and not "
-    "(every and (NonLocal or GraphMix)) and not 128-64"
+    "(every and GraphMix) and not 128-64"
 )
 
 
