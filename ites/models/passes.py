@@ -20,14 +20,13 @@ class _Twice(torch.autograd.Function):
 
     Autograd would add them one by one. A tensor that neither pass needs gets an explicit zero
     gradient, so that weight decay applies: a bias that batch normalisation cancels. Gradients may
-    also come as `factors`.
+    also come as `factors`, which number the tensors as they are given here.
     """
 
     @staticmethod
     def forward(ctx: Any, factors: WeightFactors, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.factors = factors
-        ctx.places = {tensor.data_ptr(): index for index, tensor in enumerate(tensors)}
         ctx.shapes, ctx.like = [tensor.shape for tensor in tensors], tensors[0].detach()
         return tuple(tensor.view_as(tensor) for tensor in (*tensors, *tensors))
 
@@ -43,11 +42,9 @@ class _Twice(torch.autograd.Function):
             sums = torch._foreach_add(left, right)
             for i, total in zip(both, sums, strict=True):
                 result[i] = total
-        for address, product in ctx.factors.gradients().items():
-            place = ctx.places.get(address)  # None: it is frozen
-            if place is not None:
-                found = result[place]
-                result[place] = product if found is None else found + product
+        for number, product in ctx.factors.gradients().items():
+            found = result[number]
+            result[number] = product if found is None else found + product
         neither = [i for i in range(count) if result[i] is None]
         if neither:
             sizes = [ctx.shapes[i].numel() for i in neither]
@@ -110,7 +107,8 @@ def two_passes(
     ]
     collectors = [module for module in model.modules() if hasattr(module, "factors")]
     own = [table[name] for table, name in slots]
-    given, factors = (*joined, *own), WeightFactors()
+    given = (*joined, *own)
+    factors = WeightFactors(given)
     views = _Twice.apply(factors, *given) if given else ()
     passes: list[tuple[AbstractContextManager[None], tuple[Tensor, ...]]] = []
     for start in (0, len(joined) + len(own)):

@@ -13,7 +13,8 @@ from ites.ops._registry import define, differentiate, expect
 from ites.ops.backends import choose
 from ites.ops.weight_gradients import WeightFactors, factor_bits, runs_in_clusters
 
-FEW = 16  # rows of x, up to which PyTorch's product is the faster one
+FEW = 16
+"""Rows of x, up to which PyTorch's product is faster than ours on a CPU."""
 
 
 def linear(
@@ -70,6 +71,7 @@ class _KeptProduct(torch.autograd.Function):
         ctx.save_for_backward(x, matrix)
         ctx.set_materialize_grads(False)
         ctx.transposed, ctx.factors = transposed, factors
+        ctx.number = None if factors is None else factors.number(matrix)
         return x @ (matrix.T if transposed else matrix), x.view_as(x)
 
     @staticmethod
@@ -88,7 +90,7 @@ class _KeptProduct(torch.autograd.Function):
             if ctx.factors is None:
                 grad_matrix = left.T @ right
             else:
-                ctx.factors.add(matrix.data_ptr(), left, right, factor_bits(x.device.type))
+                ctx.factors.add(ctx.number, left, right, factor_bits(x.device.type))
         return grad_x, grad_matrix, None, None
 
 

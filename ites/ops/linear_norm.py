@@ -117,7 +117,7 @@ def linear_norm_relu(
     bits = factor_bits(x.device.type)
     collected = None
     if factors is not None:
-        collected = factors, [weight.data_ptr() for weight in layers.weights]
+        collected = factors, [factors.number(weight) for weight in layers.weights]
     y, *statistics = _Chain.apply(
         x.contiguous(), tuple(layers.skips), eps, bits, collected, running, *flat
     )
@@ -188,7 +188,7 @@ class _Chain(torch.autograd.Function):
         skips: tuple[int, ...],
         eps: float,
         bits: int,
-        collected: tuple[WeightFactors, list[int]] | None,
+        collected: tuple[WeightFactors, list[int | None]] | None,
         running: RunningStatistics | None,
         *parameters: Tensor,
     ) -> tuple[Tensor, ...]:
@@ -227,9 +227,9 @@ class _Chain(torch.autograd.Function):
         if ctx.collected is None:
             grad_weights = weight_gradients(grads, inputs, 1, bits)
         else:
-            factors, addresses = ctx.collected
-            for address, layer_grad, layer_x in zip(addresses, grads, inputs, strict=True):
-                factors.add(address, layer_grad, layer_x, bits)
+            factors, numbers = ctx.collected
+            for number, layer_grad, layer_x in zip(numbers, grads, inputs, strict=True):
+                factors.add(number, layer_grad, layer_x, bits)
         grad_x = grads[0] @ weights[0] if ctx.needs_input_grad[0] else None
         return grad_x, None, None, None, None, None, *grad_weights, *others
 

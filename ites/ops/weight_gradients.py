@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -46,32 +48,52 @@ class WeightFactors:
     """The factors of the weights' gradients in the passes of a step, multiplied all at once.
 
     A product that is given one adds its factors in its backward and leaves its weight without
-    gradient. A weight is known by its address, which the views of the passes share.
+    gradient.
+
+    Args:
+        weights: all weights whose factors may come; each is known by its number here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Sequence[Tensor] = ()) -> None:
+        # A pass uses a view of a weight, which has its address.
+        self._numbers = {weight.data_ptr(): number for number, weight in enumerate(weights)}
         self._found: dict[int, list[tuple[Tensor, Tensor]]] = {}
         self._bits = BITS["float32"]
 
-    def add(self, weight: int, grad: Tensor, x: Tensor, bits: int) -> None:
-        """Add the factors of `grad.T @ x`, the gradient of the weight at this address.
+    def number(self, weight: Tensor) -> int | None:
+        """The number of a weight or of a view of it; None where it is frozen.
+
+        Raises:
+            ValueError: it wants a gradient, but is none of the weights.
+        """
+        number = self._numbers.get(weight.data_ptr())
+        if number is None and weight.requires_grad:
+            raise ValueError(
+                f"WeightFactors: expected a view of one of {len(self._numbers)} weights, got "
+                f"another tensor {tuple(weight.shape)}"
+            )
+        return number
+
+    def add(self, number: int | None, grad: Tensor, x: Tensor, bits: int) -> None:
+        """Add the factors of `grad.T @ x`, the gradient of the weight of this number.
 
         Args:
-            weight: its `data_ptr()`.
+            number: see `number`; nothing is added for None.
             grad: (N, M).
             x: (N, K).
             bits: see `BITS`.
         """
-        self._found.setdefault(weight, []).append((grad.contiguous(), x.contiguous()))
-        self._bits = bits
+        if number is not None:
+            self._found.setdefault(number, []).append((grad.contiguous(), x.contiguous()))
+            self._bits = bits
 
     def gradients(self) -> dict[int, Tensor]:
-        """The weights' gradients by address, added over the passes; forgets the factors."""
+        """The weights' gradients by number, added over the passes; forgets the factors."""
         found, self._found = self._found, {}
         result: dict[int, Tensor] = {}
         for parts in sorted({len(factors) for factors in found.values()}):
-            some = [weight for weight, factors in found.items() if len(factors) == parts]
-            rows = [found[weight][part] for part in range(parts) for weight in some]
+            some = [number for number, factors in found.items() if len(factors) == parts]
+            rows = [found[number][part] for part in range(parts) for number in some]
             grads, inputs = (list(kind) for kind in zip(*rows, strict=True))
             result.update(
                 zip(some, weight_gradients(grads, inputs, parts, self._bits), strict=True)

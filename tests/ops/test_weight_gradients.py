@@ -77,6 +77,15 @@ def test_factors_are_grouped_by_their_passes():
         torch.testing.assert_close(found[weight], sum(own))
 
 
+def test_a_weight_that_is_not_collected_is_refused():
+    """Its gradient would be lost."""
+    weight, frozen, other = (torch.ones(2, 3).requires_grad_(i != 1) for i in range(3))
+    factors = ops.WeightFactors([weight])
+    assert factors.number(weight.view_as(weight)) == 0 and factors.number(frozen) is None
+    with pytest.raises(ValueError, match=r"expected a view of one of 1 weights, got .* \(2, 3\)"):
+        factors.number(other)
+
+
 def test_bits_follow_the_precision_of_products():
     before = torch.get_float32_matmul_precision()
     try:
@@ -90,8 +99,8 @@ def test_bits_follow_the_precision_of_products():
 
 
 def test_a_cpu_collects_nothing():
-    x, matrix, factors = normal(5, 3).requires_grad_(), normal(3, 2), ops.WeightFactors()
-    matrix.requires_grad_()
+    x, matrix = normal(5, 3).requires_grad_(), normal(3, 2).requires_grad_()
+    factors = ops.WeightFactors([matrix])
     keeping(x, matrix, factors=factors)[0].sum().backward()
     assert factors.gradients() == {} and matrix.grad is not None
     assert not runs_in_clusters(x)
