@@ -4,10 +4,10 @@
 |---|---|
 | rotation | `so3_exp`, `draw_rotations`, `rotate_project`, `equivariance_distance` |
 | dictionary | `dictionary_reprojection`, `invariance_distance` |
-| graph | `graph_mix`, `graph_project_mix`, `semantic_graph_conv` |
-| norm | `batch_norm_relu` |
-| linear | `linear`, `linear_relu` |
-| linear_norm | `linear_norm_relu` |
+| graph | `graph_mix`, `graph_project_mix`, `semantic_graph_conv`, `join_graph_layers` |
+| norm | `batch_norm_relu`, `nested_norm_relu`, `move_running` |
+| linear | `linear`, `linear_keeping`, `linear_relu` |
+| linear_norm | `linear_norm_relu`; the weights' gradients by `WeightFactors` |
 | frame | `frame_points`, `frame_metres` |
 | mirrored | `mirrored_input`, `mirrored_output` |
 

@@ -138,7 +138,7 @@ def graph_mix(
 
     Args:
         features: (B, J, S); float32 or half, float64 on the reference and C++ backends.
-        logits: (E,), one an edge, in the order of `Skeleton.edges`.
+        logits: (E,), one per edge, in the order of `Skeleton.edges`.
         bias: (C,), or (C + M + 1,) holding b, b_g and kappa.
         graph: the skeleton's tables.
         channels: C; 0 for the non-local part alone.
@@ -430,7 +430,7 @@ def semantic_graph_conv(
     Args:
         x: (B, J, C_in).
         weight: (2, C_in, C_out): W0 for a joint itself, W1 for its neighbours.
-        logits: (E,), one an edge, in the order of `Skeleton.edges`; A is their row softmax.
+        logits: (E,), one per edge, in the order of `Skeleton.edges`; A is their row softmax.
         bias: (C_out,).
         graph: the skeleton's tables.
         backend: see `ites.ops.backends`.

@@ -46,7 +46,7 @@ class RotationDraw:
 
     Args:
         counter: int64 (3,): seed, offset (the step), first pose; on the joints' device.
-        samples: n, rotations a pose.
+        samples: n, rotations per pose.
         axes: a subset of "xyz". The teacher's is "xyz", the student's "y".
         max_angle: radians. The teacher's is pi, the student's 2 pi.
 
@@ -83,7 +83,7 @@ class TurnDraw:
         counter: int64 (3,), as of `RotationDraw`.
         elevation: (B,), e, radians.
         spread: (2,), mean and standard deviation of f, radians: a constant on the device.
-        samples: n, rotations a pose.
+        samples: n, rotations per pose.
 
     Source: Box and Muller, 1958 (f); Salmon et al., SC 2011 (Philox).
     """
@@ -185,6 +185,7 @@ def philox(counter: Tensor, poses: int, samples: int, backend: str | None = None
     Args:
         counter: int64 (3,): seed, offset, first pose.
         poses, samples: B and n.
+        backend: see `ites.ops.backends`.
 
     Returns:
         int64 (samples * poses, 4), each in [0, 2^32): row `s * B + b` for sample s of pose b.
@@ -300,12 +301,12 @@ def _rotations_of(words: Tensor, uniform: Tensor, draw: RotationDraw | TurnDraw)
     axis = uniform.new_zeros(len(words), 3)
     if len(which) == 3:
         height = 2 * uniform[:, 1] - 1
-        turn = _radians(uniform[:, 2])
+        around = _radians(uniform[:, 2])
         radius = 2 * (uniform[:, 1] * (1 - uniform[:, 1])).sqrt()  # keeps its digits near the poles
-        axis[:, 0], axis[:, 1], axis[:, 2] = radius * turn.cos(), radius * turn.sin(), height
+        axis[:, 0], axis[:, 1], axis[:, 2] = radius * around.cos(), radius * around.sin(), height
     elif len(which) == 2:
-        turn = _radians(uniform[:, 1])
-        axis[:, which[0]], axis[:, which[1]] = turn.cos(), turn.sin()
+        around = _radians(uniform[:, 1])
+        axis[:, which[0]], axis[:, which[1]] = around.cos(), around.sin()
     else:
         axis[:, which[0]] = 1 - 2 * (words[:, 1] >> 31).to(uniform.dtype)
     # so3_exp(angle * axis), its angle known.
