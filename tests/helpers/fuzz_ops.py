@@ -685,7 +685,7 @@ def _offset(v: Values, t: Tensor) -> Tensor:
 
 
 def _changed(v: Values, t: Tensor) -> Tensor:
-    """One number replaced: an index that leads elsewhere, NaN, or the largest."""
+    """One number replaced: an index that leads elsewhere, or a small number."""
     t = t.clone()
     if t.numel():
         at = v.random.randrange(t.numel())

@@ -60,6 +60,12 @@ def relative_error(ours: Tensor, reference: Tensor) -> float:
     return difference / largest if largest > 0 else difference
 
 
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Standard normal numbers in float64, the same for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
 def cast(arguments: Arguments, dtype: torch.dtype, device: torch.device) -> Arguments:
     """The arguments with floating tensors cast, all tensors moved, gradients wanted as before."""
 

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from op_contract import KERNELS, Arguments, OpContract, device_of, require
+from op_contract import KERNELS, Arguments, OpContract, device_of, normal, require
 
 from ites import ops
 from ites.pose.skeleton import HUMAN36M
-
-
-def normal(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 class TestDictionaryReprojection(OpContract):

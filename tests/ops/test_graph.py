@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from op_contract import FORK, HAND, KERNELS, Arguments, OpContract, device_of, require
+from op_contract import FORK, HAND, KERNELS, Arguments, OpContract, device_of, normal, require
 
 from ites import ops
 from ites.ops import Graph
@@ -13,11 +13,6 @@ from ites.ops.backends import INTERPRETED
 from ites.pose.skeleton import HUMAN36M
 
 CPU = torch.device("cpu")
-
-
-def normal(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def _set(at, value):

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from op_contract import Arguments, OpContract, device_of, relative_error, require
+from op_contract import Arguments, OpContract, device_of, normal, relative_error, require
 from torch.nn import functional
 
 from ites import ops
-
-
-def normal(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 class TestLinear(OpContract):

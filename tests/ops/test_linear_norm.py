@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 import torch
-from op_contract import Arguments, OpContract, device_of, relative_error, require
+from op_contract import Arguments, OpContract, device_of, normal, relative_error, require
 from torch import Tensor
 
 from benchmarks import machine
@@ -21,11 +21,6 @@ from ites.ops.weight_gradients import weight_gradients
 
 RESIDUAL = ((64, 16, 16, 64), (-1, -1, -1, 0))
 """Widths and residuals of the teacher's kind of chain."""
-
-
-def normal(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def arguments_of(rows: int, inputs: int, widths, skips) -> Arguments:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
-from op_contract import KERNELS, Arguments, OpContract, device_of, relative_error, require
+from op_contract import KERNELS, Arguments, OpContract, device_of, normal, relative_error, require
 from torch.nn import functional
 
 from ites import ops
@@ -17,9 +19,9 @@ FORMS = {
 }
 
 
-def normal(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+def of_channels(count: int) -> SimpleNamespace:
+    """For `sample`, whose norms have a channel per joint."""
+    return SimpleNamespace(num_joints=count)
 
 
 class TestBatchNormReLU(OpContract):
@@ -49,8 +51,8 @@ class TestBatchNormReLU(OpContract):
         require(backend, self.op)
         case = type(self)()
         case.form = form
-        joints = type("Joints", (), {"num_joints": channels})
-        case.compare(case.sample(13, joints), backend, torch.float32)
+        own = of_channels(channels)
+        case.compare(case.sample(13, own), backend, torch.float32)
 
     @pytest.mark.parametrize("backend", ("reference", "cpp"))
     @pytest.mark.parametrize("form", FORMS)
@@ -123,8 +125,8 @@ def test_sizes_with_kernels_of_their_own(backend, rows):
     """Few rows are one launch in CUDA, many are two."""
     require(backend, "batch_norm_relu")
     case = TestBatchNormReLU()
-    joints = type("Joints", (), {"num_joints": 36})
-    arguments = case.sample(rows, joints)
+    own = of_channels(36)
+    arguments = case.sample(rows, own)
     for name in ("x", "skip"):
         arguments[name] = arguments[name].detach()[:rows].requires_grad_()
     case.compare(arguments, backend, torch.float32)
@@ -154,8 +156,8 @@ class TestNestedNormReLU(OpContract):
     @pytest.mark.parametrize("with_skip", (False, True))
     def test_sizes_and_forms(self, backend, channels, with_skip):
         require(backend, self.op)
-        joints = type("Joints", (), {"num_joints": channels})
-        arguments = self.sample(43, joints)
+        own = of_channels(channels)
+        arguments = self.sample(43, own)
         if not with_skip:
             arguments["skip"] = None
         self.compare(arguments, backend, torch.float32)
@@ -165,7 +167,7 @@ class TestNestedNormReLU(OpContract):
         require(backend, self.op)
         given = {
             name: value.detach().float().to(device_of(backend))
-            for name, value in self.sample(100, type("Joints", (), {"num_joints": 8})).items()
+            for name, value in self.sample(100, of_channels(8)).items()
         }
         x, added = given["x"].double().cpu(), given["added"].double().cpu()
         inner = (x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt()
