@@ -26,7 +26,7 @@ from ites.data.datasets.plausible import Say, sound_frames
 from ites.data.store import PoseStore, PoseStoreWriter, plain_text
 from ites.errors import ItesError
 from ites.pose.camera import human36m_cameras
-from ites.pose.skeleton import HUMAN36M
+from ites.pose.skeleton import HUMAN36M, Recipe
 from ites.system.hdf5 import attribute, children, dataset, opened
 from ites.system.isolated import isolated
 
@@ -192,9 +192,6 @@ def subject_of(path: Path) -> str:
     match = re.search(r"(\d+)_\d+", path.stem)
     name = match[1] if match else path.resolve().parent.name
     return f"S{int(name):02d}" if name.isdigit() else f"S{name}"
-
-
-Recipe = dict[str, float]
 
 
 @dataclass(frozen=True)

@@ -257,7 +257,7 @@ def see(rng: Generator, poses: Array, camera: Camera) -> tuple[Array, Array]:
     """See each pose by a camera of the given kind, placed at random.
 
     The person turns to any side and stands anywhere in the middle third of the image. The distance
-    makes him fill 25% to 90% of it. The camera is rolled.
+    makes the person fill 25% to 90% of it. The camera is rolled.
 
     Args:
         rng: source of the draws.

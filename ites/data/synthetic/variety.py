@@ -6,6 +6,7 @@ generator, so equal seeds give equal bits.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -66,85 +67,122 @@ def posture(rng: Generator, body: Body, count: int) -> Array:
     """
     kind = rng.choice(list(POSTURES), count, p=list(POSTURES.values()))
     of = {name: kind == name for name in POSTURES}
-    lively = rng.uniform(0.2, 1, (count, 1))
-    pelvis = lively * rng.normal(0, [0, 12, 7], (count, 3))
-    spine = lively * rng.normal(0, [22, 20, 14], (count, 3)) + [0, 5, 0]
-    leg = body.leg
-    width = rng.uniform(0.02, 0.2, (count, 2))
-    ankles = np.zeros((count, 2, 3))
-    ankles[..., 0] = rng.normal(0, 0.08, (count, 2))
-    ankles[..., 1] = SIDE * width
-    ankles[..., 2] = body.ankle
-    height = body.standing * rng.uniform(0.93, 1.0, count)
-    splay = rng.normal(4, 8, (count, 2))
-
-    rows = np.flatnonzero(of["crouch"])
-    bent = rng.uniform(0, 1, len(rows))
-    height[rows] = body.standing * (1 - 0.3 * bent)
-    ankles[rows, :, 0] = leg * (0.25 * bent * rng.uniform(0, 1, len(rows)))[:, None]
-    ankles[rows, :, 0] += rng.normal(0, 0.06, (len(rows), 2))
-    ankles[rows, :, 1] = SIDE * rng.uniform(0.03, 0.35, (len(rows), 2))
-    pelvis[rows, 1] += bent * rng.uniform(-15, 50, len(rows))
-    splay[rows] += rng.uniform(-8, 25, (len(rows), 2))
-
-    free = rng.integers(0, 2, count)  # the lifted leg
-    rows = np.flatnonzero(of["balance"])
-    ankles[rows, 1 - free[rows], 1] *= 0.3
-    lifted = rng.uniform([-0.75, -0.15, 0.1], [0.75, 0.7, 1.0], (len(rows), 3)) * leg
-    lifted[:, 1] *= SIDE[free[rows]]
-    ankles[rows, free[rows]] = lifted
-    splay[rows, free[rows]] += rng.uniform(0, 60, len(rows))
-    pelvis[rows, 1] += rng.normal(0, 18, len(rows)) * (rng.random(len(rows)) < 0.4)
-
-    rows = np.flatnonzero(of["lunge"])
-    height[rows] = leg * rng.uniform(0.35, 0.98, len(rows))
-    ankles[rows, :, 0] = rng.normal(0, 0.32 * leg, (len(rows), 2))
-    ankles[rows, :, 1] = SIDE * np.abs(rng.normal(0.12, 0.2 * leg, (len(rows), 2)))
-    pelvis[rows, 1] += rng.uniform(-5, 60, len(rows)) * (rng.random(len(rows)) < 0.6)
-    splay[rows] += rng.uniform(-5, 35, (len(rows), 2))
-
-    rows = np.flatnonzero(of["floor"])
-    height[rows] = rng.uniform(0.08, 0.2, len(rows))
-    ankles[rows, :, 0] = leg * rng.uniform(0.25, 0.97, (len(rows), 2))
-    ankles[rows, :, 1] = SIDE * leg * rng.uniform(-0.2, 0.6, (len(rows), 2))
-    ankles[rows, :, 2] = rng.uniform(0.04, 0.12, (len(rows), 2))
-    pelvis[rows, 1] += rng.uniform(-35, 25, len(rows))
-    splay[rows] += rng.uniform(-10, 75, (len(rows), 2))
-
-    rows = np.flatnonzero(of["chair"])
-    height[rows] = rng.uniform(0.38, 0.65, len(rows))
-    ankles[rows, :, 0] = leg * rng.uniform(0.15, 0.8, (len(rows), 2))
-    ankles[rows, :, 1] = SIDE * rng.uniform(-0.1, 0.3, (len(rows), 2))
-    ankles[rows, :, 2] = rng.uniform(0.06, 0.2, (len(rows), 2))
-    pelvis[rows, 1] += rng.uniform(-20, 30, len(rows))
-    splay[rows] += rng.uniform(-5, 35, (len(rows), 2))
-
-    rows = np.flatnonzero(of["kneel"])
-    height[rows] = body.thigh * rng.uniform(0.45, 1.05, len(rows))
-    ankles[rows, :, 0] = -leg * rng.uniform(0.2, 0.5, (len(rows), 2))
-    ankles[rows, :, 2] = rng.uniform(0.04, 0.15, (len(rows), 2))
-    one = rows[rng.random(len(rows)) < 0.4]  # on one knee
-    ankles[one, free[one], 0] = leg * rng.uniform(0.15, 0.5, len(one))
-
+    lower = _standing(rng, body, count)
+    _crouch(rng, body, lower, np.flatnonzero(of["crouch"]))
+    lifted = rng.integers(0, 2, count)  # the leg of those who balance
+    _balance(rng, body, lower, np.flatnonzero(of["balance"]), lifted)
+    _lunge(rng, body, lower, np.flatnonzero(of["lunge"]))
+    _sit_on_the_floor(rng, body, lower, np.flatnonzero(of["floor"]))
+    _sit_on_a_chair(rng, body, lower, np.flatnonzero(of["chair"]))
+    _kneel(rng, body, lower, np.flatnonzero(of["kneel"]), lifted)
     motion = Motion(
-        position=np.column_stack([np.zeros((count, 2)), height]),
-        pelvis=pelvis,
-        spine=spine,
+        position=np.column_stack([np.zeros((count, 2)), lower.height]),
+        pelvis=lower.pelvis,
+        spine=lower.spine,
         head=draw_heads(rng, count),
         shrug=rng.normal(0, 6, (count, 2)),
         arms=draw_arms(rng, count),
-        ankles=ankles,
+        ankles=lower.ankles,
         toes=SIDE * rng.normal(10, 14, (count, 2)),
-        splay=splay,
+        splay=lower.splay,
     )
     poses = joint_positions(body, motion)
     poses = balanced(rng, poses - poses[:, :1], on_feet=of["stand"] | of["balance"] | of["lunge"])
     lying = of["lie"]
     tilt = np.where(lying, rng.choice([-90, 90], count) + rng.normal(0, 10, count), 0)
     about = np.where(lying, rng.uniform(-180, 180, count), 0)  # on the back, a side, the front
-    upside = of["invert"]
-    tilt = np.where(upside, rng.uniform(-180, 180, count), tilt)
+    tilt = np.where(of["invert"], rng.uniform(-180, 180, count), tilt)
     return turned(turned(poses, about, 2), tilt, 1)
+
+
+@dataclass
+class _Lower:
+    """Trunk and legs of T postures; the kinds of posture change their rows of it.
+
+    Args:
+        height: (T,) of the pelvis, metres.
+        pelvis, spine: (T, 3) angles, degrees.
+        ankles: (T, 2, 3), metres: left and right.
+        splay: (T, 2) the knees swung outward, degrees.
+    """
+
+    height: Array
+    pelvis: Array
+    spine: Array
+    ankles: Array
+    splay: Array
+
+
+def _standing(rng: Generator, body: Body, count: int) -> _Lower:
+    """Draw people who stand, with which every kind of posture begins."""
+    lively = rng.uniform(0.2, 1, (count, 1))
+    pelvis = lively * rng.normal(0, [0, 12, 7], (count, 3))
+    spine = lively * rng.normal(0, [22, 20, 14], (count, 3)) + [0, 5, 0]
+    width = rng.uniform(0.02, 0.2, (count, 2))
+    ankles = np.zeros((count, 2, 3))
+    ankles[..., 0] = rng.normal(0, 0.08, (count, 2))
+    ankles[..., 1] = SIDE * width
+    ankles[..., 2] = body.ankle
+    height = body.standing * rng.uniform(0.93, 1.0, count)
+    return _Lower(height, pelvis, spine, ankles, rng.normal(4, 8, (count, 2)))
+
+
+def _crouch(rng: Generator, body: Body, lower: _Lower, rows: np.ndarray) -> None:
+    bent = rng.uniform(0, 1, len(rows))
+    lower.height[rows] = body.standing * (1 - 0.3 * bent)
+    lower.ankles[rows, :, 0] = body.leg * (0.25 * bent * rng.uniform(0, 1, len(rows)))[:, None]
+    lower.ankles[rows, :, 0] += rng.normal(0, 0.06, (len(rows), 2))
+    lower.ankles[rows, :, 1] = SIDE * rng.uniform(0.03, 0.35, (len(rows), 2))
+    lower.pelvis[rows, 1] += bent * rng.uniform(-15, 50, len(rows))
+    lower.splay[rows] += rng.uniform(-8, 25, (len(rows), 2))
+
+
+def _balance(
+    rng: Generator, body: Body, lower: _Lower, rows: np.ndarray, lifted: np.ndarray
+) -> None:
+    """On one leg; `lifted` (T,) is the other, 0 or 1."""
+    leg = lifted[rows]
+    lower.ankles[rows, 1 - leg, 1] *= 0.3
+    ankle = rng.uniform([-0.75, -0.15, 0.1], [0.75, 0.7, 1.0], (len(rows), 3)) * body.leg
+    ankle[:, 1] *= SIDE[leg]
+    lower.ankles[rows, leg] = ankle
+    lower.splay[rows, leg] += rng.uniform(0, 60, len(rows))
+    lower.pelvis[rows, 1] += rng.normal(0, 18, len(rows)) * (rng.random(len(rows)) < 0.4)
+
+
+def _lunge(rng: Generator, body: Body, lower: _Lower, rows: np.ndarray) -> None:
+    lower.height[rows] = body.leg * rng.uniform(0.35, 0.98, len(rows))
+    lower.ankles[rows, :, 0] = rng.normal(0, 0.32 * body.leg, (len(rows), 2))
+    lower.ankles[rows, :, 1] = SIDE * np.abs(rng.normal(0.12, 0.2 * body.leg, (len(rows), 2)))
+    lower.pelvis[rows, 1] += rng.uniform(-5, 60, len(rows)) * (rng.random(len(rows)) < 0.6)
+    lower.splay[rows] += rng.uniform(-5, 35, (len(rows), 2))
+
+
+def _sit_on_the_floor(rng: Generator, body: Body, lower: _Lower, rows: np.ndarray) -> None:
+    lower.height[rows] = rng.uniform(0.08, 0.2, len(rows))
+    lower.ankles[rows, :, 0] = body.leg * rng.uniform(0.25, 0.97, (len(rows), 2))
+    lower.ankles[rows, :, 1] = SIDE * body.leg * rng.uniform(-0.2, 0.6, (len(rows), 2))
+    lower.ankles[rows, :, 2] = rng.uniform(0.04, 0.12, (len(rows), 2))
+    lower.pelvis[rows, 1] += rng.uniform(-35, 25, len(rows))
+    lower.splay[rows] += rng.uniform(-10, 75, (len(rows), 2))
+
+
+def _sit_on_a_chair(rng: Generator, body: Body, lower: _Lower, rows: np.ndarray) -> None:
+    lower.height[rows] = rng.uniform(0.38, 0.65, len(rows))
+    lower.ankles[rows, :, 0] = body.leg * rng.uniform(0.15, 0.8, (len(rows), 2))
+    lower.ankles[rows, :, 1] = SIDE * rng.uniform(-0.1, 0.3, (len(rows), 2))
+    lower.ankles[rows, :, 2] = rng.uniform(0.06, 0.2, (len(rows), 2))
+    lower.pelvis[rows, 1] += rng.uniform(-20, 30, len(rows))
+    lower.splay[rows] += rng.uniform(-5, 35, (len(rows), 2))
+
+
+def _kneel(rng: Generator, body: Body, lower: _Lower, rows: np.ndarray, ahead: np.ndarray) -> None:
+    """On both knees, or on one; the foot `ahead` (T,), 0 or 1, is then in front."""
+    lower.height[rows] = body.thigh * rng.uniform(0.45, 1.05, len(rows))
+    lower.ankles[rows, :, 0] = -body.leg * rng.uniform(0.2, 0.5, (len(rows), 2))
+    lower.ankles[rows, :, 2] = rng.uniform(0.04, 0.15, (len(rows), 2))
+    one = rows[rng.random(len(rows)) < 0.4]
+    lower.ankles[one, ahead[one], 0] = body.leg * rng.uniform(0.15, 0.5, len(one))
 
 
 def balanced(rng: Generator, poses: Array, on_feet: np.ndarray) -> Array:
