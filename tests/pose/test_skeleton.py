@@ -1,5 +1,8 @@
 """Skeletons and keypoint layouts."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -171,6 +174,19 @@ def test_a_skeleton_of_ones_own(tmp_path):
     path = tmp_path / "leg.toml"
     path.write_text(CHAIN)
     assert load_skeleton(path) == Skeleton("leg", ("hip", "knee", "ankle"), (-1, 0, 1), head=2)
+
+
+def test_the_example_of_contributing_is_read(tmp_path):
+    guide = Path(__file__).parents[2] / "CONTRIBUTING.md"
+    if not guide.is_file():
+        pytest.skip("an installed package has no CONTRIBUTING.md")
+    example, _ = re.findall(r"```toml\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+    path = tmp_path / "legs.toml"
+    path.write_text(example)
+    legs = load_skeleton(path)
+    assert legs.num_joints == 5 and legs.mirror == (0, 3, 4, 1, 2)
+    derived = Skeleton(legs.name, legs.joints, legs.parents)
+    assert legs.pooling == derived.pooling
 
 
 @pytest.mark.parametrize(
