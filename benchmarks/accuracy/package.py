@@ -15,7 +15,7 @@ from ites.runs.folder import RunFolder
 from ites.runs.packaged import FOLDER
 from ites.runs.settings import stages_of
 
-PATHS = ("data", "out", "start", "prior")
+PATHS = ("data", "out", "start", "prior", "replay")
 """Settings that name files of the machine that trained."""
 
 

@@ -50,7 +50,7 @@ def lifted_by(run: Path, stage: str | None, points: np.ndarray) -> np.ndarray:
 
 
 def draw(skeleton: Skeleton, clip: Clip, rows: dict[str, np.ndarray | None], path: Path) -> None:
-    """A column a frame; the 2D above, then a row for each of `rows`, None being the truth."""
+    """A column per frame; the 2D above, then a row for each of `rows`, None being the truth."""
     frames, count = len(clip), 1 + len(rows)
     plt.rcParams["font.size"] = 8
     figure = plt.figure(figsize=(1.75 * frames + 0.5, 2.0 * count), dpi=84)

@@ -183,7 +183,7 @@ def save(name: str, lines: Iterable[Options]) -> Path:
 
 
 def show(name: str) -> None:
-    """Print a row's mean over its seeds as a line of a Markdown table, a line a stage."""
+    """Print a row's mean over its seeds as a line of a Markdown table, one per stage."""
     with (RESULTS / f"{name}.csv").open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     for stage in dict.fromkeys(line["stage"] for line in lines):

@@ -6,7 +6,7 @@ Lifts the test split of stores with 3D as `ites lift` does, with its cameras kno
 the general model. `ites prepare cmu --test-rate 40` makes a store of another rate,
 `python -m benchmarks.accuracy.variants` one with noise or with missing joints. `sign_changes`
 counts the frames that would be nearer to the frame before them as their depth-flipped twins. Writes
-`benchmarks/results/cmu/sequences.csv`, two lines a run and store, millimetres and percent.
+`benchmarks/results/cmu/sequences.csv`, two lines per run and store, millimetres and percent.
 """
 
 from __future__ import annotations

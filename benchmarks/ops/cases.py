@@ -57,7 +57,7 @@ class Work(NamedTuple):
     flop: tuple[float, float]
 
     def of(self, mode: str, poses: int, size: int) -> tuple[float, float]:
-        """(bytes, FLOP) of a mode, with `size` bytes a number."""
+        """(bytes, FLOP) of a mode, with `size` bytes per number."""
         parts = {"forward": (0,), "backward": (1,), "both": (0, 1)}[mode]
         values, flop = (sum(pair[part] for part in parts) for pair in self)
         return poses * values * size, poses * flop

@@ -103,7 +103,7 @@ def roofline(result: dict[str, Any], path: Path) -> None:
             if provider in cases.KERNELS:
                 axis.annotate(name, (x, row["gigaflops"]), fontsize=6, xytext=(4, 3),
                               textcoords="offset points")  # fmt: skip
-    axis.set_xlabel("FLOP a byte")
+    axis.set_xlabel("FLOP per byte")
     axis.set_ylabel("GFLOP/s")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from ites.pose.layouts import LAYOUT_JOINTS
+from ites.data.clips import Clip
+from ites.pose.layouts import LAYOUT_JOINTS, to_human36m
 
 # A standing person, facing the camera: each joint right of and below the middle of the hips, in
 # heights.
@@ -44,3 +47,9 @@ def scored(points: np.ndarray, score: float = 0.9) -> np.ndarray:
 def flat(points: np.ndarray, score: float = 0.9) -> list[float]:
     """One person's x, y, confidence as a list, rounded as detectors round."""
     return np.round(scored(points, score).astype(float), 3).ravel().tolist()
+
+
+def same(clip: Clip, points: np.ndarray, layout: str = "coco17", rows: Any = slice(None)) -> None:
+    """The clip's rows are these joints in Human3.6M's order, to the rounding of the file."""
+    expected, _ = to_human36m(points, layout)
+    np.testing.assert_allclose(clip.keypoints[rows], expected[rows], atol=0.01)

@@ -1,4 +1,4 @@
-"""A person who walks, as tests see him."""
+"""A person who walks, as tests see them."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import pickle
 import h5py
 import numpy as np
 import pytest
-from people import scored, walk
+from people import same, scored, walk
 
 from ites.data import PoseStore
 from ites.data.datasets.keypoints import prepare_keypoints
@@ -18,11 +18,6 @@ from ites.pose.skeleton import HUMAN36M
 
 OURS = {name: index for index, name in enumerate(HUMAN36M.joints)}
 SIZE = np.array([1920, 1080], np.float32)
-
-
-def same(clip, points, layout="coco17", rows=slice(None)):
-    expected, _ = to_human36m(points, layout)
-    np.testing.assert_allclose(clip.keypoints[rows], expected[rows], atol=0.01)
 
 
 # npz and npy
@@ -334,8 +329,7 @@ def test_deeplabcut_by_names(tmp_path):
     assert recording.format == "DeepLabCut" and recording.layout == "named"
     assert np.argwhere(clip.confidence == 0).tolist() == [[2, OURS["left_wrist"]]]
     rows = [0, 1, 3, 4, 5]
-    expected, _ = to_human36m(points[rows], "coco17")
-    np.testing.assert_allclose(clip.keypoints[rows], expected, atol=0.01)
+    same(clip, points, rows=rows)
 
 
 def test_deeplabcut_of_several_individuals(tmp_path):
@@ -410,9 +404,7 @@ def test_mediapipe_csv_long(tmp_path):
     (clip,) = recording.clips
     assert recording.layout == "mediapipe33" and len(clip) == 5
     assert np.flatnonzero(~(clip.confidence > 0).any(1)).tolist() == [2]
-    expected, _ = to_human36m(points, "mediapipe33")
-    rows = [0, 1, 3, 4]
-    np.testing.assert_allclose(clip.keypoints[rows], expected[rows], atol=0.01)
+    same(clip, points, "mediapipe33", rows=[0, 1, 3, 4])
     with pytest.raises(ItesError, match="m.csv: keypoints are normalised"):
         read(tmp_path / "m.csv")
 
@@ -488,8 +480,7 @@ def test_tables_of_other_programs(tmp_path, kind):
     (clip,) = read(tmp_path / "w.csv").clips
     seen = (clip.confidence > 0).any(1)
     assert len(clip) == 40 and np.flatnonzero(~seen).tolist() == missing
-    expected, _ = to_human36m(points, "coco17")
-    np.testing.assert_allclose(clip.keypoints[seen], expected[seen], atol=0.01)
+    same(clip, points, rows=seen)
 
 
 def test_csv_without_a_header(tmp_path):
@@ -541,7 +532,6 @@ def test_mediapipe_json(tmp_path):
         "lists": [[[m["x"], m["y"], m["z"], m["visibility"]] for m in p] if p else None
                   for p in people],
     }  # fmt: skip
-    expected, _ = to_human36m(points, "mediapipe33")
     for name, content in forms.items():
         path = tmp_path / f"{name}.json"
         path.write_text(json.dumps(content))
@@ -549,8 +539,7 @@ def test_mediapipe_json(tmp_path):
         assert (recording.format, len(recording.clips)) == ("MediaPipe", 1), name
         (clip,) = recording.clips
         assert np.flatnonzero(~(clip.confidence > 0).any(1)).tolist() == [2], name
-        rows = [0, 1, 3, 4, 5]
-        np.testing.assert_allclose(clip.keypoints[rows], expected[rows], atol=0.01)
+        same(clip, points, "mediapipe33", rows=[0, 1, 3, 4, 5])
 
 
 # A pose store, and other files

@@ -8,7 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from people import flat, scored, walk
+from people import flat, same, scored, walk
 
 from ites.data.readers import read
 from ites.data.readers.read import UNPACKED
@@ -24,12 +24,6 @@ def written(tmp_path, content, name="walk.json"):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
     return path
-
-
-def same(clip, points, layout="coco17", rows=slice(None)):
-    """The clip's rows are these joints in Human3.6M's order, to the rounding of the file."""
-    expected, _ = to_human36m(points, layout)
-    np.testing.assert_allclose(clip.keypoints[rows], expected[rows], atol=0.01)
 
 
 def results(videos):
