@@ -29,7 +29,7 @@ SCALE = 1.5
 
 
 def write_store(path, actions=("walk", "sit", "walk"), positions=True, missing=False, length=11):
-    """A test split of one clip an action, and a training split that must not be touched."""
+    """A test split of one clip per action, and a training split that must not be touched."""
     rng = np.random.default_rng(0)
     with PoseStoreWriter(path, HUMAN36M) as store:
         store.add_camera("one", CAMERA)
