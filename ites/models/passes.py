@@ -99,7 +99,7 @@ def two_passes(
         For each pass a context, within which it runs, and the tensors for `joined`.
     """
     apart = {id(tensor) for tensor in without}
-    slots = [
+    slots: list[Slot] = [
         (module._parameters, name)
         for module in model.modules()
         for name, parameter in module._parameters.items()
