@@ -1,7 +1,7 @@
 """Build a wheel for each Python, and try it where there is no compiler.
 
     python -m benchmarks.reliability.wheels PYTHON ... [--torch-of PYTHON ...]
-        [--tests tests/pose ...] [--publish]
+        [--versions newest oldest] [--tests tests/pose ...] [--out FOLDER] [--publish]
 
 Each PYTHON is an interpreter that has PyTorch. A wheel is built for it from the committed files, as
 the release workflow does, without CUDA. The wheel is installed in environments of their own, once
@@ -44,7 +44,7 @@ COMPILERS = ("cc", "gcc", "g++", "c++", "clang", "nvcc", "ninja", "make")
 SHOWN = ("numpy", "scipy", "h5py", "safetensors", "typer", "rich")
 TESTERS = ("pytest", "pytest-xdist", "hypothesis", "mpmath")
 LIFTED = "general.npz"
-MORE = (f"ites lift smoke.h5 -o {LIFTED}", "ites inspect general.npz")
+MORE = (f"ites lift smoke.h5 -o {LIFTED}", f"ites export {LIFTED} -o general.bvh")
 """After cibuildwheel's commands."""
 DISTANCE = """
 import sys, numpy as np
@@ -113,16 +113,18 @@ def output(python: Path, *words: str) -> str:
     return ran.stdout.strip()
 
 
-def build(of: Interpreter, source: Path, folder: Path) -> Path:
-    """Build the wheel of an interpreter from sources."""
+def build(of: Interpreter, source: Path, folder: Path, out: Path) -> Path:
+    """Build the wheel of an interpreter from sources into `out`, where it is not there yet."""
+    pattern = f"*-cp{of.series.replace('.', '')}-*.whl"
+    for wheel in out.glob(pattern):
+        return wheel
     environment = Environment(of, folder / "build")
     environment.install("setuptools>=77", "pybind11>=2.13", "ninja", "numpy", "wheel")
     given = {**os.environ, "ITES_CUDA": "0", "PATH": f"{environment.bin}:{os.environ['PATH']}"}
     given.pop("PYTHONPATH", None)
     words = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w"]
-    made = folder / "wheel"
-    subprocess.run([environment.python, *words, str(made), str(source)], check=True, env=given)
-    (wheel,) = made.glob("*.whl")
+    subprocess.run([environment.python, *words, str(out), str(source)], check=True, env=given)
+    (wheel,) = out.glob(pattern)
     return wheel
 
 
@@ -134,9 +136,9 @@ def oldest(environment: Environment) -> list[str]:
         name, bound = re.match(r"([\w-]+)>=([\d.]+)", requirement).groups()  # type: ignore[union-attr]
         if name == "torch" or ("python_version" in requirement and name == "tomli"):
             continue
-        words = ("-m", "pip", "index", "versions", "--only-binary", ":all:", name)
-        listed = re.search(r"Available versions: (.+)", output(environment.python, *words))
-        found = listed[1].split(", ") if listed else []
+        words = [environment.python, "-m", "pip", "install", "--only-binary", ":all:", f"{name}==0"]
+        refused = subprocess.run(words, capture_output=True, text=True).stderr
+        found = re.search(r"from versions: ([^)]+)\)", refused)[1].split(", ")  # type: ignore[index]
         allowed = [v for v in found if re.fullmatch(r"[\d.]+", v) and order(v) >= order(bound)]
         chosen.append(f"{name}=={min(allowed, key=order)}")
     return chosen
@@ -168,7 +170,8 @@ def tried(
     environment.install(str(wheel), *(oldest(environment) if which == "oldest" else ()))
     commands = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     passed, faults = 0, []
-    for command in (*commands["tool"]["cibuildwheel"]["test-command"], *MORE):
+    listed = [*commands["tool"]["cibuildwheel"]["test-command"], *MORE]
+    for command in listed:
         ran = environment.run(shlex.split(command), empty)
         passed += ran.returncode == 0
         if ran.returncode:
@@ -185,7 +188,11 @@ def tried(
         apart = f"{float(ran.stdout):.1g}" if ran.returncode == 0 else "differ"
         if ran.returncode:
             faults.append(ran.stderr[-800:])
-    row = {"installed": versions(environment), "commands": f"{passed}", "joints, mm": apart}
+    row = {
+        "installed": versions(environment),
+        "commands": f"{passed} of {len(listed)}",
+        "joints, mm": apart,
+    }
     row["tests"] = ""
     if tests:
         environment.install(*TESTERS)
@@ -216,7 +223,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("pythons", metavar="PYTHON", nargs="+", type=Path)
     parser.add_argument("--torch-of", nargs="+", type=Path, default=[])
     parser.add_argument("--versions", nargs="+", default=["newest", "oldest"])
-    parser.add_argument("--tests", nargs="+", default=[])
+    parser.add_argument("--tests", nargs="+", default=[], help="run these against the wheel")
+    parser.add_argument("--out", type=Path, help="keep the wheels; one that is there is tried")
     parser.add_argument("--publish", action="store_true", help="put the rows in the table")
     given = parser.parse_args(argv)
     builders = [Interpreter.at(path) for path in given.pythons]
@@ -232,7 +240,7 @@ def main(argv: list[str] | None = None) -> int:
         for builder in builders:
             folder = Path(home) / builder.series
             folder.mkdir()
-            wheel = build(builder, source, folder)
+            wheel = build(builder, source, folder, given.out or folder / "wheel")
             print(f"{wheel.name}: {wheel.stat().st_size:,} bytes", flush=True)
             trials = [(builder, which) for which in given.versions]
             trials += [(of, "newest") for of in others if of.series == builder.series]
