@@ -28,7 +28,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.reliability.tables import renew
 from benchmarks.reliability.warm import ROOT
 
 if sys.version_info >= (3, 11):
@@ -224,7 +223,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--torch-of", nargs="+", type=Path, default=[])
     parser.add_argument("--versions", nargs="+", default=["newest", "oldest"])
     parser.add_argument("--tests", nargs="+", default=[], help="run these against the wheel")
-    parser.add_argument("--out", type=Path, help="keep the wheels; one that is there is tried")
+    parser.add_argument(
+        "--out", type=Path, help="keep wheels and poses; a wheel that is there is tried"
+    )
     parser.add_argument("--publish", action="store_true", help="put the rows in the table")
     given = parser.parse_args(argv)
     builders = [Interpreter.at(path) for path in given.pythons]
@@ -237,6 +238,7 @@ def main(argv: list[str] | None = None) -> int:
             ["git", "archive", "HEAD"], cwd=ROOT, check=True, capture_output=True
         )
         subprocess.run(["tar", "-x", "-C", str(source)], input=archive.stdout, check=True)
+        first = (given.out or Path(home)) / LIFTED
         for builder in builders:
             folder = Path(home) / builder.series
             folder.mkdir()
@@ -247,7 +249,7 @@ def main(argv: list[str] | None = None) -> int:
             for number, (of, which) in enumerate(trials):
                 place = folder / str(number)
                 place.mkdir()
-                found, faults = tried(of, wheel, which, given.tests, place, Path(home) / LIFTED)
+                found, faults = tried(of, wheel, which, given.tests, place, first)
                 keys = dict(
                     zip(COLUMNS, (of.version, builder.torch, of.torch, which), strict=False)
                 )
@@ -256,6 +258,8 @@ def main(argv: list[str] | None = None) -> int:
                 print(*faults, sep="\n", end="\n" * bool(faults), flush=True)
                 wrong += len(faults)
                 if given.publish:
+                    from benchmarks.reliability.tables import renew  # which needs the package
+
                     renew("wheels", COLUMNS, COLUMNS[:4], rows)
                 shutil.rmtree(place)
     return int(wrong > 0)
