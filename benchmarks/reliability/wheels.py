@@ -179,9 +179,9 @@ def tried(
     if doctor.returncode or not json.loads(doctor.stdout)["extensions"]["_C"]:
         faults.append(f"no extension: {doctor.stdout[-800:]} {doctor.stderr[-800:]}")
     apart = ""
-    if (empty / LIFTED).exists():
-        if not first.exists():
-            shutil.copy2(empty / LIFTED, first)
+    if (empty / LIFTED).exists() and not first.exists():
+        shutil.copy2(empty / LIFTED, first)
+    elif (empty / LIFTED).exists():
         words = ["python", "-c", DISTANCE, str(empty / LIFTED), str(first)]
         ran = environment.run(words, empty)
         apart = f"{float(ran.stdout):.1g}" if ran.returncode == 0 else "differ"
