@@ -10,7 +10,7 @@ import pickle
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -106,15 +106,41 @@ def place(command: Command, template: Path, folder: Path) -> Path:
     return folder
 
 
-def undisturbed(warm: Warm, command: Command, template: Path, work: Path, clean: Path) -> Ended:
-    """Run a command without a fault where it will be disturbed, and move what it made to `clean`.
+class Trial:
+    """A command that is run again and again, each time in a folder made anew.
 
-    Files may name their inputs by whole paths, which must be the same in all runs.
+    At first it is run without a fault, where it will be disturbed: files may name their inputs by
+    whole paths, which must be the same in all runs. What this made is moved to `clean`.
+
+    Args:
+        warm: runs the jobs.
+        command: to run.
+        template: the inputs.
+        folder: to work in.
     """
-    place(command, template, work)
-    ended = must(warm.run(Job(command.words, str(work))))
-    work.rename(clean)
-    return ended
+
+    def __init__(self, warm: Warm, command: Command, template: Path, folder: Path) -> None:
+        self.warm, self.command, self.template = warm, command, template
+        self.clean, self.work = folder / "clean", folder / "work"
+        self.job = Job(command.words, str(self.work))
+        self.place()
+        ended = must(warm.run(self.job))
+        self.calls, self.seconds = ended.calls, ended.seconds
+        self.work.rename(self.clean)
+        self.continued: set[str] = set()
+        """States, by `state_of`, that a next call has continued to the same result."""
+
+    def place(self) -> Path:
+        """The folder of the run, made anew with the inputs."""
+        return place(self.command, self.template, self.work)
+
+    def again(self) -> Ended:
+        """Call again: to continue, or from the start where there is nothing to continue."""
+        if self.command.again:
+            ended = self.warm.run(replace(self.job, words=self.command.again))
+            if ended.code != 2:
+                return ended
+        return self.warm.run(self.job)
 
 
 def files_of(folder: Path) -> dict[str, Path]:

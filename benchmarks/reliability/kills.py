@@ -17,23 +17,22 @@ import random
 import sys
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.reliability.commands import (
     COMMANDS,
-    Command,
+    Trial,
     broken,
     differences,
     files_of,
     make_template,
     orphans,
-    place,
     state_of,
-    undisturbed,
 )
 from benchmarks.reliability.fuzz import SCRATCH
 from benchmarks.reliability.tables import renew
-from benchmarks.reliability.warm import Job, Warm
+from benchmarks.reliability.warm import Warm
 
 COLUMNS = (
     "command", "calls that change a file", "kills at a call", "kills at random",
@@ -44,36 +43,21 @@ PORTION = 20
 """Kills after which the table is written; a run that is stopped then leaves a row of fewer."""
 
 
-class Killing:
-    """One command, killed again and again.
-
-    Args:
-        warm: runs the jobs.
-        command: to kill.
-        template: the inputs.
-        folder: to work in.
-    """
-
-    def __init__(self, warm: Warm, command: Command, template: Path, folder: Path) -> None:
-        self.warm, self.command, self.template = warm, command, template
-        self.clean, self.work = folder / "clean", folder / "work"
-        ended = undisturbed(warm, command, template, self.work, self.clean)
-        self.calls, self.seconds = ended.calls, ended.seconds
-        self._continued: set[str] = set()
+class Killing(Trial):
+    """A command that is killed again and again; for its arguments see `Trial`."""
 
     def kill(self, at: int = -1, after: float = 0.0) -> list[tuple[str, str]]:
         """Kill one run at a call, or after seconds: which of `FAILURES` were found, and where."""
-        place(self.command, self.template, self.work)
+        self.place()
         fault = "kill" if at >= 0 else ""
-        job = Job(self.command.words, str(self.work), fault, at, kill_after=after)
-        ended = self.warm.run(job)
+        ended = self.warm.run(replace(self.job, fault=fault, at=at, kill_after=after))
         if at >= 0 and ended.code != -9:
             raise RuntimeError(f"{self.command.words}: exit code {ended.code} at call {at}")
         grows = self.command.words[0] in ("train", "fit")
         found = broken(self.work, None if grows else files_of(self.clean))
         failures = [(FAILURES[0], name) for name in found]
         left = state_of(self.work)
-        if left in self._continued:
+        if left in self.continued:
             return failures
         ended = self.again() if ended.code else ended
         if ended.code:
@@ -81,16 +65,8 @@ class Killing:
         failures += [(FAILURES[2], name) for name in differences(self.work, self.clean)]
         failures += [(FAILURES[3], name) for name in orphans(self.work)]
         if not failures:
-            self._continued.add(left)
+            self.continued.add(left)
         return failures
-
-    def again(self):
-        """Call again: to continue, or from the start where there is nothing to continue."""
-        if self.command.again:
-            ended = self.warm.run(Job(self.command.again, str(self.work)))
-            if ended.code != 2:
-                return ended
-        return self.warm.run(Job(self.command.words, str(self.work)))
 
 
 def evenly(count: int, most: int) -> Iterable[int]:

@@ -5,8 +5,8 @@
 
 A run is right if it gives what a run without a fault gives. It is also right if its exit code is 1
 or 2, with the reason in one line of at most 300 characters, file first. It then leaves nothing, or
-complete work that the next call continues to the same result. Faults that need another user or a
-mount are made by root alone.
+complete work that the next call continues to the same result. A state that was continued to it
+before is not continued again. Faults that need another user or a mount are made by root alone.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from pathlib import Path
 
 from benchmarks.reliability.commands import (
     COMMANDS,
-    Command,
+    Trial,
     broken,
     differences,
     files_of,
     make_template,
     orphans,
     place,
-    undisturbed,
+    state_of,
 )
 from benchmarks.reliability.kills import evenly
 from benchmarks.reliability.tables import renew
@@ -58,25 +58,12 @@ class Found:
     right: bool
 
 
-class Place:
-    """A command and the folders that it is run in.
-
-    Args:
-        warm: runs the jobs.
-        command: to run.
-        template: the inputs.
-        folder: to work in.
-    """
-
-    def __init__(self, warm: Warm, command: Command, template: Path, folder: Path) -> None:
-        self.warm, self.command, self.template = warm, command, template
-        self.clean, self.work = folder / "clean", folder / "work"
-        self.calls = undisturbed(warm, command, template, self.work, self.clean).calls
-        self.job = Job(command.words, str(self.work))
+class Place(Trial):
+    """A command that is run in faulty places; for its arguments see `Trial`."""
 
     def run(self, job: Job) -> list[Found]:
         """Run a job in a fresh folder, and judge it and what ran meanwhile."""
-        place(self.command, self.template, self.work)
+        self.place()
         return self.judged(job, self.warm.run(job))
 
     def judged(self, job: Job, ended: Ended) -> list[Found]:
@@ -109,15 +96,17 @@ class Place:
         if not lying and not broken(self.work, files_of(self.clean)) and not self.command.again:
             return f"of two files the first, whole: {' '.join(new)}", True
         if self.command.again and not broken(self.work):
+            state = state_of(self.work)
+            if state in self.continued:
+                return RESUMABLE, True
             for name in gone:
                 path = self.template / name
                 shutil.copy2(path, self.work / name)
-            ended = self.warm.run(Job(self.command.again, str(self.work)))
-            if ended.code == 2:
-                ended = self.warm.run(self.job)
+            ended = self.again()
             lying = [ended.error] * bool(ended.code) + orphans(self.work)
             lying += differences(self.work, self.clean)
             if not lying:
+                self.continued.add(state)
                 return RESUMABLE, True
         return f"{' '.join([*lying, *different, *self.empty_folders()][:3])}", False
 

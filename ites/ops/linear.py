@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ites.ops import backends
-from ites.ops._registry import define, differentiate, expect
+from ites.ops._registry import define, differentiate, expect, expect_alike
 from ites.ops.backends import choose
 from ites.ops.weight_gradients import WeightFactors, factor_bits, runs_in_clusters
 
@@ -198,6 +198,8 @@ def linear_relu(
     for name, tensor in (("bias", bias), ("scale", scale)):
         if tensor is not None:
             expect(op, name, tensor, weight.shape[0])
+    others = {name: t for name, t in (*tensors.items(), ("scale", scale)) if t is not None}
+    expect_alike(op, x=x, **others)
     if (scaled is None) != (scale is None) or (scale is not None and skip is None):
         raise ValueError(f"{op}: scaled and scale are given together, with skip")
     given = [t for t in (x, weight, bias, scale, *tensors.values()) if t is not None]

@@ -143,3 +143,6 @@ def test_linear_relu_refuses():
         ops.linear_relu(x, weight, scaled=torch.ones(2, 4), scale=torch.ones(4))
     with pytest.raises(ValueError, match=r"after must have shape \(2, 4\), got \(2, 8\)"):
         ops.linear_relu(x, weight, after=x)
+    for name in ("skip", "after"):
+        with pytest.raises(TypeError, match=f"{name} must be torch.float32"):
+            ops.linear_relu(x, weight, **{name: torch.ones(2, 4, dtype=torch.float64)})
