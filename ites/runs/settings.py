@@ -237,6 +237,9 @@ class TeacherSettings(Settings):
         "the store has such views.",
         least=0,
     )
+    pair_start: int = _setting(
+        0, "The pairs' distance counts after N steps; before, each view is trained alone.", least=0
+    )
     noise: float = _setting(1.0, "Factor of the detectors' noise that the network sees.", least=0)
     replay: str = _setting(
         "",
@@ -486,12 +489,12 @@ _WITHOUT_EFFECT: dict[tuple[str, str], tuple[str, ...]] = {
     ),
     ("teacher", "paper"): (
         "cameras", "turn_weight", "prior_weight", "bone_weight", "prior", "pilot_steps",
-        "level_weight", "level_steps", "elevation_weight", "pair_weight", "noise", "replay",
-        "replay_share",
+        "level_weight", "level_steps", "elevation_weight", "pair_weight", "pair_start", "noise",
+        "replay", "replay_share",
     ),
     ("teacher", "upright"): (
         "axes", "max_angle", "centre_epochs", "centre_steps", "elevation_weight", "pair_weight",
-        "noise", "replay", "replay_share",
+        "pair_start", "noise", "replay", "replay_share",
     ),
     ("prior", "general"): (
         "cameras", "samples", "axes", "max_angle", "distance", "evaluate_every", "evaluate_split",
@@ -510,6 +513,7 @@ _CONDITIONS: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ("", "evaluate_scale"): ("evaluate_every", ()),
     ("", "capture_steps"): ("capture", ("auto", "on")),
     ("teacher general", "replay_share"): ("replay", ()),
+    ("teacher general", "pair_start"): ("pair_weight", ()),
     ("student upright", "axes"): ("vertical", ("camera",)),
     ("student upright", "max_angle"): ("vertical", ("camera",)),
     ("student upright", "prior"): ("prior_weight", ()),
