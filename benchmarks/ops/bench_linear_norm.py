@@ -1,4 +1,5 @@
-"""A block of the teacher's trunk: product, norm, residual and ReLU of each layer in one launch."""
+"""A block of the teacher's trunk: product, norm, residual and ReLU of each layer in one launch, and
+the gradients of its weights in another."""
 
 from __future__ import annotations
 
@@ -7,9 +8,11 @@ from torch import Tensor
 from benchmarks.ops.cases import Arguments, Case, Random, Work, measure
 from ites import ops
 from ites.ops.linear_norm import MOST_ROWS
+from ites.ops.weight_gradients import factor_bits, weight_gradients
 
 WIDTHS = (1024, 256, 256, 1024)
 SKIPS = (-1, -1, -1, 0)
+PASSES = 2
 
 
 def _make(poses: int, random: Random) -> Arguments:
@@ -33,6 +36,28 @@ def _call(arguments: Arguments, backend: str) -> tuple[Tensor, ...]:
     return ops.linear_norm_relu(arguments["x"], layers, backend=backend)[:1]
 
 
+def _make_factors(poses: int, random: Random) -> Arguments:
+    """Factors of the weights' gradients, of two passes."""
+    return {
+        f"{kind}{part}{index}": random(poses, size, grad=False)
+        for part in range(PASSES)
+        for index, sizes in enumerate(_sizes)
+        for kind, size in zip(("input", "grad"), sizes, strict=True)
+    }
+
+
+def _multiply(arguments: Arguments, backend: str) -> tuple[Tensor, ...]:
+    count = len(_sizes)
+    grads, inputs = (
+        [arguments[f"{kind}{part}{index}"] for part in range(PASSES) for index in range(count)]
+        for kind in ("grad", "input")
+    )
+    if backend == "cuda":
+        return tuple(weight_gradients(grads, inputs, PASSES, factor_bits("cuda")))
+    pairs = [grad.T @ x for grad, x in zip(grads, inputs, strict=True)]
+    return tuple(one + other for one, other in zip(pairs[:count], pairs[count:], strict=True))
+
+
 _sizes = list(zip((WIDTHS[0], *WIDTHS), WIDTHS, strict=False))
 _flop = 2.0 * sum(inputs * outputs for inputs, outputs in _sizes)
 _outputs = sum(WIDTHS)
@@ -47,6 +72,15 @@ CASES = (
         Work(values=(4 * WIDTHS[0] + 3 * _outputs, 5 * _outputs), flop=(_flop, 2 * _flop)),
         kernels=("cuda",),
         most=MOST_ROWS,
+    ),
+    Case(
+        "weight_gradients, 1024 and a block, two passes",
+        "linear_norm_relu",
+        _make_factors,
+        _multiply,
+        Work(values=(PASSES * sum(map(sum, _sizes)), 0), flop=(PASSES * _flop, 0)),
+        differentiable=False,
+        kernels=("cuda",),
     ),
 )
 

@@ -402,6 +402,14 @@ class PoseStore:
         points *= np.float32(scale)
         return points, scale
 
+    def input_points(
+        self, split: Split, scale: float | None = None, missing: str = "error", turned: bool = False
+    ) -> tuple[Floats, float, TurnedViews | None]:
+        """`turned_points` if `turned`, or else `points` and no turns."""
+        if turned:
+            return self.turned_points(split, scale, missing)
+        return (*self.points(split, scale, missing), None)
+
     def turned_points(
         self, split: Split, scale: float | None = None, missing: str = "error"
     ) -> tuple[Floats, float, TurnedViews]:
@@ -425,7 +433,7 @@ class PoseStore:
         lengths = [sequence.length for sequence in sequences]
         focal = self._focal_lengths(split)[rows]
         centre = np.repeat([camera.center for camera in cameras], lengths, axis=0)[rows]
-        known = [camera.width > 0 and not camera.assumed for camera in cameras]
+        known = [camera.known for camera in cameras]
         turned = np.repeat(np.asarray(known, bool), lengths)[rows]
         points = normalise(keypoints, focal[:, None], root=self.skeleton.root)
         turns = np.tile(np.eye(3, dtype=np.float32), (len(points), 1, 1))

@@ -273,11 +273,7 @@ def evaluate(
             )
         positions = truth(store, split, missing)
         given = metadata.scale if scale == "checkpoint" else None
-        views: TurnedViews | None = None
-        if model.upright:
-            points, factor, views = store.turned_points(split, given, missing)
-        else:
-            points, factor = store.points(split, given, missing)
+        points, factor, views = store.input_points(split, given, missing, model.upright)
         actions, subjects = (_names(store, split, missing, n) for n in ("action", "subject"))
     settings = {
         "model": metadata.kind,
@@ -374,12 +370,14 @@ def figures(
     unit: float = 1.0,
     batch_size: int | None = None,
     device: str = "cpu",
+    views: TurnedViews | None = None,
 ) -> dict[str, float]:
     """All figures averaged over poses, by column name, in mm and %: for a training's log.
 
     Arguments and errors as in `compare`.
     """
     pose = lift_points(lifter, points, skeleton, batch_size, device)
+    pose = pose if views is None else views.back(pose)
     errors = _errors(pose, positions, skeleton, unit)
     return {name: float(value.mean()) for name, value in errors.items()}
 

@@ -7,6 +7,7 @@ rates how the fitted poses look from other sides.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -51,6 +52,8 @@ SHORT = 5
 """Longest run of frames with a wrong keypoint that starts from interpolated depths."""
 STEPS, RATE, RATE_OF_POINTS, RATE_OF_ELEVATION = 40, 0.03, 0.15, 0.01
 """Steps of Adam and their sizes: network units, units of noise, radians."""
+BETAS = 0.9, 0.999
+"""Decay of Adam's means of gradients and of their squares."""
 REFRESH = 5
 """Steps between updates of the medians."""
 TOGETHER = 1 << 14
@@ -141,6 +144,35 @@ def consistent_poses(
     return flat, lifted
 
 
+class Adam:
+    """Adam, as `torch.optim.Adam` computes it, which imports PyTorch's compiler: two seconds.
+
+    Args:
+        steered: tensors that require a gradient, with the size of their steps.
+    """
+
+    def __init__(self, steered: list[tuple[Tensor, float]]) -> None:
+        self.tensors = [tensor for tensor, _ in steered]
+        self.rates = [rate for _, rate in steered]
+        self.means = [torch.zeros_like(tensor) for tensor in self.tensors]
+        self.squares = [torch.zeros_like(tensor) for tensor in self.tensors]
+        self.count = 0
+
+    def step(self, loss: Tensor, decay: float) -> None:
+        """Lower the loss by a step, of sizes that are multiplied by `decay`."""
+        self.count += 1
+        sure, sure_square = (1 - beta**self.count for beta in BETAS)
+        gradients = torch.autograd.grad(loss, self.tensors)
+        with torch.no_grad():
+            for tensor, rate, mean, square, gradient in zip(
+                self.tensors, self.rates, self.means, self.squares, gradients, strict=True
+            ):
+                mean.lerp_(gradient, 1 - BETAS[0])
+                square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+                scale = (square.sqrt() / math.sqrt(sure_square)).add_(1e-8)
+                tensor.addcdiv_(mean, scale, value=-rate * decay / sure)
+
+
 class _Fit:
     """A fit to some clips; see `consistent_poses`."""
 
@@ -186,12 +218,12 @@ class _Fit:
         found = depth.clone().requires_grad_(True)
         moved = torch.zeros_like(self.points).requires_grad_(True)  # in units of noise
         lean = depth.new_zeros(len(self.frames)).requires_grad_(True)
-        optimiser = torch.optim.Adam([{"params": [found], "lr": RATE}])
+        steered = [(found, RATE)]
         if sigma is not None:
-            optimiser.add_param_group({"params": [moved], "lr": RATE_OF_POINTS})
+            steered.append((moved, RATE_OF_POINTS))
         if views is not None:
-            optimiser.add_param_group({"params": [lean], "lr": RATE_OF_ELEVATION})
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
+            steered.append((lean, RATE_OF_ELEVATION))
+        optimiser = Adam(steered)
         for step in range(STEPS):
             flat = self.points if sigma is None else self.points + free * moved * sigma
             pose = geometry.backproject(flat, found * free, self.distance)
@@ -211,10 +243,7 @@ class _Fit:
                 loss = loss + POINTS * (1 + moved.square().sum(-1)).sqrt().sum()
             if views is not None:
                 loss = loss + VIEWS * self.unlikely(pose, lean, views, step)
-            optimiser.zero_grad()
-            loss.backward(inputs=[p for g in optimiser.param_groups for p in g["params"]])
-            optimiser.step()
-            schedule.step()
+            optimiser.step(loss, decay=(1 + math.cos(math.pi * step / STEPS)) / 2)
         with torch.no_grad():
             flat = self.points if sigma is None else self.points + free * moved * sigma
             return flat, found.detach() * free

@@ -53,6 +53,11 @@ class Camera:
     height: int = 0
     assumed: bool = False
 
+    @property
+    def known(self) -> bool:
+        """Whether a turn of the camera can be computed: focal length and principal point."""
+        return self.width > 0 and not self.assumed
+
     def world_to_camera(self, joints: np.ndarray) -> np.ndarray:
         """World joints (..., 3), metres, in this camera's axes: `rotate(inverse(q), X - t)`."""
         inverse = np.asarray(self.orientation, joints.dtype) * (1, -1, -1, -1)

@@ -81,6 +81,13 @@ class Settings:
         choices=("error", "drop", "interpolate"),
         shared=True,
     )
+    cameras: str = _setting(
+        "seen",
+        "Known cameras: seen, as they are; turned, so that each person is on the optical axis, as "
+        "lifting turns them.",
+        choices=("seen", "turned"),
+        shared=True,
+    )
     out: str = _setting("run", "Folder for checkpoints and logs.", shared=True, free=True)
 
     recipe: str = _setting(
@@ -229,6 +236,9 @@ class TeacherSettings(Settings):
         "Weight of the distance between lifts of two views of one person, where "
         "the store has such views.",
         least=0,
+    )
+    pair_start: int = _setting(
+        0, "The pairs' distance counts after N steps; before, each view is trained alone.", least=0
     )
     noise: float = _setting(1.0, "Factor of the detectors' noise that the network sees.", least=0)
     replay: str = _setting(
@@ -478,22 +488,23 @@ _WITHOUT_EFFECT: dict[tuple[str, str], tuple[str, ...]] = {
         "evaluate_scale",
     ),
     ("teacher", "paper"): (
-        "turn_weight", "prior_weight", "bone_weight", "prior", "pilot_steps", "level_weight",
-        "level_steps", "elevation_weight", "pair_weight", "noise", "replay", "replay_share",
+        "cameras", "turn_weight", "prior_weight", "bone_weight", "prior", "pilot_steps",
+        "level_weight", "level_steps", "elevation_weight", "pair_weight", "pair_start", "noise",
+        "replay", "replay_share",
     ),
     ("teacher", "upright"): (
         "axes", "max_angle", "centre_epochs", "centre_steps", "elevation_weight", "pair_weight",
-        "noise", "replay", "replay_share",
+        "pair_start", "noise", "replay", "replay_share",
     ),
     ("prior", "general"): (
-        "samples", "axes", "max_angle", "distance", "evaluate_every", "evaluate_split",
+        "cameras", "samples", "axes", "max_angle", "distance", "evaluate_every", "evaluate_split",
         "evaluate_scale",
     ),
     ("teacher", "general"): (
-        "axes", "max_angle", "centre_epochs", "centre_steps", "samples", "pilot_steps",
+        "cameras", "axes", "max_angle", "centre_epochs", "centre_steps", "samples", "pilot_steps",
         "level_weight", "level_steps",
     ),
-    ("student", "paper"): ("prior_weight", "prior", "vertical"),
+    ("student", "paper"): ("cameras", "prior_weight", "prior", "vertical"),
 }  # fmt: skip
 
 _CONDITIONS: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
@@ -502,6 +513,7 @@ _CONDITIONS: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ("", "evaluate_scale"): ("evaluate_every", ()),
     ("", "capture_steps"): ("capture", ("auto", "on")),
     ("teacher general", "replay_share"): ("replay", ()),
+    ("teacher general", "pair_start"): ("pair_weight", ()),
     ("student upright", "axes"): ("vertical", ("camera",)),
     ("student upright", "max_angle"): ("vertical", ("camera",)),
     ("student upright", "prior"): ("prior_weight", ()),

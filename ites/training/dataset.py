@@ -84,7 +84,14 @@ def read_training_set(
     Raises:
         ItesError: the split is absent or unusable for training; see `check_poses`.
     """
-    array, scale = store.points(settings.split, missing=settings.missing)
+    turned = settings.cameras == "turned"
+    array, scale, _ = store.input_points(settings.split, missing=settings.missing, turned=turned)
+    cameras = {sequence.camera for sequence in store.sequences_of(settings.split)}
+    if turned and not any(store.cameras[key].known for key in cameras):
+        raise ItesError(
+            f"{settings.data}: cameras = turned expected cameras of known focal length and image "
+            f"size in split {settings.split}, got none; leave it out"
+        )
     count, notes = int(store.impossible(settings.split).sum()), []
     if count:
         notes.append(

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ites.data.store import PoseStore
+from ites.data.store import PoseStore, TurnedViews
 from ites.evaluation.evaluate import figures, truth
 from ites.pose.skeleton import Skeleton
 from ites.runs.checkpoint import Model
@@ -32,6 +32,7 @@ class Evaluator:
         positions: (N, J, 3) metres, camera frame.
         skeleton: of the poses.
         device: where the model is.
+        views: how to turn lifted poses back; None: not at all.
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class Evaluator:
         positions: NDArray[np.float32],
         skeleton: Skeleton,
         device: torch.device,
+        views: TurnedViews | None = None,
     ) -> None:
-        self.points, self.positions = points, positions
+        self.points, self.positions, self.views = points, positions, views
         self.skeleton, self.device = skeleton, device
 
     @classmethod
@@ -52,7 +54,8 @@ class Evaluator:
 
         Args:
             store: a pose store with 3D.
-            settings: `evaluate_every`, `evaluate_split`, `evaluate_scale`, `missing`.
+            settings: `evaluate_every`, `evaluate_split`, `evaluate_scale`, `missing`,
+                `cameras`.
             scale: the training split's.
             device: where the model is.
 
@@ -69,8 +72,9 @@ class Evaluator:
         split = settings.evaluate_split
         own = None if settings.evaluate_scale == "split" else scale
         positions = truth(store, split, settings.missing)
-        points, _ = store.points(split, own, settings.missing)
-        return cls(points, positions, store.skeleton, device)
+        turned = settings.cameras == "turned"
+        points, _, views = store.input_points(split, own, settings.missing, turned)
+        return cls(points, positions, store.skeleton, device, views)
 
     @torch.no_grad()
     def __call__(self, model: Model) -> dict[str, float]:
@@ -83,7 +87,8 @@ class Evaluator:
         training = model.training
         model.eval()
         measured = figures(
-            lift, self.points, self.positions, self.skeleton, device=str(self.device)
-        )
+            lift, self.points, self.positions, self.skeleton, device=str(self.device),
+            views=self.views,
+        )  # fmt: skip
         model.train(training)
         return {name: measured[name] for name in FIGURES}

@@ -288,7 +288,8 @@ class GeneralTeacherStage(Stage):
 
     `reprojection_weight * reprojection + turn_weight * turn + prior_weight * prior +
     bone_weight * bones + elevation_weight * elevation + pair_weight * pair`. The last one needs
-    second views of the same people. Poses of another store may replace some of each batch.
+    second views of the same people, and is 0 in the first `pair_start` steps. Poses of another
+    store may replace some of each batch.
     """
 
     names: tuple[str, ...] = ("total", "reprojection", "turn", "prior", "bones", "elevation")
@@ -313,11 +314,14 @@ class GeneralTeacherStage(Stage):
         for name, tensor in zip(("replayed", "replayed_elevation"), others, strict=True):
             self.register_buffer(name, tensor, persistent=False)
 
+    def early_steps(self, batches: int) -> int:
+        return int(self.settings.pair_start) if len(self.data) > 2 else 0
+
     def forward(self, batch: tuple[Tensor, ...], rotations: RotationDraw, early: bool) -> Losses:
         settings, pairs = self.settings, None
         points, elevation = (torch.cat(views) for views in (batch[::2], batch[1::2]))
         points, elevation, other = self.mixed(points, elevation, rotations.counter)
-        if len(batch) > 2:
+        if len(batch) > 2 and not early:
             first, second = other.chunk(2)
             pairs = ~(first | second)
         parts = self.model.general_losses(

@@ -1,5 +1,8 @@
 """Lifting without naming a run: the general model of the package, arrays, and the older order."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -99,6 +102,19 @@ def test_the_packaged_model_names_no_path_of_its_training(stage):
     _, metadata = load_stage(packaged.FOLDER, stage)
     assert metadata.settings["data"] == "field.h5" and metadata.settings["out"] == "general"
     assert not [v for v in metadata.settings.values() if "/" in str(v)]
+
+
+@pytest.mark.skipif(not packaged.has_packaged_run(), reason="built without the general model")
+def test_lifting_does_not_wait_for_pytorchs_compiler(clip):
+    """`torch._dynamo` takes two seconds to import, half of what a short clip takes."""
+    code = (
+        "import sys, ites; ites.lift(sys.argv[1], fps=25.0, temporal=True); "
+        "print('torch._dynamo' in sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, clip], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "False\n"
 
 
 @pytest.mark.skipif(not packaged.has_packaged_run(), reason="built without the general model")

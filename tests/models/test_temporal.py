@@ -11,7 +11,7 @@ from ites.data.clips import Clip, Clips
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.data.synthetic.synthetic import prepare_synthetic
 from ites.models import Teacher
-from ites.models.temporal import Views, consistent_poses, moved_by, segment_median
+from ites.models.temporal import Adam, Views, consistent_poses, moved_by, segment_median
 from ites.pose import geometry
 from ites.pose.camera import Camera
 from ites.pose.skeleton import HUMAN36M, Skeleton
@@ -57,6 +57,19 @@ def test_what_bones_and_time_say_is_taken(motion):
     assert (found[:, 0] == 0).all()
     right = consistent_depths(points, truth, lengths, HUMAN36M)
     assert error(right, truth) < 0.01
+
+
+def test_the_fits_adam_is_pytorchs():
+    torch.manual_seed(0)
+    start, slope = torch.randn(50), torch.randn(50)
+    ours, theirs = (start.clone().requires_grad_(True) for _ in range(2))
+    own, reference = Adam([(ours, 0.03)]), torch.optim.Adam([theirs], lr=0.03)
+    for _ in range(40):
+        own.step((ours * slope).sin().sum(), decay=1.0)
+        reference.zero_grad()
+        (theirs * slope).sin().sum().backward()
+        reference.step()
+    assert torch.equal(ours, theirs) and (ours - start).abs().min() > 0.01
 
 
 def test_clips_do_not_touch_each_other(motion):

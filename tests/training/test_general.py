@@ -552,3 +552,21 @@ class TestPairs:
         )
         replaced = dict(zip(some.names, some(some.data, draw, False), strict=True))
         assert 0 < replaced["pair"] != losses["pair"]
+
+    def test_pairs_count_after_pair_start_steps(self, run: Path) -> None:
+        options = {"recipe": "general", "prior": str(run), "width": 64, "blocks": 1}
+        settings = make_settings("teacher", None, {**options, "pair_start": 7})
+        own, gravity = torch.rand(40, 17, 2) - 0.5, torch.zeros(40, 2)
+        alone = make_stage(settings, HUMAN36M, own, gravity=gravity)
+        both = make_stage(
+            settings, HUMAN36M, own, gravity=gravity, second=SecondViews(own.flip(0), gravity)
+        )
+        assert (alone.early_steps(10), both.early_steps(10)) == (0, 7)
+        draw = RotationDraw(torch.tensor([0, 1, 0]), 1)
+        early, later = (
+            dict(zip(both.names, both(both.data, draw, early), strict=True))
+            for early in (True, False)
+        )
+        assert early["pair"] == 0 and later["pair"] > 0
+        total = later["total"] - settings.to_dict()["pair_weight"] * later["pair"]
+        assert torch.allclose(early["total"], total, rtol=0.05)  # pairs share their mirror image
