@@ -80,6 +80,15 @@ def test_normalised_coordinates_cannot_be_right() -> None:
     assert codes(moved(walk(), lambda k: k / [640, 480] - 1)) == {"units": "error"}
 
 
+def test_a_few_frames_of_other_units() -> None:
+    clip = walk()
+    points = clip.keypoints.copy()
+    points[40:50] /= [1280, 960]
+    found = {f.code: f for f in check([replace(clip, keypoints=points)])}
+    assert (found["units"].severity, found["units"].data["kind"]) == ("warning", "mixed")
+    assert "10 of 60 frames" in found["units"].message
+
+
 def test_metres_and_millimetres() -> None:
     def metres(k: np.ndarray) -> np.ndarray:
         return (k - k[:, :1]) / 250
