@@ -62,6 +62,8 @@ def hint(code: str, data: Mapping[str, Any] | None = None) -> str:
         return f"--min-confidence {float(data['confidence']) + 0.01:.2f}"
     if code == "confidence" and data.get("kind") == "depth":
         return "leave the third column out"
+    if code == "outlier" and data.get("kind") == "long":
+        return "correct or leave out these joints first"
     if code == "repeated" and data.get("fps", 0) > 0:
         return f"leave them out, with --fps {float(data['fps']):.3g}"
     if code == "stretched" and data.get("cause"):

@@ -281,6 +281,18 @@ def test_a_joint_far_off_is_guessed_or_wrong() -> None:
     assert codes(replace(clip, keypoints=points)) == {"outlier": "warning"}
 
 
+def test_joints_that_are_shifted_throughout() -> None:
+    arms = [JOINT[f"{side}_{joint}"] for side in ("left", "right") for joint in ("elbow", "wrist")]
+    clip = walk()
+    points = clip.keypoints.copy()
+    points[:, arms] += [0, 60]
+    found = [f for f in check([replace(clip, keypoints=points)]) if f.code == "outlier"]
+    assert [f.data["kind"] for f in found] == ["long"]
+    assert found[0].data["joints"] == ["left_elbow", "right_elbow"]
+    assert found[0].data["times"] > 1.25
+    assert hint("outlier", found[0].data) == "correct or leave out these joints first"
+
+
 def test_another_person_from_some_frame_on() -> None:
     def jump(k: np.ndarray) -> np.ndarray:
         k[30:] += [350, 0]
