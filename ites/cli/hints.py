@@ -10,6 +10,8 @@ import typer
 from ites.errors import one_line
 
 OPTIONS = {
+    "confidence": "leave them out, or write 1 minus each",
+    "repeated": "leave them out",
     "normalised": "--image-size WIDTH HEIGHT",
     "units": "multiply them to pixels first",
     "zeros": "--min-confidence, or leave them out",
@@ -58,6 +60,12 @@ def hint(code: str, data: Mapping[str, Any] | None = None) -> str:
         return turn if data["rotate"] == 270 else f"{turn}; y before x: --flip-y --rotate 90"
     if code == "guessed" and data.get("confidence"):
         return f"--min-confidence {float(data['confidence']) + 0.01:.2f}"
+    if code == "confidence" and data.get("kind") == "depth":
+        return "leave the third column out"
+    if code == "outlier" and data.get("kind") == "long":
+        return "correct or leave out these joints first"
+    if code == "repeated" and data.get("fps", 0) > 0:
+        return f"leave them out, with --fps {float(data['fps']):.3g}"
     if code == "stretched" and data.get("cause"):
         width, height = data["size"]
         swapped = data["cause"] == "exchanged"

@@ -13,6 +13,9 @@ from ites.pose.missing import norms
 PERCENT = 100.0
 """Coordinates up to here may be percentages: hardly an image is that small."""
 
+TINY = 0.02
+"""A person who is so much smaller than in other frames, all of it below 2, is not in pixels."""
+
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
 
@@ -82,6 +85,8 @@ def units(points: Floats, seen: Bools, name: str) -> Iterator[Finding]:
     mask, several = placed[rows, :, None], points[rows]
     extent = np.where(mask, several, -np.inf).max(1) - np.where(mask, several, np.inf).min(1)
     size = float(np.median(norms(extent)))  # of a body, in a typical frame
+    extents = norms(extent)
+    tiny = (extents < TINY * size) & (extents > 0)
     flat = size > 0 and not np.median(extent, axis=0).all()
     low, high = np.quantile(all_seen, [0.01, 0.99], axis=0)
     data = {"size": size, "low": low.tolist(), "high": high.tolist()}
@@ -118,6 +123,16 @@ def units(points: Floats, seen: Bools, name: str) -> Iterator[Finding]:
                 {**data, "kind": "metres"},
                 name,
             )
+    elif tiny.any() and (several[tiny][mask[tiny, :, 0]] <= 2).all():
+        yield Finding(
+            "units",
+            "warning",
+            f"{tiny.sum():,} of {len(tiny):,} frames that were looked at have a person of "
+            f"{np.median(extents[tiny]):.2g}, the others of {size:.0f}: coordinates in 0..1 among "
+            "pixels",
+            {**data, "kind": "mixed", "tiny": int(tiny.sum())},
+            name,
+        )
     elif low.min() >= 0 and PERCENT / 2 < high.max() <= PERCENT:
         yield Finding(
             "units",

@@ -55,6 +55,7 @@ class ImplausibleError(ItesError):
 CODES = {
     "degenerate": "all keypoints of a person lie in one point",
     "depth": "the third column is no confidence",
+    "confidence": "confidences that vary as a depth does, or that are low throughout",
     "normalised": "coordinates divided by the image's width and height",
     "units": "coordinates in metres, millimetres or another unit that is not pixels",
     "zeros": "joints at exactly (0, 0) or (-1, -1), which stand for joints not found",
@@ -62,6 +63,7 @@ CODES = {
     "image-size": "keypoints outside the image",
     "stretched": "x and y are at different scales",
     "box": "coordinates relative to a box that follows the person",
+    "repeated": "frames that repeat the one before, or joints that stay while the body moves",
     "rate": "a frame rate that no camera has",
     "focal-length": "a focal length that no camera has",
     "upside-down": "the person is upside down",

@@ -293,6 +293,8 @@ class _Reader:
         joints = content.get("joints")
         if not isinstance(joints, list) or not all(isinstance(j, str) and j for j in joints):
             raise self.wrong("joints", "a list of names", joints)
+        if len(joints) > MOST_JOINTS:
+            raise self.wrong("joints", f"at most {MOST_JOINTS} names", len(joints))
         twice = next((joint for joint in joints if joints.count(joint) > 1), None)
         if twice is not None:
             raise self.wrong("joints", "each name once", twice)

@@ -80,6 +80,15 @@ def test_normalised_coordinates_cannot_be_right() -> None:
     assert codes(moved(walk(), lambda k: k / [640, 480] - 1)) == {"units": "error"}
 
 
+def test_a_few_frames_of_other_units() -> None:
+    clip = walk()
+    points = clip.keypoints.copy()
+    points[40:50] /= [1280, 960]
+    found = {f.code: f for f in check([replace(clip, keypoints=points)])}
+    assert (found["units"].severity, found["units"].data["kind"]) == ("warning", "mixed")
+    assert "10 of 60 frames" in found["units"].message
+
+
 def test_metres_and_millimetres() -> None:
     def metres(k: np.ndarray) -> np.ndarray:
         return (k - k[:, :1]) / 250
@@ -106,6 +115,104 @@ def test_a_depth_is_no_confidence() -> None:
     absent = sure.copy()
     absent[3, 4] = -1  # as some detectors mark what they did not find
     assert [f.code for f in check_array(absent)] == []
+
+
+@pytest.mark.parametrize(
+    ("order", "frames", "rate"),
+    [
+        (np.repeat(np.arange(60), 2), 60, 25.0),  # 25 a second, written as 50
+        (np.arange(60) - (np.arange(60) % 5 == 4), 12, 40.0),
+    ],
+)
+@pytest.mark.parametrize("encoded", [False, True])
+def test_frames_that_repeat_the_one_before(order, frames: int, rate: float, encoded: bool) -> None:
+    clip = replace(walk(), fps=50.0)
+    points = clip.keypoints[order]
+    if encoded:  # again, and so not exactly the same
+        points = points + np.random.default_rng(1).normal(0, 0.1, points.shape)
+    (finding,) = check([replace(clip, keypoints=points.astype(np.float32))])
+    assert (finding.code, finding.severity) == ("repeated", "warning")
+    np.testing.assert_array_equal(finding.frames, np.flatnonzero(np.diff(order) == 0) + 1)
+    assert finding.data["fps"] == pytest.approx(rate)
+    assert hint(finding.code, finding.data) == f"leave them out, with --fps {rate:.3g}"
+    assert len(finding.frames) == frames
+
+
+def test_a_recording_that_stands_still_and_one_frame_twice() -> None:
+    clip = walk()
+    points = clip.keypoints.copy()
+    points[20:40] = points[20]
+    (finding,) = [f for f in check([replace(clip, keypoints=points)]) if f.code == "repeated"]
+    assert (finding.code, finding.severity) == ("repeated", "warning")
+    assert "19 of 60 frames repeat the one before (21-39)" in finding.message
+    assert "stood still" in finding.message
+    assert hint(finding.code, finding.data) == "leave them out"
+    points = walk(100).keypoints.copy()
+    points[30] = points[29]
+    assert codes(replace(clip, keypoints=points)) == {"repeated": "note"}
+
+
+@pytest.mark.parametrize("step", [1, 8])
+def test_coordinates_that_are_rounded_repeat_nothing(step: int) -> None:
+    clip = walk(100, fps=100.0)
+    still = moved(clip, lambda k: step * np.round((k[:1] + 0.02 * (k - k[:1])) / step))
+    rounded = moved(clip, lambda k: step * np.round(k / step))
+    for one in (still, rounded):
+        assert "repeated" not in codes(one)
+
+
+def test_a_joint_that_stays_in_one_place_while_the_body_moves() -> None:
+    clip = walk()
+    points = clip.keypoints.copy()
+    points[15:45, JOINT["left_wrist"]] = points[15, JOINT["left_wrist"]]
+    found = [f for f in check([replace(clip, keypoints=points)]) if f.code == "repeated"]
+    assert [(f.severity, f.data["joints"]) for f in found] == [("warning", ["left_wrist"])]
+    np.testing.assert_array_equal(found[0].frames, np.arange(15, 45))
+
+
+def solid(frames: int) -> tuple[Clip, np.ndarray]:
+    """The walking person, turning, and a depth (T, J), metres."""
+    views = [walk(frames, turn=turn) for turn in np.linspace(0, 2 * np.pi, 9)]
+    deep = [walk(frames, turn=turn + np.pi / 2) for turn in np.linspace(0, 2 * np.pi, 9)]
+    rows = np.array_split(np.arange(frames), len(views))
+    points, depth = (
+        np.concatenate([one.keypoints[own] for one, own in zip(some, rows, strict=True)])
+        for some in (views, deep)
+    )
+    metres = (depth[..., 0] - depth[:, :1, 0]) / 250
+    return replace(views[0], keypoints=points), metres
+
+
+def test_a_depth_in_0_to_1_is_reported_and_a_confidence_is_not() -> None:
+    clip, depth = solid(180)
+    scaled = ((depth - depth.min()) / np.ptp(depth)).astype(np.float32)
+    for near in (scaled, 1 - scaled):
+        own = replace(clip, confidence=0.05 + 0.9 * near)
+        found = [f for f in check([own]) if f.code == "confidence"]
+        assert [(f.severity, f.data["kind"]) for f in found] == [("warning", "depth")]
+        assert hint("confidence", found[0].data) == "leave the third column out"
+    rng = np.random.default_rng(0)
+    hidden = np.clip(0.85 - 0.3 * np.maximum(depth, 0) + rng.normal(0, 0.08, depth.shape), 0.1, 1)
+    for sure in (rng.uniform(0.3, 1, depth.shape), hidden):
+        own = replace(clip, confidence=sure.astype(np.float32))
+        assert "confidence" not in codes(own)
+
+
+def test_confidences_that_are_low_throughout() -> None:
+    clip = walk()
+    rng = np.random.default_rng(0)
+    sure = np.clip(rng.normal(0.85, 0.08, clip.keypoints.shape[:2]), 0.1, 0.99)
+    (finding,) = check([replace(clip, confidence=(1 - sure).astype(np.float32))])
+    assert (finding.code, finding.data["kind"]) == ("confidence", "low")
+    assert codes(replace(clip, confidence=(0.5 * sure).astype(np.float32))) == {}
+
+
+def test_a_body_that_is_unusually_wide_or_narrow_is_a_note() -> None:
+    clip = walk(60)
+    for factor, word in ((0.5, "narrow"), (1.6, "wide")):
+        (finding,) = check([moved(clip, lambda k, f=factor: k * [f, 1])])
+        assert (finding.code, finding.severity) == ("stretched", "note")
+        assert f"times too {word}" in finding.message
 
 
 def test_zeros_stand_for_joints_not_found() -> None:
@@ -172,6 +279,18 @@ def test_a_joint_far_off_is_guessed_or_wrong() -> None:
     assert guess.data["confidence"] == pytest.approx(0.2)
     np.testing.assert_array_equal(guess.frames, np.arange(5, 15))
     assert codes(replace(clip, keypoints=points)) == {"outlier": "warning"}
+
+
+def test_joints_that_are_shifted_throughout() -> None:
+    arms = [JOINT[f"{side}_{joint}"] for side in ("left", "right") for joint in ("elbow", "wrist")]
+    clip = walk()
+    points = clip.keypoints.copy()
+    points[:, arms] += [0, 60]
+    found = [f for f in check([replace(clip, keypoints=points)]) if f.code == "outlier"]
+    assert [f.data["kind"] for f in found] == ["long"]
+    assert found[0].data["joints"] == ["left_elbow", "right_elbow"]
+    assert found[0].data["times"] > 1.25
+    assert hint("outlier", found[0].data) == "correct or leave out these joints first"
 
 
 def test_another_person_from_some_frame_on() -> None:

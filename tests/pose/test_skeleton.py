@@ -194,6 +194,11 @@ def test_the_example_of_contributing_is_read(tmp_path):
     (
         ("joints = [", "joints = ['hip', ", "joints: expected each name once, got 'hip'"),
         ('["hip", "knee", "ankle"]', "3", "joints: expected a list of names, got 3"),
+        (
+            '["hip", "knee", "ankle"]',
+            str([f"j{number}" for number in range(5000)]),
+            "joints: expected at most 256 names, got 5000",
+        ),
         ('["hip", "knee", "ankle"]', "[]", "parents.knee: expected a joint"),
         (
             'head = "ankle"',

@@ -41,6 +41,8 @@ OVER, MOST_SURE = 1.05, 10.0
 """Confidences up to the first count as 1 without a note; those above the second are refused."""
 ODD = 0.005
 """Share of joints whose confidence may be impossible."""
+MOST_SWAPS = 4
+"""Most notes on two people whose track ids change places, and most pairs that are named."""
 MOST_LISTED = 6
 """Names that a note lists."""
 
@@ -199,6 +201,24 @@ def _layout_of(layout: str | None, *counts: int) -> str | None:
     return layout if layout is not None and len(joints_of(layout)) in counts else None
 
 
+def _swapped(swaps: dict[str, list[int | float | str]]) -> list[str]:
+    """Notes on track ids that change places in some frames; few, however often they do."""
+    told = []
+    for names, frames in list(swaps.items())[:MOST_SWAPS]:
+        where = [f"in frame {frame}" for frame in frames]
+        if len(frames) > MOST_SWAPS:
+            where = [f"{len(frames):,} times, in frames {frames[0]} to {frames[-1]}"]
+        told += [
+            f"track ids {names} change places {at}: each clip keeps its person" for at in where
+        ]
+    if len(swaps) > MOST_SWAPS:
+        others = len(swaps) - MOST_SWAPS
+        told.append(
+            f"track ids of {others:,} other pairs change places: each clip keeps its person"
+        )
+    return told
+
+
 def _people(video: Video, notes: list[str]) -> list[tuple[str, dict[int, Person]]]:
     """People by label with their rows in a video; without ids the most prominent comes first."""
     ids = [[person.id for person in people] for people in video.people]
@@ -216,12 +236,11 @@ def _people(video: Video, notes: list[str]) -> list[tuple[str, dict[int, Person]
                 by_id.setdefault(str(person.id), {})[row] = person
         labels = sorted(by_id, key=natural)
         everybody = [by_id[label] for label in labels]
+        swaps: dict[str, list[int | float | str]] = {}
         for row, pair in exchanged(everybody):
             names = " and ".join(labels[one] for one in pair)
-            notes.append(
-                f"track ids {names} change places in frame {video.numbers[row]}: each clip keeps "
-                "its person"
-            )
+            swaps.setdefault(names, []).append(video.numbers[row])
+        notes += _swapped(swaps)
     else:
         single = [_without_doubles(people) for people in video.people]
         twice = [len(one) - len(own) for one, own in zip(video.people, single, strict=True)]

@@ -186,6 +186,18 @@ def test_a_tracker_that_exchanges_two_people_is_reported_and_undone(tmp_path):
         assert note in recording.notes
 
 
+def test_ids_that_change_places_all_the_time_are_one_note(tmp_path):
+    first, second = walk(frames=30), walk(frames=30, start=(1000.0, 480.0))
+    frames = [
+        (t, [(first[t], {"idx": 1 + t % 2}), (second[t], {"idx": 2 - t % 2})]) for t in range(30)
+    ]
+    recording = read(written(tmp_path, results(frames)))
+    for clip, points in zip(recording.clips, (first, second), strict=True):
+        same(clip, points)
+    (note,) = [line for line in recording.notes if "change places" in line]
+    assert note.startswith("track ids 1 and 2 change places 29 times, in frames 1 to 29")
+
+
 def test_somebody_found_twice_in_each_frame_is_one_clip(tmp_path):
     points = walk(frames=20)
     frames = [(t, [(p + 2, {"score": 0.4}), (p, {"score": 0.9})]) for t, p in enumerate(points)]
