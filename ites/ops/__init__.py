@@ -7,7 +7,7 @@
 | graph | `graph_mix`, `graph_project_mix`, `semantic_graph_conv`, `join_graph_layers` |
 | norm | `batch_norm_relu`, `nested_norm_relu`, `move_running` |
 | linear | `linear`, `linear_keeping`, `linear_relu` |
-| linear_norm | `linear_norm_relu`, `linear_nested_norm_relu`; the weights' gradients by `WeightFactors` |
+| linear_norm | `linear_norm_relu`, `linear_nested_norm_relu`; weight gradients: `WeightFactors` |
 | frame | `frame_points`, `frame_metres` |
 | mirrored | `mirrored_input`, `mirrored_output` |
 

@@ -68,7 +68,7 @@ def linear_gradients(
     to_x: bool,
     to_weight: bool,
     backend: str | None = None,
-    factors: WeightFactors | None = None,
+    collected: tuple[WeightFactors, int | None] | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of `linear(x, weight)` on a CPU, to the bits of autograd's.
 
@@ -78,7 +78,7 @@ def linear_gradients(
         weight: (M, K).
         to_x, to_weight: which gradients are wanted.
         backend: see `ites.ops.backends`.
-        factors: gets the weight's gradient in place of the caller.
+        collected: what gets the weight's gradient in place of the caller, and the weight's number.
 
     Returns:
         The gradients (N, K) and (M, K), None where not wanted.
@@ -90,8 +90,9 @@ def linear_gradients(
         grad_x, grad_weight = _linear_backward(grad, *ready, to_x, to_weight, "cpp")
     elif to_x:
         grad_x = grad @ weight
-    if to_weight and factors is not None:
-        factors.add_now(weight.data_ptr(), grad, x, grad_weight)
+    if to_weight and collected is not None:
+        factors, number = collected
+        factors.add_now(number, grad, x, grad_weight)
         grad_weight = None
     elif to_weight and not ours:
         grad_weight = grad.T @ x

@@ -135,7 +135,10 @@ def linear_norm_relu(
     if one_node or not runs_at_once(x, layers.weights, layers.skips, backend):
         if one_node:
             flat = [tensor for kind in layers[:3] for tensor in kind]
-            y, *found = _Node.apply(x, tuple(layers.skips), eps, backend, factors, *flat)
+            numbered: Any = None
+            if factors is not None:
+                numbered = [(factors, factors.number(weight)) for weight in layers.weights]
+            y, *found = _Node.apply(x, tuple(layers.skips), eps, backend, numbered, *flat)
             means, variances = found[: len(layers.skips)], found[len(layers.skips) :]
         elif factors is not None:
             raise ValueError("linear_norm_relu: factors are collected where runs_at_once is true")
@@ -341,16 +344,16 @@ class _Node(torch.autograd.Function):
         skips: tuple[int, ...],
         eps: float,
         backend: str | None,
-        factors: WeightFactors | None,
+        collected: list[tuple[WeightFactors, int | None]] | None,
         *parameters: Tensor,
     ) -> tuple[Tensor, ...]:
         count = len(skips)
-        kinds = [parameters[i : i + count] for i in range(0, 3 * count, count)]
+        weights, gammas, betas = (parameters[i : i + count] for i in range(0, 3 * count, count))
         outputs, products, means, variances = _one_by_one(
-            x, NormLayers(*kinds, skips), eps, backend
+            x, NormLayers(weights, gammas, betas, skips), eps, backend
         )
         ctx.save_for_backward(x, *parameters, *outputs, *products, *means, *variances)
-        ctx.constants = skips, eps, backend, factors
+        ctx.constants = skips, eps, backend, collected
         statistics = (*means, *variances)
         ctx.mark_non_differentiable(*statistics)
         ctx.set_materialize_grads(False)
@@ -359,7 +362,7 @@ class _Node(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Any, ...]:
-        skips, eps, backend, factors = ctx.constants
+        skips, eps, backend, collected = ctx.constants
         count = len(skips)
         to_parameters: list[Tensor | None] = [None] * (3 * count)
         if grad is None:
@@ -369,22 +372,23 @@ class _Node(torch.autograd.Function):
         weights, gammas, betas, outputs, products, means, variances = parts
         to_x, to_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[5 : 5 + count]
         of_skips: dict[int, Tensor] = {}
+        behind: Any = grad
         for i in reversed(range(count)):
             if i in of_skips:
-                grad += of_skips.pop(i)
+                behind += of_skips.pop(i)
             skip = outputs[skips[i]] if skips[i] >= 0 else None
             own, to_parameters[count + i], to_parameters[2 * count + i], to_skip = (
                 gradients_of_norm(
-                    grad, products[i], gammas[i], betas[i], skip, means[i], variances[i], eps
+                    behind, products[i], gammas[i], betas[i], skip, means[i], variances[i], eps
                 )
             )
             if skip is not None:
                 of_skips[skips[i]] = to_skip
-            grad, to_parameters[i] = linear_gradients(
+            behind, to_parameters[i] = linear_gradients(
                 own, outputs[i - 1] if i else x, weights[i], i > 0 or to_x, to_weight[i], backend,
-                factors,
+                collected and collected[i],
             )  # fmt: skip
-        return grad, None, None, None, None, *to_parameters
+        return behind, None, None, None, None, *to_parameters
 
 
 class _Chain(torch.autograd.Function):

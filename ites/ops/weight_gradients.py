@@ -88,18 +88,20 @@ class WeightFactors:
             self._found.setdefault(number, []).append((grad.contiguous(), x.contiguous()))
             self._bits = bits
 
-    def add_now(self, weight: int, grad: Tensor, x: Tensor, product: Tensor | None) -> None:
+    def add_now(self, number: int | None, grad: Tensor, x: Tensor, product: Tensor | None) -> None:
         """Multiply the factors at once, as a CPU has no launches to save.
 
         A later pass's product is added in place, to the same bits as by a tensor of its own.
 
         Args:
-            weight, grad, x: see `add`.
+            number, grad, x: see `add`.
             product: `grad.T @ x`; None: PyTorch computes it.
         """
-        total = self._sums.get(weight)
+        if number is None:
+            return
+        total = self._sums.get(number)
         if total is None:
-            self._sums[weight] = grad.T @ x if product is None else product
+            self._sums[number] = grad.T @ x if product is None else product
         elif product is None:
             total.addmm_(grad.T, x)
         else:
