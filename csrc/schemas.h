@@ -70,6 +70,18 @@ constexpr const char* norm_schemas[] = {
     "-> (Tensor, Tensor, Tensor, Tensor)",
 };
 
+// ites_cpp alone: elsewhere a product and the norms are calls of their own. Returned are the
+// result, the product, the sum, and both norms' mean and variance (4, C).
+constexpr const char* linear_nested_norm_schemas[] = {
+    "linear_nested_norm_relu(Tensor x, Tensor matrix, Tensor inner_weight, Tensor inner_bias, "
+    "Tensor added, Tensor weight, Tensor bias, Tensor? skip, float eps) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    "linear_nested_norm_relu_backward(Tensor grad, Tensor x, Tensor matrix, Tensor inner_weight, "
+    "Tensor inner_bias, Tensor weight, Tensor bias, Tensor product, Tensor sum, "
+    "Tensor statistics, float eps) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+};
+
 // ites_cuda alone, where a layer's two norms as one save launches.
 constexpr const char* nested_norm_schemas[] = {
     "nested_norm_relu(Tensor x, Tensor inner_weight, Tensor added, Tensor weight, Tensor bias, "

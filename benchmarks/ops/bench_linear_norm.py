@@ -62,7 +62,41 @@ _sizes = list(zip((WIDTHS[0], *WIDTHS), WIDTHS, strict=False))
 _flop = 2.0 * sum(inputs * outputs for inputs, outputs in _sizes)
 _outputs = sum(WIDTHS)
 
+CHANNELS, INNER, JOINTS = 128, 64, 17
+
+
+def _make_end(poses: int, random: Random) -> Arguments:
+    rows = poses * JOINTS
+    return {
+        "x": random(rows, INNER),
+        "matrix": random(CHANNELS, INNER),
+        **{name: random(CHANNELS, wide=True) for name in ("inner_weight", "inner_bias")},
+        "added": random(rows, CHANNELS),
+        **{name: random(CHANNELS, wide=True) for name in ("weight", "bias")},
+        "skip": random(rows, CHANNELS),
+    }
+
+
+def _call_end(arguments: Arguments, backend: str) -> tuple[Tensor, ...]:
+    return ops.linear_nested_norm_relu(**arguments, backend=backend)[:1]
+
+
+_end_flop = 2.0 * JOINTS * INNER * CHANNELS
+
 CASES = (
+    Case(
+        "linear_nested_norm_relu, a graph layer's end",
+        "linear_nested_norm_relu",
+        _make_end,
+        _call_end,
+        # Forward x, what is added, skip, product, sum and result; backward x, product, sum and
+        # the gradients of the result, the sum and x.
+        Work(
+            values=(JOINTS * (INNER + 5 * CHANNELS), JOINTS * (2 * INNER + 4 * CHANNELS)),
+            flop=(_end_flop, 2 * _end_flop),
+        ),
+        kernels=("cpp",),
+    ),
     Case(
         "linear_norm_relu, 1024 and a block",
         "linear_norm_relu",

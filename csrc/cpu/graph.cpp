@@ -8,7 +8,7 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/graph_arguments.h"
-#include "cpu/product.h"
+#include "cpu/packed.h"
 #include "graph_inputs.h"
 #include "schemas.h"
 #include "tensor.h"
@@ -16,8 +16,6 @@
 ITES_SIMD_DECLARE(template <class T> void graph_mix(const GraphMix<T>&, T*, int64_t, int64_t))
 ITES_SIMD_DECLARE(template <class T>
                   void graph_mix_backward(const GraphMixBackward<T>&, T*, int64_t, int64_t))
-ITES_SIMD_DECLARE(template <class T> void pack(const Matrix<const T>&, T*))
-ITES_SIMD_DECLARE(template <class T> void multiply(const Product<T>&))
 
 namespace ites {
 namespace {
@@ -64,20 +62,6 @@ struct Graph {
               self_edge.data(),
               weights.data()};
   }
-};
-
-// Scratch for one thread, at a cache line's start.
-template <class T>
-class Scratch {
- public:
-  explicit Scratch(int64_t size) : storage_(size + 16) {}
-  T* data() {
-    const auto at = reinterpret_cast<uintptr_t>(storage_.data());
-    return reinterpret_cast<T*>((at + 63) / 64 * 64);
-  }
-
- private:
-  std::vector<T> storage_;
 };
 
 template <class T>
@@ -172,25 +156,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> graph_mix_backward_op(
   });
   return {grad_features, grad_logits, grad_bias, grad_v};
 }
-
-// A matrix as the products of all units take it.
-template <class T>
-class Packed {
- public:
-  explicit Packed(const Matrix<const T>& matrix)
-      : matrix_(matrix), panels_(packed_size(matrix.rows, matrix.columns)) {
-    ITES_SIMD_CALL(pack, matrix, panels_.data());
-  }
-  // out = a matrix + start
-  void multiply(const Matrix<T>& out, const Matrix<const T>& a, const T* start = nullptr) {
-    const Product<T> product = {out, a, matrix_, nullptr, start, panels_.data()};
-    ITES_SIMD_CALL(multiply, product);
-  }
-
- private:
-  Matrix<const T> matrix_;
-  Scratch<T> panels_;
-};
 
 // Selects one unit of poses from the arguments of all.
 template <class T>
@@ -331,10 +296,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> graph_project_mix_backward_op
           const std::lock_guard<std::mutex> lock(guard);
           of_ranges[begin] = std::move(own);
         });
-    T* sum = mutable_data<T>(grad_projection);
-    std::fill(sum, sum + C * S, T(0));
-    for (const auto& [begin, own] : of_ranges)
-      for (int64_t k = 0; k < C * S; ++k) sum[k] += own[k];
+    add_ranges(of_ranges, mutable_data<T>(grad_projection), C * S);
     hand_out(total(partial, all.partial_size()), graph, grad_bias, grad_v, grad_logits);
   });
   return {grad_x, grad_projection, grad_logits, grad_bias, grad_v};

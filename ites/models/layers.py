@@ -13,7 +13,7 @@ from ites import ops
 from ites.ops import GraphWeights, WeightFactors
 from ites.ops._registry import expect
 from ites.ops.backends import choose
-from ites.ops.linear_norm import runs_at_once
+from ites.ops.linear_norm import runs_as_one_node, runs_at_once
 from ites.pose.skeleton import Skeleton
 
 MOMENTUM = 0.1  # of BatchNorm's running statistics
@@ -163,10 +163,13 @@ class Chain:
         return [linear.weight for linear in self.linears]
 
     def runs_at_once(self, x: Tensor) -> bool:
-        """Whether training has kernels of its own for these rows (N, K)."""
+        """Whether training has kernels, or a node of autograd, of its own for these rows (N, K)."""
         training = all(norm.training and not norm.synchronised for norm in self.norms)
         backend = self.norms[0].backend
-        return training and runs_at_once(x, self.weights(), self.skips, backend)
+        return training and (
+            runs_at_once(x, self.weights(), self.skips, backend)
+            or runs_as_one_node(x, self.skips, backend)
+        )
 
     def __call__(
         self, x: Tensor, momentum: float = MOMENTUM, factors: WeightFactors | None = None
@@ -366,12 +369,13 @@ class GraphLayer(nn.Module):
             factors=self.factors,
         )
         assert t is not None
-        if self.training and not self.norm.synchronised and self._norms_are_one(y):
-            return self._both_norms(t, y, skip)
+        if self.training and not self.norm.synchronised:
+            chosen = choose("batch_norm_relu", y.device.type, y.dtype, self.backend)
+            if chosen == "cuda":
+                return self._both_norms(t, y, skip)
+            if chosen == "cpp" and self.norm.training:
+                return self._end(t, y, skip)
         return self.norm(non_local.norm.after(non_local.out, t, skip=y), skip=skip)
-
-    def _norms_are_one(self, x: Tensor) -> bool:
-        return choose("batch_norm_relu", x.device.type, x.dtype, self.backend) == "cuda"
 
     def _both_norms(self, t: Tensor, y: Tensor, skip: Tensor | None) -> Tensor:
         """The non-local block's product and both norms, whose first bias has no effect."""
@@ -392,6 +396,29 @@ class GraphLayer(nn.Module):
             correction = len(rows) / max(len(rows) - 1, 1)
             inner.batch = BatchStatistics(mean, var, correction, out.bias)
             outer.batch = BatchStatistics(outer_mean, outer_var, correction, inner.bias)
+        return result.view_as(y)
+
+    def _end(self, t: Tensor, y: Tensor, skip: Tensor | None) -> Tensor:
+        """The non-local block's product and both norms in one call."""
+        inner, outer, out = self.non_local.norm, self.norm, self.non_local.out
+        rows = t.flatten(0, -2)
+        result, statistics = ops.linear_nested_norm_relu(
+            rows,
+            out.weight,
+            inner.weight,
+            inner.bias,
+            y.flatten(0, -2),
+            outer.weight,
+            outer.bias,
+            None if skip is None else skip.flatten(0, -2),
+            outer.eps,
+            self.backend,
+        )
+        if len(rows):
+            mean, var, outer_mean, outer_var = statistics.unbind()
+            correction = len(rows) / max(len(rows) - 1, 1)
+            inner.batch = BatchStatistics(mean, var, correction, out.bias)
+            outer.batch = BatchStatistics(outer_mean, outer_var, correction, None)
         return result.view_as(y)
 
     def joined(self) -> list[Tensor]:

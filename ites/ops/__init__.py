@@ -7,7 +7,7 @@
 | graph | `graph_mix`, `graph_project_mix`, `semantic_graph_conv`, `join_graph_layers` |
 | norm | `batch_norm_relu`, `nested_norm_relu`, `move_running` |
 | linear | `linear`, `linear_keeping`, `linear_relu` |
-| linear_norm | `linear_norm_relu`; the weights' gradients by `WeightFactors` |
+| linear_norm | `linear_norm_relu`, `linear_nested_norm_relu`; weight gradients: `WeightFactors` |
 | frame | `frame_points`, `frame_metres` |
 | mirrored | `mirrored_input`, `mirrored_output` |
 
@@ -26,7 +26,12 @@ from ites.ops.graph import (
 )
 from ites.ops.join import GraphWeights, join_graph_layers
 from ites.ops.linear import fuses_linear_relu, linear, linear_keeping, linear_relu
-from ites.ops.linear_norm import NormLayers, RunningStatistics, linear_norm_relu
+from ites.ops.linear_norm import (
+    NormLayers,
+    RunningStatistics,
+    linear_nested_norm_relu,
+    linear_norm_relu,
+)
 from ites.ops.mirrored import fuses_mirrored, mirrored_input, mirrored_output
 from ites.ops.norm import batch_norm_relu, move_running, nested_norm_relu
 from ites.ops.rotation import (
@@ -65,6 +70,7 @@ __all__ = [
     "join_graph_layers",
     "linear",
     "linear_keeping",
+    "linear_nested_norm_relu",
     "linear_norm_relu",
     "linear_relu",
     "mirrored_input",

@@ -30,7 +30,7 @@ except ImportError:
     DIRECT = False
 else:
     DIRECT = PRIVATE
-"""Whether calls of C++ may pass PyTorch's dispatcher by; see `_nobody_watches`."""
+"""Whether calls of C++ may pass PyTorch's dispatcher by; see `nobody_watches`."""
 
 LARGEST = torch.finfo(torch.float32).max
 
@@ -89,7 +89,7 @@ def define(
     op = getattr(torch.ops.ites, name).default
 
     def call(*operands: Any) -> Any:
-        if operands[-1] != "cpp" or not _nobody_watches(operands):
+        if operands[-1] != "cpp" or not nobody_watches(operands):
             return op(*operands)
         if torch.is_grad_enabled() and _any_requires_grad(*operands):
             gradient = _gradients.get(name)
@@ -113,7 +113,7 @@ def _direct(family: str, name: str) -> Callable[..., Any]:
     return getattr(kernel, "_op", kernel)
 
 
-def _nobody_watches(operands: Sequence[Any]) -> bool:
+def nobody_watches(operands: Sequence[Any]) -> bool:
     """Whether a call is eager and of plain tensors, so that the kernel can be called directly.
 
     The way through the dispatcher takes 10 to 20 us, more than a small batch takes to compute. It
@@ -125,15 +125,17 @@ def _nobody_watches(operands: Sequence[Any]) -> bool:
         return False
     if _get_tracing_state() is not None:
         return False
-    if not _PLAIN.issuperset(map(type, operands)):
-        return False
-    for value in operands:  # noqa: SIM110 - a generator takes longer, and this is each call's way
-        if isinstance(value, Tensor) and not value.is_cpu:
+    for value in operands:
+        kind = type(value)
+        if kind is Tensor or kind is Parameter:
+            if not value.is_cpu:
+                return False
+        elif kind not in _PLAIN:
             return False
     return True
 
 
-_PLAIN = frozenset((Tensor, Parameter, type(None), bool, int, float, str))
+_PLAIN = frozenset((type(None), bool, int, float, str))
 
 
 def _one_device(name: str, inputs: Iterable[Any]) -> list[Tensor]:

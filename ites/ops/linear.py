@@ -61,6 +61,44 @@ def linear(
     return y if x.ndim == 2 else y.view(*x.shape[:-1], weight.shape[0])
 
 
+def linear_gradients(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    to_x: bool,
+    to_weight: bool,
+    backend: str | None = None,
+    collected: tuple[WeightFactors, int | None] | None = None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of `linear(x, weight)` on a CPU, to the bits of autograd's.
+
+    Args:
+        grad: (N, M), contiguous.
+        x: (N, K).
+        weight: (M, K).
+        to_x, to_weight: which gradients are wanted.
+        backend: see `ites.ops.backends`.
+        collected: what gets the weight's gradient in place of the caller, and the weight's number.
+
+    Returns:
+        The gradients (N, K) and (M, K), None where not wanted.
+    """
+    grad_x = grad_weight = None
+    ours = len(x) > FEW and choose("linear", "cpu", x.dtype, backend) == "cpp"
+    if ours:
+        ready = x.contiguous(), weight.contiguous()
+        grad_x, grad_weight = _linear_backward(grad, *ready, to_x, to_weight, "cpp")
+    elif to_x:
+        grad_x = grad @ weight
+    if to_weight and collected is not None:
+        factors, number = collected
+        factors.add_now(number, grad, x, grad_weight)
+        grad_weight = None
+    elif to_weight and not ours:
+        grad_weight = grad.T @ x
+    return grad_x if to_x else None, grad_weight if to_weight else None
+
+
 class _KeptProduct(torch.autograd.Function):
     """`x @ matrix` or `x @ matrix.T`, and x; x's gradient is one product that adds the other's."""
 

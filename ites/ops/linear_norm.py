@@ -9,9 +9,20 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ites.ops._registry import define, expect, expect_alike, expect_finite
-from ites.ops.linear import linear, linear_keeping
-from ites.ops.norm import batch_norm_relu, move_running
+from ites.ops import backends
+from ites.ops._registry import (
+    define,
+    differentiate,
+    expect,
+    expect_alike,
+    expect_finite,
+    expect_floating,
+    in_dtype,
+    nobody_watches,
+)
+from ites.ops.backends import choose
+from ites.ops.linear import linear, linear_gradients, linear_keeping
+from ites.ops.norm import batch_norm_relu, gradients_of_norm, move_running
 from ites.ops.weight_gradients import (
     WeightFactors,
     factor_bits,
@@ -66,6 +77,23 @@ def runs_at_once(
     )
 
 
+def runs_as_one_node(x: Tensor, skips: Sequence[int], backend: str | None = None) -> bool:
+    """Whether `linear_norm_relu` records one gradient for the whole chain, of the same kernels.
+
+    It does for C++ on a CPU. Recording each layer from Python takes a tenth of a teacher's step.
+    """
+    taken = [skip for skip in skips if skip >= 0]
+    return (
+        x.is_cpu
+        and not backends.on_gpu(x)
+        and nobody_watches((x,))
+        and torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and choose("batch_norm_relu", "cpu", x.dtype, backend) == "cpp"
+        and len(taken) == len(set(taken))
+    )
+
+
 def linear_norm_relu(
     x: Tensor,
     layers: NormLayers,
@@ -78,7 +106,8 @@ def linear_norm_relu(
 
     bn normalises by the batch's own statistics, see `batch_norm_relu`. Where `runs_at_once`, a
     layer is one launch per direction, and the gradients of all weights are one more. Elsewhere a
-    layer is `linear` and `batch_norm_relu`.
+    layer is `linear` and `batch_norm_relu`, on a CPU within one node of autograd, see
+    `runs_as_one_node`.
 
     Products are in float32, or in TF32 where `torch.get_float32_matmul_precision()` allows it.
     Under autocast to bf16 their factors are rounded to it, and all else stays float32.
@@ -89,7 +118,7 @@ def linear_norm_relu(
         eps: added to the variances.
         backend: see `ites.ops.backends`.
         factors: collects the factors of the weights' gradients, which then are the caller's to
-            compute; only where `runs_at_once`.
+            compute; only where `runs_at_once` or `runs_as_one_node`.
         running: statistics to move towards the batch's, with the unbiased variance.
 
     Returns:
@@ -102,10 +131,20 @@ def linear_norm_relu(
     Source: METHOD, "Teacher"; Ioffe and Szegedy, ICML 2015.
     """
     _check(x, layers, eps)
-    if not runs_at_once(x, layers.weights, layers.skips, backend):
-        if factors is not None:
+    one_node = runs_as_one_node(x, layers.skips, backend)
+    if one_node or not runs_at_once(x, layers.weights, layers.skips, backend):
+        if one_node:
+            flat = [tensor for kind in layers[:3] for tensor in kind]
+            numbered: Any = None
+            if factors is not None:
+                numbered = [(factors, factors.number(weight)) for weight in layers.weights]
+            y, *found = _Node.apply(x, tuple(layers.skips), eps, backend, numbered, *flat)
+            means, variances = found[: len(layers.skips)], found[len(layers.skips) :]
+        elif factors is not None:
             raise ValueError("linear_norm_relu: factors are collected where runs_at_once is true")
-        y, means, variances = _one_by_one(x, layers, eps, backend)
+        else:
+            outputs, _, means, variances = _one_by_one(x, layers, eps, backend)
+            y = outputs[-1]
         if running is not None and len(x):
             correction = len(x) / max(len(x) - 1, 1)
             move_running(
@@ -123,6 +162,121 @@ def linear_norm_relu(
     )
     count = len(layers.weights)
     return y, statistics[:count], statistics[count:]
+
+
+def linear_nested_norm_relu(
+    x: Tensor,
+    matrix: Tensor,
+    inner_weight: Tensor,
+    inner_bias: Tensor,
+    added: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    skip: Tensor | None = None,
+    eps: float = 1e-5,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The end of a graph layer: `relu(bn(bn(x @ matrix.T) + added)) + skip`.
+
+    In C++ it is one call, which takes some rows at a time, so that the product, the sum and their
+    gradients are used while they are in the cache. Elsewhere it is `linear` and `batch_norm_relu`.
+
+    Args:
+        x: (N, K).
+        matrix: (C, K).
+        inner_weight, inner_bias, weight, bias: (C,), of both norms.
+        added: (N, C).
+        skip: (N, C) or None.
+        eps: added to both variances.
+        backend: see `ites.ops.backends`.
+
+    Returns:
+        The result (N, C), and without gradient (4, C): the batch's mean and biased variance of the
+        product, then those of the sum.
+
+    Raises:
+        ValueError, TypeError: a shape or dtype does not fit.
+
+    Source: METHOD, "Student", layer.
+    """
+    op = "linear_nested_norm_relu"
+    expect(op, "x", x, "N", "K")
+    rows, channels = len(x), matrix.shape[0] if matrix.ndim else 0
+    expect(op, "matrix", matrix, channels, x.shape[1])
+    parameters = {
+        "inner_weight": inner_weight, "inner_bias": inner_bias, "weight": weight, "bias": bias
+    }  # fmt: skip
+    for name, tensor in parameters.items():
+        expect(op, name, tensor, channels)
+    expect(op, "added", added, rows, channels)
+    if skip is not None:
+        expect(op, "skip", skip, rows, channels)
+    expect_finite(op, "eps", eps, least=0)
+    expect_floating(op, x, added=added, skip=skip, **parameters)
+    device = x.device.type
+    if (
+        torch.is_autocast_enabled(device)
+        or choose("batch_norm_relu", device, x.dtype, backend) != "cpp"
+    ):
+        z = linear(x, matrix, None, backend)
+        z, mean, var = batch_norm_relu(
+            z, inner_weight, inner_bias, added, relu=False, eps=eps, backend=backend
+        )
+        y, *outer = batch_norm_relu(
+            z, weight, bias, skip, skip_after=True, eps=eps, backend=backend
+        )
+        return y, torch.stack([mean, var, *outer])
+    expect_alike(op, x=x, matrix=matrix)
+    ready = (inner_weight, inner_bias, added, weight, bias)
+    y, _, _, statistics = _linear_nested_norm_relu(
+        x.contiguous(),
+        matrix.contiguous(),
+        *(in_dtype(tensor, x.dtype).contiguous() for tensor in ready),
+        None if skip is None else in_dtype(skip, x.dtype).contiguous(),
+        eps,
+        "cpp",
+    )
+    return y, statistics.detach()
+
+
+_linear_nested_norm_relu = define(
+    "linear_norm",
+    "linear_nested_norm_relu(Tensor x, Tensor matrix, Tensor inner_weight, Tensor inner_bias, "
+    "Tensor added, Tensor weight, Tensor bias, Tensor? skip, float eps) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    lambda x, matrix, inner_weight, inner_bias, added, *_: (
+        *(added.new_empty(added.shape) for _ in range(3)),
+        inner_weight.new_empty(4, *inner_weight.shape),
+    ),
+)
+_linear_nested_norm_relu_backward = define(
+    "linear_norm",
+    "linear_nested_norm_relu_backward(Tensor grad, Tensor x, Tensor matrix, Tensor inner_weight, "
+    "Tensor inner_bias, Tensor weight, Tensor bias, Tensor product, Tensor sum, "
+    "Tensor statistics, float eps) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    lambda grad, x, matrix, inner_weight, inner_bias, weight, bias, *_: tuple(
+        t.new_empty(t.shape) for t in (x, matrix, inner_weight, inner_bias, grad, weight, bias)
+    ),
+)
+
+
+def _nested_vjp(saved, constants, grad, *_):
+    has_skip, eps, backend = constants
+    grad = grad.contiguous()
+    grads = _linear_nested_norm_relu_backward(grad, *saved, eps, backend)
+    return *grads, grad if has_skip else None, None
+
+
+differentiate(
+    "linear_nested_norm_relu",
+    lambda inputs, output: (
+        [*inputs[:4], *inputs[5:7], *output[1:]],
+        (inputs[7] is not None, inputs[8], inputs[9]),
+    ),
+    _nested_vjp,
+    constant=(1, 2, 3),
+)
 
 
 def _ready(tensor: Tensor) -> Tensor:
@@ -161,9 +315,10 @@ def _check(x: Tensor, layers: NormLayers, eps: float) -> None:
 
 def _one_by_one(
     x: Tensor, layers: NormLayers, eps: float, backend: str | None
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+    """Outputs, products, means and variances of the layers."""
     outputs: list[Tensor] = []
-    means, variances = [], []
+    products, means, variances = [], [], []
     for index, (weight, gamma, beta, skip) in enumerate(zip(*layers, strict=True)):
         if index - 1 in layers.skips and index:
             z, x = linear_keeping(x, weight, backend)
@@ -173,9 +328,67 @@ def _one_by_one(
         added = outputs[skip] if skip >= 0 else None
         x, mean, var = batch_norm_relu(z, gamma, beta, added, eps=eps, backend=backend)
         outputs.append(x)
+        products.append(z)
         means.append(mean)
         variances.append(var)
-    return x, means, variances
+    return outputs, products, means, variances
+
+
+class _Node(torch.autograd.Function):
+    """The layers by the two ops' kernels on a CPU, with one gradient for all."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        skips: tuple[int, ...],
+        eps: float,
+        backend: str | None,
+        collected: list[tuple[WeightFactors, int | None]] | None,
+        *parameters: Tensor,
+    ) -> tuple[Tensor, ...]:
+        count = len(skips)
+        weights, gammas, betas = (parameters[i : i + count] for i in range(0, 3 * count, count))
+        outputs, products, means, variances = _one_by_one(
+            x, NormLayers(weights, gammas, betas, skips), eps, backend
+        )
+        ctx.save_for_backward(x, *parameters, *outputs, *products, *means, *variances)
+        ctx.constants = skips, eps, backend, collected
+        statistics = (*means, *variances)
+        ctx.mark_non_differentiable(*statistics)
+        ctx.set_materialize_grads(False)
+        return (outputs[-1], *statistics)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Any, ...]:
+        skips, eps, backend, collected = ctx.constants
+        count = len(skips)
+        to_parameters: list[Tensor | None] = [None] * (3 * count)
+        if grad is None:
+            return (None,) * (5 + 3 * count)
+        x, *saved = ctx.saved_tensors
+        parts = [saved[i : i + count] for i in range(0, 7 * count, count)]
+        weights, gammas, betas, outputs, products, means, variances = parts
+        to_x, to_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[5 : 5 + count]
+        of_skips: dict[int, Tensor] = {}
+        behind: Any = grad
+        for i in reversed(range(count)):
+            if i in of_skips:
+                behind += of_skips.pop(i)
+            skip = outputs[skips[i]] if skips[i] >= 0 else None
+            own, to_parameters[count + i], to_parameters[2 * count + i], to_skip = (
+                gradients_of_norm(
+                    behind, products[i], gammas[i], betas[i], skip, means[i], variances[i], eps
+                )
+            )
+            if skip is not None:
+                of_skips[skips[i]] = to_skip
+            behind, to_parameters[i] = linear_gradients(
+                own, outputs[i - 1] if i else x, weights[i], i > 0 or to_x, to_weight[i], backend,
+                collected and collected[i],
+            )  # fmt: skip
+        return behind, None, None, None, None, *to_parameters
 
 
 class _Chain(torch.autograd.Function):

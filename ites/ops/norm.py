@@ -165,6 +165,33 @@ def _vjp(saved, constants, grad, grad_mean, grad_var):
 differentiate("batch_norm_relu", _save, _vjp, constant=(1, 2))
 
 
+def gradients_of_norm(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    skip: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of `batch_norm_relu(x, weight, bias, skip)` by C++, without autograd.
+
+    Args:
+        grad: (N, C).
+        x, weight, bias, skip, eps: see `batch_norm_relu`; x and skip contiguous.
+        mean, var: (C,), which it returned.
+
+    Returns:
+        Those of x, weight, bias and skip; the last one is empty where there is no skip.
+    """
+    parameters = weight.contiguous(), bias.contiguous()
+    results: tuple[Tensor, Tensor, Tensor, Tensor] = _batch_norm_relu_backward(
+        grad.contiguous(), x, *parameters, skip, mean, var, True, False, eps, "cpp"
+    )
+    return results
+
+
 def nested_norm_relu(
     x: Tensor,
     inner_weight: Tensor,

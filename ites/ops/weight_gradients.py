@@ -58,6 +58,7 @@ class WeightFactors:
         # A pass uses a view of a weight, which has its address.
         self._numbers = {weight.data_ptr(): number for number, weight in enumerate(weights)}
         self._found: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        self._sums: dict[int, Tensor] = {}
         self._bits = BITS["float32"]
 
     def number(self, weight: Tensor) -> int | None:
@@ -87,10 +88,29 @@ class WeightFactors:
             self._found.setdefault(number, []).append((grad.contiguous(), x.contiguous()))
             self._bits = bits
 
+    def add_now(self, number: int | None, grad: Tensor, x: Tensor, product: Tensor | None) -> None:
+        """Multiply the factors at once, as a CPU has no launches to save.
+
+        A later pass's product is added in place, to the same bits as by a tensor of its own.
+
+        Args:
+            number, grad, x: see `add`.
+            product: `grad.T @ x`; None: PyTorch computes it.
+        """
+        if number is None:
+            return
+        total = self._sums.get(number)
+        if total is None:
+            self._sums[number] = grad.T @ x if product is None else product
+        elif product is None:
+            total.addmm_(grad.T, x)
+        else:
+            total.add_(product)
+
     def gradients(self) -> dict[int, Tensor]:
         """The weights' gradients by number, added over the passes; forgets the factors."""
         found, self._found = self._found, {}
-        result: dict[int, Tensor] = {}
+        result, self._sums = self._sums, {}
         for parts in sorted({len(factors) for factors in found.values()}):
             some = [number for number, factors in found.items() if len(factors) == parts]
             rows = [found[number][part] for part in range(parts) for number in some]

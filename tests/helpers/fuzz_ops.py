@@ -261,6 +261,21 @@ def _batch_norm_relu(v: Values) -> Arguments:
     }
 
 
+def _linear_nested_norm_relu(v: Values) -> Arguments:
+    rows, inputs, channels = v.count(300), v.count(), v.count(40)
+    return {
+        "x": v.normal(rows, inputs),
+        "matrix": v.normal(channels, inputs),
+        "inner_weight": v.normal(channels),
+        "inner_bias": v.normal(channels),
+        "added": v.normal(rows, channels),
+        "weight": v.normal(channels),
+        "bias": v.normal(channels),
+        "skip": v.maybe(v.normal(rows, channels)),
+        "eps": 1e-5,
+    }
+
+
 def _linear(v: Values) -> Arguments:
     inputs, outputs = v.count(), v.count(40)
     bias = v.maybe(v.normal(outputs))
@@ -526,6 +541,18 @@ def _raw_batch_norm_relu(v: Values, backward: bool) -> Arguments:
     var, mean = torch.var_mean(x, 0, correction=0) if len(x) else (x.sum(0), x.sum(0))
     first = {name: given.pop(name) for name in ("x", "weight", "bias", "skip")}
     return {"grad": v.normal(*x.shape), **first, "mean": mean, "var": var, **given}
+
+
+def _raw_linear_nested_norm_relu(v: Values, backward: bool) -> Arguments:
+    given = _linear_nested_norm_relu(v)
+    if not backward:
+        return given
+    names, function = _forward("linear_nested_norm_relu", given)
+    y, product, sums, statistics = function(*(given[name] for name in names))
+    del given["skip"], given["added"]
+    eps = given.pop("eps")
+    kept = {"product": product, "sum": sums, "statistics": statistics, "eps": eps}
+    return {"grad": v.normal(*y.shape), **given, **kept}
 
 
 def _raw_linear(v: Values, backward: bool) -> Arguments:
@@ -888,6 +915,18 @@ def _forward(op: str, a: Arguments) -> tuple[list[str], Callable[..., Any]]:
         return names, lambda *given: ops.batch_norm_relu(
             *given, a["relu"], a["skip_after"], a["eps"], "reference"
         )
+    if op == "linear_nested_norm_relu":
+        names = ["x", "matrix", "inner_weight", "inner_bias", "added", "weight", "bias", "skip"]
+
+        def ended(x, matrix, inner_weight, inner_bias, added, weight, bias, skip):
+            product, form = x @ matrix.T, (True, True, a["eps"], "reference")
+            sums, *inner = ops.batch_norm_relu(
+                product, inner_weight, inner_bias, added, False, *form[1:]
+            )
+            y, *outer = ops.batch_norm_relu(sums, weight, bias, skip, *form)
+            return y, product, sums, torch.stack([*inner, *outer])
+
+        return names, ended
     names = ["x", "weight"]
     bias = a.get("bias")
     return names, lambda x, weight: torch.nn.functional.linear(x, weight, bias)
@@ -905,6 +944,21 @@ def _batch_norm_gradient(a: Arguments) -> list[Tensor | None]:
     means = (grad.mean(0), (grad * normal).mean(0)) if len(x) else (grad.sum(0), grad.sum(0))
     to_x = (grad - means[0] - normal * means[1]) * scale * a["weight"]
     return [to_x, (grad * normal).sum(0), grad.sum(0), grad if own_skip else grad.new_empty(0)]
+
+
+def _ended_gradient(a: Arguments) -> list[Tensor | None]:
+    """By the formula, as the product, the sum and the statistics are arguments."""
+    mean, var, outer_mean, outer_var = a["statistics"]
+    same = {"skip": None, "skip_after": False, "eps": a["eps"]}
+    outer = {"x": a["sum"], "grad": a["grad"], "weight": a["weight"], "bias": a["bias"]}
+    outer |= {"mean": outer_mean, "var": outer_var, "relu": True, **same}
+    to_sum, to_weight, to_bias, _ = _batch_norm_gradient(outer)
+    inner = {"x": a["product"], "grad": to_sum, "mean": mean, "var": var, "relu": False, **same}
+    inner |= {"weight": a["inner_weight"], "bias": a["inner_bias"]}
+    to_product, *to_inner, _ = _batch_norm_gradient(inner)
+    assert to_product is not None
+    to_x, to_matrix = to_product @ a["matrix"], to_product.T @ a["x"]
+    return [to_x, to_matrix, *to_inner, to_sum, to_weight, to_bias]
 
 
 def _nested_statistics(a: Arguments, eps: float) -> Tensor:
@@ -1085,6 +1139,8 @@ def _raw_reference(op: str, a: Arguments) -> list[Tensor | None]:
         return [ops.draw_rotations(_raw_rotations(a), a["poses"], a["like"], "reference")]
     if name == "batch_norm_relu_backward":
         return _batch_norm_gradient(a)
+    if name == "linear_nested_norm_relu_backward":
+        return _ended_gradient(a)
     names, function = _forward(name.removesuffix("_backward"), a)
     if not name.endswith("_backward"):
         outputs = function(*(a[n] for n in names))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from unittest import mock
 
 import pytest
@@ -14,6 +15,7 @@ from benchmarks.accuracy.rounding import ROUNDINGS
 from ites import ops
 from ites.models import Teacher
 from ites.models.layers import update_running
+from ites.models.passes import two_passes
 from ites.ops import backends
 from ites.ops.linear_norm import MOST_ROWS, runs_at_once
 from ites.ops.norm import move_running
@@ -88,6 +90,66 @@ class TestLinearNormReLU(OpContract):
         grad = torch.autograd.grad(total, x, create_graph=True)
         with pytest.raises(RuntimeError, match="once_differentiable"):
             grad[0].sum().backward()
+
+
+class TestLinearNestedNormReLU(OpContract):
+    op = "linear_nested_norm_relu"
+    called = {"triton": "batch_norm_relu", "cuda": "batch_norm_relu"}
+
+    @staticmethod
+    def call(arguments: Arguments, backend: str):
+        return ops.linear_nested_norm_relu(**arguments, backend=backend)[:1]
+
+    def sample(self, batch, skeleton):
+        rows, inputs, channels = batch * 3, 5, skeleton.num_joints
+        return {
+            "x": (normal(rows, inputs) + 0.5).requires_grad_(),
+            "matrix": normal(channels, inputs, seed=1).requires_grad_(),
+            "inner_weight": normal(channels, seed=2).requires_grad_(),
+            "inner_bias": normal(channels, seed=3),  # the outer norm cancels its gradient
+            "added": (normal(rows, channels, seed=4) - 1).requires_grad_(),
+            "weight": normal(channels, seed=5).requires_grad_(),
+            "bias": normal(channels, seed=6).requires_grad_(),
+            "skip": normal(rows, channels, seed=7).requires_grad_(),
+        }
+
+    @pytest.mark.parametrize("channels", (1, 64, 130))
+    @pytest.mark.parametrize("with_skip", (False, True))
+    def test_sizes_and_forms(self, channels, with_skip):
+        require("cpp", self.op)
+        joints = type("Joints", (), {"num_joints": channels})
+        arguments = self.sample(143, joints)  # three units and some rows
+        if not with_skip:
+            arguments["skip"] = None
+        self.compare(arguments, "cpp", torch.float32)
+
+    def test_to_the_bits_of_its_parts(self):
+        """Our product and two norms, forward and backward, in float32."""
+        require("cpp", self.op)
+        results = []
+        for together in (True, False):
+            given = self.sample(143, type("Joints", (), {"num_joints": 40}))
+            for name, tensor in given.items():
+                given[name] = tensor.detach().float().requires_grad_()
+            if together:
+                y, statistics = ops.linear_nested_norm_relu(**given, backend="cpp")
+            else:
+                with mock.patch("ites.ops.linear_norm.choose", return_value="reference"):
+                    y, statistics = ops.linear_nested_norm_relu(**given, backend="cpp")
+            gradients = torch.autograd.grad(y.square().sum(), [*given.values()])
+            results.append([y, statistics, *gradients])
+        for ours, parts in zip(*results, strict=True):
+            assert torch.equal(ours, parts)
+
+    def test_refusals(self):
+        x = normal(5, 3)
+        ones, call = torch.ones(4).double(), ops.linear_nested_norm_relu
+        with pytest.raises(ValueError, match=r"matrix must have shape \(4, 3\), got \(4, 2\)"):
+            call(x, x[:4, :2], ones, ones, normal(5, 4), ones, ones)
+        with pytest.raises(ValueError, match=r"added must have shape \(5, 4\), got \(4, 4\)"):
+            call(x, x[:4], ones, ones, normal(4, 4), ones, ones)
+        with pytest.raises(ValueError, match=r"inner_bias must have shape \(4\), got \(3,\)"):
+            call(x, x[:4], ones, ones[:3], normal(5, 4), ones, ones)
 
 
 def single(arguments: Arguments, backend: str) -> Arguments:
@@ -220,11 +282,14 @@ def test_a_step_of_the_teacher(backend, rows):
 
 
 def test_the_chain_of_a_teacher_is_its_blocks():
-    """On a CPU the chain's fallback and the blocks give the same bits."""
+    """On a CPU the chain and the blocks give the same bits."""
     torch.manual_seed(0)
     teacher = Teacher(width=32, blocks=2)
     points = 0.1 * normal(50, 17, 2).float()
-    with mock.patch("ites.models.teacher.update_running"):
+    with (
+        mock.patch("ites.models.teacher.update_running"),
+        mock.patch("ites.models.layers.runs_as_one_node", lambda *_: False),
+    ):
         features = teacher.trunk(points)
     chain = teacher.chain()
     start = {name: tensor.clone() for name, tensor in teacher.named_buffers()}
@@ -236,8 +301,49 @@ def test_the_chain_of_a_teacher_is_its_blocks():
     for name, tensor in teacher.named_buffers():
         assert torch.equal(tensor, moved[name]) and not torch.equal(tensor, start[name]), name
     assert chain.skips == (-1, -1, -1, 0, -1, -1, 3)
-    assert not chain.runs_at_once(points.flatten(1))
+    assert chain.runs_at_once(points.flatten(1)) == ("cpp" not in backends.MISSING)
+    with torch.no_grad():  # nothing is recorded then, and layer by layer takes less memory
+        assert not chain.runs_at_once(points.flatten(1))
     assert {id(weight) for weight in chain.weights()} <= {id(p) for p in teacher.parameters()}
+
+
+@pytest.mark.parametrize("rows", (10, 50))
+@pytest.mark.parametrize("backend", ("cpp", None))
+def test_one_node_gives_the_bits_of_many(rows, backend):
+    """Of x and of all parameters, over two passes, by our products and by PyTorch's."""
+    require("cpp", "batch_norm_relu")
+    gradients: dict[bool, list[Tensor]] = {}
+    for one_node in (True, False):
+        torch.manual_seed(0)
+        teacher = Teacher(width=32, blocks=2, backend=backend)
+        teacher.blocks[0].linear2.weight.requires_grad_(False)
+        points = (0.1 * normal(rows, 17, 2).float()).requires_grad_()
+        (first, _), (second, _) = two_passes(teacher)
+        apart = mock.patch("ites.models.layers.runs_as_one_node", lambda *_: False)
+        with nullcontext() if one_node else apart:
+            with first:
+                features = teacher.trunk(points)
+                nodes = _nodes(features)
+            with second:
+                again = teacher.trunk(0.5 * points + features.mean())
+        assert (sum("Norm" in name or "Gradient" in name for name in nodes) == 0) == one_node
+        (features.square().sum() + again.sum()).backward()
+        gradients[one_node] = [points.grad, *(p.grad for p in teacher.parameters())]
+    assert gradients[True][0].any()
+    for ours, theirs in zip(gradients[True], gradients[False], strict=True):
+        assert (ours is None) == (theirs is None)
+        assert ours is None or torch.equal(ours, theirs)
+
+
+def _nodes(tensor: Tensor) -> list[str]:
+    """The names of the nodes of autograd behind a tensor."""
+    found, todo = [], [tensor.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is not None:
+            found.append(type(node).__name__)
+            todo += [parent for parent, _ in node.next_functions]
+    return found
 
 
 def test_gpus_without_clusters_take_the_other_ops():

@@ -171,11 +171,11 @@ class TestDirectCalls:
 
     def test_only_plain_tensors_of_the_cpu_go(self):
         x = torch.zeros(2)
-        assert _registry._nobody_watches([x, torch.nn.Parameter(x), None, 1, 0.5, True, "cpp"])
-        assert not _registry._nobody_watches([x.to("meta")])
-        assert not _registry._nobody_watches([[x]])
+        assert _registry.nobody_watches([x, torch.nn.Parameter(x), None, 1, 0.5, True, "cpp"])
+        assert not _registry.nobody_watches([x.to("meta")])
+        assert not _registry.nobody_watches([[x]])
         with FakeTensorMode() as mode:
-            assert not _registry._nobody_watches([mode.from_tensor(x)])
+            assert not _registry.nobody_watches([mode.from_tensor(x)])
         found = []
-        torch.func.vmap(lambda row: found.append(_registry._nobody_watches([row])) or row)(x[None])
+        torch.func.vmap(lambda row: found.append(_registry.nobody_watches([row])) or row)(x[None])
         assert found == [False]
