@@ -292,9 +292,15 @@ def _relu(x):
 
 
 @triton.jit
+def _second_wins(first, second):
+    """Whether the second of two is the larger one, or nan."""
+    return (second > first) | (second != second)
+
+
+@triton.jit
 def _larger(first, second):
-    """The larger of two; the first at a tie."""
-    return tl.where(first >= second, first, second)
+    """The larger of two; the first at a tie, nan if either is."""
+    return tl.where(_second_wins(first, second), second, first)
 
 
 @triton.jit
@@ -385,8 +391,8 @@ def _attend_backward_kernel(
             g, g_other = _load_row(here, m, inside), _load_row(there, m, inside)
             phi = _load_row(here + ATTENDED, m, inside)
             phi_other = _load_row(there + ATTENDED, m, inside)
-            g_source = tl.where(g >= g_other, left, right)
-            phi_source = tl.where(phi >= phi_other, left, right)
+            g_source = tl.where(_second_wins(g, g_other), right, left)
+            phi_source = tl.where(_second_wins(phi, phi_other), right, left)
             g, phi = _larger(g, g_other) + g_bias, _larger(phi, phi_other)
             affinity = _relu(theta + tl.sum(direction * phi)) / PAIRS
             slope = tl.where(affinity > 0.0, tl.sum(grad * g[None, :], 1) / PAIRS, 0.0)

@@ -27,7 +27,7 @@ from ites.cli.train_settings import (
     settings_to_resume,
 )
 from ites.errors import ItesError
-from ites.runs.settings import Settings, commented_toml, tables_of
+from ites.runs.settings import Settings, commented_toml, stages_of, tables_of
 from ites.system.console import command_console, duration
 from ites.system.console import say as print_line
 from ites.system.files import atomic_write
@@ -344,8 +344,9 @@ def _next(only: str | None, last: Settings) -> str:
     """The command to run after these stages, given the last one's settings."""
     from ites.data.store import PoseStore
 
-    if only in ("prior", "teacher"):
-        follow = "teacher" if only == "prior" else "student"
+    stages = stages_of(last.recipe)
+    if only is not None and only != stages[-1]:
+        follow = stages[stages.index(only) + 1]
         recipe = "" if last.recipe == "paper" else f"--recipe {last.recipe} "
         missing = "" if last.missing == "error" else f" --missing {last.missing}"
         return f"ites train --only {follow} {recipe}--data {last.data} --out {last.out}{missing}"

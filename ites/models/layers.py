@@ -373,7 +373,8 @@ class GraphLayer(nn.Module):
             chosen = choose("batch_norm_relu", y.device.type, y.dtype, self.backend)
             if chosen == "cuda":
                 return self._both_norms(t, y, skip)
-            if chosen == "cpp" and self.norm.training:
+            product = choose("linear", y.device.type, y.dtype, self.backend)
+            if chosen == product == "cpp" and self.norm.training:
                 return self._end(t, y, skip)
         return self.norm(non_local.norm.after(non_local.out, t, skip=y), skip=skip)
 

@@ -238,9 +238,12 @@ def _graph_mix_reference(
 
 
 def _max_pool(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """The larger of each pair's two joints, channel by channel; a tie's gradient is the first's."""
+    """The larger of each pair's two joints, channel by channel; a tie's gradient is the first's.
+
+    nan where either is, so that no wrong number hides.
+    """
     a, b = x[:, first], x[:, second]
-    return torch.where(a >= b, a, b)
+    return torch.where((b > a) | b.isnan(), b, a)
 
 
 def _adjacency(logits: Tensor, graph: Graph) -> Tensor:

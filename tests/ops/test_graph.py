@@ -78,6 +78,24 @@ class TestGraphMix(GraphMix):
         case.channels, case.attended = channels, attended
         case.compare(case.sample(11, HUMAN36M), backend, torch.float32)
 
+    @pytest.mark.parametrize("backend", ("reference", *KERNELS))
+    @pytest.mark.parametrize("place", (0, 1))
+    def test_a_nan_in_either_joint_of_a_pair_is_not_hidden(self, backend, place):
+        require(backend, self.op)
+        device, sample = device_of(backend), self.sample(3, HUMAN36M)
+        arguments = {
+            name: value.detach().to(device, torch.float32)
+            if isinstance(value, torch.Tensor)
+            else value
+            for name, value in sample.items()
+        }
+        arguments["graph"] = Graph(*(table.to(device) for table in sample["graph"]))
+        joint = sample["graph"].pairs[2, place]
+        arguments["features"][1, joint, 2 * self.channels] = torch.nan
+        y, t = ops.graph_mix(**arguments, backend=backend)
+        assert y.isfinite().all() and t[[0, 2]].isfinite().all()
+        assert t[1, :, 0].isnan().all() and t[1, :, 1:].isfinite().all()
+
     @pytest.mark.parametrize("backend", KERNELS)
     @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16), ids=("bf16", "fp16"))
     def test_half_types(self, backend, dtype):
