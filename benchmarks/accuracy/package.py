@@ -26,6 +26,7 @@ def package(run: Path, out: Path = FOLDER) -> None:
         model, metadata = load_stage(run, stage)
         names = {key: Path(metadata.settings.get(key, "")).name for key in PATHS}
         settings = {k: names.get(k, v) for k, v in metadata.settings.items()}
+        settings |= {"out": out.name, "prior": ""}  # the prior lies in the same folder
         save_model(RunFolder(out).weights(stage), model, replace(metadata, settings=settings))
     odds = RunFolder(run).odds("teacher").read_bytes()
     RunFolder(out).odds("teacher").write_bytes(odds)

@@ -130,7 +130,7 @@ def _annotations(content: dict[str, Any], where: str) -> Detections:
             size = (number(width, image_at, 0), number(height, image_at, 0))
             if min(size) >= 1:
                 found.sizes[names[own]] = (round(size[0]), round(size[1]))
-    bare = 0
+    bare, used = 0, set[str]()
     for index, entry in enumerate(annotations):
         entry_at = f"{where}: annotations, entry {index}"
         if not isinstance(entry, dict) or "image_id" not in entry:
@@ -142,11 +142,19 @@ def _annotations(content: dict[str, Any], where: str) -> Detections:
         if images and own not in names:
             raise ItesError(f"{entry_at}: no image has the id {shorten(own, 60)}")
         frames.setdefault(names.get(own, own), []).append(person(entry, entry_at))
+        used.add(str(entry.get("category_id")))
     if bare:
         found.notes.append(f"left out: {bare} annotations without keypoints")
     found.frames = [Frame(key, people) for key, people in frames.items()]
-    count = next((len(p.joints) for people in frames.values() for p in people), 0)
-    found.joints = _names(content.get("categories"), count)
+    counts = [len(p.joints) for people in frames.values() for p in people]
+    listed = _named(content.get("categories"), used)
+    if listed and counts and not set(map(len, listed.values())) & set(counts):
+        name, given = next(iter(listed.items()))
+        raise ItesError(
+            f"{where}: expected a category that names the {counts[0]} keypoints of an annotation, "
+            f"got {shorten(name, 40)} with {len(given)}"
+        )
+    found.joints = _names(listed, counts[0] if counts else 0)
     return found
 
 
@@ -159,15 +167,27 @@ def _frame_id(image: dict[str, Any], own: int | float | str, where: str) -> int 
     return name if isinstance(name, str) and name else own
 
 
-def _names(categories: Any, count: int) -> tuple[str, ...] | None:
-    """The joint names in a category with this many keypoints; None if COCO's or unknown."""
+def _named(categories: Any, used: set[str]) -> dict[str, list[str]]:
+    """The keypoints that the categories name, by category: of those used, if one of these does."""
+    found: dict[str, list[str]] = {}
+    own: dict[str, list[str]] = {}
     for category in categories if isinstance(categories, list) else []:
         listed = category.get("keypoints") if isinstance(category, dict) else None
-        if not isinstance(listed, list) or len(listed) != count:
+        if isinstance(listed, list) and listed and all(isinstance(name, str) for name in listed):
+            name = str(category.get("name") or category.get("id"))
+            found[name] = listed
+            if str(category.get("id")) in used:
+                own[name] = listed
+    return own or found
+
+
+def _names(listed: dict[str, list[str]], count: int) -> tuple[str, ...] | None:
+    """The joint names of a category with this many keypoints; None if COCO's or unknown."""
+    for own in listed.values():
+        if len(own) != count:
             continue
-        if all(isinstance(name, str) for name in listed):
-            names = tuple(joint_name(name) for name in listed)
-            usual = BY_COUNT.get(count)
-            same = usual is not None and names == joints_of(usual)
-            return None if same or len(set(names)) < count else names
+        names = tuple(joint_name(name) for name in own)
+        usual = BY_COUNT.get(count)
+        same = usual is not None and names == joints_of(usual)
+        return None if same or len(set(names)) < count else names
     return None

@@ -258,6 +258,23 @@ def test_photographs_are_clips_of_one_frame(tmp_path):
     assert recording.format == "COCO annotations"
 
 
+def test_a_category_must_name_the_keypoints_of_its_annotations(tmp_path):
+    rng = np.random.default_rng(3)
+    content = annotations(walk(frames=4), [f"{n}.jpg" for n in range(4)], [(640, 480)] * 4)
+    hand = {"id": 2, "name": "hand", "keypoints": [f"k{n}" for n in range(21)]}
+    content["categories"] = [hand]
+    with pytest.raises(
+        ItesError, match="names the 17 keypoints of an annotation, got hand with 21"
+    ):
+        read(written(tmp_path, content))
+    names = list(rng.permutation(HUMAN36M.joints))
+    content["categories"] = [hand, {"id": 1, "name": "person", "keypoints": names}]
+    assert len(read(written(tmp_path, content)).clips[0]) == 4
+    content["categories"][1]["keypoints"] = names[:16]
+    with pytest.raises(ItesError, match="got person with 16"):
+        read(written(tmp_path, content))
+
+
 def test_photographs_numbered_in_a_row_are_no_video(tmp_path):
     """Names alone would make a video; the people are somewhere else in each."""
     rng = np.random.default_rng(4)
