@@ -106,7 +106,7 @@ void batch_norm_apply(const BatchNorm<T>& a, T* out, int64_t begin, int64_t end)
   });
 }
 
-// Sums over each unit, for each channel, of the gradient of what meets the ReLU, and of its
+// Sums over each unit, for each channel, of the gradient of the ReLU's input, and of its
 // product with the normalised value.
 template <class T>
 void batch_norm_sums(const BatchNorm<T>& a, const BatchNormGrads<T>& g, T* partial, int64_t begin,
@@ -139,7 +139,7 @@ void batch_norm_sums(const BatchNorm<T>& a, const BatchNormGrads<T>& g, T* parti
 template <class T>
 void batch_norm_backward_apply(const BatchNorm<T>& a, const BatchNormGrads<T>& g, int64_t begin,
                                int64_t end) {
-  // Where the sums' pass has stored the gradient behind the ReLU, it is taken from there.
+  // Where the sums' pass has stored the gradient of the ReLU's input, it is taken from there.
   const bool stored = a.form.relu && a.form.skip_before;
   const T* incoming = stored ? g.grad_sum : g.grad;
   const Form remaining = stored ? Form{false, false, false} : a.form;
