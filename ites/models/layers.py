@@ -371,43 +371,20 @@ class GraphLayer(nn.Module):
         assert t is not None
         if self.training and not self.norm.synchronised:
             chosen = choose("batch_norm_relu", y.device.type, y.dtype, self.backend)
-            if chosen == "cuda":
-                return self._both_norms(t, y, skip)
             product = choose("linear", y.device.type, y.dtype, self.backend)
-            if chosen == product == "cpp" and self.norm.training:
-                return self._end(t, y, skip)
+            if chosen == "cuda" or chosen == product == "cpp":
+                return self._end(t, y, skip, chosen)
         return self.norm(non_local.norm.after(non_local.out, t, skip=y), skip=skip)
 
-    def _both_norms(self, t: Tensor, y: Tensor, skip: Tensor | None) -> Tensor:
-        """The non-local block's product and both norms, whose first bias has no effect."""
-        inner, outer, out = self.non_local.norm, self.norm, self.non_local.out
-        rows, _ = ops.linear_keeping(t.flatten(0, -2), out.weight, self.backend, self.factors)
-        result, statistics = ops.nested_norm_relu(
-            rows,
-            inner.weight,
-            y.flatten(0, -2),
-            outer.weight,
-            outer.bias,
-            None if skip is None else skip.flatten(0, -2),
-            outer.eps,
-            self.backend,
-        )
-        if len(rows):
-            mean, var, outer_mean, outer_var = statistics.unbind()
-            correction = len(rows) / max(len(rows) - 1, 1)
-            inner.batch = BatchStatistics(mean, var, correction, out.bias)
-            outer.batch = BatchStatistics(outer_mean, outer_var, correction, inner.bias)
-        return result.view_as(y)
+    def _end(self, t: Tensor, y: Tensor, skip: Tensor | None, backend: str) -> Tensor:
+        """The non-local block's product and both norms.
 
-    def _end(self, t: Tensor, y: Tensor, skip: Tensor | None) -> Tensor:
-        """The non-local block's product and both norms in one call."""
+        In C++ they are one call. In CUDA the norms are one, and the first one's bias, which the
+        second cancels, has no effect.
+        """
         inner, outer, out = self.non_local.norm, self.norm, self.non_local.out
-        rows = t.flatten(0, -2)
-        result, statistics = ops.linear_nested_norm_relu(
-            rows,
-            out.weight,
-            inner.weight,
-            inner.bias,
+        rows, shift = t.flatten(0, -2), None
+        rest = (
             y.flatten(0, -2),
             outer.weight,
             outer.bias,
@@ -415,11 +392,19 @@ class GraphLayer(nn.Module):
             outer.eps,
             self.backend,
         )
+        if backend == "cpp":
+            result, statistics = ops.linear_nested_norm_relu(
+                rows, out.weight, inner.weight, inner.bias, *rest
+            )
+        else:
+            product, _ = ops.linear_keeping(rows, out.weight, self.backend, self.factors)
+            result, statistics = ops.nested_norm_relu(product, inner.weight, *rest)
+            shift = inner.bias
         if len(rows):
             mean, var, outer_mean, outer_var = statistics.unbind()
             correction = len(rows) / max(len(rows) - 1, 1)
             inner.batch = BatchStatistics(mean, var, correction, out.bias)
-            outer.batch = BatchStatistics(outer_mean, outer_var, correction, None)
+            outer.batch = BatchStatistics(outer_mean, outer_var, correction, shift)
         return result.view_as(y)
 
     def joined(self) -> list[Tensor]:
