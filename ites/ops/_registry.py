@@ -333,10 +333,12 @@ def expect_index(op: str, argument: str, value: int, below: int) -> None:
         raise ValueError(f"{op}: {argument} must be an index from 0 to {below - 1}, got {value}")
 
 
-def expect_indices(op: str, argument: str, table: Tensor, like: Tensor, below: int) -> None:
+def expect_indices(
+    op: str, argument: str, table: Tensor, like: Tensor, below: int, pairs: bool = False
+) -> None:
     """Check that a table on a tensor's device holds int64 indices below a number.
 
-    The entries of a table are read once.
+    The entries of a table are read once. In a table of `pairs`, the entry at each entry leads back.
 
     Raises:
         ValueError, TypeError: it does not.
@@ -348,21 +350,23 @@ def expect_indices(op: str, argument: str, table: Tensor, like: Tensor, below: i
     if table.is_meta or torch.compiler.is_compiling():  # tables that are traced have no entries
         return
     known = _indices.get(id(table))
-    if known and known[0]() is table and known[1:] == (table._version, below):
+    if known and known[0]() is table and known[1:] == (table._version, below, pairs):
         return
     if table.numel() and not 0 <= int(table.min()) <= int(table.max()) < below:
         raise ValueError(
             f"{op}: {argument} must hold indices from 0 to {below - 1}, got {int(table.min())} to "
             f"{int(table.max())}"
         )
+    if pairs and (table.shape != (below,) or table[table].tolist() != [*range(below)]):
+        raise ValueError(f"{op}: {argument} must lead from each index back to it by two steps")
     if not table.is_inference():  # which counts no versions
         key = id(table)
         reference = weakref.ref(table, lambda _: _indices.pop(key, None))
-        _indices[key] = reference, table._version, below
+        _indices[key] = reference, table._version, below, pairs
 
 
-_indices: dict[int, tuple[Any, int, int]] = {}
-"""By a table's identity: the table, its version, and what its entries are below."""
+_indices: dict[int, tuple[Any, int, int, bool]] = {}
+"""By a table's identity: the table, its version, what its entries are below, and its `pairs`."""
 
 
 def expect_alike(op: str, **tensors: Tensor) -> None:

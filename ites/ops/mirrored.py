@@ -32,7 +32,7 @@ def mirrored_input(
         points: (B, J, 2), nan where a joint is missing.
         shares: (n,); see `ites.models.sizes.own_scale`.
         bones: int64 (2, n): each bone's joint and its parent.
-        mirror: int64 (J,), each joint's on the other side.
+        mirror: int64 (J,), each joint's on the other side; of a joint in the middle, itself.
         total: sum of the lengths of all bones after scaling.
         factor: of the input.
 
@@ -41,7 +41,7 @@ def mirrored_input(
         where missing, times the factor; which are missing (2B, J), 0 or 1; the scales (B,).
 
     Raises:
-        ValueError, TypeError: a shape or dtype does not fit.
+        ValueError, TypeError: a shape, dtype or table does not fit.
     """
     op = "mirrored_input"
     expect(op, "points", points, "B", "J", 2)
@@ -87,7 +87,7 @@ def mirrored_output(
         (B, J, 3), in the units of the points, relative to the root.
 
     Raises:
-        ValueError, TypeError: a shape or dtype does not fit.
+        ValueError, TypeError: a shape, dtype or table does not fit.
     """
     op = "mirrored_output"
     expect(op, "points", points, "B", "J", 2)
@@ -121,12 +121,12 @@ def mirrored_output(
 def _check_input(op, points, shares, bones, mirror, *_):
     expect(op, "points", points, "B", "J", 2)
     expect_indices(op, "bones", bones, points, points.shape[1])
-    expect_indices(op, "mirror", mirror, points, points.shape[1])
+    expect_indices(op, "mirror", mirror, points, points.shape[1], pairs=True)
 
 
 def _check_output(op, points, scales, camera, direct, original, depth, mirror, *_):
     expect(op, "points", points, "B", "J", 2)
-    expect_indices(op, "mirror", mirror, points, points.shape[1])
+    expect_indices(op, "mirror", mirror, points, points.shape[1], pairs=True)
 
 
 _mirrored_input = define(

@@ -1268,7 +1268,7 @@ def run_case(op: str, seed: int, case: int) -> tuple[str, str]:
         return "refused", ""  # by a draw of its own
     name = op.removeprefix("ites::")
     changed = IN_PLACE.get(name, ())
-    again = {n: copy.deepcopy(_cut(t)) for n, t in arguments.items()} if changed else arguments
+    again = {n: copy.deepcopy(_cut(t)) if n in changed else t for n, t in arguments.items()}
     backend = "cuda" if is_emulated(op) else "cpp"
 
     def held(a: Arguments) -> list[Any]:

@@ -102,3 +102,17 @@ def test_tables_that_lead_out_of_the_skeleton_are_refused(wrong: int) -> None:
     mirror[2] = wrong
     with pytest.raises(ValueError, match="mirror must hold indices from 0 to 16"):
         ops.mirrored_input(points, shares, table.clamp(0, 16), mirror, 1.0, 10.0)
+
+
+def test_a_table_that_does_not_lead_back_is_refused() -> None:
+    """The kernel takes the mean of an image from its pose, so it must have the same joints."""
+    require("cuda", "mirrored_input")
+    points = poses(HUMAN36M, 2).to(device_of("cuda"))
+    mirror = torch.tensor(HUMAN36M.mirror, device=points.device)
+    mirror[4] = 2
+    bones = torch.zeros(2, 16, dtype=torch.long, device=points.device)
+    given = points, torch.ones(16, device=points.device), bones, mirror, 1.0, 10.0
+    with pytest.raises(ValueError, match="mirrored_input: mirror must lead from each index back"):
+        ops.mirrored_input(*given)
+    with pytest.raises(ValueError, match="mirrored_input: mirror must lead from each index back"):
+        torch.ops.ites.mirrored_input(*given, "cuda")
