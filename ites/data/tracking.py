@@ -31,6 +31,8 @@ CARRIED = 3
 OWN, OTHERS = 0.1, 0.3
 """Person sizes by which two people who exchange their ids are away from their own places; and the
 share of it by which they are from each other's."""
+AT_ONCE = 1 << 20
+"""Distances of joints that are compared at once."""
 _FORBIDDEN = 1e6
 
 
@@ -108,6 +110,10 @@ def distances(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDAr
     Returns:
         (N, M), pixels; between their centres if fewer than 3 joints are in common.
     """
+    step = max(1, AT_ONCE // max(1, second[..., 0].size))
+    if len(first) > step:  # a crowd
+        parts = [distances(first[i : i + step], second) for i in range(0, len(first), step)]
+        return np.concatenate(parts)
     seen = (first[:, None, :, 2] > 0) & (second[None, :, :, 2] > 0)
     apart = np.hypot(*(first[:, None, :, axis] - second[None, :, :, axis] for axis in range(2)))
     result = _medians(apart, seen)

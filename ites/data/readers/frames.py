@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ites.data.readers.recording import Frame, Person
 from ites.data.tracking import distances, person_sizes
-from ites.errors import ItesError
+from ites.errors import ItesError, shorten
 
 STRIDE = 120
 """The largest step of frame numbers in a video that keeps only each n-th frame."""
@@ -36,6 +36,8 @@ PARTS, RUN_ON, AT_ONE_PLACE = 3, 5, 0.15
 the move in between, in person sizes."""
 FARTHEST = 2**62
 """The largest number of a frame; the number of longer ones, as of times, counts from the first."""
+CROWD = 1000
+"""Most people in a frame; more come of ids that do not tell frames apart."""
 PAIRS = 500
 """Pairs of frames in that test, evenly spaced over the video."""
 
@@ -59,11 +61,18 @@ def videos_of(frames: list[Frame], where: str) -> list[Video]:
         where: the file, for the message.
 
     Raises:
-        ItesError: the ids imply far more frames than the file contains.
+        ItesError: the ids imply far more frames than the file contains, or a frame holds more
+            than `CROWD` people.
     """
     joined: dict[int | float | str, list[Person]] = {}
     for frame in frames:
         joined.setdefault(frame.id, []).extend(frame.people)
+    for key, crowd in joined.items():
+        if len(crowd) > CROWD:
+            raise ItesError(
+                f"{where}: expected at most {CROWD:,} people in a frame, got {len(crowd):,} in "
+                f"frame {shorten(key, 60)}"
+            )
     groups: dict[str, dict[int, int | float | str]] = {}
     for key, (video, number) in (_times(list(joined)) or _places(list(joined))).items():
         groups.setdefault(video, {})[number] = key

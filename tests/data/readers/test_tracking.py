@@ -1,12 +1,14 @@
 """People are followed from frame to frame: the arithmetic, and its limits."""
 
 import numpy as np
+import pytest
 from people import scored, walk
 
 from ites.data import tracking
-from ites.data.readers.frames import natural, videos_of
+from ites.data.readers.frames import CROWD, natural, videos_of
 from ites.data.readers.recording import Frame, Person
 from ites.data.tracking import distances, person_sizes, track
+from ites.errors import ItesError
 
 
 def test_natural_order():
@@ -32,6 +34,13 @@ def test_size_and_distance():
     middle = np.linalg.norm(hidden[15:, :2].mean(0) - person[:, :2].mean(0))
     np.testing.assert_allclose(distances(hidden[None], person[None]), [[middle]], rtol=1e-5)
     assert person_sizes(np.zeros((1, 17, 3))).tolist() == [0]
+
+
+def test_distances_in_a_crowd_are_taken_in_parts(monkeypatch):
+    people = scored(walk(frames=40))
+    whole = distances(people, people[:7])
+    monkeypatch.setattr(tracking, "AT_ONCE", 3 * 7 * people.shape[1])
+    np.testing.assert_array_equal(distances(people, people[:7]), whole)
 
 
 def test_one_person_is_followed_over_gaps():
@@ -65,6 +74,17 @@ def test_ids_that_collide_are_kept_apart():
     points = walk(frames=2)
     videos = videos_of([frame("1.jpg", points[0]), frame("01.jpg", points[1])], "f")
     assert [len(video.people) for video in videos] == [1, 1]
+
+
+def test_a_frame_of_more_people_than_a_crowd_is_refused():
+    """As of a file whose ids do not tell frames apart; comparing all of them takes 1.4 GB."""
+    points = walk(frames=1)[0]
+    crowd = [frame("0.jpg", points) for _ in range(CROWD)]
+    (one,) = videos_of(crowd, "f")
+    assert len(one.people[0]) == CROWD
+    expected = "f: expected at most 1,000 people in a frame, got 1,001 in frame 0.jpg"
+    with pytest.raises(ItesError, match=expected):
+        videos_of([*crowd, frame("0.jpg", points)], "f")
 
 
 def test_timestamps_in_names_are_photographs():
