@@ -678,12 +678,12 @@ def toml() -> list[Files]:
 
 
 def _read_motion(path: Path) -> None:
-    from ites.data.datasets.cmu import clips_of
+    from ites.data.datasets.cmu import takes_of
     from ites.data.datasets.plausible import sound_frames
 
     source = path if path.suffix == ".h5" else path.parent
-    for clip in clips_of(source):
-        sound_frames(clip.where, clip.positions, say=lambda _: None)
+    for take in takes_of(source):
+        sound_frames(take.where, take.positions, say=lambda _: None)
 
 
 def _read_h36m(path: Path) -> None:

@@ -26,7 +26,14 @@ from ites.export.trc import write_trc
 from ites.system.files import atomic_write, keep_source
 
 BONES = ("exact", "constant")
-ENDINGS = (".npz", ".h5", ".csv", ".json", ".bvh", ".trc", ".c3d", ".glb")
+COMPLETE = (".npz", ".h5")
+TOGETHER: dict[str, Callable[[Path, Sequence[Motion], Sequence[Clip]], None]] = {
+    ".csv": write_csv,
+    ".json": write_json,
+    ".glb": lambda path, motions, _: write_gltf(path, motions),
+}
+"""Formats that hold several clips in a file; those of a person have a file each."""
+ENDINGS = (*COMPLETE, *TOGETHER, ".bvh", ".trc", ".c3d")
 
 
 def export(
@@ -87,35 +94,18 @@ def export(
         raise ItesError(f"{out}: constant bones are a choice of BVH files alone")
     if up not in (None, "camera", "gravity"):
         raise ItesError(f"export: up must be camera or gravity, got {up!r}")
-    if ending in (".npz", ".h5") and (preset is not None or travel is not None):
+    if ending in COMPLETE and (preset is not None or travel is not None):
         raise ItesError(
             f"{out}: {ending} keeps poses and the root's path apart, in metres; presets and travel "
             "are for the other formats"
         )
     if not isinstance(source, Clips):
         keep_source(source, path)
-    clips = source if isinstance(source, Clips) else read_clips(source)
-    if clip is not None:
-        wanted = [item for item in clips.clips if clip in item.name]
-        if not wanted:
-            names = ", ".join(item.name for item in clips.clips[:5])
-            raise ItesError(f"{source}: expected a clip whose name holds {clip!r}, got {names}")
-        clips = replace(clips, clips=wanted)
-    if up == "camera" and clips.frame != "camera":
-        raise ItesError(f"{source}: expected poses in camera axes, got {clips.frame}; lift again")
-    if up == "gravity":
-        clips = stand_upright(clips)
-    if ending in (".npz", ".h5"):
-        if floor:
-            if clips.frame == "camera":
-                raise ItesError(f"{out}: a floor in {ending} needs up 'gravity'")
-            clips = stand_upright(clips, floor=True)
-        write_clips(path, clips)
-        return {"files": [str(path)], "notes": [f"frame: {clips.frame} axes; {clips.unit}"]}
-
-    frame = {".csv": chosen.native, ".json": chosen.native, ".glb": Y_UP}.get(
-        ending, chosen.interchange
-    )
+    clips = _chosen(source, clip, up)
+    if ending in COMPLETE:
+        return _complete(path, clips, floor)
+    native = {".csv": chosen.native, ".json": chosen.native, ".glb": Y_UP}
+    frame = native.get(ending, chosen.interchange)
     if travel is None:
         travel = clips.frame != "camera" and all(item.root is not None for item in clips.clips)
     motions = [
@@ -126,29 +116,45 @@ def export(
         for item in clips.clips
     ]  # fmt: skip
     notes = _notes(clips.clips, motions, ending, travel)
-    if ending in (".csv", ".json", ".glb"):
+    if ending in TOGETHER:
         with atomic_write(path) as temporary:
-            if ending == ".csv":
-                write_csv(temporary, motions, clips.clips)
-            elif ending == ".json":
-                write_json(temporary, motions, clips.clips)
-            else:
-                write_gltf(temporary, motions)
+            TOGETHER[ending](temporary, motions, clips.clips)
         return {"files": [str(path)], "notes": notes}
-
-    files = []
-    for motion, target in zip(motions, _targets(path, motions), strict=True):
-        writers: dict[str, Callable[[Path], None]] = {
-            ".bvh": lambda p, m=motion: write_bvh(p, m, exact=bones == "exact"),  # type: ignore[misc]
-            ".trc": lambda p, m=motion, t=target: write_trc(p, m, t.name),  # type: ignore[misc]
-            ".c3d": lambda p, m=motion: write_c3d(p, m),  # type: ignore[misc]
-        }
+    targets = _targets(path, motions)
+    for motion, target in zip(motions, targets, strict=True):
         with atomic_write(target) as temporary:
-            writers[ending](temporary)
-        files.append(str(target))
+            if ending == ".bvh":
+                write_bvh(temporary, motion, exact=bones == "exact")
+            elif ending == ".trc":
+                write_trc(temporary, motion, target.name)
+            else:
+                write_c3d(temporary, motion)
     if bones == "constant":
         notes.append(_displacement(motions))
-    return {"files": files, "notes": notes}
+    return {"files": [str(target) for target in targets], "notes": notes}
+
+
+def _chosen(source: str | os.PathLike[str] | Clips, name: str | None, up: str | None) -> Clips:
+    """The clips whose names contain a text, upright where up is gravity's."""
+    clips = source if isinstance(source, Clips) else read_clips(source)
+    if name is not None:
+        wanted = [item for item in clips.clips if name in item.name]
+        if not wanted:
+            names = ", ".join(item.name for item in clips.clips[:5])
+            raise ItesError(f"{source}: expected a clip whose name holds {name!r}, got {names}")
+        clips = replace(clips, clips=wanted)
+    if up == "camera" and clips.frame != "camera":
+        raise ItesError(f"{source}: expected poses in camera axes, got {clips.frame}; lift again")
+    return stand_upright(clips) if up == "gravity" else clips
+
+
+def _complete(path: Path, clips: Clips, floor: bool) -> dict[str, Any]:
+    """Write all that `ites lift` writes."""
+    if floor and clips.frame == "camera":
+        raise ItesError(f"{path}: a floor in {path.suffix.lower()} needs up 'gravity'")
+    clips = stand_upright(clips, floor=True) if floor else clips
+    write_clips(path, clips)
+    return {"files": [str(path)], "notes": [f"frame: {clips.frame} axes; {clips.unit}"]}
 
 
 def _targets(path: Path, motions: Sequence[Motion]) -> list[Path]:

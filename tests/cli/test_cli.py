@@ -7,36 +7,29 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file
+from typer.main import get_command
 
 from ites.cli import doctor
-from ites.cli.main import main
+from ites.cli.main import app, main
 from ites.data.store import PoseStore
 from ites.runs.settings import make_settings, stages_of
 
-COMMANDS = (
-    "demo",
-    "prepare cmu",
-    "prepare h36m",
-    "prepare keypoints",
-    "prepare synthetic",
-    "train",
-    "train prior",
-    "train teacher",
-    "train student",
-    "train both",
-    "inspect",
-    "evaluate",
-    "lift",
-    "view",
-    "report",
-    "convert",
-    "conformance",
-    "doctor",
-)
+
+def commands() -> list[str]:
+    """All commands, as they are typed, and the older spellings of `ites train`."""
+
+    def below(command: Any, words: str) -> list[str]:
+        kinds = getattr(command, "commands", None)
+        if not kinds:
+            return [words]
+        return [w for name, one in kinds.items() for w in below(one, f"{words} {name}".strip())]
+
+    return below(get_command(app), "")
 
 
 def run(*arguments: object) -> int:
@@ -48,7 +41,7 @@ def run(*arguments: object) -> int:
     return 0
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["train", *commands()])
 def test_help_has_an_example(command, capsys):
     assert run(*command.split(), "--help") == 0
     assert f"Example: ites {command}" in " ".join(capsys.readouterr().out.split())
@@ -142,19 +135,8 @@ def test_from_ones_own_keypoints_each_command_names_the_next(tmp_path, capsys, m
     out = capsys.readouterr().out
     assert "320 poses in 25 clips lifted by the student" in out
     assert out.splitlines()[-1] == "next: ites view runs/m/lifted.npz"
-    alone = (
-        "--only",
-        "prior",
-        "--data",
-        "m.h5",
-        "--out",
-        "runs/p",
-        "--missing",
-        "drop",
-        "--steps",
-        2,
-    )
-    assert run("train", *alone) == 0
+    alone = "--only prior --data m.h5 --out runs/p --missing drop --steps 2"
+    assert run("train", *alone.split()) == 0
     follow = (
         "next: ites train --only teacher --recipe upright --data m.h5 --out runs/p --missing drop"
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ites.data import PoseStore
-from ites.data.datasets.cmu import ACCLAIM, LAYOUTS, centre, prepare_cmu, read_bvh_clip, subject_of
+from ites.data.datasets.cmu import ACCLAIM, LAYOUTS, centre, prepare_cmu, read_bvh_take, subject_of
 from ites.data.datasets.mocap import euler, read_amc, read_asf, read_bvh
 from ites.errors import ItesError
 from ites.pose.camera import human36m_cameras
@@ -209,7 +209,7 @@ def test_each_layout_is_recognised_and_mapped(write, layout):
     new = {name: (parent, offset) for name, parent, offset in layout.added}
     names = {name for recipe in layout.joints for name in recipe} | set(layout.short.split())
     names = sorted((names | {parent for parent, _ in new.values()}) - new.keys())
-    clip = read_bvh_clip(write("12_01.bvh", star_bvh(names)))
+    clip = read_bvh_take(write("12_01.bvh", star_bvh(names)))
     place = {name: i * np.array([1, 2, 3.0]) for i, name in enumerate(names, 1)}
     place |= {name: place[parent] + offset for name, (parent, offset) in new.items()}
     expected = [sum(w * place[n] for n, w in recipe.items()) for recipe in layout.joints]
@@ -224,13 +224,13 @@ def test_the_thorax_bone_is_put_back(write):
     text = star_bvh(names)
     bones = "JOINT Chest2\n{\nOFFSET 0 5 0\nJOINT lowerneck\n{\nOFFSET 0 0 0\nCHANNELS 0\n}\n}\n"
     text = text.replace("JOINT Chest\n", f"{bones}JOINT Chest\n")
-    clip = read_bvh_clip(write("131_01.bvh", text))
+    clip = read_bvh_take(write("131_01.bvh", text))
     np.testing.assert_allclose(clip.positions[0, 8], np.array([1, 0, 10]) * 0.0254 / 0.45)
 
 
 def test_unknown_joint_names_are_listed(write):
     with pytest.raises(ItesError, match="expected the joint names of one of .*got hip upper"):
-        read_bvh_clip(write("arm.bvh", ARM_BVH))
+        read_bvh_take(write("arm.bvh", ARM_BVH))
 
 
 def human_asf():

@@ -23,6 +23,8 @@ FLAGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # no network
     "--window-size=1200,860",
 ]
+FOREVER = 900
+"""Seconds after which a page that says nothing has failed; a busy machine is not so slow."""
 CATCH = """<script>
 window.seenErrors = [];
 window.addEventListener("error", (e) => seenErrors.push(e.message));
@@ -87,7 +89,7 @@ def browse(page, probe, tmp_path):
         command = [BROWSER, *FLAGS, f"--user-data-dir={tmp_path}/browser", address]
         browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            return json.loads(answers.get(timeout=120))
+            return json.loads(answers.get(timeout=FOREVER))
         finally:
             browser.terminate()
             browser.wait(30)

@@ -71,7 +71,7 @@ def run(tmp_path):
 
 
 PROBE = """
-  for (let i = 0; i < 400 && !document.querySelector(".viewer[data-ready]"); i++) await pause(50);
+  while (!document.querySelector(".viewer[data-ready]")) await pause(50);
   const graphs = [...document.querySelectorAll(".graphs .js-plotly-plot")];
   const right = (element) => element.getBoundingClientRect().right;
   return {

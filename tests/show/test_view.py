@@ -92,7 +92,7 @@ def count(pixels, colour, tolerance):
 # What a page shows: numbers of its viewer, and what its canvases have of each colour.
 HELPERS = """
   const root = document.querySelector(".viewer"), find = (n) => root.querySelector("." + n);
-  for (let i = 0; i < 2000 && root.dataset.ready !== "yes"; i++) await pause(20);
+  while (root.dataset.ready !== "yes") await pause(20);
   const v = root.viewer, J = v.state.people[0].positions ? 17 : 0;
   const send = (name, kind) => { find(name).dispatchEvent(new Event(kind)); v.draw(); };
   const joints = Array.from({ length: 17 }, (_, j) => j);
@@ -129,7 +129,7 @@ PROBE = (
   find("slider").value = 7; send("slider", "input"); note("slider");
   find("truth").checked = false; send("truth", "change"); note("no truth");
   find("play").click();
-  for (let i = 0; i < 1000 && v.state.frame === 7; i++) await pause(20);
+  while (v.state.frame === 7) await pause(20);
   find("play").click(); note("played");
   find("picker").value = 1; send("picker", "change"); note("second clip");
   const box = find("solid").getBoundingClientRect();

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from h5py._objects import phil
 
-from ites.data.datasets.cmu import clips_of
+from ites.data.datasets.cmu import takes_of
 from ites.data.lifted import read_clips
 from ites.data.store import PoseStore
 from ites.data.synthetic.synthetic import prepare_synthetic
@@ -42,7 +42,7 @@ def test_a_list_in_place_of_a_text_is_refused(tmp_path: Path) -> None:
         with h5py.File(tmp_path / name, "w") as file:
             file.attrs["format"] = form
     readers = {
-        "motion.h5": lambda path: list(clips_of(path)),
+        "motion.h5": lambda path: list(takes_of(path)),
         "lifted.h5": read_clips,
         "store.h5": PoseStore,
     }
@@ -60,7 +60,7 @@ def test_an_error_leaves_h5pys_lock_free(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "store.h5", "a") as file:
         for name in file["cameras"]:
             file[f"cameras/{name}"].attrs["focal_length"] = 1.0
-    readers = {"motion.h5": lambda path: list(clips_of(path)), "store.h5": PoseStore}
+    readers = {"motion.h5": lambda path: list(takes_of(path)), "store.h5": PoseStore}
     for name, read in readers.items():
         with pytest.raises(ItesError, match=name) as kept:
             read(tmp_path / name)

@@ -42,8 +42,8 @@ ACKNOWLEDGEMENT = (
 
 
 @dataclass(frozen=True)
-class Clip:
-    """World positions (T, 17, 3) of one clip, metres, z up.
+class Take:
+    """World positions (T, 17, 3) of one take, metres, z up.
 
     `where` is the file and the location in it; `first` is the file's number of the first frame.
     """
@@ -102,28 +102,28 @@ def prepare_cmu(
             f"{source}: fps is of .amc files, which do not state their own; there are none, got "
             f"{fps:g}"
         )
-    clips = clips_of(source, rate)
+    takes = takes_of(source, rate)
     with PoseStoreWriter(out, HUMAN36M, "CMU motion capture", ACKNOWLEDGEMENT) as writer:
         cameras = {split: human36m_cameras(rig) for split, rig in RIGS.items()}
         for split, rig in RIGS.items():
             for camera in cameras[split]:
                 writer.add_camera(f"{rig}.{camera.id}", camera)
-        for clip in clips:
-            split = "test" if clip.subject in test_subjects else "train"
-            step = max(1, round(clip.fps / rates[split]))
-            sound = sound_frames(clip.where, clip.positions, say=say, first=clip.first)
-            world = centre(clip.positions[thinned(sound, step)], radius)
+        for take in takes:
+            split = "test" if take.subject in test_subjects else "train"
+            step = max(1, round(take.fps / rates[split]))
+            sound = sound_frames(take.where, take.positions, say=say, first=take.first)
+            world = centre(take.positions[thinned(sound, step)], radius)
             if not len(world):
-                say(f"{clip.where}: left out: no frame within {radius:g} m of the middle")
+                say(f"{take.where}: left out: no frame within {radius:g} m of the middle")
             for camera in cameras[split] if len(world) else ():
                 positions = camera.world_to_camera(world)
                 writer.add(
                     camera.project(positions),
                     camera=f"{RIGS[split]}.{camera.id}",
-                    subject=clip.subject,
-                    action=clip.action,
+                    subject=take.subject,
+                    action=take.action,
                     split=split,
-                    fps=clip.fps / step,
+                    fps=take.fps / step,
                     positions=positions,
                 )
     with PoseStore(out) as store:
@@ -146,8 +146,8 @@ def centre(world: NDArray[np.floating], radius: float) -> NDArray[np.float64]:
     return centred[np.linalg.norm(centred[:, 0, :2], axis=-1) < radius]
 
 
-def clips_of(source: Path, fps: float = AMC_FPS) -> Iterator[Clip]:
-    """The clips of an HDF5 file or of a folder; `fps` is that of .amc files.
+def takes_of(source: Path, fps: float = AMC_FPS) -> Iterator[Take]:
+    """The takes of an HDF5 file or of a folder; `fps` is that of .amc files.
 
     Raises:
         ItesError: there are no clips, or one cannot be read.
@@ -155,7 +155,7 @@ def clips_of(source: Path, fps: float = AMC_FPS) -> Iterator[Clip]:
     return _read_folder(source, fps) if source.is_dir() else iter(isolated(_read_file, source))
 
 
-def _read_file(source: Path) -> list[Clip]:
+def _read_file(source: Path) -> list[Take]:
     found = []
     with opened(source, "an HDF5 file of CMU motion, or a folder") as file:
         for subject, clips in children(file):
@@ -170,18 +170,18 @@ def _read_file(source: Path) -> list[Clip]:
                 if not 0 < fps < 1e4:
                     raise ItesError(f"{where}: expected fps above 0, got {fps}")
                 action = plain_text(where, str(attribute(group, "action", where, name)))
-                found.append(Clip(plain_text(where, subject), action, data[:], fps, where))
+                found.append(Take(plain_text(where, subject), action, data[:], fps, where))
     if not found:
         raise ItesError(f"{source}: expected datasets /<subject>/<clip>/positions, got none")
     return found
 
 
-def _read_folder(folder: Path, fps: float) -> Iterator[Clip]:
+def _read_folder(folder: Path, fps: float) -> Iterator[Take]:
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".amc", ".bvh"))
     if not paths:
         raise ItesError(f"{folder}: expected .amc or .bvh files, got none")
     for path in paths:
-        yield read_amc_clip(path, fps) if path.suffix.lower() == ".amc" else read_bvh_clip(path)
+        yield read_amc_take(path, fps) if path.suffix.lower() == ".amc" else read_bvh_take(path)
 
 
 def subject_of(path: Path) -> str:
@@ -289,7 +289,7 @@ LAYOUTS = {
 """Joint names of .bvh conversions, distinguished by the names in the file."""
 
 
-def read_amc_clip(path: Path, fps: float = AMC_FPS) -> Clip:
+def read_amc_take(path: Path, fps: float = AMC_FPS) -> Take:
     """Read an .amc file with its skeleton: `<subject>.asf` or the only .asf file beside it."""
     skeletons = sorted(path.parent.glob("*.asf"))
     named = [s for s in skeletons if path.stem == s.stem or path.stem.startswith(f"{s.stem}_")]
@@ -298,10 +298,10 @@ def read_amc_clip(path: Path, fps: float = AMC_FPS) -> Clip:
     bones, length = read_asf((named or skeletons)[0])
     world = _to_human36m(path, read_amc(path, bones), ACCLAIM, ACCLAIM.unit / length)
     subject, action = (plain_text(str(path), name) for name in (subject_of(path), path.stem))
-    return Clip(subject, action, world, fps, str(path), 1)
+    return Take(subject, action, world, fps, str(path), 1)
 
 
-def read_bvh_clip(path: Path) -> Clip:
+def read_bvh_take(path: Path) -> Take:
     """Read a .bvh file of one of the `LAYOUTS`."""
     bvh = read_bvh(path)
     layout = _layout_of(path, bvh)
@@ -316,7 +316,7 @@ def read_bvh_clip(path: Path) -> Clip:
         )
     subject, action = (plain_text(str(path), name) for name in (subject_of(path), path.stem))
     world = np.concatenate(parts)
-    return Clip(subject, action, world, bvh.fps, str(path), 1 + layout.skipped)
+    return Take(subject, action, world, bvh.fps, str(path), 1 + layout.skipped)
 
 
 FRAMES = 4096

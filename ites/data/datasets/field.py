@@ -17,7 +17,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from ites.data.datasets.cmu import ACKNOWLEDGEMENT, TEST_SUBJECTS, clips_of, thinned
+from ites.data.datasets.cmu import ACKNOWLEDGEMENT, TEST_SUBJECTS, takes_of, thinned
 from ites.data.datasets.plausible import Say, sound_frames
 from ites.data.store import PAIRS, PoseStore, PoseStoreWriter, second_view
 from ites.data.synthetic.actions import ACTIONS
@@ -210,11 +210,11 @@ def draw_people(
 
 def _mocap(source: Path, rate: float, test_subjects: Sequence[str], say: Say) -> Array:
     parts = []
-    for clip in clips_of(source):
-        if clip.subject in test_subjects:
+    for take in takes_of(source):
+        if take.subject in test_subjects:
             continue
-        sound = sound_frames(clip.where, clip.positions, say=say, first=clip.first)
-        frames = clip.positions[thinned(sound, max(1, round(clip.fps / rate)))]
+        sound = sound_frames(take.where, take.positions, say=say, first=take.first)
+        frames = take.positions[thinned(sound, max(1, round(take.fps / rate)))]
         parts.append((frames - frames[:, :1]).astype(np.float64))
     if not sum(map(len, parts)):
         raise ItesError(f"{source}: expected sound frames of subjects other than the test's")
