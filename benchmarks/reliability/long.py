@@ -36,6 +36,7 @@ from ites.data.lifted import ClipsWriter, write_clips
 from ites.data.store import PoseStore
 from ites.data.synthetic.synthetic import prepare_synthetic
 from ites.inference import lift as lifting
+from ites.inference import portions as pipeline
 from ites.runs.checkpoint import step_of
 from ites.runs.folder import RunFolder
 from ites.runs.settings import TeacherSettings
@@ -162,12 +163,15 @@ def lift(folder: Path, poses: int, portion: int, recipe: str) -> dict[str, Any]:
         else:
             os.link(path, first)
 
-    changes: dict[str, Any] = {"KeypointReader": Simulated, "ClipsWriter": Watching}
+    changes: dict[str, Any] = {"ClipsWriter": Watching}
     whole = recipe != "paper"
     if not whole:
         changes["write_clips"] = write_and_link
     start = time.perf_counter()
-    with patch.multiple(lifting, **changes, PORTION=portion):
+    with (
+        patch.multiple(lifting, KeypointReader=Simulated, PORTION=portion),
+        patch.multiple(pipeline, **changes),
+    ):
         summary = lifting.lift(
             store, folder / "out.h5", run=folder / recipe, temporal=whole, device="cpu"
         )

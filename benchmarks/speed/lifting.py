@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmarks import machine
 from benchmarks.speed import baseline
-from ites.inference.lift import PRECISIONS
+from ites.inference.network import PRECISIONS
 from ites.inference.stream import Lifter
 from ites.models import Student, Teacher, fold_norms
 from ites.models.predict import batch_size_for

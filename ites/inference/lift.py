@@ -7,14 +7,12 @@ stored in a separate file until all are complete: see `ites.system.parts`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from functools import wraps
 from inspect import signature
 from pathlib import Path
@@ -22,42 +20,24 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ites.data.checks import check_reader
-from ites.data.clips import Clips, cut, seen_joints
+from ites.data.clips import cut
 from ites.data.corrections import Corrections
-from ites.data.findings import Finding, refuse
 from ites.data.keypoint_reader import KeypointReader
-from ites.data.lifted import (
-    SURE_SIGN,
-    ClipsWriter,
-    read_clips,
-    read_settings,
-    write_clips,
-)
+from ites.data.lifted import ClipsWriter, read_clips, read_settings
 from ites.data.readers.options import check_options
-from ites.data.upright import stand_upright
 from ites.errors import ItesError
-from ites.inference.assume import AllAssumed, Assumed, Note, assume_camera, network_input
-from ites.inference.likely import density_by
-from ites.inference.output import make_consistent, smoothed, to_clips, views_of
-from ites.inference.roll import find_roll
-from ites.inference.sight import Sight
-from ites.inference.size import BodySize, body_size_of, unseen_bones
-from ites.models import GeneralTeacher, Prior, fold_norms
-from ites.models.predict import Pose, batch_size_for, cleaned, lift_points
-from ites.models.trust import Judgement, Trust
+from ites.inference.assume import Note
+from ites.inference.network import PRECISIONS, Network
+from ites.inference.portions import Lifting
+from ites.inference.size import body_size_of
 from ites.pose.smoothing import SMOOTHERS
-from ites.runs.checkpoint import Model, load_model, load_prior, load_trust
-from ites.runs.folder import RunFolder
 from ites.runs.packaged import run_or_packaged
 from ites.system.arithmetic import arithmetic
 from ites.system.files import keep_source
 from ites.system.lock import lock
-from ites.system.overlap import overlap
 from ites.system.parts import Parts
 from ites.system.ranks import Ranks, pick_device
 
@@ -66,7 +46,6 @@ PORTION = 1 << 16
 FARTHEST_CENTRE = 1e6
 """Pixels."""
 UPS = ("camera", "gravity")
-PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
 
 def _files_or_arrays(lift_file: Callable[..., dict[str, Any]]) -> Callable[..., Any]:
@@ -221,21 +200,20 @@ def lift(
     }
     ranks = Ranks.here()
     where = pick_device(device or "auto", ranks)
-    model, metadata = load_model(run, stage, where)
-    size = body_size_of(model.skeleton, body_size, height, bone)
-    judge = load_trust(run, metadata.kind, where) if trust else None
-    if up == "gravity" and judge is None:
+    network = Network.load(run, stage, where, precision, trust, batch_size)
+    skeleton = network.skeleton
+    size = body_size_of(skeleton, body_size, height, bone)
+    if up == "gravity" and network.judge is None:
         raise ItesError(
             f"{run}: up 'gravity' needs the camera's elevation: a run folder of recipe upright "
             "or general with teacher, prior and odds"
         )
-    batch_size = batch_size or batch_size_for(where, model.skeleton)
     with (
         arithmetic(precision),
         ranks.joined(where),
         KeypointReader(
             keypoints,
-            model.skeleton,
+            skeleton,
             split,
             layout,
             image_size=image_size,
@@ -245,11 +223,10 @@ def lift(
         ) as reader,
         _only_writer(out) if ranks.is_main else nullcontext(),
     ):
-        if reader.skeleton.parents != model.skeleton.parents:
+        if reader.skeleton.parents != skeleton.parents:
             raise ItesError(
-                f"{keypoints}: the model lifts {model.skeleton.name} "
-                f"({model.skeleton.num_joints} joints), got {reader.skeleton.name} "
-                f"({reader.skeleton.num_joints} joints)"
+                f"{keypoints}: the model lifts {skeleton.name} ({skeleton.num_joints} joints), "
+                f"got {reader.skeleton.name} ({reader.skeleton.num_joints} joints)"
             )
         if temporal is None:
             temporal = fps is not None or reader.timed
@@ -262,7 +239,7 @@ def lift(
             "min_confidence": min_confidence,
             "corrections": asdict(corrections or Corrections()),
             **camera,
-            "model": f"{metadata.kind} {_digest(model)}",
+            "model": f"{network.kind} {network.weights}",
             "scale": scale,
             "roll": roll,
             "body_size": None if size.bones else size.metres,
@@ -272,8 +249,8 @@ def lift(
             "floor": floor,
             "temporal": temporal,
             "smooth": smooth,
-            "trust": judge is not None,
-            "batch_size": batch_size,
+            "trust": network.judge is not None,
+            "batch_size": network.batch_size,
             "precision": precision,
             "portion": PORTION,
         }
@@ -282,30 +259,36 @@ def lift(
         if resume and _is_done(out, parts):
             summary = read_settings(out)
         else:
-            folded = fold_norms(model.float(), PRECISIONS[precision])
-            known_roll = None if roll is None else math.radians(roll)
-            has_density = model.masks and RunFolder(run).weights("prior").is_file()
-            density = load_prior(run, where) if has_density else None
             notes = [Note("read", line) for line in reader.notes]
             if temporal and max(reader.lengths, default=0) > 1:
                 notes.append(Note("temporal", "each clip is lifted as a whole"))
             if smooth is not None:
                 notes.append(Note("smooth", f"smoothed in time: {smooth}"))
-            notes += _judged(judge, model, run) if trust else []
-            lifting = _Lifting(
-                Path(keypoints), reader, portions, parts, camera, metadata.scale, scale,
-                model.upright, known_roll, density, model.masks, size, up, floor,
-                folded.pose, folded.clean, _elevation_of(folded),
-                temporal, smooth,
-                judge, notes, batch_size, where,
-            )  # fmt: skip
+            if trust:
+                notes.append(network.trust_note(run))
+            lifting = Lifting(
+                path=Path(keypoints),
+                reader=reader,
+                portions=portions,
+                parts=parts,
+                network=network,
+                camera=camera,
+                scale=scale,
+                roll=None if roll is None else math.radians(roll),
+                size=size,
+                up=up,
+                floor=floor,
+                temporal=temporal,
+                smooth=smooth,
+                notes=notes,
+            )
             poses, seconds = lifting.run(ranks, resume)
             summary = {
                 "poses": sum(reader.lengths),
                 "clips": len(reader.lengths),
                 "seconds": seconds,
                 "poses_per_second": poses / seconds,
-                "model": metadata.kind,
+                "model": network.kind,
                 "run": str(run),
                 "keypoints": str(keypoints),
                 "device": str(where),
@@ -319,206 +302,10 @@ def lift(
     return {**summary, "out": str(out)} if ranks.is_main else {}
 
 
-@dataclass(frozen=True)
-class _Portion:
-    """Clips in the pipeline, with the network's input, then with its output."""
-
-    index: int
-    clips: Clips
-    assumed: Assumed
-    points: NDArray[np.float32]
-    sights: list[Sight]
-
-
-@dataclass(frozen=True)
-class _Lifting:
-    """The state of one call of `lift`; see there."""
-
-    path: Path
-    reader: KeypointReader
-    portions: list[slice]
-    parts: Parts
-    camera: dict[str, Any]
-    training_scale: float
-    scale: str
-    turned: bool
-    roll: float | None
-    density: Prior | None
-    masked: bool
-    size: BodySize
-    up: str
-    floor: bool
-    pose: Pose
-    clean: Pose
-    elevation: Pose | None
-    temporal: bool
-    smooth: str | None
-    judge: Trust | None
-    notes: list[Note]
-    batch_size: int
-    device: torch.device
-
-    def run(self, ranks: Ranks, resume: bool) -> tuple[int, float]:
-        """Write this rank's share of the missing parts.
-
-        Returns:
-            The number of poses that all ranks lifted, and the seconds taken.
-        """
-        if ranks.is_main:
-            self.parts.begin(resume)
-        ranks.barrier(self.device)
-        todo = self.parts.missing()
-        ranks.barrier(self.device)  # no rank writes before all have listed the parts
-        start = time.perf_counter()
-        try:
-            overlap(map(self.read, todo[ranks.share(len(todo))]), self.compute, self.write)
-        except BaseException:
-            if not ranks.distributed and len(self.parts.missing()) == self.parts.count:
-                self.parts.remove()
-            raise
-        ranks.barrier(self.device)
-        poses = sum(sum(self.reader.lengths[self.portions[index]]) for index in todo)
-        return poses, time.perf_counter() - start
-
-    def read(self, index: int) -> _Portion:
-        """Read a portion and make the network's input."""
-        chosen = self.portions[index]
-        prior = None if self.judge is None else density_by(self.judge.prior, self.device)
-        read = self.reader.read(chosen)
-        clips, notes = assume_camera(read, **self.camera)
-        stated = [
-            replace(clip, fps=self.camera["fps"] or own.fps)  # an assumed rate judges nothing
-            for clip, own in zip(clips.clips, read.clips, strict=True)
-        ]
-        found = check_reader(self.reader, chosen, prior, replace(clips, clips=stated))
-        found = refuse(found, len(clips.clips), self.path)
-        clips, points, assumed, sights = network_input(
-            clips, self.training_scale, self.scale, self.temporal,
-            turned=self.turned, roll=self._roll(), masked=self.masked,
-        )  # fmt: skip
-        assumed.notes = notes + assumed.notes + self._unseen(clips)
-        assumed.findings = [f.plain() for f in found if not _is_noted(f, assumed.notes)]
-        return _Portion(index, clips, assumed, points, sights)
-
-    def _roll(self) -> float | Callable[[NDArray[np.float32]], float]:
-        """The given roll, radians, or what finds it."""
-        density, device = self.density, self.device
-        if self.roll is None and density is not None:
-            return lambda points: find_roll(points, density, device)
-        return self.roll or 0.0
-
-    def _unseen(self, clips: Clips) -> list[Note]:
-        """Notes on clips that lack a bone which the scale is taken from."""
-        notes = []
-        for clip in clips.clips:
-            names = unseen_bones(self.size, seen_joints(clip), clips.skeleton)
-            if names:
-                left = "" if len(names) < len(self.size.bones) else "; a standing body's stand in"
-                line = f"{clip.name}: metres without bones never seen: {', '.join(names)}{left}"
-                notes.append(Note("unseen-bones", line))
-        return notes
-
-    def compute(self, portion: _Portion) -> tuple[_Portion, NDArray[np.float32], Judgement | None]:
-        """Lift the portion: its poses, network units, and their confidence measures."""
-        points, skeleton = portion.points, self.reader.skeleton
-        lifted = lift_points(self.pose, points, skeleton, self.batch_size, self.device)
-        if self.temporal:
-            flat = cleaned(self.clean, points, self.device)
-            views = None
-            if self.elevation is not None and self.density is not None:
-                elevation = cleaned(self.elevation, points, self.device)
-                views = views_of(portion.clips, elevation, self.density)
-            lifted = make_consistent(
-                portion.clips, points, flat, lifted, portion.sights,
-                device=self.device, masked=self.masked, views=views,
-            )  # fmt: skip
-        judgement = self.judge(points, lifted, self.device) if self.judge else None
-        return portion, lifted, judgement
-
-    def write(self, done: tuple[_Portion, NDArray[np.float32], Judgement | None]) -> None:
-        """Write a part."""
-        portion, lifted, judgement = done
-        clips = to_clips(portion.clips, lifted, self.size, judgement, portion.sights)
-        if self.smooth is not None:
-            clips = replace(clips, clips=[smoothed(clip, self.smooth) for clip in clips.clips])
-        if self.up == "gravity":
-            clips = stand_upright(clips, self.floor)
-        settings = asdict(portion.assumed)
-        write_clips(self.parts.path(portion.index), replace(clips, settings=settings))
-
-    def _frames(self) -> list[Note]:
-        """Notes on the output's unit and axes."""
-        origin = "given" if self.size.given else "assumed"
-        code = "height" if self.size.given else "body-size"
-        notes = [Note(code, f"metres by {self.size.words}, {origin}")]
-        if self.roll:
-            notes.append(Note("roll", f"camera rolled by {math.degrees(self.roll):g} degrees"))
-        if self.up == "gravity":
-            line = "turned upright by each clip's median elevation: y is gravity's direction"
-            notes.append(Note("up", line + ", 0 at the floor" * self.floor))
-        return notes
-
-    def join(self, out: str | os.PathLike[str], summary: dict[str, Any]) -> dict[str, Any]:
-        """Write the output from the parts; return the summary with its notes."""
-        assumed, doubtful, error, rated = AllAssumed(), 0, 0.0, 0
-        with ClipsWriter(out) as writer:
-            for index in range(self.parts.count):
-                clips = read_clips(self.parts.path(index))
-                assumed.add(_assumed(clips.settings))
-                writer.add(clips)
-                sure_of = (clip.sign_confidence for clip in clips.clips)
-                for clip in clips.clips:
-                    if clip.expected_error is not None:
-                        finite = clip.expected_error[np.isfinite(clip.expected_error)]
-                        error += float(finite.sum(dtype=np.float64))
-                        rated += len(finite)
-                doubtful += sum(
-                    int((sure < SURE_SIGN).sum()) for sure in sure_of if sure is not None
-                )
-            notes = [*assumed.all_notes(), *self._frames(), *self.notes]
-            if rated:
-                line = f"expected error {error / rated:.0f} mm, a mean over poses"
-                notes.append(Note("expected-error", line))
-            if self.judge is not None:
-                of = f"{doubtful:,} of {summary['poses']:,} poses"
-                line = f"{of} are less than {SURE_SIGN:.0%} sure of their depth's sign"
-                notes.append(Note("doubtful", line))
-            writer.settings = {
-                **summary,
-                "notes": [note.text for note in notes],
-                "codes": [note.code for note in notes],
-                "findings": [finding.plain() for finding in assumed.findings()],
-            }
-        self.parts.remove()
-        return writer.settings
-
-
-def _assumed(settings: dict[str, Any]) -> Assumed:
-    """The assumptions about a part's clips, as `_Lifting.write` stored them."""
-    return Assumed(**{**settings, "notes": [Note(*note) for note in settings["notes"]]})
-
-
-def _is_noted(finding: Finding, notes: list[Note]) -> bool:
-    """Whether a note of the lifting already covers the finding: it may exchange sides itself."""
-    codes = {"swapped-sides": ("swapped", "swapped-kept"), "roll": ("roll-found",)}
-    return any(
-        note.code in codes.get(finding.code, ()) and note.text.startswith(f"{finding.clip}:")
-        for note in notes
-    )
-
-
 def _only_writer(out: str | os.PathLike[str]) -> AbstractContextManager[None]:
     """Excludes a second lifting from the parts of the same output."""
     out = Path(out)
     return lock(out.with_name(f".{out.name}.lock"), f"{out}: another lifting into this file")
-
-
-def _digest(model: Model) -> str:
-    """An identifier of the weights."""
-    digest = hashlib.sha256()
-    for tensor in model.state_dict().values():
-        digest.update(tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _is_done(out: str | os.PathLike[str], parts: Parts) -> bool:
@@ -526,24 +313,6 @@ def _is_done(out: str | os.PathLike[str], parts: Parts) -> bool:
     if not Path(out).is_file() or parts.folder.is_dir():
         return False
     return read_settings(out).get("request") == parts.request
-
-
-def _judged(judge: Trust | None, model: Model, run: str | os.PathLike[str]) -> list[Note]:
-    """Whether the output contains confidence measures, and a reason if not."""
-    measures = "elevation, log_density, sign_confidence"
-    if judge is not None:
-        more = ", expected_error" if judge.odds.error else ""
-        return [Note("trust", f"how far to trust each pose: {measures}{more}")]
-    if model.upright:
-        reason = f"{run} is no run folder with the teacher, the prior and the odds"
-    else:
-        reason = "a model of recipe paper does not know its depth's sign"
-    return [Note("no-trust", f"no {measures}: {reason}")]
-
-
-def _elevation_of(model: Model) -> Pose | None:
-    """What estimates the elevation of lines of sight; None if the model has no such estimate."""
-    return model.elevation if isinstance(model, GeneralTeacher) else None
 
 
 def _check_axes(

@@ -17,7 +17,7 @@ from ites import ops
 from ites.data.readers.options import check_options
 from ites.errors import ItesError
 from ites.inference.incoming import FirstFrames, ToHuman36m
-from ites.inference.lift import PRECISIONS
+from ites.inference.network import PRECISIONS
 from ites.inference.size import body_size_of
 from ites.models import fold_norms
 from ites.ops.frame import robust_window_mean

@@ -598,7 +598,7 @@ def test_a_lifting_resumes_where_it_stopped(run, tmp_path, monkeypatch):
         write_clips(path, clips)
         written.append(path.name)
 
-    monkeypatch.setattr("ites.inference.lift.write_clips", write_two)
+    monkeypatch.setattr("ites.inference.portions.write_clips", write_two)
     with pytest.raises(OSError, match="disk full"):
         lift(run, store, out, device="cpu")
     assert written == ["000000.h5", "000001.h5"] and not out.exists()
@@ -606,7 +606,7 @@ def test_a_lifting_resumes_where_it_stopped(run, tmp_path, monkeypatch):
     with pytest.raises(ItesError, match="begun with body_size 0.72, now 1"):
         lift(run, store, out, device="cpu", resume=True, body_size=1)
     monkeypatch.setattr(
-        "ites.inference.lift.write_clips",
+        "ites.inference.portions.write_clips",
         lambda path, clips: (written.append(path.name), write_clips(path, clips)),
     )
     summary = lift(run, store, out, device="cpu", resume=True)

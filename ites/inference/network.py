@@ -1,0 +1,108 @@
+"""A trained model as lifting uses it: on its device, norms folded, with what judges its poses."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+
+import torch
+
+from ites.inference.assume import Note
+from ites.models import GeneralTeacher, Prior, fold_norms
+from ites.models.predict import Pose, batch_size_for
+from ites.models.trust import Trust
+from ites.pose.skeleton import Skeleton
+from ites.runs.checkpoint import Model, load_model, load_prior, load_trust
+from ites.runs.folder import RunFolder
+
+PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A loaded model.
+
+    Attributes:
+        kind: "teacher" or "student".
+        weights: identifies them.
+        skeleton: of the poses.
+        scale: the training's factor from normalised points to the input.
+        upright: whether known cameras are turned to the person, and poses can be judged.
+        masks: whether the model completes missing joints, and roll is found.
+        pose, clean: the model's.
+        elevation: of lines of sight; None if the model has no such estimate.
+        density: of 2D poses, where the roll is found by it.
+        judge: what rates the poses; None: they are not rated.
+        device: where the model runs.
+        batch_size: poses per batch.
+    """
+
+    kind: str
+    weights: str
+    skeleton: Skeleton
+    scale: float
+    upright: bool
+    masks: bool
+    pose: Pose
+    clean: Pose
+    elevation: Pose | None
+    density: Prior | None
+    judge: Trust | None
+    device: torch.device
+    batch_size: int
+
+    @classmethod
+    def load(
+        cls,
+        run: str | os.PathLike[str],
+        stage: str | None,
+        device: torch.device,
+        precision: str,
+        trust: bool,
+        batch_size: int | None,
+    ) -> Network:
+        """Load a model of a run folder or a checkpoint; for the arguments see `lift`.
+
+        Raises:
+            ItesError: a file is invalid, or there is no such model.
+        """
+        model, metadata = load_model(run, stage, device)
+        has_density = model.masks and RunFolder(run).weights("prior").is_file()
+        weights = _digest(model)
+        folded = fold_norms(model.float(), PRECISIONS[precision])
+        return cls(
+            kind=metadata.kind,
+            weights=weights,
+            skeleton=model.skeleton,
+            scale=metadata.scale,
+            upright=model.upright,
+            masks=model.masks,
+            pose=folded.pose,
+            clean=folded.clean,
+            elevation=folded.elevation if isinstance(folded, GeneralTeacher) else None,
+            density=load_prior(run, device) if has_density else None,
+            judge=load_trust(run, metadata.kind, device) if trust else None,
+            device=device,
+            batch_size=batch_size or batch_size_for(device, model.skeleton),
+        )
+
+    def trust_note(self, run: str | os.PathLike[str]) -> Note:
+        """Whether the output contains confidence measures, and a reason if not."""
+        measures = "elevation, log_density, sign_confidence"
+        if self.judge is not None:
+            more = ", expected_error" if self.judge.odds.error else ""
+            return Note("trust", f"how far to trust each pose: {measures}{more}")
+        if self.upright:
+            reason = f"{run} is no run folder with the teacher, the prior and the odds"
+        else:
+            reason = "a model of recipe paper does not know its depth's sign"
+        return Note("no-trust", f"no {measures}: {reason}")
+
+
+def _digest(model: Model) -> str:
+    """An identifier of the weights."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
