@@ -11,7 +11,8 @@ import numpy as np
 from ites import __version__
 from ites.errors import ItesError
 from ites.export.motion import Motion
-from ites.export.rotations import find_rotations, quaternions
+from ites.export.rotations import Rotations, find_rotations, quaternions
+from ites.pose.skeleton import Skeleton
 
 WIDTH = 0.12
 """Half width of a bone's shape, as a share of its length."""
@@ -62,20 +63,32 @@ def write_gltf(path: Path, motions: Sequence[Motion]) -> None:
 
 
 def _add(gltf: Any, document: Any, data: _Data, motion: Motion) -> None:
-    skeleton, found = (
-        motion.skeleton,
-        find_rotations(motion.complete(), motion.skeleton, motion.frame),
-    )
+    """Add a clip: its joints, a body that they move, and its animation."""
+    found = find_rotations(motion.complete(), motion.skeleton, motion.frame)
+    first = len(document.nodes)
+    _add_joints(gltf, document, motion.skeleton, found.rest)
+    _add_body(gltf, document, data, motion, found.rest, first)
+    document.animations.append(_animation(gltf, data, motion, found, first))
+
+
+def _add_joints(gltf: Any, document: Any, skeleton: Skeleton, offsets: np.ndarray) -> None:
+    """A node per joint, by its offset (J, 3) from its parent in the rest pose."""
     first = len(document.nodes)
     for joint, name in enumerate(skeleton.joints):
         children = [first + j for p, j in skeleton.bones if p == joint]
         document.nodes.append(
-            gltf.Node(name=name, translation=found.rest[joint].tolist(), children=children)
+            gltf.Node(name=name, translation=offsets[joint].tolist(), children=children)
         )
+
+
+def _add_body(
+    gltf: Any, document: Any, data: _Data, motion: Motion, offsets: np.ndarray, first: int
+) -> None:
+    """Bones that the joints, nodes from `first` on, move; and the clip's node in the scene."""
+    skeleton = motion.skeleton
     rest = np.zeros((skeleton.num_joints, 3))
     for parent, joint in sorted(skeleton.bones, key=lambda bone: _depth(skeleton.parents, bone[1])):
-        rest[joint] = rest[parent] + found.rest[joint]
-
+        rest[joint] = rest[parent] + offsets[joint]
     inverse = np.tile(np.eye(4, dtype=np.float32), (skeleton.num_joints, 1, 1))
     inverse[:, 3, :3] = -rest  # column-major: the translation is the last column
     skin = gltf.Skin(
@@ -111,10 +124,13 @@ def _add(gltf: Any, document: Any, data: _Data, motion: Motion) -> None:
     )
     document.scenes[0].nodes.append(len(document.nodes) - 1)
 
+
+def _animation(gltf: Any, data: _Data, motion: Motion, found: Rotations, first: int) -> Any:
+    """Offsets and rotations of the joints, nodes from `first` on, in each frame."""
     times = data.add(motion.seconds.astype(np.float32), "SCALAR", limits=True)
     turns = quaternions(found.local)
     animation = gltf.Animation(name=motion.name)
-    for joint in range(skeleton.num_joints):
+    for joint in range(motion.skeleton.num_joints):
         for path, values, kind in (
             ("translation", found.offsets[:, joint], "VEC3"),
             ("rotation", turns[:, joint], "VEC4"),
@@ -132,7 +148,7 @@ def _add(gltf: Any, document: Any, data: _Data, motion: Motion) -> None:
                     target=gltf.AnimationChannelTarget(node=first + joint, path=path),
                 )
             )
-    document.animations.append(animation)
+    return animation
 
 
 def _depth(parents: Sequence[int], joint: int) -> int:
