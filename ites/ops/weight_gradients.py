@@ -100,11 +100,10 @@ class WeightFactors:
         if number is None:
             return
         total = self._sums.get(number)
+        product = grad.T @ x if product is None else product
         if total is None:
-            self._sums[number] = grad.T @ x if product is None else product
-        elif product is None:
-            total.addmm_(grad.T, x)
-        else:
+            self._sums[number] = product
+        else:  # not by addmm, which on some processors rounds otherwise
             total.add_(product)
 
     def gradients(self) -> dict[int, Tensor]:
