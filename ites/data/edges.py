@@ -11,8 +11,9 @@ Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
 FEWEST, SHARE = 5, 0.1
 """Least frames with a joint at an edge, and their least share."""
-VARIED = 0.5
-"""Share of different places along the edge; a joint that is held in one place has few."""
+PLACES, BOTH = 5, 0.8
+"""Least number of places of a joint along the edge, since one may be held in place; and the share
+of frames with two joints on it from which they are no feet that walk."""
 BOXED = 0.95
 """Share of frames with one joint on an edge from which it is a box's side."""
 BORDER = 1.0
@@ -26,7 +27,8 @@ def clipped(
 
     An edge is the least or the greatest x or y of all joints, where many of them lie on it. Their
     number tells it where coordinates are not rounded, or where the edge is the image's. Where they
-    are, feet on the ground have one y, so both ends of a bone must lie on it.
+    are, feet on the ground have one y, so both ends of a bone must lie on it, or two joints in most
+    frames.
 
     Args:
         points: (T, J, 2), pixels.
@@ -46,12 +48,14 @@ def clipped(
             on = seen & (along == edge)
             if on.any(1).sum() < least:
                 continue
-            places = points[..., 1 - axis][on]
-            if len(np.unique(places)) < VARIED * len(places) or _is_box(on):
+            other = points[..., 1 - axis]
+            places = max(len(np.unique(other[on[:, j], j])) for j in range(on.shape[1]))
+            if places < PLACES or _is_box(on):
                 continue
             whole = on[:, bones[:, 0]] & on[:, bones[:, 1]]
             border = size is not None and min(abs(edge), abs(size[axis] - edge)) <= BORDER
-            if border or not coarse or whole.any(1).sum() >= least:
+            often = (on.sum(1) > 1).sum() >= BOTH * seen.any(1).sum()
+            if border or not coarse or often or whole.any(1).sum() >= least:
                 found |= on
                 edges.append(f"{name} = {edge:.6g}")
     return found, edges

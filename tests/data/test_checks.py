@@ -226,6 +226,11 @@ def test_joints_that_were_moved_to_the_images_edge(rounded: bool) -> None:
     assert {"left_knee", "right_ankle"} <= set(found[0].data["joints"])
     feet = moved(walk(), lambda k: np.minimum(k, [2000, 660]))
     assert codes(feet) == {"clipped": "warning"}
+    assert codes(moved(feet, np.round)) == {}  # feet on the ground, maybe
+    low = moved(walk(), lambda k: np.minimum(np.round(k), [2000, 630]))
+    assert "clipped" in codes(low)
+    edge = replace(moved(feet, np.round), image_size=(1280, 660))
+    assert codes(edge) == {"clipped": "warning"}
     assert codes(moved(walk(), np.round)) == {}
 
 
