@@ -17,6 +17,7 @@ OPTIONS = {
     "zeros": "--min-confidence, or leave them out",
     "order": "--layout NAME",
     "image-size": "--image-size WIDTH HEIGHT",
+    "clipped": "leave these joints out, or give them a confidence of 0",
     "stretched": "multiply them to pixels first",
     "box": "add the box's corner to them first",
     "rate": "--fps",
@@ -62,6 +63,8 @@ def hint(code: str, data: Mapping[str, Any] | None = None) -> str:
         return f"--min-confidence {float(data['confidence']) + 0.01:.2f}"
     if code == "confidence" and data.get("kind") == "depth":
         return "leave the third column out"
+    if code == "mirrored" and data.get("kind") == "limbs":
+        return "--layout, or exchange left and right of these joints first"
     if code == "outlier" and data.get("kind") == "long":
         return "correct or leave out these joints first"
     if code == "repeated" and data.get("fps", 0) > 0:

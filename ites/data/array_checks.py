@@ -133,12 +133,12 @@ def units(points: Floats, seen: Bools, name: str) -> Iterator[Finding]:
             {**data, "kind": "mixed", "tiny": int(tiny.sum())},
             name,
         )
-    elif low.min() >= 0 and PERCENT / 2 < high.max() <= PERCENT:
+    elif low.min() >= 0 and high.max() <= PERCENT:
         yield Finding(
             "units",
             "warning",
             f"coordinates lie in 0..{PERCENT:g}, as percentages of the image's width and height "
-            f"do: a person measures {size:.0f}",
+            f"do, or places in a heatmap: a person measures {size:.0f}",
             {**data, "kind": "percent"},
             name,
         )

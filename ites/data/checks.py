@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ites.data.array_checks import Bools, Floats, check_array, placeholders, units, zeros
 from ites.data.clips import ASSUMED_FPS, Clip, Clips, cut
 from ites.data.confidences import LOW, depth_correlations, is_depth
+from ites.data.edges import clipped
 from ites.data.findings import CODES, NO_FRAMES, Finding, Severity, ranges
 from ites.data.joint_orders import (
     ORDER_LIMIT,
@@ -31,7 +32,7 @@ from ites.data.joint_orders import (
     fits,
 )
 from ites.data.repeats import HELD, held, longest, repeated
-from ites.data.sides import FACE, UNINFORMED, side_votes
+from ites.data.sides import FACE, UNINFORMED, contradictions, side_votes
 from ites.pose.layouts import LAYOUT_JOINTS
 from ites.pose.missing import norms
 from ites.pose.skeleton import HUMAN36M, Skeleton, root_relative
@@ -72,10 +73,12 @@ ROLL = 15.0, 50.0
 """Degrees of a standing person's lean: a camera's roll from the one on, lying beyond the other."""
 ASPECT = 0.9
 """A body's usual reach along x over that along y, each in usual lengths of its bones."""
-NARROW, WIDE, WIDEST = 0.36, 1.35, 2.2
-"""The reach along x over that along y below or above which it is unlikely, and above which no view
-of a body has it. In clips of the CMU database it is 0.58 to 1.15. A camera that looks down by 60
-degrees doubles it, and somebody who stands still in profile has little."""
+NARROW, WIDE, WIDEST, NARROWEST = 0.36, 1.35, 2.2, 0.1
+"""The reach along x over that along y below or above which it is unlikely, and above or below which
+no view of a body has it. In clips of the CMU database it is 0.58 to 1.15. A camera that looks down
+by 60 degrees doubles it, and somebody who stands still in profile has little."""
+EXPLAINED = 0.5
+"""Largest logarithm of a body's remaining stretch for a correction that explains it."""
 USUAL = 0.58, 1.17
 """The least and the greatest that is usual. Of 4,624 windows of 30 frames of the CMU database, 12.5
 a second, 42 are beyond, and 5 of its 888 clips."""
@@ -268,9 +271,9 @@ class _Group:
         if self.body is not None:
             self._measure(self.body)
             for search in (
-                self._order, self._image_size, self._aspect, self._box, self._confidence,
-                self._upright, self._sides, self._face, self._jumps, self._repeats, self._outliers,
-                self._long,
+                self._order, self._image_size, self._clipped, self._aspect, self._box,
+                self._confidence, self._upright, self._sides, self._face, self._limbs, self._jumps,
+                self._repeats, self._outliers, self._long,
             ):  # fmt: skip
                 for number, finding in search(self.body):
                     found[number].append(finding)
@@ -279,10 +282,17 @@ class _Group:
                 found[number].append(finding)
         rank = {"error": 0, "warning": 1, "note": 2}
         result = []
-        for own in found:
+        for clip, own in zip(self.clips, found, strict=True):
             codes = {finding.code for finding in own}
+            codes |= {f"{finding.code}, {finding.data.get('kind')}" for finding in own}
+            most = {f.code for f in own if not len(f.frames) or 2 * len(f.frames) >= len(clip)}
             result += sorted(
-                (f for f in own if not _EXPLAINED_BY.get(f.code, frozenset()) & codes),
+                (
+                    finding
+                    for finding in own
+                    if not _EXPLAINED_BY.get(finding.code, frozenset())
+                    & (most if finding.code == "density" else codes)  # a median is of most frames
+                ),
                 key=lambda finding: rank[finding.severity],
             )
         return result
@@ -405,6 +415,26 @@ class _Group:
                 frames,
             )
 
+    def _clipped(self, _: _Body) -> Iterator[tuple[int, Finding]]:
+        """Joints at the image's edge: they lie outside the image, and were moved to it."""
+        bones = np.array(self.skeleton.bones)
+        for number, (clip, rows) in enumerate(zip(self.clips, self.rows, strict=True)):
+            on, edges = clipped(self.points[rows], self.seen[rows], bones, clip.image_size)
+            if not edges:
+                continue
+            frames = np.flatnonzero(on.any(1))
+            names = [self.skeleton.joints[j] for j in np.flatnonzero(on.any(0))]
+            words = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+            yield self._found(
+                number,
+                "clipped",
+                "warning",
+                f"joints lie exactly on an edge, {' and '.join(edges)}, in {len(frames):,} of "
+                f"{len(clip):,} frames ({words}): they are outside the image, and were moved to it",
+                {"joints": names, "frames": len(frames), "edges": edges},
+                frames,
+            )
+
     def _aspect(self, body: _Body) -> Iterator[tuple[int, Finding]]:
         """Bodies that are far too wide or too narrow: x and y at different scales."""
         bones = _measured_bones(body)
@@ -424,7 +454,16 @@ class _Group:
                 continue
             ratio = float(along[0] / along[1])
             times = max(ratio / ASPECT, ASPECT / ratio)
-            if NARROW <= ratio <= WIDE:
+            width, height = clip.image_size or (1, 1)
+            left = {
+                "": abs(np.log(ratio / ASPECT)),
+                "exchanged": abs(np.log(ratio / ASPECT * (height / width) ** 2)),
+                "by width": abs(np.log(ratio / ASPECT * height / width)),
+            }
+            best = min(left, key=lambda name: left[name])
+            best = best if left[best] < EXPLAINED else ""
+            likely = NARROW if best == "exchanged" else NARROWEST
+            if likely <= ratio <= WIDE:
                 if len(clip) >= ENOUGH and not USUAL[0] <= ratio <= USUAL[1]:
                     wide = ratio > 1
                     view = "a camera that looks down" if wide else "a person seen from the side"
@@ -437,15 +476,6 @@ class _Group:
                         "scales, as of an image that was resized to another shape",
                         {"ratio": ratio},
                     )
-                continue
-            width, height = clip.image_size or (1, 1)
-            left = {
-                "": abs(np.log(ratio / ASPECT)),
-                "exchanged": abs(np.log(ratio / ASPECT * (height / width) ** 2)),
-                "by width": abs(np.log(ratio / ASPECT * height / width)),
-            }
-            best = min(left, key=lambda name: left[name])
-            if ratio < NARROW and best != "exchanged":
                 continue
             words = {
                 "": "x and y are at different scales",
@@ -472,8 +502,9 @@ class _Group:
             low = np.where(shown, points, np.inf).min(1)
             high = np.where(shown, points, -np.inf).max(1)
             size = float(np.median(norms(high - low)))
-            joints = np.nanvar(np.where(shown, points, np.nan), axis=0).sum(-1) ** 0.5
-            moves = float(np.median(joints[seen.any(0)]))
+            there = seen.any(0)
+            joints = np.nanvar(np.where(shown, points, np.nan)[:, there], axis=0).sum(-1) ** 0.5
+            moves = float(np.median(joints))
             if not moves > MOVES * size:
                 continue
             for name, corner in (("corner", low), ("corner", high), ("middle", (low + high) / 2)):
@@ -692,6 +723,29 @@ class _Group:
                     {"frames": len(against), "told": int(told)},
                     against,
                 )
+
+    def _limbs(self, _: _Body) -> Iterator[tuple[int, Finding]]:
+        """Left and right of some joints exchanged throughout, and of others not."""
+        for number, (clip, rows) in enumerate(zip(self.clips, self.rows, strict=True)):
+            found = contradictions(
+                self.points[rows],
+                self.seen[rows],
+                self.skeleton.joints,
+                float(self.typical[number]),
+            )
+            if not found:
+                continue
+            frames = np.unique(np.concatenate(list(found.values())))
+            pairs = [f"{one}s and {other}s" for one, other in found]
+            yield self._found(
+                number,
+                "mirrored",
+                "warning",
+                f"left and right of some joints are exchanged: those of {'; '.join(pairs)} are on "
+                f"opposite sides in {len(frames):,} of {len(clip):,} frames",
+                {"kind": "limbs", "pairs": pairs, "frames": len(frames)},
+                frames,
+            )
 
     def _jumps(self, _: _Body) -> Iterator[tuple[int, Finding]]:
         """Frames to which the whole body moves impossibly, or changes its size; and disorder."""
@@ -962,9 +1016,10 @@ _EXPLAINED_BY: dict[str, frozenset[str]] = {
     "upside-down": _FATAL | {"order"},
     "sideways": _FATAL | {"order"},
     "image-size": _FATAL | {"units"},
-    "stretched": _FATAL | {"units", "order", "sideways"},
+    "stretched": _FATAL | {"units", "order", "sideways", "mirrored, limbs"},
     "order": _FATAL,
     "box": _FATAL | {"units", "order"},
+    "clipped": _FATAL,
     "confidence": _FATAL,
     "repeated": _FATAL,
     "density": frozenset(CODES)

@@ -54,7 +54,7 @@ _NAMES = {
     "right_big_toe": "right_toe",
     "right_small_toe": "right_toe",
 }
-_COMMON = ("coco17", "mpi3dhp17", "body25", "coco18", "mpii16", "halpe26")
+_COMMON = ("coco17", "mpi3dhp17", "body25", "coco18", "mpii16", "halpe26", "lsp14")
 
 
 def body_names(skeleton: Skeleton) -> tuple[str, ...]:

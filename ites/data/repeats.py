@@ -44,7 +44,9 @@ def repeated(points: Floats, seen: Bools) -> Bools:
     same = enough & (seen[1:] == seen[:-1]).all(1) & np.where(both, moved == 0, True).all(1)
     steps = np.where(enough, _medians(moved, both), 0)
     fresh = np.concatenate([[True], ~same])
-    if _coarse(points[fresh], seen[fresh]):  # a person who stands still has the same numbers again
+    if is_coarse(
+        points[fresh], seen[fresh]
+    ):  # a person who stands still has the same numbers again
         same &= _beside(steps) > 0
     found[1:] = same
     if same.any():
@@ -70,7 +72,7 @@ def held(points: Floats, seen: Bools, metre: float) -> Bools:
         metre: pixels per metre.
     """
     found = np.zeros(seen.shape, bool)
-    if len(points) <= LONG or not metre > 0 or _coarse(points, seen):
+    if len(points) <= LONG or not metre > 0 or is_coarse(points, seen):
         return found
     both = seen[1:] & seen[:-1]
     stays = both & (points[1:] == points[:-1]).all(-1)
@@ -88,7 +90,7 @@ def held(points: Floats, seen: Bools, metre: float) -> Bools:
     return found
 
 
-def _coarse(points: Floats, seen: Bools) -> bool:
+def is_coarse(points: Floats, seen: Bools) -> bool:
     """Whether coordinates are rounded: then the same numbers come again and again."""
     across = points[seen][:, 0]
     return len(np.unique(across)) < DIFFERENT * len(across)

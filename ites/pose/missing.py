@@ -20,6 +20,12 @@ Of the poses of the CMU database none reaches 7.
 """
 OUTSIDE = 1.0
 """Image widths and heights beyond the border from which on a keypoint counts as impossible."""
+FILLED, FILLED_OF_ROUNDED, FILLER_ROUNDED = 0.005, 0.05, 0.5
+"""Least share of all joints at a filler's point, beyond those of its most frequent joint; the same
+of coordinates that are rounded; and the share of different points below which they are."""
+FILLER_KINDS, FILLER_APART, FILLER_FRAMES = 4, 0.3, 2000
+"""Least number of kinds of joints at a filler's point; how far apart these are usually, in sizes of
+a person; and about how many frames tell."""
 BRIDGE = 0.5
 """Longest gap, seconds, that is filled between frames that show a person."""
 BRIEF = 0.42
@@ -72,6 +78,50 @@ def robust_mean(values: Floats) -> float:
     median = float(np.median(values))
     off = np.abs(values - median)
     return float(values[off <= max(SPREADS * float(np.median(off)), SHARE * abs(median))].mean())
+
+
+def filler_points(keypoints: Floats, seen: Mask) -> list[tuple[Floats, Mask]]:
+    """Points at which joints lie exactly that are elsewhere apart: a program's filler.
+
+    As (1, 1), (-2, -2) or the image's middle for joints that were not found. A joint that stands
+    still, and coordinates rounded to whole pixels, put one joint and its neighbours at a point.
+
+    Args:
+        keypoints: (T, J, 2), any unit, of one person or several.
+        seen: (T, J).
+
+    Returns:
+        Each such point, (2,), and the joints (T, J) that lie there.
+    """
+    step = max(1, len(keypoints) // FILLER_FRAMES)
+    some, there = keypoints[::step], seen[::step]
+    if not there.any():
+        return []
+    flat = some[there].astype(np.float64)
+    points, counts = np.unique(flat[:, 0] + 1j * flat[:, 1], return_counts=True)
+    rounded = len(points) < FILLER_ROUNDED * len(flat)
+    least = max(8.0, (FILLED_OF_ROUNDED if rounded else FILLED) * len(flat))
+    found = []
+    for index in np.argsort(-counts)[:4]:
+        if counts[index] < least:
+            break
+        point = np.array([points[index].real, points[index].imag], keypoints.dtype)
+        at = there & (some == point).all(-1)
+        each = at.sum(0)
+        kinds = (each > 1) & (there & ~at).any(0)
+        if kinds.sum() < FILLER_KINDS or each.sum() - each.max() < least:
+            continue
+        usual = np.array(
+            [np.median(some[there[:, j] & ~at[:, j], j], 0) for j in np.flatnonzero(kinds)]
+        )
+        shown = (there & ~at)[..., None]
+        low = np.where(shown, some, np.inf).min(1)
+        high = np.where(shown, some, -np.inf).max(1)
+        whole = np.isfinite(low).all(1)
+        size = float(np.median(norms(high[whole] - low[whole])))
+        if norms(usual.max(0) - usual.min(0)) > FILLER_APART * size:
+            found.append((point, seen & (keypoints == point).all(-1)))
+    return found
 
 
 def impossible(

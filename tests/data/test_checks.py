@@ -215,6 +215,60 @@ def test_a_body_that_is_unusually_wide_or_narrow_is_a_note() -> None:
         assert f"times too {word}" in finding.message
 
 
+@pytest.mark.parametrize("rounded", [False, True])
+def test_joints_that_were_moved_to_the_images_edge(rounded: bool) -> None:
+    def cut(k: np.ndarray) -> np.ndarray:
+        k[..., 1] = np.minimum(np.round(k[..., 1]) if rounded else k[..., 1], 540)
+        return k
+
+    found = [f for f in check([moved(walk(), cut)]) if f.code == "clipped"]
+    assert [(f.severity, f.data["edges"]) for f in found] == [("warning", ["y = 540"])]
+    assert {"left_knee", "right_ankle"} <= set(found[0].data["joints"])
+    feet = moved(walk(), lambda k: np.minimum(k, [2000, 660]))
+    assert codes(feet) == {"clipped": "warning"}
+    assert codes(moved(feet, np.round)) == {}  # feet on the ground, maybe
+    low = moved(walk(), lambda k: np.minimum(np.round(k), [2000, 630]))
+    assert "clipped" in codes(low)
+    edge = replace(moved(feet, np.round), image_size=(1280, 660))
+    assert codes(edge) == {"clipped": "warning"}
+    assert codes(moved(walk(), np.round)) == {}
+
+
+def test_a_video_without_a_joint_raises_no_warning_of_numpys(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    clip = walk()
+    confidence = np.ones((60, 17), np.float32)
+    confidence[:, JOINT["left_wrist"]] = 0
+    assert codes(replace(clip, confidence=confidence)) == {} and not recwarn.list
+
+
+def test_places_in_a_heatmap_are_no_pixels() -> None:
+    found = check([moved(walk(), lambda k: (k - [100, 200]) / 16)])
+    assert [(f.code, f.data["kind"]) for f in found] == [("units", "percent")]
+
+
+@pytest.mark.parametrize(
+    ("parts", "pairs"),
+    [
+        ("hip knee ankle", ["hips and shoulders"]),
+        ("shoulder elbow wrist", ["hips and shoulders"]),
+        ("hip", ["hips and shoulders", "hips and knees"]),
+        ("knee", ["hips and knees", "knees and ankles"]),
+        ("wrist", ["elbows and wrists"]),
+    ],
+)
+def test_left_and_right_of_some_joints_exchanged_throughout(parts: str, pairs: list[str]) -> None:
+    clip = walk(turn=1.5)
+    order = np.arange(17)
+    for part in parts.split():
+        left, right = JOINT[f"left_{part}"], JOINT[f"right_{part}"]
+        order[[left, right]] = order[[right, left]]
+    found = [f for f in check([moved(clip, lambda k: k[:, order])]) if f.code == "mirrored"]
+    assert [(f.severity, f.data["pairs"]) for f in found] == [("warning", pairs)]
+    assert "exchange left and right" in hint("mirrored", found[0].data)
+
+
 def test_zeros_stand_for_joints_not_found() -> None:
     clip = walk()
     points = clip.keypoints.copy()
@@ -375,6 +429,11 @@ def test_x_and_y_at_different_scales(size, factors, cause: str, option: str) -> 
     square = replace(walk(), image_size=(1000, 1000))
     found = check([moved(square, lambda k: k * [1, 0.3])])
     assert [(f.code, f.severity, f.data["cause"]) for f in found] == [("stretched", "error", "")]
+    (thin,) = check([moved(square, lambda k: k / [1000, 1])])  # only x was divided
+    assert (thin.code, thin.severity, thin.data["cause"]) == ("stretched", "warning", "")
+    wide = replace(moved(walk(), lambda k: k * [8, 1]), image_size=(1920, 1080))
+    found = [f for f in check([wide]) if f.code == "stretched"]
+    assert [f.data["cause"] for f in found] == [""]  # exchanged sides are too few
 
 
 def as_order(clip: Clip, order: str) -> np.ndarray:
@@ -519,6 +578,21 @@ def root_left(clip: Clip) -> np.ndarray:
     """The left wrist's x relative to the root's, (T,)."""
     wrist = HUMAN36M.joints.index("left_wrist")
     return clip.keypoints[:, wrist, 0] - clip.keypoints[:, HUMAN36M.root, 0]
+
+
+def test_a_joint_misplaced_in_a_frame_does_not_explain_poses_that_resemble_nothing() -> None:
+    def prior(poses: np.ndarray) -> np.ndarray:
+        return np.full(len(poses), -1000.0)
+
+    def moves(frames: int) -> Callable[[np.ndarray], np.ndarray]:
+        def change(k: np.ndarray) -> np.ndarray:
+            k[:frames, JOINT["right_wrist"]] += [300, 40]
+            return k
+
+        return change
+
+    assert "density" in codes(moved(walk(), moves(2)), prior=prior)
+    assert "density" not in codes(moved(walk(), moves(50)), prior=prior)
 
 
 def test_a_prior_judges_some_poses_of_many() -> None:

@@ -39,6 +39,8 @@ SCORES = (
 JOINT_NAMES = ("joint_names", "keypoint_names", "joints_names", "node_names", "bodyparts", "names")
 HOLISTIC = (543, 553)
 """Numbers of landmarks of MediaPipe's Holistic model; the body's 33 come first in freemocap."""
+CAMERAS = 16
+"""Most cameras of MediaPipe's landmarks in an array of four dimensions; more are frames."""
 ULTRALYTICS = ("data", "xy", "xyn")
 MIN_CONFIDENCE = 0.1
 """Of an unknown detector; Ultralytics' is 0.5, see `ites.data.readers.ultralytics`."""
@@ -123,7 +125,7 @@ def parse(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Detections:
     lens = (focal[0], focal[-1]) if focal else None
     if joints.ndim == 3:
         found.tracks = [Track(joints, focal_length=lens)]
-    elif joints.shape[0] > joints.shape[1] and array.shape[-2] != 33:
+    elif joints.shape[0] > (joints.shape[1] if array.shape[-2] != 33 else CAMERAS):
         found.notes.append(f"shape {array.shape} is taken as (frames, people, joints, numbers)")
         found.frames = [
             Frame(t, [Person(person) for person in people]) for t, people in enumerate(joints)

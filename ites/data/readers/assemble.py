@@ -1,6 +1,7 @@
 """Conversion of detections to clips: missing joints, identities, and Human3.6M's joints.
 
-A joint is missing if a coordinate is not finite, or both are exactly 0 or -1. It is missing if its
+A joint is missing if a coordinate is not finite, or both are exactly 0 or -1. It is missing at a
+point that holds joints of many kinds, as (1, 1) or the image's middle in some files, and if its
 confidence is below `min_confidence` or not above 0. It is missing if it lies impossibly far from
 the image or the body. See `ites.pose.missing.impossible`.
 """
@@ -22,7 +23,7 @@ from ites.data.readers.recording import Detections, Frame, Person, Recording, So
 from ites.data.tracking import distances, exchanged, person_sizes, track
 from ites.errors import ItesError, shorten
 from ites.pose.layouts import BY_COUNT, LAYOUTS, body25_or_25b, convert, joints_of, recipes
-from ites.pose.missing import impossible
+from ites.pose.missing import filler_points, impossible
 from ites.pose.skeleton import HUMAN36M, Skeleton
 
 NORMALISED = 2.0
@@ -31,6 +32,9 @@ BRIEF, LONG = 3, 30
 """In a video of `LONG` frames or more, a person seen in fewer than `BRIEF` is omitted."""
 DOUBLE = 0.04
 """Person sizes by which detections of one person may be apart in a frame."""
+MOST_DOUBLES, OF_EACH = 20, 2
+"""Most detections in a frame, and most of each person, that a detector may have beside the surest
+ones; more come of ids that do not tell frames apart."""
 AROUND_0 = 0.5
 """Share of joints with a negative coordinate from which normalised ones begin in no corner."""
 FEWEST = 3
@@ -112,7 +116,7 @@ def _follow(
         gaps = sum(not people for people in video.people)
         empty, total = empty + gaps, total + len(video.people)
         name = video.name if len(videos) > 1 else ""
-        for label, rows in _people(video, notes):
+        for label, rows in _people(video, notes, str(path)):
             array = np.zeros((len(video.people), len(names), 3), np.float32)
             for row, person in rows.items():
                 array[row] = person.joints
@@ -219,7 +223,7 @@ def _swapped(swaps: dict[str, list[int | float | str]]) -> list[str]:
     return told
 
 
-def _people(video: Video, notes: list[str]) -> list[tuple[str, dict[int, Person]]]:
+def _people(video: Video, notes: list[str], where: str) -> list[tuple[str, dict[int, Person]]]:
     """People by label with their rows in a video; without ids the most prominent comes first."""
     ids = [[person.id for person in people] for people in video.people]
     named = [one for people in ids for one in people]
@@ -244,6 +248,12 @@ def _people(video: Video, notes: list[str]) -> list[tuple[str, dict[int, Person]
     else:
         single = [_without_doubles(people) for people in video.people]
         twice = [len(one) - len(own) for one, own in zip(video.people, single, strict=True)]
+        for key, doubles, own in zip(video.numbers, twice, single, strict=True):
+            if doubles > max(MOST_DOUBLES, OF_EACH * len(own)):
+                raise ItesError(
+                    f"{where}: expected ids that tell frames apart, got {doubles + len(own)} "
+                    f"detections in frame {key}, most of them of the same place"
+                )
         if 2 * np.count_nonzero(twice) > sum(len(people) > 1 for people in video.people):
             video.people = single  # people who cross are at one place for a few frames
             notes.append(f"left out: {sum(twice)} detections of somebody found twice in a frame")
@@ -353,6 +363,20 @@ def _clean(
         if count:
             notes.append(f"{count} joints at exactly {where} count as missing")
     corner = corner | outside
+    for point, holders in filler_points(places, finite & ~corner & (sure > 0)):
+        x, y = point
+        notes.append(
+            f"{int(holders.sum())} joints of many kinds at exactly ({x:.6g}, {y:.6g}) count as "
+            "missing"
+        )
+        corner |= holders
+    flat = _flat(places, finite & ~corner & (sure > 0))
+    if flat.any() and not flat.all():
+        notes.append(f"left out: {int(flat.sum())} poses whose joints are all at one point")
+        corner |= flat[:, None]
+    unknown = int((finite & ~np.isfinite(joints[..., 2])).sum())
+    if unknown:
+        notes.append(f"{unknown} joints have a confidence that is no number and count as missing")
     weak = finite & ~corner & (sure > 0) & (sure < least)
     seen = finite & ~corner & (sure > 0) & ~weak
     if weak.any():
@@ -381,6 +405,15 @@ def _clean(
     )
 
 
+def _flat(places: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The people (N,) whose joints (N, K, 2) are all at one point."""
+    shown = seen[..., None]
+    low = np.where(shown, places, np.inf).min(1)
+    high = np.where(shown, places, -np.inf).max(1)
+    flat: NDArray[np.bool_] = (seen.sum(1) >= FEWEST) & (low == high).all(1)
+    return flat
+
+
 def _all_missing(
     path: Path, joints: NDArray[np.float32], found: Detections, options: ReadOptions
 ) -> ItesError:
@@ -388,6 +421,8 @@ def _all_missing(
     message = f"{path}: expected keypoints of people, but all joints are missing"
     least = found.min_confidence if options.min_confidence is None else options.min_confidence
     sure = joints[np.isfinite(joints).all(-1), 2]
+    if not len(sure) and np.isfinite(joints[..., :2]).all(-1).any():
+        return ItesError(f"{message}: no confidence is a number; leave out the confidences")
     if not len(sure) or not sure.max() < least:
         return ItesError(message)
     if not sure.max() > 0:

@@ -144,6 +144,9 @@ def _places(ids: list[int | float | str]) -> dict[int | float | str, tuple[str, 
         digits = re.findall(r"[0-9]+", text)
         alike.setdefault(re.sub(r"[0-9]+", "0", text) if digits else text, []).append((key, digits))
     places: dict[int | float | str, tuple[str, int]] = {}
+    if all(isinstance(key, int) for key in ids) and min(map(int, ids), default=0) < 0:
+        first = min(map(int, ids))  # counted from an event; a name's "-" is no sign
+        return {key: ("", min(int(key) - first, FARTHEST)) for key in ids}
     for pattern, members in alike.items():
         columns = list(zip(*(digits for _, digits in members), strict=True))
         if not columns:
@@ -170,12 +173,18 @@ def _places(ids: list[int | float | str]) -> dict[int | float | str, tuple[str, 
 def _times(ids: list[int | float | str]) -> dict[int | float | str, tuple[str, int]]:
     """The numbers of frames whose ids are times in seconds; none if they are not times.
 
-    Times are numbers with a fraction. Text must be of about equal steps to be times.
+    Times are numbers with a fraction, or times of one day. Text must be of about equal steps.
     """
     plain = all(isinstance(key, (int, float)) for key in ids)
-    if len(ids) < 3 or not (plain or all(_DECIMAL.fullmatch(str(key)) for key in ids)):
+    if len(ids) < 3:
         return {}
-    times = np.array([float(key) for key in ids])
+    if plain or all(_DECIMAL.fullmatch(str(key)) for key in ids):
+        times = np.array([float(key) for key in ids])
+    else:
+        clocks = [clock for key in ids if (clock := _CLOCK.fullmatch(str(key)))]
+        if len(clocks) < len(ids) or len({clock["day"] for clock in clocks}) > 1:
+            return {}
+        times = np.array([_seconds(clock) for clock in clocks])
     if not np.isfinite(times).all() or (times % 1 == 0).all() or len(set(times)) < len(ids):
         return {}
     order = np.argsort(times)
@@ -190,6 +199,8 @@ def _counted(times: NDArray[np.float64]) -> list[int] | None:
     if not step > 0:
         return None
     multiples = steps / step
+    # The mean step, since the median of rounded ones, as of 33 and 34 milliseconds, is too small.
+    step = (times[-1] - times[0]) / max(1.0, np.round(multiples).sum())
     numbers = np.round((times - times[0]) / step)
     regular = np.mean(np.abs(multiples - np.round(multiples)) < 0.25) > 0.8
     if not regular or (np.diff(numbers) < 1).any() or numbers[-1] > GAPS * len(times):
@@ -198,6 +209,16 @@ def _counted(times: NDArray[np.float64]) -> list[int] | None:
 
 
 _DECIMAL = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}")
+_CLOCK = re.compile(
+    r"(?P<day>[0-9-]{8,10}[T ])?(?:(?P<h>[0-9]{1,2}):)?(?P<m>[0-9]{1,2}):"
+    r"(?P<s>[0-9]{2}[.,][0-9]{1,9})(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
+)
+
+
+def _seconds(clock: re.Match[str]) -> float:
+    """Seconds of a time of day, as 12:30:05.125."""
+    hours, minutes = int(clock["h"] or 0), int(clock["m"])
+    return 3600 * hours + 60 * minutes + float(clock["s"].replace(",", "."))
 
 
 def _stem(name: str) -> str:

@@ -24,7 +24,10 @@ JOINTS = 33
 MIN_CONFIDENCE = 0.1
 """MediaPipe estimates hidden joints too; only joints it rates invisible are omitted."""
 _FRAMES = ("frames", "results", "data", "poses", "pose_landmarks", "landmarks", "keypoints")
-_NUMBERS = ("frame", "frame_id", "frame_index", "frame_idx", "frame_number", "index", "image_id")
+_NUMBERS = (
+    "frame", "frame_id", "frame_index", "frame_idx", "frame_number", "index", "image_id",
+    "timestamp_ms", "timestamp", "time_ms", "time",
+)  # fmt: skip
 _SCORES = ("visibility", "score", "confidence", "presence")
 _DEPTH = 8
 

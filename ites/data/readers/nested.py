@@ -56,7 +56,7 @@ FRAMES = ("frames", *PEOPLE, "images", "video", "sequence", "annotations", "keyp
 NUMBERS = (
     "frame", "frame_id", "frame_index", "frame_idx", "frame_number", "frame_num", "frameIndex",
     "frameId", "image_id", "image", "image_name", "image_path", "filename", "file_name", "index",
-    "timestamp_ms",
+    "timestamp_ms", "timestamp", "time_ms", "time",
 )  # fmt: skip
 ABOUT = ("metadata", "meta", "meta_info", "info", "video", "video_info", "image_info")
 RATES = ("fps", "frame_rate", "framerate", "frames_per_second")
@@ -153,8 +153,10 @@ def image_size(content: Any) -> tuple[int, int] | None:
             sides = [level.get(key) for key in pair]
             if all(isinstance(n, (int, float)) and 1 < n < 1 << 20 for n in sides):
                 return round(sides[0]), round(sides[1])  # type: ignore[arg-type]
-        for key in ("image_size", "resolution", "size"):
+        for key in ("image_size", "resolution", "size", "orig_shape"):
             sides = level.get(key)  # type: ignore[assignment]
+            if key == "orig_shape" and isinstance(sides, list):  # Ultralytics: height, width
+                sides = sides[::-1]
             if (
                 isinstance(sides, list)
                 and len(sides) == 2
@@ -300,12 +302,20 @@ def _is_points(value: Any) -> bool:
     if isinstance(value, dict):
         if _is_list(value.get("x")) and _is_list(value.get("y")):
             return True
+        if _pairs(value) is not None:
+            return _is_points(_pairs(value)) or _is_several(_pairs(value))
         return len(value) >= FEWEST and all(_is_point(entry) for entry in value.values())
     if not isinstance(value, list) or len(value) < FEWEST:
         return False
     if all(v is None or type(v) in (int, float) for v in value):
         return len(value) >= 2 * FEWEST
     return all(_is_point(entry) for entry in value)
+
+
+def _pairs(value: Any) -> list[Any] | None:
+    """The pairs of Ultralytics' `Keypoints` as an object: pixels, or else normalised."""
+    found = [value.get(key) for key in ("xy", "xyn")] if isinstance(value, dict) else []
+    return next((one for one in found if _is_list(one)), None)
 
 
 def _is_several(value: Any) -> bool:
@@ -322,6 +332,9 @@ def _persons(
     own = next((track_id(entry[key]) for key in IDS if track_id(entry.get(key))), None)
     if own is None and "image_id" not in entry:
         own = track_id(entry.get("id"))
+    if isinstance(joints, dict) and _pairs(joints) is not None:
+        scores = joints.get("conf")
+        joints = _pairs(joints)
     if not _is_several(joints):
         score = number(entry.get("bbox_score", entry.get("score")), where)
         array, names = _array(joints, scores, where)
@@ -340,6 +353,9 @@ def _array(
 ) -> tuple[NDArray[np.float32], tuple[str, ...] | None]:
     """Joints (K, 3) of x, y, confidence, and their names if they have any."""
     names: tuple[str, ...] | None = None
+    if isinstance(points, dict) and _pairs(points) is not None:
+        scores = points.get("conf")
+        points = _pairs(points)
     if isinstance(points, dict) and _is_list(points.get("x")) and _is_list(points.get("y")):
         sure = next((points[k] for k in ("visible", *SCORES) if _is_list(points.get(k))), scores)
         columns = [numbers(points[axis], where).reshape(-1) for axis in "xy"]

@@ -32,7 +32,7 @@ from ites.data.readers import (
 from ites.data.readers.assemble import assemble
 from ites.data.readers.frames import natural
 from ites.data.readers.options import ReadOptions, check_options
-from ites.data.readers.recording import Detections, Frame, Recording, Source, numbers
+from ites.data.readers.recording import Detections, Frame, Person, Recording, Source, numbers
 from ites.data.store import FORMAT as STORE_FORMAT
 from ites.data.store import PoseStore
 from ites.errors import ItesError, shorten
@@ -147,11 +147,14 @@ def _file(path: Path) -> Detections | Recording:
     if start[:6] == b"\x93NUMPY":
         return arrays.parse(path, {"keypoints": load_npy(path)})
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if text[:1] in (b"[", b"{") or start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    wide = start[:2] in tables.UTF_16
+    if wide:
+        text = start[2:].replace(b"\0", b"").lstrip(b" \t\r\n")
+    if text[:1] in (b"[", b"{"):
         return _json(path)
     if _is_text(start) and _labels(path) is not None:
         return ultralytics.parse_labels(_labels(path) or "", str(path), path.stem)
-    rows = tables.read_rows(path) if _is_text(start) else []
+    rows = tables.read_rows(path) if _is_text(start) or wide else []
     if deeplabcut.recognises(rows):
         return deeplabcut.parse(path, rows)
     if len(rows) and (len(rows[0]) > 2 or path.suffix.lower() == ".csv"):
@@ -234,8 +237,10 @@ def _json(path: Path) -> Detections:
     if found is None:
         if not content:
             raise ItesError(f"{path}: expected keypoints, but nobody is in it: the JSON is empty")
-        keys = ", ".join(map(str, list(content)[:6])) if isinstance(content, dict) else "a list"
-        raise ItesError(f"{path}: expected {EXPECTED}; got JSON of {shorten(keys, 60)}")
+        first = content[0] if isinstance(content, list) else content
+        keys = ", ".join(map(str, list(first)[:6])) if isinstance(first, dict) else "numbers"
+        listed = "a list of " if isinstance(content, list) else ""
+        raise ItesError(f"{path}: expected {EXPECTED}; got JSON of {listed}{shorten(keys, 60)}")
     return found
 
 
@@ -264,6 +269,8 @@ def _content(content: Any, path: Path) -> Detections | None:
 
 def _lists(content: Any, path: Path) -> Detections | None:
     """Detections of JSON number lists, read as arrays of the same names; None for other JSON."""
+    if isinstance(content, list) and any(isinstance(entry, (dict, str)) for entry in content[:10]):
+        return None
     named = content if isinstance(content, dict) else {"keypoints": content}
     known = (*arrays.NAMES, *arrays.SCORES, "fps", "focal_length", "image_size")
     if not any(isinstance(named.get(name), list) and named[name] for name in arrays.NAMES):
@@ -289,6 +296,19 @@ def _frame(content: Any, path: Path) -> Detections | None:
     if mmpose.is_frame(content) or mmpose.is_image(content):
         return mmpose.parse(content, where, path.stem)
     return None
+
+
+def _array_of_one_frame(path: Path) -> Detections | None:
+    """Detections of an .npy or .npz file of one pose, as a frame of its name; None for others."""
+    if path.suffix.lower() not in (".npy", ".npz"):
+        return None
+    found = _file(path)
+    if not isinstance(found, Detections) or len(found.tracks) != 1 or found.frames:
+        return None
+    joints = found.tracks[0].joints
+    if len(joints) != 1 or found.tracks[0].focal_length is not None:
+        return None
+    return replace(found, tracks=[], frames=[Frame(path.stem, [Person(joints[0])])])
 
 
 def _results_of_one_image(content: Any, path: Path) -> Detections | None:
@@ -350,6 +370,7 @@ def _folder(path: Path, options: ReadOptions, depth: int = DEPTH) -> Recording:
     frames: Detections | None = None
     empty: list[Frame] = []
     recordings: list[Recording] = []
+    stills: Detections | None = None
     for file in files:
         with reading(file, EXPECTED), np.errstate(all="ignore"):
             if file.suffix.lower() == ".json":
@@ -368,6 +389,13 @@ def _folder(path: Path, options: ReadOptions, depth: int = DEPTH) -> Recording:
                     else:
                         frames.frames += found.frames
                     continue
+            elif (one := _array_of_one_frame(file)) is not None:
+                if stills is None:
+                    stills = one
+                    stills.notes.append("arrays of one pose each are taken as frames")
+                else:
+                    stills.frames += one.frames
+                continue
             recordings.append(_recording(file, options))
     if frames is None and empty:
         raise ItesError(
@@ -378,6 +406,9 @@ def _folder(path: Path, options: ReadOptions, depth: int = DEPTH) -> Recording:
         frames.frames += empty
         with reading(path, EXPECTED):
             recordings.insert(0, assemble(path, frames, options))
+    if stills is not None:
+        with reading(path, EXPECTED):
+            recordings.append(assemble(path, stills, options))
     joined = _joined(recordings)
     if inner:
         names = ", ".join(p.name for p in inner[:3]) + (", ..." if len(inner) > 3 else "")

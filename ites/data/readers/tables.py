@@ -23,12 +23,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ites.data.readers.frames import natural
 from ites.data.readers.recording import Detections, Frame, Person, Track, track_id
 from ites.errors import ItesError, shorten
 from ites.pose.layouts import BY_COUNT, joint_name, joints_of
 
 BYTES = 1 << 28
 """Maximum bytes of a CSV file."""
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+"""How a text in UTF-16 begins, such as a spreadsheet's."""
 MIN_CONFIDENCE = 0.1
 """Of an unknown detector."""
 ABSENT = ("", "n/a", "na", "#n/a", "null", "none", "-", "--")
@@ -50,7 +53,7 @@ _COORDINATE = re.compile(
     rf"|(?P<axis2>{_AXES})[\s_.:\-]*(?P<number>\d+)"
     rf"|(?P<axis3>{_AXES})[\s_.:\-]+(?P<name3>[a-z].+))$"
 )
-_UNIT = re.compile(r"(?:[\s_.\-]+px|\s*\(px\)|[\s_.\-]*pixels?)$")
+_UNIT = re.compile(r"(?:[\s_.\-]+px|\s*[(\[](?:px|pixels?|-|1)[)\]]|[\s_.\-]*pixels?)$")
 
 
 def read_rows(path: Path) -> list[list[str]]:
@@ -66,9 +69,11 @@ def read_rows(path: Path) -> list[list[str]]:
     if size > BYTES:
         raise ItesError(f"{path}: expected at most {BYTES:,} bytes of CSV, got {size:,}")
     data = path.read_bytes()
-    if b"\0" in data[:4096]:
+    wide = data[:2] in UTF_16
+    if b"\0" in data[:4096] and not wide:
         raise ItesError(f"{path}: expected a CSV table, got other bytes")
-    text = _without_comments(data.decode("utf-8-sig"))
+    text = data.decode("utf-16" if wide else "utf-8-sig").replace("\r\n", "\n")
+    text = _without_comments(text.replace("\r", "\n"))
     first = text[: text.find("\n")] if "\n" in text else text
     separator = max(",;\t", key=first.count)
     if stated := re.fullmatch(r"sep=([,;\t])", first.strip(" \r")):
@@ -172,16 +177,20 @@ def _long(path: Path, header: list[str], body: list[list[str]], joint: int) -> D
         joints = _named(names)
     places = _numbers(path, body, [header.index("x"), header.index("y")])
     sure = np.ones(len(body)) if score is None else _numbers(path, body, [score])[:, 0]
-    people: dict[str, dict[str, NDArray[np.float32]]] = {}
+    people: dict[str, dict[tuple[str, int], NDArray[np.float32]]] = {}
+    told: dict[tuple[str, str, int], int] = {}
     for index, row in enumerate(body):
         label = row[person].strip() if person is not None else ""
+        at = order[row[joint].strip()]
         frames = people.setdefault(row[frame].strip(), {})
-        if label not in frames:
-            frames[label] = np.full((count, 3), np.nan, np.float32)
-        frames[label][order[row[joint].strip()]] = (*places[index], sure[index])
+        again = told.get((row[frame].strip(), label, at), 0)  # a joint twice: somebody else's
+        told[row[frame].strip(), label, at] = again + 1
+        if (label, again) not in frames:
+            frames[label, again] = np.full((count, 3), np.nan, np.float32)
+        frames[label, again][at] = (*places[index], sure[index])
     found = _table(count, joints, score is not None)
     found.frames = [
-        Frame(_frame_id(key), [Person(p, 1.0, track_id(label)) for label, p in own.items()])
+        Frame(_frame_id(key), [Person(p, 1.0, track_id(label)) for (label, _), p in own.items()])
         for key, own in people.items()
     ]
     return found
@@ -198,6 +207,8 @@ def _wide(path: Path, header: list[str], body: list[list[str]]) -> Detections:
             axis = axis if axis in "xyz" else "score"
             columns.setdefault(name, {}).setdefault(axis, index)
     columns = {name: own for name, own in columns.items() if "x" in own and "y" in own}
+    if len({re.sub(r"\d+$", "", name) for name in columns}) == 1:  # kp1, kp10, kp2: by number
+        columns = dict(sorted(columns.items(), key=lambda item: natural(item[0])))
     if len(columns) < 3:
         raise ItesError(
             f"{path}: expected columns of keypoints such as nose_x, nose_y or x0, y0, got "
@@ -216,9 +227,12 @@ def _wide(path: Path, header: list[str], body: list[list[str]]) -> Detections:
     if frame is None and person is None:
         found.tracks = [Track(joints)]
         return found
+    numbers = _counts([row[person].strip() for row in body]) if person is not None else []
+    if frame is None:
+        found.notes.append("no column of frames: each person's rows are taken as successive frames")
     found.frames = [
         Frame(
-            _frame_id(row[frame]) if frame is not None else index,
+            _frame_id(row[frame]) if frame is not None else numbers[index],
             [
                 Person(
                     joints[index],
@@ -229,6 +243,16 @@ def _wide(path: Path, header: list[str], body: list[list[str]]) -> Detections:
         )
         for index, row in enumerate(body)
     ]
+    return found
+
+
+def _counts(labels: list[str]) -> list[int]:
+    """How often each label has occurred before."""
+    counts: dict[str, int] = {}
+    found = []
+    for label in labels:
+        found.append(counts.get(label, 0))
+        counts[label] = found[-1] + 1
     return found
 
 

@@ -118,6 +118,13 @@ def test_mediapipe_arrays_of_one_camera_and_of_several(tmp_path):
         read(tmp_path / "v.npy")
 
 
+def test_frames_of_one_person_are_no_cameras(tmp_path):
+    points = walk("mediapipe33", frames=40)
+    np.save(tmp_path / "m.npy", points[:, None])
+    (clip,) = read(tmp_path / "m.npy").clips
+    same(clip, points, "mediapipe33")
+
+
 def test_people_per_frame_are_reported_apart(tmp_path):
     first, second = walk(frames=9), walk(frames=9, start=(200.0, 400.0), height=250.0)
     array = np.stack([first, second], axis=1)
@@ -481,6 +488,70 @@ def test_tables_of_other_programs(tmp_path, kind):
     seen = (clip.confidence > 0).any(1)
     assert len(clip) == 40 and np.flatnonzero(~seen).tolist() == missing
     same(clip, points, rows=seen)
+
+
+def test_a_long_table_of_two_people_without_a_column_of_people(tmp_path):
+    people = [walk(frames=5), walk(frames=5, start=(200.0, 300.0))]
+    lines = ["frame,joint,x,y"]
+    for t in range(5):
+        for points in people:
+            pairs = zip(LAYOUT_JOINTS["coco17"], points[t], strict=True)
+            lines += [f"{t},{n},{x},{y}" for n, (x, y) in pairs]
+    (tmp_path / "w.csv").write_text("\n".join(lines))
+    clips = sorted(read(tmp_path / "w.csv").clips, key=lambda clip: -clip.keypoints[0, 0, 0])
+    assert len(clips) == 2
+    same(clips[0], people[0])
+    same(clips[1], people[1])
+
+
+def test_a_table_of_people_without_a_column_of_frames(tmp_path):
+    people = [walk(frames=5), walk(frames=5, start=(200.0, 300.0))]
+    head = ["person_id", *(f"{n}_{a}" for n in LAYOUT_JOINTS["coco17"] for a in "xy")]
+    rows = [[k, *points[t].ravel()] for t in range(5) for k, points in enumerate(people, 1)]
+    (tmp_path / "w.csv").write_text("\n".join(",".join(map(str, row)) for row in [head, *rows]))
+    recording = read(tmp_path / "w.csv")
+    same(recording.clips[0], people[0])
+    same(recording.clips[1], people[1])
+    assert "no column of frames" in recording.notes[0]
+
+
+def test_columns_of_numbered_joints_are_in_the_order_of_their_numbers(tmp_path):
+    points = walk(frames=5)
+    order = sorted(range(17), key=str)
+    head = [f"kp{k}_{axis}" for k in order for axis in "xy"]
+    rows = points[:, order].reshape(5, -1).tolist()
+    (tmp_path / "w.csv").write_text("\n".join(",".join(map(str, row)) for row in [head, *rows]))
+    same(read(tmp_path / "w.csv", layout="coco17").clips[0], points)
+
+
+@pytest.mark.parametrize("kind", ["utf-16", "old line ends", "units in brackets"])
+def test_tables_of_spreadsheets(tmp_path, kind):
+    points = walk(frames=5)
+    unit = " [px]" if kind == "units in brackets" else ""
+    head = [f"{n}_{axis}{unit}" for n in LAYOUT_JOINTS["coco17"] for axis in "xy"]
+    rows = [head, *points.reshape(5, -1).tolist()]
+    text = ("\r" if kind == "old line ends" else "\n").join("\t".join(map(str, r)) for r in rows)
+    (tmp_path / "w.csv").write_bytes(text.encode("utf-16" if kind == "utf-16" else "utf-8"))
+    same(read(tmp_path / "w.csv").clips[0], points)
+
+
+def test_confidences_that_are_no_numbers_are_told(tmp_path):
+    array = scored(walk(frames=6))
+    array[2, 4:7, 2] = np.nan
+    np.save(tmp_path / "a.npy", array)
+    notes = read(tmp_path / "a.npy", layout="coco17").notes
+    assert notes == ["3 joints have a confidence that is no number and count as missing"]
+    np.save(tmp_path / "a.npy", array * [1, 1, np.nan])
+    with pytest.raises(ItesError, match="no confidence is a number; leave out the confidences"):
+        read(tmp_path / "a.npy", layout="coco17")
+
+
+def test_a_folder_of_arrays_of_one_pose_is_one_video(tmp_path):
+    points = walk(frames=12)
+    for t, pose in enumerate(points):
+        np.save(tmp_path / f"{t}.npy", pose)
+    (clip,) = read(tmp_path, layout="coco17").clips
+    same(clip, points)
 
 
 def test_csv_without_a_header(tmp_path):

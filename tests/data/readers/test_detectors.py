@@ -102,6 +102,36 @@ def test_milliseconds_are_frames(tmp_path):
     same(clip, points, rows=kept)
 
 
+def test_rounded_milliseconds_of_a_long_video_leave_no_gap(tmp_path):
+    points = walk(frames=300)
+    content = results((round(1000 * t / 30), [(points[t], {})]) for t in range(300))
+    (clip,) = read(written(tmp_path, content)).clips
+    assert len(clip) == 300
+    same(clip, points)
+
+
+@pytest.mark.parametrize(
+    "name", ["{h:02d}:00:{s:02d}.{ms:03d}", "2024-05-01T{h:02d}:00:{s:02d}.{ms:03d}Z"]
+)
+def test_times_of_day_are_frames_of_one_video(tmp_path, name):
+    points = walk(frames=60)
+    ids = [name.format(h=10, s=t // 25, ms=t % 25 * 40) for t in range(60)]
+    (clip,) = read(written(tmp_path, results((ids[t], [(points[t], {})]) for t in range(60)))).clips
+    same(clip, points)
+
+
+def test_numbers_below_0_are_frames_before_an_event(tmp_path):
+    points = walk(frames=40)
+    (clip,) = read(written(tmp_path, results((t - 15, [(points[t], {})]) for t in range(40)))).clips
+    same(clip, points)
+
+
+def test_one_id_for_all_frames_is_refused(tmp_path):
+    path = written(tmp_path, results((1, [(p, {})]) for p in walk(frames=40)))
+    with pytest.raises(ItesError, match=r"expected ids that tell frames apart, got 40 detections"):
+        read(path)
+
+
 def test_a_clock_beside_the_frame_number_cuts_no_video(tmp_path):
     points, other = walk(frames=90), walk(frames=30, start=(300.0, 500.0))
     names = [f"v_12-00-{t // 30:02d}_{t:06d}.jpg" for t in range(90)]
@@ -676,6 +706,26 @@ def test_what_is_wrong_is_reported_in_one_line(tmp_path, content, message):
 
 
 # Confidence
+
+
+@pytest.mark.parametrize("filler", [(1, 1), (-2, -2), (960, 540), (0, 1080)])
+def test_a_point_that_holds_joints_of_many_kinds_is_no_place(tmp_path, filler):
+    points = walk(frames=40).round()
+    gone = np.random.default_rng(0).random((40, 17)) < 0.15
+    filled = np.where(gone[..., None], np.float32(filler), points)
+    recording = read(written(tmp_path, results((t, [(p, {})]) for t, p in enumerate(filled))))
+    np.testing.assert_array_equal(recording.source[0].confidence == 0, gone)
+    assert any("joints of many kinds at exactly" in note for note in recording.notes)
+    assert not read(written(tmp_path, results((t, [(p, {})]) for t, p in enumerate(points)))).notes
+
+
+def test_poses_of_one_point_are_missing(tmp_path):
+    points = walk(frames=40)
+    points[[3, 20]] = [[[5, 5]], [[7, 7]]]
+    recording = read(written(tmp_path, results((t, [(p, {})]) for t, p in enumerate(points))))
+    (clip,) = recording.clips
+    assert np.flatnonzero(~(clip.confidence > 0).any(1)).tolist() == [3, 20]
+    assert "left out: 2 poses whose joints are all at one point" in recording.notes
 
 
 def test_missing_joints_and_low_confidence(tmp_path):

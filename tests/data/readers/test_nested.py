@@ -166,6 +166,41 @@ def test_people_in_many_forms(tmp_path, form):
         same(clip, FIRST)
 
 
+@pytest.mark.parametrize("key", ["xy", "xyn"])
+def test_ultralytics_keypoints_as_an_object(tmp_path, key):
+    """What `results[0].keypoints` holds, for two people; the size from orig_shape."""
+    scale = 1 if key == "xy" else np.float32([1920, 1080])
+    frames = [
+        {
+            "orig_shape": [1080, 1920],
+            "keypoints": {
+                key: [np.round(p[t] / scale, 7).tolist() for p in PEOPLE],
+                "conf": [[0.9] * 17] * 2,
+            },
+        }
+        for t in range(T)
+    ]
+    (tmp_path / "k.json").write_text(json.dumps(frames, default=float))
+    recording = read(tmp_path / "k.json")
+    two(recording)
+    assert recording.image_size == (1920, 1080)
+
+
+@pytest.mark.parametrize("key", ["timestamp", "time_ms"])
+def test_frames_by_their_times(tmp_path, key):
+    for marks in (walk("mediapipe33", T), FIRST):
+        frames = [{key: 40 * t, "landmarks": rounded(marks[t])} for t in reversed(range(T))]
+        (tmp_path / "k.json").write_text(json.dumps(frames))
+        (clip,) = read(tmp_path / "k.json").clips
+        same(clip, marks, "mediapipe33" if len(marks[0]) == 33 else "coco17")
+
+
+def test_json_of_other_objects_is_named(tmp_path):
+    (tmp_path / "k.json").write_text('[{"id": 1, "result": 3}]')
+    with pytest.raises(ItesError, match="expected keypoints: .*got JSON of a list of id, result"):
+        read(tmp_path / "k.json")
+
+
 def test_two_people_and_an_empty_frame(tmp_path):
     people = [
         [{"id": k, "keypoints": triples(p[t])} for k, p in enumerate(PEOPLE)] for t in range(T)
