@@ -11,11 +11,11 @@ import pytest
 from walking import JOINT, turned, walk
 
 from ites.cli.hints import hint
-from ites.data.array_checks import check_array
 from ites.data.checks import check
+from ites.data.checks.arrays import check_array
+from ites.data.checks.orders import ORDERS, misfit
 from ites.data.clips import Clip
 from ites.data.findings import CODES, ranges, summarise
-from ites.data.joint_orders import ORDERS, misfit
 from ites.pose.layouts import to_human36m
 from ites.pose.skeleton import HUMAN36M, Skeleton
 
@@ -267,6 +267,22 @@ def test_left_and_right_of_some_joints_exchanged_throughout(parts: str, pairs: l
     found = [f for f in check([moved(clip, lambda k: k[:, order])]) if f.code == "mirrored"]
     assert [(f.severity, f.data["pairs"]) for f in found] == [("warning", pairs)]
     assert "exchange left and right" in hint("mirrored", found[0].data)
+
+
+def test_crossed_limbs_are_a_note() -> None:
+    """Somebody who sits cross-legged: each ankle is below the other knee."""
+    clip = walk(turn=1.5)
+
+    def cross(k: np.ndarray) -> np.ndarray:
+        knees, ankles = (
+            [JOINT[f"{side}_{part}"] for side in ("left", "right")] for part in ("knee", "ankle")
+        )
+        below = 0.25 * (k[:, ankles] - k[:, knees])
+        k[:, ankles] = k[:, knees[::-1]] + below
+        return k
+
+    found = [f for f in check([moved(clip, cross)]) if f.code == "mirrored"]
+    assert [(f.severity, f.data["pairs"]) for f in found] == [("note", ["knees and ankles"])]
 
 
 def test_zeros_stand_for_joints_not_found() -> None:

@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ites.data.checks.orders import better_order, fits
 from ites.data.datasets.matlab import read_variables
 from ites.data.datasets.npz import load_npz
 from ites.data.datasets.plausible import Say, sound_frames
-from ites.data.joint_orders import better_order, fits
 from ites.data.store import PoseStore, PoseStoreWriter, plain_text
 from ites.errors import ItesError
 from ites.pose.camera import Camera

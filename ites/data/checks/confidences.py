@@ -8,11 +8,13 @@ and of all bones, less their usual squared lengths (`ACROSS`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ites.data.checks.group import FEW, HIPS, SHOULDERS, Body, Group, measured_bones
+from ites.data.findings import Finding
 from ites.pose.missing import norms
 
 Floats = NDArray[np.floating]
@@ -85,3 +87,33 @@ def _correlation(one: Floats, other: Floats) -> float:
     one, other = one - one.mean(), other - other.mean()
     size = float(np.sqrt((one**2).sum() * (other**2).sum()))
     return float((one * other).sum()) / size if size > 0 else 0.0
+
+
+def confidence(group: Group, body: Body) -> Iterator[tuple[int, Finding]]:
+    """Confidences that vary as a depth does, or that are low throughout."""
+    bones = measured_bones(body)
+    bones += [(*body.hips, HIPS), (*body.shoulders, SHOULDERS)]
+    for number, (clip, rows) in enumerate(zip(group.clips, group.rows, strict=True)):
+        if clip.confidence is None or len(clip) < FEW:
+            continue
+        sure = np.where(group.seen[rows], clip.confidence, 0)
+        told = depth_correlations(group.points[rows], sure, group.scale[rows], bones)
+        known = sure[sure > 0]
+        if told is not None and is_depth(*told):
+            yield group.found(
+                number,
+                "confidence",
+                "warning",
+                "the confidences vary as a depth does: the more they differ along a bone, the "
+                f"shorter it is in the image (correlations {told[0]:.2f} and {told[1]:.2f})",
+                {"kind": "depth", "within": told[0], "across": told[1]},
+            )
+        elif len(known) and (middle := float(np.median(known))) < LOW:
+            yield group.found(
+                number,
+                "confidence",
+                "warning",
+                f"the confidences are low throughout (median {middle:.2g}): a detector that is "
+                "sure of nothing, or numbers where 0 means sure",
+                {"kind": "low", "median": middle},
+            )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.repeats import is_coarse
+from ites.data.checks.group import Body, Group
+from ites.data.checks.repeats import is_coarse
+from ites.data.findings import Finding
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
@@ -64,3 +68,24 @@ def clipped(
 def _is_box(on: Bools) -> bool:
     """Whether an edge is a side of a box around the joints: one joint is on it, frame by frame."""
     return bool((on.sum(1) == 1).mean() > BOXED)
+
+
+def moved_to_edge(group: Group, _: Body) -> Iterator[tuple[int, Finding]]:
+    """Joints at the image's edge: they lie outside the image, and were moved to it."""
+    bones = np.array(group.skeleton.bones)
+    for number, (clip, rows) in enumerate(zip(group.clips, group.rows, strict=True)):
+        on, edges = clipped(group.points[rows], group.seen[rows], bones, clip.image_size)
+        if not edges:
+            continue
+        frames = np.flatnonzero(on.any(1))
+        names = [group.skeleton.joints[j] for j in np.flatnonzero(on.any(0))]
+        words = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+        yield group.found(
+            number,
+            "clipped",
+            "warning",
+            f"joints lie exactly on an edge, {' and '.join(edges)}, in {len(frames):,} of "
+            f"{len(clip):,} frames ({words}): they are outside the image, and were moved to it",
+            {"joints": names, "frames": len(frames), "edges": edges},
+            frames,
+        )

@@ -5,9 +5,14 @@ A detector that sees a new image gives other numbers, if only by its noise.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
+from ites.data.checks.group import Body, Group
+from ites.data.findings import Finding, ranges
 from ites.pose.missing import norms
 
 Floats = NDArray[np.floating]
@@ -107,3 +112,44 @@ def _beside(steps: Floats) -> Floats:
     """The smaller of the step before and the one after each; that which is there at the ends."""
     padded = np.pad(steps, 1, mode="reflect")
     return np.asarray(np.minimum(padded[:-2], padded[2:]))
+
+
+RARE = 0.02
+"""Share of a clip's frames up to which repeated ones are only a note."""
+
+
+def repeats(group: Group, _: Body) -> Iterator[tuple[int, Finding]]:
+    """Frames that repeat the one before, and joints that stay while the body moves."""
+    for number, (clip, rows) in enumerate(zip(group.clips, group.rows, strict=True)):
+        points, seen = group.points[rows], group.seen[rows]
+        again = repeated(points, seen)
+        count, frames = int(again.sum()), len(clip)
+        if count:
+            where, named = np.flatnonzero(again), ranges(np.flatnonzero(again))
+            rate, held_on = clip.fps * (1 - count / frames), longest(again)
+            why = "the video has fewer frames per second"
+            why += f", about {rate:.3g}" if rate > 0 else ""
+            if held_on >= HELD:
+                why, rate = "a recording or a tracker that stood still", math.nan
+            yield group.found(
+                number,
+                "repeated",
+                "warning" if count >= max(2, RARE * frames) else "note",
+                f"{count:,} of {frames:,} frames repeat the one before ({named}): {why}",
+                {"frames": count, "fps": rate, "longest": held_on},
+                where,
+            )
+        stays = held(points[~again], seen[~again], float(group.typical[number]))
+        if stays.any():
+            where = np.flatnonzero(~again)[stays.any(1)]
+            names = [group.skeleton.joints[j] for j in np.flatnonzero(stays.any(0))]
+            words = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+            yield group.found(
+                number,
+                "repeated",
+                "warning",
+                f"joints stay in exactly one place while the body moves ({words}; "
+                f"{ranges(where)}): a tracker that lost them and holds the last place",
+                {"joints": names, "frames": len(where)},
+                where,
+            )

@@ -12,6 +12,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from ites.data.checks.group import Body, Group
+from ites.data.findings import Finding
 from ites.pose.layouts import LAYOUT_JOINTS
 from ites.pose.skeleton import HUMAN36M, Skeleton
 
@@ -159,3 +161,50 @@ def better_order(found: Mapping[str, float], said: str) -> str | None:
     best = min(found, key=lambda name: found[name], default=said)
     clear = found.get(said, np.inf) > ORDER_MARGIN * found.get(best, np.inf)
     return best if clear and found[best] < ORDER_LIMIT else None
+
+
+def joint_order(group: Group, body: Body) -> Iterator[tuple[int, Finding]]:
+    for number, (clip, rows, raw) in enumerate(
+        zip(group.clips, group.rows, group.raw, strict=True)
+    ):
+        step = max(1, len(clip) // 64)  # a sample tells
+        mine = group.layouts[number]
+        if raw is not None and raw.ndim == 3 and mine in ORDERS:
+            points = np.asarray(raw[::step, :, :2], np.float32)
+            seen = np.isfinite(points).all(-1) & (points != 0).any(-1)
+            if raw.shape[-1] == 3:
+                seen &= raw[::step, :, 2] > 0
+            points = np.where(seen[..., None], points, 0)
+            said = mine
+        elif raw is None and len(group.skeleton.joints) == len(ORDERS["human36m"]):
+            points, seen = group.points[rows][::step], group.seen[rows][::step]
+            said = "human36m"
+        else:
+            continue
+        if points.shape[1] != len(ORDERS[said]):
+            continue
+        found = fits(points, seen)
+        if said not in found:
+            continue
+        best = better_order(found, said)
+        whole = seen.mean() > 0.8  # parts of a body are closer together
+        data = {"said": said, "misfit": found, "best": best}
+        if best is not None:
+            yield group.found(
+                number,
+                "order",
+                "warning",
+                f"the joints make a body in the order {best}, not in the order {said} "
+                f"that they were taken to be in (bones {found[said] / found[best]:.1f} "
+                "times as long)",
+                data,
+            )
+        elif found[said] > ORDER_LIMIT and whole:
+            yield group.found(
+                number,
+                "order",
+                "warning",
+                f"the joint order fits no body: bones are {found[said] / 0.65:.1f} times as "
+                f"long as in the order {said}",
+                data,
+            )
