@@ -8,6 +8,7 @@ the image or the body. See `ites.pose.missing.impossible`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,8 @@ NORMALISED = 2.0
 """If all coordinates are smaller, they are not pixels."""
 BRIEF, LONG = 3, 30
 """In a video of `LONG` frames or more, a person seen in fewer than `BRIEF` is omitted."""
+MANY_IDS = 3
+"""Track ids per person of a frame from which brief ids follow nobody."""
 DOUBLE = 0.04
 """Person sizes by which detections of one person may be apart in a frame."""
 MOST_DOUBLES, OF_EACH = 20, 2
@@ -225,65 +228,79 @@ def _swapped(swaps: dict[str, list[int | float | str]]) -> list[str]:
 
 def _people(video: Video, notes: list[str], where: str) -> list[tuple[str, dict[int, Person]]]:
     """People by label with their rows in a video; without ids the most prominent comes first."""
-    ids = [[person.id for person in people] for people in video.people]
-    named = [one for people in ids for one in people]
-    trusted = all(named) and all(len(set(people)) == len(people) for people in ids)
-    everybody: list[dict[int, Person]]
-    labels: list[str] = []
     if video.photograph:
         ranked = sorted(video.people[0], key=lambda person: -person.score)
-        everybody = [{0: person} for person in ranked]
-    elif trusted:
-        by_id: dict[str, dict[int, Person]] = {}
-        for row, people in enumerate(video.people):
-            for person in people:
-                by_id.setdefault(str(person.id), {})[row] = person
-        labels = sorted(by_id, key=natural)
-        everybody = [by_id[label] for label in labels]
-        swaps: dict[str, list[int | float | str]] = {}
-        for row, pair in exchanged(everybody):
-            names = " and ".join(labels[one] for one in pair)
-            swaps.setdefault(names, []).append(video.numbers[row])
-        notes += _swapped(swaps)
-    else:
-        single = [_without_doubles(people) for people in video.people]
-        twice = [len(one) - len(own) for one, own in zip(video.people, single, strict=True)]
-        for key, doubles, own in zip(video.numbers, twice, single, strict=True):
-            if doubles > max(MOST_DOUBLES, OF_EACH * len(own)):
-                raise ItesError(
-                    f"{where}: expected ids that tell frames apart, got {doubles + len(own)} "
-                    f"detections in frame {key}, most of them of the same place"
-                )
-        if 2 * np.count_nonzero(twice) > sum(len(people) > 1 for people in video.people):
-            video.people = single  # people who cross are at one place for a few frames
-            notes.append(f"left out: {sum(twice)} detections of somebody found twice in a frame")
-        several = any(len(people) > 1 for people in video.people)
-        if any(named) and several and len(set(named)) > 1:
-            notes.append("track ids are ambiguous: people are tracked by position instead")
-        places = track([[person.body for person in people] for people in video.people])
-        everybody = [{row: video.people[row][at] for row, at in one.items()} for one in places]
-        everybody.sort(key=_prominence)
-        brief = [one for one in everybody if len(one) < BRIEF]
-        if len(video.people) >= LONG and brief:
-            everybody = [one for one in everybody if len(one) >= BRIEF]
-            notes.append(f"left out: {len(brief)} people seen in fewer than {BRIEF} frames")
-        steady = [one for one in everybody if 2 * len(one) >= max(one) - min(one) + 1]
-        if steady and len(steady) < len(everybody):
-            count = len(everybody) - len(steady)
-            notes.append(
-                "left out: seen in fewer than half of the frames between their first and their "
-                f"last: {count} {'person' if count == 1 else 'people'}"
-            )
-            everybody = steady
-        if len(everybody) > 1:
-            notes.append(
-                f"{len(everybody)} people distinguished by place and size, without track ids"
-            )
-    if not labels:
-        labels = [str(number) for number in range(1, len(everybody) + 1)]
-    if len(everybody) == 1 and not trusted:
-        labels = [""]
+        return _labelled([{0: person} for person in ranked])
+    ids = [[person.id for person in people] for people in video.people]
+    named = Counter(one for people in ids for one in people)
+    known = all(named) and all(len(set(people)) == len(people) for people in ids)
+    most = max(map(len, ids), default=0)
+    brief = known and len(named) > MANY_IDS * most and np.median([*named.values()]) < BRIEF
+    if known and not brief:
+        return _by_id(video, notes)
+    if brief:
+        notes.append(
+            f"{len(named)} track ids, most of them in fewer than {BRIEF} frames: people are "
+            "tracked by position instead"
+        )
+    elif any(named) and most > 1 and len(named) > 1:
+        notes.append("track ids are ambiguous: people are tracked by position instead")
+    return _labelled(_by_position(video, notes, where))
+
+
+def _labelled(everybody: list[dict[int, Person]]) -> list[tuple[str, dict[int, Person]]]:
+    """People numbered from 1 on; one alone has no number."""
+    labels = [str(number) for number in range(1, len(everybody) + 1)] if everybody[1:] else [""]
+    return list(zip(labels, everybody, strict=False))
+
+
+def _by_id(video: Video, notes: list[str]) -> list[tuple[str, dict[int, Person]]]:
+    """People by their track ids, with exchanges of two ids undone."""
+    by_id: dict[str, dict[int, Person]] = {}
+    for row, people in enumerate(video.people):
+        for person in people:
+            by_id.setdefault(str(person.id), {})[row] = person
+    labels = sorted(by_id, key=natural)
+    everybody = [by_id[label] for label in labels]
+    swaps: dict[str, list[int | float | str]] = {}
+    for row, pair in exchanged(everybody):
+        names = " and ".join(labels[one] for one in pair)
+        swaps.setdefault(names, []).append(video.numbers[row])
+    notes += _swapped(swaps)
     return list(zip(labels, everybody, strict=True))
+
+
+def _by_position(video: Video, notes: list[str], where: str) -> list[dict[int, Person]]:
+    """People tracked from frame to frame, the most prominent first."""
+    single = [_without_doubles(people) for people in video.people]
+    twice = [len(one) - len(own) for one, own in zip(video.people, single, strict=True)]
+    for key, doubles, own in zip(video.numbers, twice, single, strict=True):
+        if doubles > max(MOST_DOUBLES, OF_EACH * len(own)):
+            raise ItesError(
+                f"{where}: expected ids that tell frames apart, got {doubles + len(own)} "
+                f"detections in frame {key}, most of them of the same place"
+            )
+    if 2 * np.count_nonzero(twice) > sum(len(people) > 1 for people in video.people):
+        video.people = single  # people who cross are at one place for a few frames
+        notes.append(f"left out: {sum(twice)} detections of somebody found twice in a frame")
+    places = track([[person.body for person in people] for people in video.people])
+    everybody = [{row: video.people[row][at] for row, at in one.items()} for one in places]
+    everybody.sort(key=_prominence)
+    brief = [one for one in everybody if len(one) < BRIEF]
+    if len(video.people) >= LONG and brief:
+        everybody = [one for one in everybody if len(one) >= BRIEF]
+        notes.append(f"left out: {len(brief)} people seen in fewer than {BRIEF} frames")
+    steady = [one for one in everybody if 2 * len(one) >= max(one) - min(one) + 1]
+    if steady and len(steady) < len(everybody):
+        count = len(everybody) - len(steady)
+        notes.append(
+            "left out: seen in fewer than half of the frames between their first and their "
+            f"last: {count} {'person' if count == 1 else 'people'}"
+        )
+        everybody = steady
+    if len(everybody) > 1:
+        notes.append(f"{len(everybody)} people distinguished by place and size, without track ids")
+    return everybody
 
 
 def _without_doubles(people: list[Person]) -> list[Person]:

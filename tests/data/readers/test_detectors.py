@@ -237,6 +237,22 @@ def test_somebody_found_twice_in_each_frame_is_one_clip(tmp_path):
     assert "left out: 20 detections of somebody found twice in a frame" in recording.notes
 
 
+@pytest.mark.parametrize("every", [1, 2])
+def test_ids_that_change_from_frame_to_frame_follow_nobody(tmp_path, every):
+    first, second = walk(frames=40), walk(frames=40, start=(760.0, 480.0), step=(-4.0, 0.0))
+    ids = [(1000 + t // every, 2000 + t // every) for t in range(40)]
+    content = results(
+        (t, [(first[t], {"track_id": ids[t][0]}), (second[t], {"track_id": ids[t][1]})])
+        for t in range(40)
+    )
+    recording = read(written(tmp_path, content))
+    one, other = recording.clips
+    same(one, second)
+    same(other, first)
+    expected = f"{80 // every} track ids, most of them in fewer than 3 frames"
+    assert any(note.startswith(expected) for note in recording.notes)
+
+
 def test_ids_that_repeat_in_a_frame_are_no_track_ids(tmp_path):
     first, second = walk(frames=8), walk(frames=8, start=(200.0, 500.0), height=250.0)
     content = results((t, [(second[t], {"idx": 0}), (first[t], {"idx": 0})]) for t in range(8))
