@@ -650,6 +650,8 @@ EMULATED = (
     "join_graph_layers", "frame_points", "frame_metres", "mirrored_input", "mirrored_output",
 )  # fmt: skip
 """Ops below `torch.ops.ites` that only the CUDA backend has."""
+CHAINS = ("linear_norm_relu", "nested_norm_relu", "linear_nested_norm_relu")
+"""Ops of several norms, whose answer the arguments' rounding may decide."""
 IN_PLACE = {
     "move_running": ("running_means", "running_vars"),
     "frame_points": ("sizes",),
@@ -1234,22 +1236,26 @@ def _doubtful_ends(a: Arguments) -> Tensor:
     return _doubtful(name, inner | given) | _doubtful(name, outer | given)
 
 
-def _doubtful_outputs(a: Arguments) -> list[Tensor]:
-    """As `_doubtful`, of each output of `linear_norm_relu`: y, the means and the variances. What
-    follows a doubtful channel is doubtful too."""
-    x, before = a["x"].detach().double(), False
-    outputs, channels, statistics = list[Tensor](), list[Tensor](), list[Tensor]()
-    for weight, gamma, beta, skip in zip(*a["layers"], strict=True):
-        product = x @ weight.detach().double().T
-        var, mean = torch.var_mean(product, 0, correction=0)
-        size = product.abs().amax(0).clamp(min=1)
-        statistics.append(torch.full_like(var, before, dtype=torch.bool))
-        channels.append(statistics[-1] | (var + a["eps"] <= 1e-12 * size * size))
-        before = bool(channels[-1].any())
-        x = (product - mean) * (var + a["eps"]).rsqrt() * gamma.double() + beta.double()
-        x = (x + outputs[skip] if skip >= 0 else x).relu()
-        outputs.append(x)
-    return [channels[-1], *statistics, *statistics]
+def _rounded(value: Any, generator: torch.Generator) -> Any:
+    """Arguments whose floating numbers are off by some units of their last place."""
+    if isinstance(value, list):
+        return [_rounded(item, generator) for item in value]
+    if isinstance(value, NormLayers):
+        return NormLayers(*(_rounded(list(kind), generator) for kind in value))
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return value
+    off = torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.dtype)
+    return value.detach() * (1 + 4 * torch.finfo(value.dtype).eps * off)
+
+
+def _is_unstable(
+    reference: Callable[[Arguments], Any], a: Arguments, theirs: list[Tensor | None]
+) -> bool:
+    """Whether the arguments' rounding decides the answer: of rows that are all equal, for example,
+    whose norm divides rounding by the root of eps."""
+    generator = torch.Generator().manual_seed(0)
+    near, _ = _call(reference, {n: _rounded(t, generator) for n, t in a.items()})
+    return near is not None and bool(_difference(near, theirs))
 
 
 def _without(doubtful: Tensor, outputs: list[Tensor | None]) -> list[Tensor | None]:
@@ -1281,11 +1287,13 @@ def run_case(op: str, seed: int, case: int) -> tuple[str, str]:
             return "refused", ""
         if any(isinstance(t, Tensor) and t.is_meta for t in _flat([*arguments.values()])):
             return "answered", ""  # shapes alone
-        reference = _emulated_reference if is_emulated(op) else _raw_reference
-        theirs, other = _call(
-            lambda a: _with(reference(name, dict(a)), held(a)),
-            {n: _cut(t) for n, t in again.items()},
-        )
+        of_raw = _emulated_reference if is_emulated(op) else _raw_reference
+        again = {n: _cut(t) for n, t in again.items()}
+
+        def reference(a: Arguments) -> Any:
+            return _with(of_raw(name, dict(a)), held(a))
+
+        theirs, other = _call(reference, again)
         if theirs == [_UNKNOWN]:
             return "answered", ""
     else:
@@ -1295,8 +1303,12 @@ def run_case(op: str, seed: int, case: int) -> tuple[str, str]:
         ours, why = _call(lambda a: [*_flat(function(**a, **named)), *held(a)], arguments)
         if ours is None and op in _REFERENCES:  # which take what they can
             return "refused", ""
-        reference = _REFERENCES.get(op) or (lambda a: function(**a, backend="reference"))
-        theirs, other = _call(lambda a: [*_flat(reference(a)), *held(a)], again)
+        alone = _REFERENCES.get(op) or (lambda a: function(**a, backend="reference"))
+
+        def reference(a: Arguments) -> Any:
+            return [*_flat(alone(a)), *held(a)]
+
+        theirs, other = _call(reference, again)
         if ours is None and (theirs is None or "cannot run here" in why):
             return "refused", ""
     if ours is None:
@@ -1310,12 +1322,8 @@ def run_case(op: str, seed: int, case: int) -> tuple[str, str]:
     if difference and op == "ites::linear_nested_norm_relu_backward":
         doubtful = _doubtful_ends(arguments)
         difference = _difference(_without(doubtful, ours), _without(doubtful, theirs))
-    if difference and op == "linear_norm_relu":
-        pairs = [
-            (_without(d, [a])[0], _without(d, [b])[0])
-            for d, a, b in zip(_doubtful_outputs(arguments), ours, theirs, strict=True)
-        ]
-        difference = _difference([a for a, _ in pairs], [b for _, b in pairs])
+    if difference and name in CHAINS and _is_unstable(reference, again, theirs):
+        return "answered", ""
     return ("wrong", difference) if difference else ("answered", "")
 
 
