@@ -650,7 +650,10 @@ EMULATED = (
     "join_graph_layers", "frame_points", "frame_metres", "mirrored_input", "mirrored_output",
 )  # fmt: skip
 """Ops below `torch.ops.ites` that only the CUDA backend has."""
-CHAINS = ("linear_norm_relu", "nested_norm_relu", "linear_nested_norm_relu")
+CHAINS = (
+    "linear_norm_relu", "nested_norm_relu", "linear_nested_norm_relu",
+    "linear_nested_norm_relu_backward",
+)  # fmt: skip
 """Ops of several norms, whose answer the arguments' rounding may decide."""
 IN_PLACE = {
     "move_running": ("running_means", "running_vars"),
