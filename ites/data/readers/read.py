@@ -53,6 +53,8 @@ SUFFIXES = (".json", ".jsonl", ".ndjson", ".npz", ".npy", ".csv", ".tsv", ".h5",
 """The endings of files that are read from a folder."""
 DEPTH = 4
 """The most folders in one another that are searched for files."""
+ONE_POSE = 1 << 16
+"""The most bytes of an array file that may hold one pose."""
 UNPACKED = 1 << 28
 """Maximum bytes of a file that gzip has packed."""
 LABELS = 1 << 20
@@ -91,11 +93,15 @@ def read(
         return _recording(path, options)
 
 
+def _is_packed(path: Path) -> bool:
+    """Whether a file is packed by gzip."""
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
 def _recording(path: Path, options: ReadOptions) -> Recording:
     """The recording of one file."""
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    if packed:
+    if _is_packed(path):
         with TemporaryDirectory() as folder:
             inner = Path(folder) / (path.stem if path.suffix.lower() == ".gz" else path.name)
             _unpack(path, inner)
@@ -300,7 +306,9 @@ def _frame(content: Any, path: Path) -> Detections | None:
 
 def _array_of_one_frame(path: Path) -> Detections | None:
     """Detections of an .npy or .npz file of one pose, as a frame of its name; None for others."""
-    if path.suffix.lower() not in (".npy", ".npz"):
+    if path.suffix.lower() not in (".npy", ".npz") or path.stat().st_size > ONE_POSE:
+        return None
+    if _is_packed(path):
         return None
     found = _file(path)
     if not isinstance(found, Detections) or len(found.tracks) != 1 or found.frames:

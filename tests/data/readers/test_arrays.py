@@ -1,6 +1,7 @@
 """Arrays and tables of keypoints: plain ones, and those of programs that write them."""
 
 import csv
+import gzip
 import json
 import pickle
 
@@ -644,3 +645,15 @@ def test_what_is_no_keypoints_is_reported(tmp_path):
     with pytest.raises(ItesError, match="layout must be one of human36m, .*coco17"):
         np.save(tmp_path / "c.npy", walk(frames=2))
         read(tmp_path / "c.npy", layout="coco")
+
+
+def test_packed_arrays_in_a_folder_are_unpacked(tmp_path):
+    """Under a name that does not tell it, too."""
+    points = walk(frames=20)
+    np.save(tmp_path / "plain.npy", points)
+    packed = gzip.compress((tmp_path / "plain.npy").read_bytes())
+    (tmp_path / "two").mkdir()
+    for name in ("a.npy", "b.npy"):
+        (tmp_path / "two" / name).write_bytes(packed)
+    recording = read(tmp_path / "two")
+    assert [len(clip) for clip in recording.clips] == [20, 20]
