@@ -139,6 +139,11 @@ def summarise(findings: Sequence[Finding]) -> list[Finding]:
     return summary.findings()
 
 
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """Names in words: "left_knee, left_ankle, ..."; at most so many."""
+    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
+
+
 def ranges(frames: NDArray[np.intp], most: int = 6) -> str:
     """Frames in words: "40-45, 80-82"; at most so many ranges."""
     breaks = np.flatnonzero(np.diff(frames) > 1) + 1

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ites.data.checks.group import ENOUGH, LONG, Body, Group, medians
 from ites.data.checks.orders import body_names, bones_of
-from ites.data.findings import Finding, ranges
+from ites.data.findings import Finding, listed, ranges
 from ites.pose.missing import norms
 from ites.pose.skeleton import Skeleton
 
@@ -49,7 +49,6 @@ def far_joints(group: Group, _: Body) -> Iterator[tuple[int, Finding]]:
                 continue
             frames = np.flatnonzero(chosen.any(1))
             names = [group.skeleton.joints[j] for j in joints[chosen.any(0)]]
-            words = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
             data: dict[str, Any] = {"joints": names, "frames": len(frames)}
             why = ""
             if code == "guessed" and confidence is not None:
@@ -62,7 +61,7 @@ def far_joints(group: Group, _: Body) -> Iterator[tuple[int, Finding]]:
                 code,
                 "note" if rare else "warning",
                 f"joints far from the body in {len(frames):,} of {len(clip):,} frames "
-                f"({words}; {ranges(frames)}){why}",
+                f"({listed(names)}; {ranges(frames)}){why}",
                 data,
                 frames,
             )
@@ -94,7 +93,7 @@ def long_bones(group: Group, _: Body) -> Iterator[tuple[int, Finding]]:
             number,
             "outlier",
             "warning",
-            f"the bones that end at {', '.join(names[:4])}{', ...' * (len(names) > 4)} are "
+            f"the bones that end at {listed(names)} are "
             f"{usual.max():.1f} times as long as usual in most frames: joints that are shifted "
             "or of another unit",
             {"joints": names, "kind": "long", "times": float(usual.max())},

@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ites.data.checks.arrays import Floats
 from ites.data.checks.group import FEW, HIPS, SHOULDERS, Body, Group, measured_bones
 from ites.data.findings import Finding
 from ites.pose.missing import norms
 
-Floats = NDArray[np.floating]
 WITHIN, ACROSS, BOTH = -0.34, -0.26, -0.8
 """Correlations, and their sum, from which the numbers are a depth. Detections of four real views
 have -0.24, -0.19 and -0.40 at the least; depths of 12 clips, scaled to 0..1, at most -0.42, -0.38

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from ites.data.checks.arrays import Bools, Floats
 from ites.data.checks.group import Body, Group
 from ites.data.checks.repeats import is_coarse
-from ites.data.findings import Finding
+from ites.data.findings import Finding, listed
 
-Floats = NDArray[np.floating]
-Bools = NDArray[np.bool_]
 FEWEST, SHARE = 5, 0.1
 """Least frames with a joint at an edge, and their least share."""
 PLACES, BOTH = 5, 0.8
@@ -79,13 +78,13 @@ def moved_to_edge(group: Group, _: Body) -> Iterator[tuple[int, Finding]]:
             continue
         frames = np.flatnonzero(on.any(1))
         names = [group.skeleton.joints[j] for j in np.flatnonzero(on.any(0))]
-        words = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
         yield group.found(
             number,
             "clipped",
             "warning",
             f"joints lie exactly on an edge, {' and '.join(edges)}, in {len(frames):,} of "
-            f"{len(clip):,} frames ({words}): they are outside the image, and were moved to it",
+            f"{len(clip):,} frames ({listed(names)}): they are outside the image, and were moved "
+            "to it",
             {"joints": names, "frames": len(frames), "edges": edges},
             frames,
         )

@@ -12,12 +12,12 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from ites.data.checks.arrays import Floats
 from ites.data.checks.group import Body, Group
 from ites.data.findings import Finding
 from ites.pose.layouts import LAYOUT_JOINTS
 from ites.pose.skeleton import HUMAN36M, Skeleton
 
-Floats = NDArray[np.floating]
 ORDER_MARGIN, ORDER_LIMIT = 1.15, 1.0
 """Another order fits when the misfit is this many times its own; no order fits beyond the limit.
 The right order's median over a clip is at most 0.85 in 888 clips of the CMU database."""

@@ -9,14 +9,14 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ites.data.checks.arrays import Bools, Floats
 from ites.data.checks.group import Body, Group
-from ites.data.findings import Finding, ranges
+from ites.data.findings import Finding, listed, ranges
 from ites.pose.missing import norms
 
-Floats = NDArray[np.floating]
-Bools = NDArray[np.bool_]
+RARE = 0.02
+"""Share of a clip's frames up to which repeated ones are only a note."""
 JOINTS = 4
 """Least joints that are seen in both frames."""
 STILL = 0.2
@@ -114,10 +114,6 @@ def _beside(steps: Floats) -> Floats:
     return np.asarray(np.minimum(padded[:-2], padded[2:]))
 
 
-RARE = 0.02
-"""Share of a clip's frames up to which repeated ones are only a note."""
-
-
 def repeats(group: Group, _: Body) -> Iterator[tuple[int, Finding]]:
     """Frames that repeat the one before, and joints that stay while the body moves."""
     for number, (clip, rows) in enumerate(zip(group.clips, group.rows, strict=True)):
@@ -143,12 +139,11 @@ def repeats(group: Group, _: Body) -> Iterator[tuple[int, Finding]]:
         if stays.any():
             where = np.flatnonzero(~again)[stays.any(1)]
             names = [group.skeleton.joints[j] for j in np.flatnonzero(stays.any(0))]
-            words = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
             yield group.found(
                 number,
                 "repeated",
                 "warning",
-                f"joints stay in exactly one place while the body moves ({words}; "
+                f"joints stay in exactly one place while the body moves ({listed(names)}; "
                 f"{ranges(where)}): a tracker that lost them and holds the last place",
                 {"joints": names, "frames": len(where)},
                 where,

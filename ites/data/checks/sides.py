@@ -30,10 +30,12 @@ SURER = 0.65
 """Share of the frontal views in which a detector is surer of nose and eyes than of the ears. With
 confidences that do not depend on the view it is a half."""
 
+AGAINST = 0.8
+"""Minimum share of contradicting frames among those whose face shows the side."""
+
 TRUNK_PAIR = ("hip", "shoulder")
-CHAIN = TRUNK_PAIR, ("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), (
-    "elbow", "wrist",
-)  # fmt: skip
+LIMB_PAIRS = ("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist")
+CHAIN = (TRUNK_PAIR, *LIMB_PAIRS)
 APART, SPAN, OPPOSITE, TELLING = 0.1, 1.8, 0.9, 12
 """Metres between left and right, in the image, from and up to which they tell a direction; the
 share of such frames from which two pairs of joints contradict each other; and their least number.
@@ -109,10 +111,6 @@ def side_votes(
         turned = clear[:, 0] & clear[:, ear] & dim[:, other] & (np.abs(aside) > BESIDE * scale)
         votes[turned] = np.where(np.sign(aside[turned]) == looks, 1, -1)
     return votes
-
-
-AGAINST = 0.8
-"""Minimum share of contradicting frames among those whose face shows the side."""
 
 
 def exchanged_sides(group: Group, body: Body) -> Iterator[tuple[int, Finding]]:
@@ -194,7 +192,7 @@ def exchanged_limbs(group: Group, body: Body) -> Iterator[tuple[int, Finding]]:
     """Left and right of some joints exchanged throughout, and of others not."""
     parts = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
     joints = dict(zip(parts, (*body.legs, *body.arms), strict=True))
-    usual = dict(zip((pair for pair in CHAIN if pair != TRUNK_PAIR), LIMBS, strict=True))
+    usual = dict(zip(LIMB_PAIRS, LIMBS, strict=True))
     for number, (clip, rows) in enumerate(zip(group.clips, group.rows, strict=True)):
         points, scale = group.points[rows], float(group.typical[number])
         found = contradictions(points, group.seen[rows], joints, scale)
@@ -202,11 +200,11 @@ def exchanged_limbs(group: Group, body: Body) -> Iterator[tuple[int, Finding]]:
             continue
         named = [part for pair in found for part in pair]
         crossed = TRUNK_PAIR not in found and len(set(named)) == len(named)
-        for (one, other), frames in found.items():
-            if crossed:
-                bones = norms(points[:, joints[one]] - points[:, joints[other]])[frames]
-                length = float(np.quantile(bones, 0.9)) / scale
-                crossed = length < CROSSED * usual[one, other]
+        crossed = crossed and all(
+            np.quantile(norms(points[at][:, joints[one]] - points[at][:, joints[other]]), 0.9)
+            < CROSSED * usual[one, other] * scale
+            for (one, other), at in found.items()
+        )
         frames = np.unique(np.concatenate(list(found.values())))
         pairs = [f"{one}s and {other}s" for one, other in found]
         of = f"{len(frames):,} of {len(clip):,} frames"

@@ -250,8 +250,9 @@ def _people(video: Video, notes: list[str], where: str) -> list[tuple[str, dict[
 
 def _labelled(everybody: list[dict[int, Person]]) -> list[tuple[str, dict[int, Person]]]:
     """People numbered from 1 on; one alone has no number."""
-    labels = [str(number) for number in range(1, len(everybody) + 1)] if everybody[1:] else [""]
-    return list(zip(labels, everybody, strict=False))
+    if len(everybody) == 1:
+        return [("", everybody[0])]
+    return [(str(number), one) for number, one in enumerate(everybody, 1)]
 
 
 def _by_id(video: Video, notes: list[str]) -> list[tuple[str, dict[int, Person]]]:
