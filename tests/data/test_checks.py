@@ -514,6 +514,32 @@ def test_another_person_at_the_same_place_is_a_jump() -> None:
     assert [f.frames.tolist() for f in found] == [[30]]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("fps", [25.0, 6.0, float("nan")])
+@pytest.mark.parametrize(
+    "change", [lambda away: away * [1, -1], lambda away: away[..., ::-1] * [-1, 1]]
+)
+def test_a_few_frames_that_are_turned_otherwise_are_jumps(
+    count: int, fps: float, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    points = walk(turn=0.6).keypoints.copy()
+    firsts = list(range(6, 55, 8))
+    rows = [first + k for first in firsts for k in range(count)]
+    root = points[rows, :1]
+    points[rows] = change(points[rows] - root) + root
+    found = check([replace(walk(), keypoints=points, fps=fps)])
+    (jumps,) = (f.frames for f in found if f.code == "jump")
+    assert set(firsts) <= set(jumps)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_few_frames_of_somebody_beside_are_jumps(count: int) -> None:
+    points = walk().keypoints.copy()
+    points[20 : 20 + count] += [120, 0]
+    found = check([replace(walk(), keypoints=points)])
+    assert [(f.code, f.frames[0]) for f in found] == [("jump", 20)]
+
+
 def test_another_person_after_a_gap_is_a_jump() -> None:
     points, sure = walk().keypoints.copy(), np.ones((60, 17), np.float32)
     sure[30:35] = 0

@@ -1,4 +1,4 @@
-"""Whole bodies that jump, and frames out of order."""
+"""Whole bodies that jump, frames out of order, and some that are turned otherwise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ites.data.checks.group import ENOUGH, Body, Group
 from ites.data.clips import ASSUMED_FPS
 from ites.data.findings import Finding, ranges
 from ites.pose.missing import norms
-from ites.pose.swaps import limbs
+from ites.pose.swaps import limbs, sure_rate
 
 SPEED = 12.0
 """Maximum speed of a person in metres per second."""
@@ -25,6 +25,9 @@ CHANGED, OFTEN, ENOUGH_JOINTS = 0.115, 8.0, 10
 same place. It is what the step has beyond twice the steps around it, and below `OFTEN` frames per
 second beyond twice the clip's usual ones too. 444 clips of the CMU database have at most 0.094 at
 25 and 40 frames per second, 0.105 at 12, 0.112 at 8 and 0.11 at 5. And the joints to be seen."""
+LONGEST, ASIDE, WIDE = 3, 0.25, 0.35
+"""Frames in a row that differ from those before and after: in shape by `CHANGED`, below `OFTEN`
+frames per second by `WIDE` metres; or in place by `ASIDE`, from `OFTEN` on."""
 LIMIT_OF_ORDER = 12.0
 """Frames per second from which the order of frames shows."""
 MOVING, JITTER, RANDOM = 0.06, 8.0, 0.7
@@ -38,14 +41,9 @@ def jumps(group: Group, _: Body) -> Iterator[tuple[int, Finding]]:
     before, after = rows[:-1], rows[1:]
     same = group.clip_of[before] == group.clip_of[after]
     before, after = before[same], after[same]
-    both = group.seen[before] & group.seen[after]
-    moved = norms(group.points[after] - group.points[before])
-    moved[~both] = np.inf
-    count = both.sum(1)
-    ordered = np.sort(moved, axis=1)
-    middle = np.take_along_axis(ordered, np.maximum((count - 1) // 4, 0)[:, None], 1)[:, 0]
-    middle = np.where(count >= 4, middle, 0)  # a quarter of the joints moved less
+    middle = _steps(group, before, after)
     shape = _shape_steps(group, before, after)
+    short = _excursions(group)
     scales = np.maximum(group.scale[after], 1e-9), np.maximum(group.scale[before], 1e-9)
     ratio = np.abs(np.log(scales[0] / scales[1]))
     starts = np.searchsorted(group.clip_of[after], np.arange(len(group.clips) + 1))
@@ -69,7 +67,9 @@ def jumps(group: Group, _: Body) -> Iterator[tuple[int, Finding]]:
                 changed &= turned - 2 * np.quantile(np.nan_to_num(turned), 0.9) > CHANGED
             sudden |= changed
             sudden &= gap == 1
-        jumps = after[steps][fast | other | sudden] - own.start
+        at = fast | other | sudden
+        at |= np.isin(after[steps], short)
+        jumps = after[steps][at] - own.start
         told = {"jumps": len(jumps)}
         if len(jumps):
             yield group.found(
@@ -77,7 +77,8 @@ def jumps(group: Group, _: Body) -> Iterator[tuple[int, Finding]]:
                 "jump",
                 "warning",
                 f"the whole body jumps before {len(jumps):,} of {len(clip):,} frames "
-                f"({ranges(jumps)}): another person, another scene or frames out of order",
+                f"({ranges(jumps)}): another person, another scene, frames turned otherwise or "
+                "out of order",
                 told,
                 jumps,
             )
@@ -89,6 +90,40 @@ def jumps(group: Group, _: Body) -> Iterator[tuple[int, Finding]]:
                 "the frames look out of order: one differs from the next as much as from any other",
                 {**told, "disordered": True},
             )
+
+
+def _excursions(group: Group) -> NDArray[np.intp]:
+    """The first frames of excursions: up to `LONGEST` frames unlike those before and after."""
+    rates = [
+        sure_rate(clip.fps, motion) for clip, motion in zip(group.clips, group.motion, strict=True)
+    ]
+    rate, far = np.array(rates)[group.clip_of], group.typical[group.clip_of]
+    rows = np.arange(len(far) - 1)
+    found = [rows[:0]]
+    slow = rate < OFTEN
+    for steps, limit in (
+        (_shape_steps, far * np.where(slow, WIDE, CHANGED)),
+        (_steps, far * np.where(slow, np.inf, ASIDE)),
+    ):
+        moved = steps(group, rows, rows + 1)
+        moved[group.clip_of[:-1] != group.clip_of[1:]] = 0
+        for count in range(1, LONGEST + 1):
+            both = np.minimum(moved[:-count], moved[count:])  # there, and back
+            before = np.flatnonzero(both > limit[: len(both)])
+            before = before[group.clip_of[before] == group.clip_of[before + count + 1]]
+            left = 2 * steps(group, before, before + count + 1)
+            found.append(before[both[before] - left > limit[before]] + 1)
+    return np.unique(np.concatenate(found))
+
+
+def _steps(group: Group, before: NDArray[np.intp], after: NDArray[np.intp]) -> Floats:
+    """How far all but a quarter of the joints move at least, pixels; 0 where few are seen."""
+    both = group.seen[before] & group.seen[after]
+    moved = norms(group.points[after] - group.points[before])
+    count = both.sum(1)
+    ordered = np.sort(np.where(both, moved, np.inf), axis=1)
+    middle = np.take_along_axis(ordered, np.maximum((count - 1) // 4, 0)[:, None], 1)[:, 0]
+    return np.where(count >= 4, middle, 0)
 
 
 def _shape_steps(group: Group, before: NDArray[np.intp], after: NDArray[np.intp]) -> Floats:
