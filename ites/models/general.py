@@ -21,7 +21,7 @@ from ites.models.layers import MOMENTUM, Linear, expect_poses, update_running
 from ites.models.mirror import mirror_image, other_sides
 from ites.models.prior import soft_clamp
 from ites.models.sizes import TOTAL, own_scale
-from ites.models.teacher import UprightTeacher, bone_spread
+from ites.models.teacher import TeacherOutput, UprightTeacher, bone_spread
 from ites.pose import geometry
 from ites.pose.skeleton import root_relative
 
@@ -89,7 +89,7 @@ class GeneralTeacher(UprightTeacher):
         """The constructor arguments of this model, without the skeleton."""
         return super().sizes() | {"general": True}
 
-    def features(self, points: Tensor, momentum: float = MOMENTUM) -> Tensor:
+    def trunk(self, points: Tensor, momentum: float = MOMENTUM) -> Tensor:
         """Features (B, W) of scaled 2D poses (B, J, 2), nan where a joint is missing."""
         expect_poses(self, points, self.skeleton)
         seen = points[..., 0].isfinite()
@@ -106,6 +106,25 @@ class GeneralTeacher(UprightTeacher):
         if self.training:
             update_running(self.norms, momentum)
         return x
+
+    def forward(self, points: Tensor) -> TeacherOutput:
+        """Lift 2D poses (B, J, 2), nan where a joint is missing, in their units.
+
+        The depths of the camera's pose are those of the joints, which the network corrects; the
+        mean with the mirror image's is `depth`.
+        """
+        points = self._estimate(points).points
+        scale = own_scale(points, self.skeleton, self.shares)[:, None, None]
+        features = self.trunk(points * scale)
+        output = self._pose_of(features, torch.zeros_like(points))[0]
+        xy = root_relative(output.camera_pose, self.skeleton.root)[..., :2]
+        camera_pose = torch.cat([xy, self._depth(features, output.camera_pose)], -1)
+        canonical, camera_pose = output.canonical / scale, camera_pose / scale
+        return output._replace(canonical=canonical, camera_pose=camera_pose)
+
+    def _flipped(self) -> list[tuple[Tensor, object]]:
+        own = (self.direct_depth.weight, self.direct_depth.bias)
+        return super()._flipped() + [(parameter, slice(None)) for parameter in own]
 
     def clean(self, points: Tensor) -> Tensor:
         """2D poses (B, J, 2), root-relative and denoised; missing joints are the network's."""
@@ -181,7 +200,7 @@ class GeneralTeacher(UprightTeacher):
         scale = own_scale(points, self.skeleton, self.shares)[:, None, None]
         scaled = points * scale
         both = torch.cat([scaled, mirror_image(scaled, self.skeleton)])
-        depth, flat, elevation = self._lifted(self.features(both))
+        depth, flat, elevation = self._lifted(self.trunk(both))
         (d1, d2), (p1, p2) = depth.unflatten(0, (2, -1)), flat.unflatten(0, (2, -1))
         d2 = other_sides(d2, self.skeleton)
         difference = (d1 - d2).abs().mean((1, 2)) / scale[:, 0, 0]
@@ -220,11 +239,11 @@ class GeneralTeacher(UprightTeacher):
         """Depths, reprojections and elevations of features (B, W)."""
         flat = features.new_zeros(features.shape[0], self.skeleton.num_joints, 2)
         camera_pose = self._pose_of(features, flat)[0].camera_pose
-        depth = self._joint_depth(features, camera_pose)
+        depth = self._depth(features, camera_pose)
         flat = root_relative(geometry.project(camera_pose, self.distance), self.skeleton.root)
         return depth, flat, self._elevation(features)
 
-    def _joint_depth(self, features: Tensor, camera_pose: Tensor) -> Tensor:
+    def _depth(self, features: Tensor, camera_pose: Tensor) -> Tensor:
         depth = camera_pose[..., 2:] + self.direct_depth(features)[..., None]
         return root_relative(depth, self.skeleton.root)
 
@@ -336,9 +355,9 @@ class GeneralTeacher(UprightTeacher):
         disturbed = disturbed.where(seen[..., None], torch.nan)
         again = own_scale(disturbed, self.skeleton, self.shares)[:, None, None]
         scale = scale * again
-        features = self.features(disturbed * again, momentum)
+        features = self.trunk(disturbed * again, momentum)
         output, error = self._pose_of(features, exact * scale)
-        depth = self._joint_depth(features, output.camera_pose)
+        depth = self._depth(features, output.camera_pose)
         return error.mean(), depth, self._elevation(features), scale
 
     @torch.no_grad()
@@ -350,7 +369,7 @@ class GeneralTeacher(UprightTeacher):
         disturbed, seen = disturb(points * scale, counter, 1)
         disturbed = disturbed.where(seen[..., None], torch.nan)
         again = own_scale(disturbed, self.skeleton, self.shares)[:, None, None]
-        self.features(disturbed * again, momentum=1)
+        self.trunk(disturbed * again, momentum=1)
 
 
 def _recording() -> bool:

@@ -242,7 +242,8 @@ class Teacher(nn.Module):
 
     def _depth_of(self, points: Tensor) -> Tensor:
         """The depths of cleaned 2D poses."""
-        return self._depth(self._lift(points)[0].camera_pose)
+        features = self.trunk(points)
+        return self._depth(features, self._pose_of(features, points)[0].camera_pose)
 
     def losses(self, points: Tensor, rotations: ops.Rotations, centre_cycle: bool) -> TeacherLosses:
         """The losses of one step, in two passes through the network.
@@ -267,7 +268,8 @@ class Teacher(nn.Module):
             ).mean()
         return TeacherLosses(error.mean(), cycle)
 
-    def _depth(self, camera_pose: Tensor) -> Tensor:
+    def _depth(self, features: Tensor, camera_pose: Tensor) -> Tensor:
+        """The joints' depths (B, J, 1) of features (B, W) and the dictionary's pose (B, J, 3)."""
         return camera_pose[..., 2:]
 
     def _centre(self, points: Tensor) -> Tensor:
@@ -351,13 +353,16 @@ class UprightTeacher(Teacher):
             features = self.trunk(points)
             output, error = self._pose_of(features, points)
             elevation = self._elevation(features)
-        pose = geometry.backproject(points, self._depth(output.camera_pose), self.distance)
+        depth = self._depth(features, output.camera_pose)
+        pose = geometry.backproject(points, depth, self.distance)
         turns = ops.TurnDraw(counter, elevation, spread_of(elevation), samples)
         views, _ = ops.rotate_project(pose, turns, self.distance, backend=self.backend)
         with second:
-            again, view_error = self._pose_of(self.trunk(views, momentum=0), views.detach())
+            features = self.trunk(views, momentum=0)
+            again, view_error = self._pose_of(features, views.detach())
+            depth = self._depth(features, again.camera_pose)
         turn = ops.equivariance_distance(
-            pose, views, self._depth(again.camera_pose), turns, self.distance, self.backend
+            pose, views, depth, turns, self.distance, self.backend
         ).mean()
         reprojection, unlikely = error.mean() + view_error.mean(), soft_clamp(prior(views)).mean()
         bones = bone_spread(pose, self.bones)
@@ -372,18 +377,22 @@ class UprightTeacher(Teacher):
             momenta: returns a parameter's optimiser buffers that have the gradient's sign.
         """
         self.start_elevation.neg_()
-        depths = slice(2, None, 3)
+        for parameter, place in self._flipped():
+            for tensor in (parameter, *momenta(parameter)):
+                tensor[place].neg_()  # type: ignore[index]
+
+    def _flipped(self) -> list[tuple[Tensor, object]]:
+        """What `flip` negates: parameters, and the part of each."""
+        every, depths = slice(None), slice(2, None, 3)
         turned = slice(0, 2)  # a rotation vector is an axial vector under reflection
-        for parameter, place in (
-            (self.dictionary, (slice(None), depths)),
+        return [
+            (self.dictionary, (every, depths)),
             (self.mean_pose, depths),
             (self.rotation_vector.weight, turned),
             (self.rotation_vector.bias, turned),
-            (self.elevation_angle.weight, slice(None)),
-            (self.elevation_angle.bias, slice(None)),
-        ):
-            for tensor in (parameter, *momenta(parameter)):
-                tensor[place].neg_()  # type: ignore[index]
+            (self.elevation_angle.weight, every),
+            (self.elevation_angle.bias, every),
+        ]
 
     @torch.no_grad()
     def flip_helps(self, points: Tensor, prior: nn.Module) -> bool:
@@ -401,7 +410,7 @@ class UprightTeacher(Teacher):
         self.eval()
         points = self._centre(points)
         features = self.trunk(points)
-        depth = self._depth(self._pose_of(features, points)[0].camera_pose)
+        depth = self._depth(features, self._pose_of(features, points)[0].camera_pose)
         elevation = self._elevation(features)
         self.train(training)
         counter = torch.zeros(3, dtype=torch.int64, device=points.device)
@@ -423,5 +432,5 @@ class UprightTeacher(Teacher):
         away = ELEVATION_LIMIT * torch.tanh(self.elevation_angle(features).squeeze(-1))
         return self.start_elevation + away
 
-    def _depth(self, camera_pose: Tensor) -> Tensor:
+    def _depth(self, features: Tensor, camera_pose: Tensor) -> Tensor:
         return root_relative(camera_pose[..., 2:], self.skeleton.root)

@@ -7,10 +7,20 @@ import torch
 from op_contract import FORK
 from torch.nn import functional
 
-from ites.models import Prior, Student, Teacher, UprightStudent, UprightTeacher, fold_norms
+from ites.models import (
+    GeneralTeacher,
+    Prior,
+    Student,
+    Teacher,
+    UprightStudent,
+    UprightTeacher,
+    fold_norms,
+)
 from ites.models.layers import update_running
+from ites.models.mirror import mirror_image, other_sides
 from ites.ops import RotationDraw
 from ites.pose import geometry
+from ites.pose.skeleton import HUMAN36M
 
 
 def points(batch, joints=17):
@@ -158,3 +168,35 @@ def test_a_bias_before_a_norm_changes_the_running_mean_alone():
     update_running([norm])
     torch.testing.assert_close(norm.running_mean, mean)
     torch.testing.assert_close(norm.running_var, var)
+
+
+def general_teacher():
+    torch.manual_seed(0)
+    model = GeneralTeacher(width=32, blocks=1).double().eval()
+    with torch.no_grad():
+        model.direct_depth.weight.normal_()
+        model.dictionary.normal_(std=0.1)
+    return model
+
+
+def test_what_the_general_teacher_returns_is_what_it_lifts():
+    """Calling it, its dictionary's pose has the depths of `depth`, at any size of the person."""
+    model, x = general_teacher(), points(6).double()
+    for size in (1.0, 7.0):
+        out = model(size * x)
+        image = model(mirror_image(size * x, HUMAN36M)).camera_pose[..., 2:]
+        depth = (out.camera_pose[..., 2:] + other_sides(image, HUMAN36M)) / 2
+        # the calls see the points that `depth` has denoised first
+        again = model.depth(model.clean(size * x))
+        torch.testing.assert_close(depth, again, rtol=1e-9, atol=1e-12)
+    small, large = model(x), model(7 * x)
+    torch.testing.assert_close(large.camera_pose, 7 * small.camera_pose)
+    torch.testing.assert_close(large.coefficients, small.coefficients)
+
+
+def test_a_flipped_general_teacher_says_the_opposite():
+    model, x = general_teacher(), points(6).double()
+    depth, elevation = model.depth(x), model.elevation(x)
+    model.flip()
+    torch.testing.assert_close(model.depth(x), -depth)
+    torch.testing.assert_close(model.elevation(x), -elevation)
