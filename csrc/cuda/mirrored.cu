@@ -20,6 +20,11 @@ struct Skeleton {
   int joints, count, root;
 };
 
+// A joint without one of its coordinates is missing.
+__device__ __forceinline__ bool is_seen(const float* p, int64_t j) {
+  return is_finite(p[2 * j]) && is_finite(p[2 * j + 1]);
+}
+
 __global__ void __launch_bounds__(THREADS)
     mirrored_input_kernel(const Skeleton s, int64_t poses, float total, float factor,
                           const float* __restrict__ points, const float* __restrict__ shares,
@@ -43,7 +48,7 @@ __global__ void __launch_bounds__(THREADS)
   const float scale = expected > 0.0f ? total * expected / within(length, 1e-9f, INFINITY) : 1.0f;
   float count = 0.0f, mean_x = 0.0f, mean_y = 0.0f;
   for (int j = lane; j < J; j += 32) {
-    if (!is_finite(p[2 * j])) continue;
+    if (!is_seen(p, j)) continue;
     count += 1.0f;
     mean_x += p[2 * j] * scale;
     mean_y += p[2 * j + 1] * scale;
@@ -54,7 +59,7 @@ __global__ void __launch_bounds__(THREADS)
   if (lane == 0) scales[b] = scale;
   for (int j = lane; j < J; j += 32) {
     const int other = static_cast<int>(s.mirror[j]);
-    const bool seen = is_finite(p[2 * j]), image_seen = is_finite(p[2 * other]);
+    const bool seen = is_seen(p, j), image_seen = is_seen(p, other);
     const int64_t own = b * J + j, image = (poses + b) * J + j;
     missing[own] = seen ? 0.0f : 1.0f;
     missing[image] = image_seen ? 0.0f : 1.0f;
@@ -118,43 +123,36 @@ struct Placed {
   __device__ __forceinline__ Placed(const Skeleton& s, const MeanEstimate& mean, const float* p,
                                     float scale)
       : p(p), scale(scale), at_root(mean(s.root)) {
-    float count_x = 0.0f, count_y = 0.0f;
     away_x = away_y = seen = 0.0f;
     for (int j = threadIdx.x % 32; j < s.joints; j += 32) {
+      if (!is_seen(p, j)) continue;
       const Joint guess = mean(j);
-      const float x = p[2 * j] * scale, y = p[2 * j + 1] * scale;
-      if (is_finite(x)) {
-        count_x += 1.0f;
-        away_x += x - guess.x;
-      }
-      if (is_finite(y)) {
-        count_y += 1.0f;
-        away_y += y - guess.y;
-      }
-      seen += is_finite(x) && is_finite(y);
+      away_x += p[2 * j] * scale - guess.x;
+      away_y += p[2 * j + 1] * scale - guess.y;
+      seen += 1.0f;
     }
-    away_x = warp_sum(away_x) / within(warp_sum(count_x), 1.0f, INFINITY);
-    away_y = warp_sum(away_y) / within(warp_sum(count_y), 1.0f, INFINITY);
     seen = within(warp_sum(seen), 1.0f, INFINITY);
-    // The root itself decides where it is seen, otherwise the joints that are.
-    const float rx = p[2 * s.root] * scale, ry = p[2 * s.root + 1] * scale;
-    if (is_finite(rx)) away_x = rx - at_root.x;
-    if (is_finite(ry)) away_y = ry - at_root.y;
-    origin_x = is_finite(rx) ? rx : at_root.x + away_x;
-    origin_y = is_finite(ry) ? ry : at_root.y + away_y;
+    away_x = warp_sum(away_x) / seen;
+    away_y = warp_sum(away_y) / seen;
+    origin_x = at_root.x + away_x;
+    origin_y = at_root.y + away_y;
+    if (is_seen(p, s.root)) {  // it decides itself, otherwise the joints that are seen
+      origin_x = p[2 * s.root] * scale;
+      origin_y = p[2 * s.root + 1] * scale;
+      away_x = origin_x - at_root.x;
+      away_y = origin_y - at_root.y;
+    }
   }
 
   // Joint `j` relative to the root, completed by its estimate, and the way from there to the
   // estimate where it is seen.
   __device__ __forceinline__ void complete(int j, const Joint& guess, float& x, float& y,
                                            float& to_x, float& to_y) const {
-    x = p[2 * j] * scale;
-    y = p[2 * j + 1] * scale;
-    const bool seen_x = is_finite(x), seen_y = is_finite(y);
-    x = (seen_x ? x : guess.x + away_x) - origin_x;
-    y = (seen_y ? y : guess.y + away_y) - origin_y;
-    to_x = seen_x ? guess.x - x : 0.0f;
-    to_y = seen_y ? guess.y - y : 0.0f;
+    const bool there = is_seen(p, j);
+    x = (there ? p[2 * j] * scale : guess.x + away_x) - origin_x;
+    y = (there ? p[2 * j + 1] * scale : guess.y + away_y) - origin_y;
+    to_x = there ? guess.x - x : 0.0f;
+    to_y = there ? guess.y - y : 0.0f;
   }
 };
 
@@ -182,8 +180,7 @@ __global__ void __launch_bounds__(THREADS)
     placed.complete(j, mean(j), x, y, to_x, to_y);
     square += to_x * to_x + to_y * to_y;
     if (original) {
-      const float* const given = original + (own + j) * 2;
-      whole &= is_finite(given[0]) && is_finite(given[1]);
+      whole &= is_seen(original, own + j);
     }
   }
   square = within(warp_sum(square) / placed.seen, 1e-12f, INFINITY);

@@ -58,7 +58,7 @@ class KeypointReader:
     Raises:
         ItesError: as `read_keypoints`.
 
-    Attributes: `skeleton`; `lengths`, the frames per clip; `timed`, whether every clip's frame rate
+    Attributes: `skeleton`; `lengths`, the frames per clip; `timed`, whether each clip's frame rate
     is known; `notes`, lines on assumptions, derived joints and omissions.
     """
 
@@ -96,14 +96,14 @@ class KeypointReader:
         self._clips = Clips(recording.skeleton, recording.clips, title=path.name)
         self.skeleton = recording.skeleton
         self.lengths = [len(clip) for clip in recording.clips]
-        self.timed = all(clip.fps > 0 for clip in recording.clips)
+        self.timed = [clip.fps > 0 for clip in recording.clips]
 
     def _open_store(self, path: Path, split: str | None) -> None:
         self._store = PoseStore(path)
         self.skeleton = self._store.skeleton
         self._rows = stored_sequences(self._store, split)
         self.lengths = [sequence.length for sequence in self._rows]
-        self.timed = all(sequence.fps > 0 for sequence in self._rows)
+        self.timed = [sequence.fps > 0 for sequence in self._rows]
         if not self._rows:
             there = ", ".join(self._store.splits) or "some poses"
             self._store.close()

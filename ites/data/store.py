@@ -47,8 +47,9 @@ CAMERA_SHAPES = {
 MISSING = ("error", "drop", "interpolate")
 FARTHEST = {"keypoints": 1e7, "positions": 1e6, "confidence": np.inf}
 """A keypoint (pixels) or position (metres) farther from 0 is invalid."""
-LARGEST_POSE = 20.0
-"""Maximum median extent in metres; larger poses are in another unit."""
+LARGEST_POSE, SMALLEST_PERSON = 4.0, 0.3
+"""Maximum median extent in metres, and minimum of skeletons with hips; others are in another
+unit."""
 LATEST = 10**9
 """Upper bound of a clip's first frame."""
 SKELETON_TEXT = 50_000
@@ -332,10 +333,12 @@ class PoseStore:
         positions = self._read("positions", split)
         self._refuse("positions", _not_finite(positions, FARTHEST["positions"]), split)
         extent = float(np.median(np.ptp(positions, axis=1).max(-1)))
-        if extent > LARGEST_POSE:
+        least = SMALLEST_PERSON if any("hip" in name for name in self.skeleton.joints) else 0
+        if not least <= extent <= LARGEST_POSE:
+            unit = "divide millimetres by 1000" if extent > 100 else "another unit"
             raise ItesError(
                 f"{self.path}: positions: expected metres, got poses of {extent:.4g} m from end to "
-                "end: divide millimetres by 1000"
+                f"end: {unit}"
             )
         return positions
 

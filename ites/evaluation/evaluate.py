@@ -265,11 +265,10 @@ def evaluate(
     model, metadata = load_model(run, stage, where)
     missing = missing or metadata.settings.get("missing", "error")
     with PoseStore(data) as store:
-        if store.skeleton.parents != metadata.skeleton.parents:
+        if difference := metadata.skeleton.difference(store.skeleton):
             raise ItesError(
-                f"{data}: expected the model's skeleton {metadata.skeleton.name} with "
-                f"{metadata.skeleton.num_joints} joints, got {store.skeleton.name} with "
-                f"{store.skeleton.num_joints}"
+                f"{data}: expected the model's skeleton {metadata.skeleton.name}, got "
+                f"{store.skeleton.name}: {difference}"
             )
         positions = truth(store, split, missing)
         given = metadata.scale if scale == "checkpoint" else None
@@ -390,14 +389,26 @@ def truth(store: PoseStore, split: str, missing: str = "error") -> NDArray[np.fl
 
     Raises:
         NoTruthError: the store holds none.
-        ItesError: there is no such split.
+        ItesError: there is no such split, or a joint stands at (0, 0, 0), the camera's centre: a
+            filler where the truth is unknown.
     """
     positions = store.positions(split)
     if positions is None:
         raise NoTruthError(
             f"{store.path}: holds no 3D positions to compare with, so evaluation is left out"
         )
-    return positions[store.complete(split)] if missing == "drop" else positions
+    if missing == "drop":
+        positions = positions[store.complete(split)]
+    filler = np.all(positions == 0, axis=-1)
+    filler[:, store.skeleton.root] = False  # of poses that are relative to it
+    if filler.any():
+        poses, joint = np.count_nonzero(filler.any(1)), np.flatnonzero(filler.any(0))[0]
+        raise ItesError(
+            f"{store.path}: positions: expected the truth of every joint, got (0, 0, 0), the "
+            f"camera's centre, in {poses:,} poses, such as of {store.skeleton.joints[joint]}; "
+            "--missing drop leaves out poses with a joint of confidence 0"
+        )
+    return positions
 
 
 def depth_zero(points: NDArray[np.float32], skeleton: Skeleton) -> NDArray[np.float32]:

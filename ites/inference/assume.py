@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -202,7 +202,7 @@ def network_input(
     clips: Clips,
     training_scale: float,
     scale: str = "auto",
-    exchange: bool = False,
+    exchange: bool | Sequence[bool] = False,
     *,
     turned: bool = False,
     roll: float | Callable[[NDArray[np.float32]], float] = 0.0,
@@ -218,7 +218,8 @@ def network_input(
         clips: each with `focal_length` if it is known.
         training_scale: the factor stored in the checkpoint.
         scale: see `ites.inference.lift.lift`.
-        exchange: exchange limbs that swap sides and back; False only reports them.
+        exchange: exchange limbs that swap sides and back, in all clips or in some; False only
+            reports them.
         turned: turn known cameras towards the person, as recipe upright does.
         roll: of the cameras, radians, clockwise; or what finds it for a clip from points (T, J, 2),
             root-relative, nan where a joint is missing.
@@ -231,12 +232,13 @@ def network_input(
     if scale not in SCALES:
         raise ItesError(f"lift: scale must be one of {', '.join(SCALES)}, got {scale!r}")
     assumed, ready, points, sights = Assumed(), [], [], []
-    for clip in clips.clips:
+    exchanges = [exchange] * len(clips.clips) if isinstance(exchange, bool) else exchange
+    for clip, exchanged in zip(clips.clips, exchanges, strict=True):
         clip, words = drop_impossible(clip, clips.skeleton)
         assumed.notes += [Note("impossible", line) for line in words]
         seen = seen_joints(clip)
         clip, missing = fill_missing(clip, clips.skeleton)
-        clip, note = _swaps_noted(clip, seen, clips.skeleton, exchange)
+        clip, note = _swaps_noted(clip, seen, clips.skeleton, exchanged)
         assumed.notes += note
         nothing = unknown(seen, clip.fps)
         _note_unknown(clip.name, seen, nothing, clips.skeleton, assumed)

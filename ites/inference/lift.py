@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import wraps
@@ -27,7 +27,7 @@ from ites.data.clips import cut
 from ites.data.corrections import Corrections
 from ites.data.keypoint_reader import KeypointReader
 from ites.data.lifted import ClipsWriter, read_clips, read_settings
-from ites.data.readers.options import check_options
+from ites.data.readers.options import as_array, check_options
 from ites.errors import ItesError
 from ites.inference.assume import Note
 from ites.inference.network import PRECISIONS, Network
@@ -36,7 +36,7 @@ from ites.inference.size import body_size_of
 from ites.pose.smoothing import SMOOTHERS
 from ites.runs.packaged import run_or_packaged
 from ites.system.arithmetic import arithmetic
-from ites.system.files import keep_source
+from ites.system.files import keep_source, stamp
 from ites.system.lock import lock
 from ites.system.parts import Parts
 from ites.system.ranks import Ranks, pick_device
@@ -65,9 +65,9 @@ def _files_or_arrays(lift_file: Callable[..., dict[str, Any]]) -> Callable[..., 
         if out is None and Ranks.here().distributed:
             raise ItesError("lift: several processes need a file to write, got out=None")
         with TemporaryDirectory(prefix="ites-") as folder:
-            if isinstance(keypoints, np.ndarray | Tensor):
+            if not isinstance(keypoints, str | os.PathLike):
                 options["keypoints"] = Path(folder, "keypoints.npy")
-                np.save(options["keypoints"], np.asarray(keypoints))
+                np.save(options["keypoints"], as_array("lift", keypoints))
             options["out"] = Path(folder, "lifted.npz") if out is None else out
             summary = lift_file(**options)
             return read_clips(options["out"]) if out is None else summary
@@ -147,7 +147,7 @@ def lift(
         floor: with `up="gravity"`, let the root's path stand on the floor: the lowest foot is at
             height 0.
         temporal: fit each clip as a whole: one body, smooth motion, likely views; see
-            `ites.models.temporal`. None: if the frame rate of all clips is known.
+            `ites.models.temporal`. None: each clip whose frame rate is known.
         smooth: filter each joint's trajectory: "savitzky-golay" uses past and future frames,
             "one-euro" past frames only; see `ites.pose.smoothing`. None: no filter.
         trust: write the confidence in each pose; this needs a run folder of recipe "upright" or
@@ -176,7 +176,7 @@ def lift(
         >>> ites.lift("clip.npz", run="runs/mine").clips[0].positions.shape
         (12, 17, 3)
     """
-    assert out is not None and not isinstance(keypoints, np.ndarray | Tensor)
+    assert out is not None and isinstance(keypoints, str | os.PathLike)
     run = run_or_packaged(run)
     if batch_size is not None and not 0 < batch_size < float("inf"):
         raise ItesError(f"lift: batch_size must be positive and finite, got {batch_size}")
@@ -223,16 +223,16 @@ def lift(
         ) as reader,
         _only_writer(out) if ranks.is_main else nullcontext(),
     ):
-        if reader.skeleton.parents != skeleton.parents:
+        if difference := skeleton.difference(reader.skeleton):
             raise ItesError(
-                f"{keypoints}: the model lifts {skeleton.name} ({skeleton.num_joints} joints), "
-                f"got {reader.skeleton.name} ({reader.skeleton.num_joints} joints)"
+                f"{keypoints}: the model lifts {skeleton.name}, got {reader.skeleton.name}: "
+                f"{difference}"
             )
-        if temporal is None:
-            temporal = fps is not None or reader.timed
-        file = Path(keypoints).stat()
+        whole = [known or fps is not None for known in reader.timed]
+        if temporal is not None:
+            whole = [temporal] * len(whole)
         request = {
-            "keypoints": [str(keypoints), file.st_size, file.st_mtime_ns],
+            "keypoints": [str(keypoints), *stamp(keypoints)],
             "split": split,
             "layout": layout,
             "person": None if person is None else str(person),
@@ -247,7 +247,7 @@ def lift(
             "bone": dict(bone or {}),
             "up": up,
             "floor": floor,
-            "temporal": temporal,
+            "temporal": all(whole) if all(whole) == any(whole) else None,
             "smooth": smooth,
             "trust": network.judge is not None,
             "batch_size": network.batch_size,
@@ -260,8 +260,7 @@ def lift(
             summary = read_settings(out)
         else:
             notes = [Note("read", line) for line in reader.notes]
-            if temporal and max(reader.lengths, default=0) > 1:
-                notes.append(Note("temporal", "each clip is lifted as a whole"))
+            notes += _sequences(reader.lengths, whole)
             if smooth is not None:
                 notes.append(Note("smooth", f"smoothed in time: {smooth}"))
             if trust:
@@ -278,7 +277,7 @@ def lift(
                 size=size,
                 up=up,
                 floor=floor,
-                temporal=temporal,
+                whole=whole,
                 smooth=smooth,
                 notes=notes,
             )
@@ -300,6 +299,17 @@ def lift(
                 summary = lifting.join(out, summary)
     ranks.leave()
     return {**summary, "out": str(out)} if ranks.is_main else {}
+
+
+def _sequences(lengths: Sequence[int], whole: Sequence[bool]) -> list[Note]:
+    """A note on the clips that are lifted as wholes, if there are any."""
+    long = [one for length, one in zip(lengths, whole, strict=True) if length > 1]
+    if not any(long):
+        return []
+    if all(long):
+        return [Note("temporal", "each clip is lifted as a whole")]
+    words = f"{sum(long)} of {len(long)} clips are lifted as wholes; of the others the frame rate"
+    return [Note("temporal", f"{words} is unknown, and they are lifted frame by frame")]
 
 
 def _only_writer(out: str | os.PathLike[str]) -> AbstractContextManager[None]:

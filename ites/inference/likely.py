@@ -59,10 +59,11 @@ def density_of(
     if run is None and not RunFolder(FOLDER).weights("prior").is_file():
         return None
     prior = load_prior(FOLDER if run is None else run).float()
-    if skeleton is not None and prior.skeleton.parents != skeleton.parents:
+    if skeleton is not None and (difference := skeleton.difference(prior.skeleton)):
         if run is None:
             return None
         raise ItesError(
-            f"{run}: expected a prior of {skeleton.name}, got one of {prior.skeleton.name}"
+            f"{run}: expected a prior of {skeleton.name}, got one of {prior.skeleton.name}: "
+            f"{difference}"
         )
     return density_by(prior)

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ class Lifting:
     size: BodySize
     up: str
     floor: bool
-    temporal: bool
+    whole: list[bool]
+    """Whether each clip is fitted as a whole."""
     smooth: str | None
     notes: list[Note]
 
@@ -98,7 +100,7 @@ class Lifting:
         found = check_reader(self.reader, chosen, prior, replace(clips, clips=stated))
         found = refuse(found, len(clips.clips), self.path)
         clips, points, assumed, sights = network_input(
-            clips, self.network.scale, self.scale, self.temporal,
+            clips, self.network.scale, self.scale, self.whole[chosen],
             turned=self.network.upright, roll=self._roll(), masked=self.network.masks,
         )  # fmt: skip
         assumed.notes = notes + assumed.notes + self._unseen(clips)
@@ -127,18 +129,26 @@ class Lifting:
         """Lift the portion: its poses, network units, and their confidence measures."""
         points, skeleton, net = portion.points, self.reader.skeleton, self.network
         lifted = lift_points(net.pose, points, skeleton, net.batch_size, net.device)
-        if self.temporal:
-            flat = cleaned(net.clean, points, net.device)
-            views = None
-            if net.elevation is not None and net.density is not None:
-                elevation = cleaned(net.elevation, points, net.device)
-                views = views_of(portion.clips, elevation, net.density)
-            lifted = make_consistent(
-                portion.clips, points, flat, lifted, portion.sights,
-                device=net.device, masked=net.masks, views=views,
-            )  # fmt: skip
+        if any(self.whole[self.portions[portion.index]]):
+            lifted = self._fitted(portion, lifted)
         judgement = net.judge(points, lifted, net.device) if net.judge else None
         return portion, lifted, judgement
+
+    def _fitted(self, portion: Portion, lifted: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The poses (N, J, 3) of a portion; those of clips that are wholes suit one another."""
+        whole, net = self.whole[self.portions[portion.index]], self.network
+        frames = np.repeat(whole, [len(clip) for clip in portion.clips.clips])
+        clips = replace(portion.clips, clips=list(compress(portion.clips.clips, whole)))
+        points = portion.points[frames]
+        flat = cleaned(net.clean, points, net.device)
+        views = None
+        if net.elevation is not None and net.density is not None:
+            views = views_of(clips, cleaned(net.elevation, points, net.device), net.density)
+        lifted[frames] = make_consistent(
+            clips, points, flat, lifted[frames], list(compress(portion.sights, whole)),
+            device=net.device, masked=net.masks, views=views,
+        )  # fmt: skip
+        return lifted
 
     def write(self, done: tuple[Portion, NDArray[np.float32], Judgement | None]) -> None:
         """Write a part."""
@@ -199,7 +209,7 @@ class Lifting:
 
 
 def _assumed(settings: dict[str, Any]) -> Assumed:
-    """The assumptions about a part's clips, as `_Lifting.write` stored them."""
+    """The assumptions about a part's clips, as `Lifting.write` stored them."""
     return Assumed(**{**settings, "notes": [Note(*note) for note in settings["notes"]]})
 
 

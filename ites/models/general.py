@@ -92,7 +92,7 @@ class GeneralTeacher(UprightTeacher):
     def trunk(self, points: Tensor, momentum: float = MOMENTUM) -> Tensor:
         """Features (B, W) of scaled 2D poses (B, J, 2), nan where a joint is missing."""
         expect_poses(self, points, self.skeleton)
-        seen = points[..., 0].isfinite()
+        seen = points.isfinite().all(-1)
         there = points.where(seen[..., None], points.new_zeros(()))
         count = seen.sum(1, keepdim=True).clamp(min=1)[..., None]
         there = (there - there.sum(1, keepdim=True) / count) * seen[..., None]
@@ -198,7 +198,8 @@ class GeneralTeacher(UprightTeacher):
         """The means of the estimates from 2D poses (B, J, 2) and from their mirror images."""
         expect_poses(self, points, self.skeleton)
         scale = own_scale(points, self.skeleton, self.shares)[:, None, None]
-        scaled = points * scale
+        whole = points.isfinite().all(-1, keepdim=True)
+        scaled = (points * scale).where(whole, torch.nan)
         both = torch.cat([scaled, mirror_image(scaled, self.skeleton)])
         depth, flat, elevation = self._lifted(self.trunk(both))
         (d1, d2), (p1, p2) = depth.unflatten(0, (2, -1)), flat.unflatten(0, (2, -1))

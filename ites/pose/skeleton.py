@@ -138,6 +138,26 @@ class Skeleton:
             others[left], others[right] = right, left
         return tuple(others)
 
+    def difference(self, other: Skeleton) -> str:
+        """How another skeleton's joints differ from these in place, in words; "" if they do not.
+
+        Other names of joints are no difference, unless they are the same ones in another order.
+        """
+        if self.num_joints != other.num_joints:
+            return f"{other.num_joints} joints, not {self.num_joints}"
+        if self.parents != other.parents:
+            return "other bones"
+        if set(self.joints) == set(other.joints) and self.joints != other.joints:
+            one = next(j for j in range(len(self.joints)) if self.joints[j] != other.joints[j])
+            return f"joint {one} is {other.joints[one]}, not {self.joints[one]}"
+        if (set(self.left), set(self.right)) != (set(other.left), set(other.right)):
+            return "other joints on the left and on the right"
+        if self.mirror != other.mirror:
+            return "other pairs of left and right joints"
+        if self.head != other.head:
+            return f"the head is {other.joints[other.head]}, not {self.joints[self.head]}"
+        return ""
+
     def to_json(self) -> str:
         """The skeleton as one line of JSON, as stores and checkpoints hold it."""
         return json.dumps(asdict(self))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import hashlib
 import json
 import math
 import os
@@ -42,6 +43,7 @@ __all__ = [
     "remove_orphans",
     "require_file",
     "shorten",
+    "stamp",
 ]
 
 JSON_BYTES = 1 << 29
@@ -56,6 +58,25 @@ NPY_HEADER = 10_000
 """Maximum bytes of an .npy header."""
 NPY_DIMENSIONS = 32
 """Maximum dimensions of an array: the limit that all numpy versions support."""
+
+
+def stamp(path: str | os.PathLike[str]) -> list[int | str]:
+    """What tells a later call that a file, or any file of a folder, is another.
+
+    Returns:
+        Size and time of change of a file; of a folder the number of its files, and a digest of
+        their names, sizes and times.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        found = path.stat()
+        return [found.st_size, found.st_mtime_ns]
+    held = [
+        (file.relative_to(path).as_posix(), *stamp(file))
+        for file in path.rglob("*")
+        if file.is_file()
+    ]
+    return [len(held), hashlib.sha256(repr(sorted(held)).encode()).hexdigest()]
 
 
 def require_file(path: str | os.PathLike[str]) -> Path:

@@ -26,7 +26,7 @@ from ites.pose.skeleton import HUMAN36M, Skeleton
 from ites.runs.folder import RunFolder, refuse_to_overwrite
 from ites.runs.settings import STAGES, make_settings, stages_of
 from ites.system.console import command_console, say
-from ites.system.files import atomic_write, load_json
+from ites.system.files import atomic_write, load_json, stamp
 from ites.system.lock import lock
 from ites.system.ranks import Ranks, pick_device
 from ites.training.dataset import check_poses
@@ -217,13 +217,11 @@ def fit(
         return _Fitting(folder, record, device, console).run()
 
 
-def _stamp(path: Path) -> list[int]:
-    """Size and time of change of a file, or of what a folder holds."""
+def _stamp(path: Path) -> list[int | str]:
+    """`stamp` of a file of keypoints or of a folder."""
     if not path.exists():
         raise ItesError(f"{path}: expected a file of keypoints, or a folder; there is none")
-    held = sorted(path.rglob("*")) if path.is_dir() else [path]
-    stats = [file.stat() for file in held if file.is_file()]
-    return [sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)]
+    return stamp(path)
 
 
 def _record(folder: FitFolder, request: dict[str, Any], any_request: bool) -> dict[str, Any]:

@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -286,7 +288,7 @@ def test_wrong_arguments(tmp_path, run):
         store.add(
             CAMERA.project(joints), camera="one", subject="", action="", fps=1, positions=joints
         )
-    with pytest.raises(ItesError, match="model's skeleton human36m.* 17 joints, got stick with 3"):
+    with pytest.raises(ItesError, match="model's skeleton human36m, got stick: 3 joints, not 17"):
         evaluate(run, tmp_path / "stick.h5")
 
 
@@ -299,6 +301,39 @@ def test_a_model_that_gives_nan_is_refused(tmp_path, run):
     with pytest.raises(ItesError, match="not finite"):
         evaluate(broken, write_store(tmp_path / "data.h5"), device="cpu")
     assert not list(tmp_path.glob("evaluation*"))
+
+
+@pytest.mark.parametrize("factor", [0.001, 0.1, 3.28, 10, 100, 1000])
+def test_a_truth_in_another_unit_is_refused(tmp_path, run, factor):
+    data = write_store(tmp_path / "data.h5")
+    with h5py.File(data, "a") as file:
+        file["poses/positions"][...] *= factor
+    with pytest.raises(ItesError, match="positions: expected metres, got poses of"):
+        evaluate(run, data, device="cpu")
+
+
+def test_a_filler_in_place_of_the_truth_is_refused_or_left_out(tmp_path, run):
+    data = write_store(tmp_path / "data.h5", missing=True)
+    whole = evaluate(run, data, device="cpu", missing="drop").over_poses.figures
+    with h5py.File(data, "a") as file, PoseStore(data) as store:
+        rows = [sequence.start + 3 for sequence in store.sequences_of("test")]
+        for row in rows:
+            file["poses/positions"][row, 5] = 0
+    assert evaluate(run, data, device="cpu", missing="drop").over_poses.figures == whole
+    with pytest.raises(ItesError, match=r"truth of every joint, got \(0, 0, 0\).* left_knee"):
+        evaluate(run, data, device="cpu", missing="interpolate")
+
+
+def test_a_skeleton_with_left_and_right_exchanged_is_refused(tmp_path, run):
+    names = tuple(HUMAN36M.joints[joint] for joint in HUMAN36M.mirror)
+    other = replace(HUMAN36M, name="other", joints=names, left=HUMAN36M.right, right=HUMAN36M.left)
+    with PoseStoreWriter(tmp_path / "data.h5", other) as store:
+        store.add_camera("one", CAMERA)
+        joints = np.random.default_rng(0).normal(0, 0.3, (4, 17, 3)) + [0, 0, 5]
+        given = {"camera": "one", "subject": "S9", "action": "a", "split": "test", "fps": 50}
+        store.add(CAMERA.project(joints), positions=joints, **given)
+    with pytest.raises(ItesError, match="got other: joint 1 is left_hip, not right_hip"):
+        evaluate(run, tmp_path / "data.h5", device="cpu")
 
 
 def test_figures_for_a_log():

@@ -1064,10 +1064,11 @@ def _reference_of_mirrored_input(a: Arguments) -> list[Tensor]:
     scales = torch.where(expected > 0, found, 1.0)
     scaled = points * scales[:, None, None]
     both = torch.cat([scaled, _mirrored(scaled, a["mirror"])])
-    there = both[..., 0].isfinite()
+    there = points.isfinite().all(-1)
+    there = torch.cat([there, there[:, a["mirror"]]])
     whole = both.where(there[..., None], 0)
     mean = whole.sum(1, keepdim=True) / there.sum(1).clamp(min=1)[:, None, None]
-    whole = (whole - mean) * there[..., None] * a["factor"]
+    whole = (a["factor"] * (whole - mean)).where(there[..., None], 0)
     return [whole, (~there).to(points.dtype), scales]
 
 
@@ -1075,6 +1076,7 @@ def _reference_of_mirrored_output(a: Arguments) -> list[Tensor]:
     root, mirror, distance = a["root"], a["mirror"], a["distance"]
     scale = a["scales"][:, None, None]
     points = a["points"] * scale
+    points = points.where(a["points"].isfinite().all(-1, keepdim=True), torch.nan)
     camera, direct = a["camera"], a["direct"][..., None]
     flat = camera[..., :2] / (camera[..., 2:] + distance).clamp(min=1)
     (p1, p2), (d1, d2) = (

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -438,8 +439,32 @@ def test_another_skeleton_is_refused(run, tmp_path):
     with PoseStoreWriter(tmp_path / "s.h5", three) as writer:
         writer.add_camera("c", human36m_cameras("S9")[0])
         writer.add(np.ones((2, 3, 2), np.float32), camera="c", subject="a", action="b", fps=1.0)
-    with pytest.raises(ItesError, match="lifts human36m .17 joints., got three .3 joints."):
+    with pytest.raises(ItesError, match="lifts human36m, got three: 3 joints, not 17"):
         lift(run, tmp_path / "s.h5", tmp_path / "out.npz")
+
+
+def test_a_skeleton_with_left_and_right_exchanged_is_refused(run, tmp_path):
+    """Its bones are the same, and so would the poses look."""
+    left, right = HUMAN36M.left, HUMAN36M.right
+    names = [HUMAN36M.joints[joint] for joint in HUMAN36M.mirror]
+    for joints, message in (
+        (tuple(names), "joint 1 is left_hip, not right_hip"),
+        (tuple("abcdefghijklmnopq"), "other joints on the left and on the right"),
+    ):
+        other = replace(HUMAN36M, name="other", joints=joints, left=right, right=left)
+        with PoseStoreWriter(tmp_path / "s.h5", other) as writer:
+            writer.add_camera("c", human36m_cameras("S9")[0])
+            writer.add(keypoints(), camera="c", subject="a", action="b", fps=1.0)
+        with pytest.raises(ItesError, match=f"lifts human36m, got other: {message}"):
+            lift(run, tmp_path / "s.h5", tmp_path / "out.npz")
+
+
+def test_other_names_of_the_same_joints_are_lifted(run, tmp_path):
+    other = replace(HUMAN36M, name="other", joints=tuple("abcdefghijklmnopq"))
+    with PoseStoreWriter(tmp_path / "s.h5", other) as writer:
+        writer.add_camera("c", human36m_cameras("S9")[0])
+        writer.add(keypoints(), camera="c", subject="a", action="b", fps=1.0)
+    assert lift(run, tmp_path / "s.h5", tmp_path / "out.npz", device="cpu")["poses"] == 12
 
 
 @pytest.mark.parametrize(
@@ -565,6 +590,74 @@ def test_a_clip_whose_rate_is_known_is_lifted_as_a_whole(run, tmp_path):
     for name, alike in (("timed", True), ("untimed", False)):
         np.testing.assert_array_equal(lifted[name, None], lifted[name, alike])
         assert np.abs(lifted[name, True] - lifted[name, False]).max() > 0.01
+
+
+@pytest.mark.parametrize("portion", [1, 1000])
+def test_a_clip_of_unknown_rate_leaves_the_others_whole(run, tmp_path, monkeypatch, portion):
+    """Each clip of a folder is lifted as it is alone, and a note counts them."""
+    monkeypatch.setattr("ites.inference.lift.PORTION", portion)
+    folder, alone = tmp_path / "clips", {}
+    folder.mkdir()
+    for seed, rate in enumerate(({"fps": 30}, {}, {"fps": 25}, {})):
+        file = folder / f"{seed}.npz"
+        np.savez(file, keypoints=keypoints(9 + seed, seed), focal_length=1000, **rate)
+        alone[file.stem] = ites.lift(file, run=run, device="cpu").clips[0].positions
+    lifted = ites.lift(folder, run=run, device="cpu")
+    assert len(lifted.clips) == 4
+    for clip in lifted.clips:
+        np.testing.assert_allclose(clip.positions, alone[Path(clip.name).name], atol=1e-5)
+    assert (
+        "2 of 4 clips are lifted as wholes; of the others the frame rate is unknown, and they "
+        "are lifted frame by frame" in lifted.settings["notes"]
+    )
+
+
+def test_a_file_of_a_folder_that_changed_is_lifted_again(run, tmp_path):
+    folder, out = tmp_path / "clips", tmp_path / "out.npz"
+    folder.mkdir()
+    for seed in range(2):
+        np.savez(folder / f"{seed}.npz", keypoints=keypoints(12, seed), focal_length=1000, fps=30)
+    lift(run, folder, out, device="cpu")
+    kept = (folder / "1.npz").stat().st_mtime_ns
+    np.savez(folder / "0.npz", keypoints=keypoints(12, 5), focal_length=1000, fps=30)
+    os.utime(folder / "0.npz", ns=(kept - 1, kept - 1))  # an older file, copied with its time
+    lift(run, folder, out, device="cpu", resume=True)
+    expected = ites.lift(folder / "0.npz", run=run, device="cpu").clips[0].positions
+    np.testing.assert_allclose(read_clips(out).clips[0].positions, expected, atol=1e-5)
+
+
+def test_arrays_of_any_kind_give_the_same_poses(run):
+    points = keypoints()
+    expected = ites.lift(points, run=run, device="cpu").clips[0].positions
+    for given in (
+        points.tolist(),
+        torch.from_numpy(points).requires_grad_(),
+        torch.from_numpy(points).double(),
+        np.ma.masked_array(points),
+    ):
+        found = ites.lift(given, run=run, device="cpu").clips[0].positions
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    rounded = torch.from_numpy(points).bfloat16()
+    assert len(ites.lift(rounded, run=run, device="cpu").clips[0].positions) == 12
+
+
+def test_what_a_masked_array_hides_is_missing(run):
+    points = np.ma.masked_array(keypoints())
+    points[3:5, 6] = np.ma.masked
+    hidden = keypoints()
+    hidden[3:5, 6] = np.nan
+    found, expected = (
+        ites.lift(one, run=run, device="cpu").clips[0].positions for one in (points, hidden)
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind"), [(None, "NoneType"), ({"a": 1}, "dict"), (["a.npz", "b.npz"], "lists")]
+)
+def test_what_is_no_input_is_named(run, wrong, kind):
+    with pytest.raises(ItesError, match=f"lift: expected a file of keypoints or .*, got {kind}"):
+        ites.lift(wrong, run=run, device="cpu")
 
 
 def test_portions_give_what_one_piece_gives(run, tmp_path, monkeypatch):

@@ -81,6 +81,35 @@ def test_a_misplaced_keypoint_spoils_no_other_frame(run, focal):
     np.testing.assert_allclose(late, expected[-1], atol=0.03)
 
 
+@pytest.mark.parametrize("filler", [0.0, -1.0])
+def test_joints_that_a_detector_puts_at_a_corner_are_missing(run, filler):
+    """As in files: they are nan, and change nothing in other frames."""
+    frames, hidden = keypoints(12), keypoints(12)
+    frames[7, [13, 16]], hidden[7, [13, 16]] = filler, np.nan
+    frames[9], hidden[9] = filler, np.nan  # nobody
+    found, expected = (
+        np.stack([lifter.lift(frame) for frame in given])
+        for given in (frames, hidden)
+        if (lifter := Lifter(run, focal_length=1000, device="cpu"))
+    )
+    np.testing.assert_array_equal(found, expected)
+    assert np.isnan(found[9]).all()
+
+
+def test_an_origin_amid_the_joints_is_one_of_them(run):
+    frame = keypoints(1)[0]
+    lifted = Lifter(run, focal_length=1000, device="cpu").lift(frame - frame[0])
+    assert np.isfinite(lifted).all()
+
+
+def test_what_a_masked_frame_hides_is_missing(run):
+    frame, hidden = np.ma.masked_array(keypoints(1)[0]), keypoints(1)[0]
+    frame[6] = np.ma.masked
+    hidden[6] = np.nan
+    lifter = Lifter(run, focal_length=1000, device="cpu")
+    np.testing.assert_array_equal(lifter.lift(frame), lifter.lift(hidden))
+
+
 def test_latency_is_measured(run):
     lifter = Lifter(run, focal_length=1000, device="cpu")
     assert lifter.latency()["calls"] == 0 and math.isnan(lifter.latency()["p50"])

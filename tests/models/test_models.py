@@ -200,3 +200,13 @@ def test_a_flipped_general_teacher_says_the_opposite():
     model.flip()
     torch.testing.assert_close(model.depth(x), -depth)
     torch.testing.assert_close(model.elevation(x), -elevation)
+
+
+def test_a_joint_without_one_coordinate_is_missing_to_the_general_teacher():
+    model, x = general_teacher(), points(6).double()
+    x[:, 5] = torch.nan
+    expected = model.pose(x)
+    for coordinate in (0, 1):
+        half = x.clone()
+        half[:, 5, coordinate] = 0.3
+        torch.testing.assert_close(model.pose(half), expected)

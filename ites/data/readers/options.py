@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from ites.data.readers.recording import LARGEST
 from ites.errors import ItesError
@@ -51,6 +58,33 @@ class ReadOptions:
                 f"{path}: a pose store keeps its order of joints, {skeleton.name}; got layout "
                 f"{self.layout}"
             )
+
+
+def as_array(who: str, keypoints: object) -> NDArray[Any]:
+    """Keypoints that a program gives, as an array; nan where a masked array is masked.
+
+    Args:
+        who: names the function in an error.
+        keypoints: an array of numpy, also a masked one, a tensor on any device, or lists of
+            numbers.
+
+    Raises:
+        ItesError: they are nothing of the kind.
+    """
+    if isinstance(keypoints, Tensor):
+        keypoints = keypoints.detach().cpu()
+        keypoints = keypoints.float() if keypoints.dtype == torch.bfloat16 else keypoints
+    if isinstance(keypoints, np.ma.MaskedArray):
+        keypoints = np.ma.filled(keypoints.astype(np.result_type(keypoints, np.float32)), np.nan)
+    with suppress(ValueError, TypeError):
+        array = np.asarray(keypoints)
+        if array.ndim and array.dtype.kind in "fiu":
+            return array
+    of = "lists" if isinstance(keypoints, list | tuple) else type(keypoints).__name__
+    raise ItesError(
+        f"{who}: expected a file of keypoints or an array of numbers, (N, J, 2) or (N, J, 3), "
+        f"got {of}"
+    )
 
 
 def check_options(
