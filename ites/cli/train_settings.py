@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ites.cli.options import say
 from ites.errors import ItesError
 from ites.runs.settings import (
+    FORMER_NAMES,
     STAGES,
     Settings,
     make_settings,
@@ -29,10 +32,18 @@ def assignment(text: str) -> Given:
         raise ItesError(f"train: --set: expected NAME=VALUE, such as teacher.atoms=30, got {text}")
     stage, dot, setting = name.partition(".")
     if not dot:
-        return f"--set {name}", "", name, value
-    if stage not in STAGES:
+        stage, setting = "", name
+    elif stage not in STAGES:
         raise ItesError(f"train: --set {name}: expected one of {', '.join(STAGES)}, got '{stage}'")
-    return f"--set {name}", stage, setting, value
+    return f"--set {name}", stage, _current_name(setting), value
+
+
+def _current_name(setting: str) -> str:
+    """A setting's present name; a former one prints it."""
+    name = FORMER_NAMES.get(setting, setting)
+    if name != setting and os.environ.get("RANK", "0") == "0":
+        say(f"the setting {setting} is now called {name}")
+    return name
 
 
 def chosen_settings(

@@ -11,7 +11,7 @@ from rich.console import Console
 from ites.data.store import PoseStore
 from ites.errors import ItesError
 from ites.runs.folder import RunFolder, refuse_to_overwrite, resumed_settings
-from ites.runs.settings import STAGES, Settings, make_settings, stages_of
+from ites.runs.settings import STAGES, Settings, current_names, make_settings, stages_of
 from ites.training import engine
 from ites.training.result import Result
 
@@ -58,6 +58,7 @@ def train(
         ItesError: a setting is unknown or out of range, the folder holds a training already, the
             store cannot be used, or a loss is not finite.
     """
+    settings = current_names(settings, "train")
     if recipe is None:
         with PoseStore(data) as store:
             recipe = "paper" if store.has_positions else "upright"

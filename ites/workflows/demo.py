@@ -24,7 +24,11 @@ LEARNS = {
     "teacher": "a dictionary of 3D poses",
     "student": "the depth of every joint",
 }
-OPTIONS = {"prior": {}, "teacher": {"level_steps": 500}, "student": {"width": 64, "blocks": 2}}
+OPTIONS = {
+    "prior": {},
+    "teacher": {"start_elevation_steps": 500},
+    "student": {"width": 64, "blocks": 2},
+}
 
 
 def demo(
