@@ -15,7 +15,7 @@ from ites.data.datasets.cmu import prepare_cmu
 from ites.data.datasets.field import ELEVATIONS, PARTNERS, prepare_field, see
 from ites.data.store import PAIRS, PoseStore, PoseStoreWriter, second_view
 from ites.data.synthetic.motion import draw_body
-from ites.data.synthetic.synthetic import Take, perform, prepare_synthetic
+from ites.data.synthetic.synthetic import Performance, perform, prepare_synthetic
 from ites.data.synthetic.variety import (
     as_detected,
     balanced,
@@ -236,7 +236,7 @@ class TestField:
 
         source = tmp_path / "cmu.h5"
         with h5py.File(source, "w") as file:
-            world = perform(Take(0, "Walking", 0), 0, 30.0, 4.0)
+            world = perform(Performance(0, "Walking", 0), 0, 30.0, 4.0)
             for subject in ("S01", "S07"):
                 group = file.create_group(f"{subject}/a")
                 group["positions"] = world

@@ -22,7 +22,7 @@ from ites.data.datasets.plausible import Say, sound_frames
 from ites.data.store import PAIRS, PoseStore, PoseStoreWriter, second_view
 from ites.data.synthetic.actions import ACTIONS
 from ites.data.synthetic.motion import Array
-from ites.data.synthetic.synthetic import Take, perform
+from ites.data.synthetic.synthetic import Performance, perform
 from ites.data.synthetic.variety import (
     as_detected,
     draw_postures,
@@ -225,7 +225,7 @@ def _actions(seed: int, takes: int) -> Array:
     names = list(ACTIONS)
     parts = []
     for number in range(takes):
-        world = perform(Take(number, names[number % len(names)], 0), seed, 5.0, FRAMES / 5)
+        world = perform(Performance(number, names[number % len(names)], 0), seed, 5.0, FRAMES / 5)
         parts.append((world - world[:, :1]).astype(np.float64))
     return np.concatenate(parts)
 
