@@ -39,6 +39,7 @@ RECIPES = ("paper", "upright", "general")
 PRECISIONS = ("float32", "float64", "tf32", "bf16")
 AXES = ("x", "y", "z", "xy", "xz", "yz", "xyz")
 FORMER_NAMES = {
+    "clip": "grad_clip",
     "level_weight": "start_elevation_weight",
     "level_steps": "start_elevation_steps",
 }
@@ -116,7 +117,9 @@ class Settings:
     optimiser: str = _setting("sgd", "sgd or adam.", choices=("sgd", "adam"))
     momentum: float = _setting(0.9, "Momentum of SGD, first decay rate of Adam.", least=0)
     weight_decay: float = _setting(5e-4, "Weight decay, on every parameter.", least=0)
-    clip: float = _setting(0.0, "Clip the gradient norm to this value; 0 disables it.", least=0)
+    grad_clip: float = _setting(
+        0.0, "Clip the gradient norm to this value; 0 disables it.", least=0
+    )
     samples: int = _setting(4, "Random rotations per pose.", least=1)
     axes: str = _setting("xyz", "Axes that a random rotation's axis is drawn from.", choices=AXES)
     max_angle: float = _setting(math.pi, "Largest angle of a random rotation, radians.", least=0)
@@ -356,10 +359,10 @@ UPRIGHT: dict[str, dict[str, int | float | str]] = {
     "prior": {},
     "teacher": {
         "batch": 256, "samples": 1, "optimiser": "adam", "decay": "cosine", "weight_decay": 0.0,
-        "learning_rate": 5e-4, "clip": 1.0, "width": 512, "blocks": 3, "atoms": 30,
+        "learning_rate": 5e-4, "grad_clip": 1.0, "width": 512, "blocks": 3, "atoms": 30,
     },
     "student": {
-        "samples": 1, "optimiser": "adam", "decay": "cosine", "weight_decay": 0.0, "clip": 1.0,
+        "samples": 1, "optimiser": "adam", "decay": "cosine", "weight_decay": 0.0, "grad_clip": 1.0,
         "learning_rate": 4e-3, "width": 64, "blocks": 3,
     },
 }  # fmt: skip
@@ -369,7 +372,7 @@ GENERAL: dict[str, dict[str, int | float | str]] = {
     "prior": {"steps": 4000, "epochs": 1000, "width": 192, "components": 30},
     "teacher": {
         "batch": 256, "samples": 1, "optimiser": "adam", "decay": "cosine", "weight_decay": 0.0,
-        "learning_rate": 1e-3, "clip": 1.0, "width": 512, "blocks": 3, "atoms": 40,
+        "learning_rate": 1e-3, "grad_clip": 1.0, "width": 512, "blocks": 3, "atoms": 40,
         "epochs": 1000, "steps": 12000,
     },
     "student": {},

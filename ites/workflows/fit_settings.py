@@ -52,7 +52,7 @@ EPOCHS = {"teacher": 100, "student": 40}
 STEPS = {"prior": (100, 1500), "teacher": (1500, 4000), "student": (1000, 3000)}
 KEPT = (
     "width", "blocks", "atoms", "components", "distance", "optimiser", "momentum", "decay",
-    "weight_decay", "clip", "samples", "reprojection_weight", "turn_weight", "prior_weight",
+    "weight_decay", "grad_clip", "samples", "reprojection_weight", "turn_weight", "prior_weight",
     "bone_weight", "distillation_weight", "vertical", "elevation_weight", "noise",
 )  # fmt: skip
 """Settings that a fit takes from the run it starts from."""
