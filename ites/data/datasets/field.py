@@ -36,10 +36,9 @@ from ites.pose.camera import Camera, focal_length_of
 from ites.pose.missing import impossible
 from ites.pose.skeleton import HUMAN36M
 
-KINDS = ("mocap", "action", "posture")
-"""Where a pose comes from: motion capture, a synthetic action, a single synthetic posture."""
 SHARES = {"mocap": 0.45, "action": 0.15, "posture": 0.4}
-"""Shares of the kinds; without motion capture the others share its part."""
+"""Shares of poses by where they come from: motion capture, a synthetic action, a single synthetic
+posture. Without motion capture the others share its part."""
 OTHER_ARMS = 0.25
 """Share of the poses of motion capture and actions whose arms are those of a posture."""
 OTHER_HEADS = 0.35

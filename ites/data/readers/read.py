@@ -32,7 +32,15 @@ from ites.data.readers import (
 from ites.data.readers.assemble import assemble
 from ites.data.readers.frames import natural
 from ites.data.readers.options import ReadOptions, check_options
-from ites.data.readers.recording import Detections, Frame, Person, Recording, Source, numbers
+from ites.data.readers.recording import (
+    Detections,
+    Frame,
+    Person,
+    Recording,
+    Source,
+    common_size_and_rate,
+    numbers,
+)
 from ites.data.store import FORMAT as STORE_FORMAT
 from ites.data.store import PoseStore
 from ites.errors import ItesError, shorten
@@ -448,7 +456,7 @@ def _joined(recordings: list[Recording]) -> Recording:
         return recordings[0]
     first = recordings[0]
     clips = [clip for one in recordings for clip in one.clips]
-    sizes, rates = {clip.image_size for clip in clips}, {clip.fps for clip in clips}
+    image_size, fps = common_size_and_rate(clips)
     return replace(
         first,
         format=" and ".join(dict.fromkeys(one.format for one in recordings)),
@@ -456,8 +464,8 @@ def _joined(recordings: list[Recording]) -> Recording:
         clips=clips,
         source=[source for one in recordings for source in one.source],
         notes=list(dict.fromkeys(note for one in recordings for note in one.notes)),
-        image_size=sizes.pop() if len(sizes) == 1 else None,
-        fps=rates.pop() if len(rates) == 1 else float("nan"),
+        image_size=image_size,
+        fps=fps,
     )
 
 
@@ -477,14 +485,14 @@ def _store(path: Path) -> Recording:
         )
         for clip in clips.clips
     ]
-    sizes, rates = {clip.image_size for clip in clips.clips}, {clip.fps for clip in clips.clips}
+    image_size, fps = common_size_and_rate(clips.clips)
     return Recording(
         "pose store",
         clips.skeleton.name,
         clips.clips,
         sources,
         [],
-        sizes.pop() if len(sizes) == 1 else None,
-        rates.pop() if len(rates) == 1 else float("nan"),
+        image_size,
+        fps,
         clips.skeleton,
     )
