@@ -81,11 +81,7 @@ def settings_to_resume(only: str | None, run: Path, given: Sequence[Given]) -> l
 
 
 def _recipe(only: str | None, config: Path | None, given: Sequence[Given]) -> tuple[str, str]:
-    """The recipe, and a line that states the reason; "" for the prior alone.
-
-    The published figures choose each depth's sign by the 3D. Without 3D, the sign must come from
-    2D.
-    """
+    """The recipe, and a line that states the reason; "" for the prior alone."""
     recipe = _asked("recipe", only, config, given)
     if only == "prior":
         return recipe or "upright", ""
@@ -94,11 +90,9 @@ def _recipe(only: str | None, config: Path | None, given: Sequence[Given]) -> tu
         return recipe, f"recipe {recipe}, as asked for"
     data = _asked("data", only, config, given)
     if data:
-        from ites.data.store import PoseStore
+        from ites.runs.recipe import default_recipe
 
-        with PoseStore(data) as store:
-            has_positions = store.has_positions
-        if not has_positions:
+        if default_recipe(data) == "upright":
             return "upright", (
                 f"recipe upright: {data} holds no 3D, so 2D must determine the depth's sign "
                 "(--recipe paper: the published method)"
