@@ -49,11 +49,6 @@ from ites.training.stages import make_stage
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_store(tmp_path_factory.mktemp("data") / "store.h5")
-
-
-@pytest.fixture(scope="module")
 def teacher_run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run")
     train(teacher_settings(store, run, steps=4), console=quiet_console())
