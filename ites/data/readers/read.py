@@ -383,54 +383,55 @@ def _folder(path: Path, options: ReadOptions, depth: int = DEPTH) -> Recording:
         if not inner:
             raise ItesError(f"{path}: expected files of {', '.join(SUFFIXES)}, got none")
         return _joined([_within(_folder(p, options, depth - 1), p, len(inner) > 1) for p in inner])
-    frames: Detections | None = None
-    empty: list[Frame] = []
-    recordings: list[Recording] = []
-    stills: Detections | None = None
-    for file in files:
-        with reading(file, EXPECTED), np.errstate(all="ignore"):
-            if file.suffix.lower() == ".json":
-                content = load_json(file)
-                if content == [] or content == {}:
-                    empty.append(Frame(file.stem, []))
-                    continue
-                found = _frame(content, file) or _results_of_one_image(content, file)
-                if found is not None:
-                    if frames is None:
-                        frames = found
-                    elif frames.format != found.format:
-                        raise ItesError(
-                            f"{file}: expected a frame of {frames.format}, got {found.format}"
-                        )
-                    else:
-                        frames.frames += found.frames
-                    continue
-            elif (one := _array_of_one_frame(file)) is not None:
-                if stills is None:
-                    stills = one
-                    stills.notes.append("arrays of one pose each are taken as frames")
-                else:
-                    stills.frames += one.frames
-                continue
-            recordings.append(_recording(file, options))
-    if frames is None and empty:
-        raise ItesError(
-            f"{path / (empty[0].id + '.json')}: expected keypoints, but nobody is in it: "  # type: ignore[operator]
-            "the JSON is empty"
-        )
-    if frames is not None:
-        frames.frames += empty
-        with reading(path, EXPECTED):
-            recordings.insert(0, assemble(path, frames, options))
-    if stills is not None:
-        with reading(path, EXPECTED):
-            recordings.append(assemble(path, stills, options))
-    joined = _joined(recordings)
+    joined = _joined(_of_files(path, files, options))
     if inner:
         names = ", ".join(p.name for p in inner[:3]) + (", ..." if len(inner) > 3 else "")
         note = f"{path}: left out: the folders beside its files ({names}); name them to read them"
         joined.notes.append(shorten(note))
     return joined
+
+
+def _of_files(path: Path, files: list[Path], options: ReadOptions) -> list[Recording]:
+    """The recordings of a folder's files; those of a single frame each are joined."""
+    recordings: list[Recording] = []
+    frames: Detections | None = None
+    stills: Detections | None = None
+    empty: list[Path] = []
+    for file in files:
+        with reading(file, EXPECTED), np.errstate(all="ignore"):
+            if file.suffix.lower() == ".json":
+                content = load_json(file)
+                if content == [] or content == {}:
+                    empty.append(file)
+                    continue
+                found = _frame(content, file) or _results_of_one_image(content, file)
+                if found is None:
+                    recordings.append(_recording(file, options))
+                elif frames is None:
+                    frames = found
+                elif frames.format != found.format:
+                    raise ItesError(
+                        f"{file}: expected a frame of {frames.format}, got {found.format}"
+                    )
+                else:
+                    frames.frames += found.frames
+            elif (one := _array_of_one_frame(file)) is None:
+                recordings.append(_recording(file, options))
+            elif stills is None:
+                stills = one
+                stills.notes.append("arrays of one pose each are taken as frames")
+            else:
+                stills.frames += one.frames
+    if frames is not None:
+        frames.frames += [Frame(file.stem, []) for file in empty]
+        with reading(path, EXPECTED):
+            recordings.insert(0, assemble(path, frames, options))
+    elif empty:
+        raise ItesError(f"{empty[0]}: expected keypoints, but nobody is in it: the JSON is empty")
+    if stills is not None:
+        with reading(path, EXPECTED):
+            recordings.append(assemble(path, stills, options))
+    return recordings
 
 
 def _labels(path: Path) -> str | None:
