@@ -19,3 +19,19 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no golden numbers and motion capture at {folder}; set ITES_SHARED")
     return folder
+
+
+@pytest.fixture(scope="session")
+def field_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small store of `ites prepare field`."""
+    from general_model import make_field
+
+    return make_field(tmp_path_factory.mktemp("field") / "field.h5")
+
+
+@pytest.fixture(scope="session")
+def general_run(field_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of recipe "general", trained on that store."""
+    from general_model import train_general
+
+    return train_general(field_store, tmp_path_factory.mktemp("run") / "general")

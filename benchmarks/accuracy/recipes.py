@@ -58,11 +58,18 @@ class Row:
 
 TEACHER: Options = {"steps": 4000}
 STUDENT: Options = {"steps": 2000}
-SHORT: Options = {"steps": 1500, "epochs": 1000, "level_steps": 400}
-FREE: Options = {"level_weight": 0.01, "pilot_steps": 0}  # the camera is not held at first
+SHORT: Options = {"steps": 1500, "epochs": 1000, "start_elevation_steps": 400}
+FREE: Options = {
+    "start_elevation_weight": 0.01,
+    "pilot_steps": 0,
+}  # the camera is not held at first
 TEACHERS: dict[str, Options] = {
     "short": {},
-    "no-elevation": {"level_weight": 1e4, "level_steps": 3750, "pilot_steps": 0},  # stays level
+    "no-elevation": {
+        "start_elevation_weight": 1e4,
+        "start_elevation_steps": 3750,
+        "pilot_steps": 0,
+    },  # stays level
     "no-density": {"prior_weight": 0.0},
     "no-turn": {"turn_weight": 0.0},
     "no-bones": {"bone_weight": 0.0},

@@ -160,10 +160,10 @@ def acclaim() -> list[Files]:
 
 def bvh() -> list[Files]:
     """A .bvh file of each layout's joints, one chain, three frames."""
-    from ites.data.datasets.cmu import LAYOUTS
+    from ites.data.datasets.cmu import JOINT_NAMES
 
     found = []
-    for layout in LAYOUTS.values():
+    for layout in JOINT_NAMES.values():
         added = {name for name, _, _ in layout.added}
         names = dict.fromkeys(name for recipe in layout.joints for name in recipe)
         names |= dict.fromkeys([*layout.short.split(), *(parent for _, parent, _ in layout.added)])

@@ -18,18 +18,6 @@ import typer
 import ites
 from ites.errors import ItesError
 
-OPS = (
-    "so3_exp",
-    "draw_rotations",
-    "rotate_project",
-    "equivariance_distance",
-    "dictionary_reprojection",
-    "invariance_distance",
-    "graph_mix",
-    "batch_norm_relu",
-    "linear",
-    "linear_norm_relu",
-)
 EXTRAS = {
     "view": ("plotly", "matplotlib", "imageio_ffmpeg", "PIL"),
     "log": ("tensorboard",),
@@ -53,9 +41,9 @@ def examine() -> dict[str, Any]:
     """Everything that `ites doctor` says, ready for JSON."""
     import torch
 
-    from ites.ops import backends
+    from ites.ops import _registry, backends
 
-    devices = ["cpu"]
+    devices, ops = ["cpu"], _registry.defined()
     gpus = []
     if torch.cuda.is_available():
         devices.append("cuda")
@@ -86,7 +74,7 @@ def examine() -> dict[str, Any]:
                         if (reason := backends.why_not(backend, op, device, torch.float32))
                     },
                 }
-                for op in OPS
+                for op in ops
             }
             for device in devices
         },

@@ -89,7 +89,11 @@ def hint_of(error: Exception) -> str:
 def print_findings(findings: Iterable[Mapping[str, Any]]) -> None:
     """Print findings, as `Finding.plain` gives them, to standard error, each with its option."""
     for finding in findings:
-        option = hint(finding["code"], finding["data"])
-        end = f" ({option})" if option else ""
-        line = f"{finding['severity']}: {finding['message']}{end}"
-        typer.echo(one_line(line), err=True)
+        typer.echo(one_line(finding_line(finding)), err=True)
+
+
+def finding_line(finding: Mapping[str, Any]) -> str:
+    """A finding, as `Finding.plain` gives it, with the option that corrects it."""
+    option = hint(finding["code"], finding["data"])
+    end = f" ({option})" if option else ""
+    return f"{finding['severity']}: {finding['message']}{end}"

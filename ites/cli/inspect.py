@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ites.cli.hints import hint
+from ites.cli.hints import finding_line
 from ites.cli.options import (
     FlipY,
     Fps,
@@ -193,5 +193,4 @@ def _print_findings(findings: list[Finding]) -> None:
     if not findings:
         say("nothing looks wrong")
     for finding in findings:
-        option = hint(finding.code, finding.data)
-        say(f"{finding.severity}: {finding.message}" + (f" ({option})" if option else ""))
+        say(finding_line(finding.plain()))

@@ -10,7 +10,7 @@ import typer
 
 from ites.cli.options import say
 from ites.errors import ItesError
-from ites.runs.settings import STAGES
+from ites.runs.settings import FORMER_NAMES, STAGES
 
 TODAY = (
     "data", "out", "recipe", "steps", "seed", "device", "precision", "missing", "config", "resume",
@@ -67,7 +67,7 @@ def _translated(name: str, arguments: Sequence[str]) -> list[str]:
         stage, _, rest = setting.partition("_")
         if name != "both":
             stage, rest = name, setting
-        elif stage not in STAGES or rest not in STAGES[stage].names():
+        elif stage not in STAGES or FORMER_NAMES.get(rest, rest) not in STAGES[stage].names():
             stage, rest = "", setting
         translated += ["--set", f"{stage}.{rest}={value}" if stage else f"{rest}={value}"]
     return translated

@@ -168,10 +168,10 @@ def run_stages(
     Raises:
         ItesError: a setting has no effect, or see `ites.training.engine.train`.
     """
-    from ites.runs.folder import RunFolder, refuse_to_overwrite
+    from ites.runs.folder import refuse_to_overwrite
     from ites.system.ranks import Ranks
-    from ites.training.engine import train
     from ites.training.log import quiet_console
+    from ites.training.run import train_stages
 
     ranks = Ranks.here()
     console = command_console() if ranks.is_main else quiet_console()
@@ -188,14 +188,12 @@ def run_stages(
     if resume is None and ranks.is_main:
         print_findings(_implausible(chosen[0]))
     results = []
-    for settings in chosen:
-        started = resume is not None and RunFolder(settings.out).state(settings.stage).is_file()
-        result = train(settings, resume=started, console=console, planned=chosen)
+    for result in train_stages(chosen, resume=resume is not None, console=console):
         results.append(result)
         _print_result(result, console)
         if result.interrupted:
             alone = f" --only {only}" if only else ""
-            print_line(console, f"continue with: ites train{alone} --resume {settings.out}")
+            print_line(console, f"continue with: ites train{alone} --resume {result.run}")
             ranks.leave()
             return results
     ranks.leave()

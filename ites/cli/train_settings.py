@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ites.cli.options import say
 from ites.errors import ItesError
 from ites.runs.settings import (
+    FORMER_NAMES,
     STAGES,
     Settings,
     make_settings,
@@ -29,10 +32,18 @@ def assignment(text: str) -> Given:
         raise ItesError(f"train: --set: expected NAME=VALUE, such as teacher.atoms=30, got {text}")
     stage, dot, setting = name.partition(".")
     if not dot:
-        return f"--set {name}", "", name, value
-    if stage not in STAGES:
+        stage, setting = "", name
+    elif stage not in STAGES:
         raise ItesError(f"train: --set {name}: expected one of {', '.join(STAGES)}, got '{stage}'")
-    return f"--set {name}", stage, setting, value
+    return f"--set {name}", stage, _current_name(setting), value
+
+
+def _current_name(setting: str) -> str:
+    """A setting's present name; a former one prints it."""
+    name = FORMER_NAMES.get(setting, setting)
+    if name != setting and os.environ.get("RANK", "0") == "0":
+        say(f"the setting {setting} is now called {name}")
+    return name
 
 
 def chosen_settings(
@@ -70,11 +81,7 @@ def settings_to_resume(only: str | None, run: Path, given: Sequence[Given]) -> l
 
 
 def _recipe(only: str | None, config: Path | None, given: Sequence[Given]) -> tuple[str, str]:
-    """The recipe, and a line that states the reason; "" for the prior alone.
-
-    The published figures choose each depth's sign by the 3D. Without 3D, the sign must come from
-    2D.
-    """
+    """The recipe, and a line that states the reason; "" for the prior alone."""
     recipe = _asked("recipe", only, config, given)
     if only == "prior":
         return recipe or "upright", ""
@@ -83,11 +90,9 @@ def _recipe(only: str | None, config: Path | None, given: Sequence[Given]) -> tu
         return recipe, f"recipe {recipe}, as asked for"
     data = _asked("data", only, config, given)
     if data:
-        from ites.data.store import PoseStore
+        from ites.runs.recipe import default_recipe
 
-        with PoseStore(data) as store:
-            has_positions = store.has_positions
-        if not has_positions:
+        if default_recipe(data) == "upright":
             return "upright", (
                 f"recipe upright: {data} holds no 3D, so 2D must determine the depth's sign "
                 "(--recipe paper: the published method)"

@@ -11,7 +11,7 @@ import csv
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from torch import Tensor
 
 from ites.data.store import PoseStore, TurnedViews
 from ites.errors import ItesError
 from ites.models import fold_norms
-from ites.models.predict import lift_points
+from ites.models.predict import Pose, lift_points
 from ites.pose.geometry import DISTANCE
 from ites.pose.metrics import pose_errors
 from ites.pose.skeleton import Skeleton, root_relative
@@ -38,9 +37,6 @@ from ites.system.files import atomic_write
 from ites.system.ranks import Ranks, pick_device
 
 SCALES = ("checkpoint", "split")
-
-Lifter = Callable[[Tensor], Tensor]
-"""Network input (B, J, 2) to poses (B, J, 3) in network units; `Teacher.pose`, `Student.pose`."""
 
 
 class NoTruthError(ItesError):
@@ -289,7 +285,7 @@ def evaluate(
     }
     pose = fold_norms(model.float()).pose
     with ranks.joined(where):
-        evaluation = compare(
+        evaluation = evaluate_points(
             pose, points, positions, actions, metadata.skeleton, settings, batch_size, ranks,
             subjects, views,
         )  # fmt: skip
@@ -299,8 +295,8 @@ def evaluate(
     return evaluation
 
 
-def compare(
-    lifter: Lifter,
+def evaluate_points(
+    lifter: Pose,
     points: NDArray[np.float32],
     positions: NDArray[np.float32],
     actions: Sequence[str] | NDArray[np.str_],
@@ -314,7 +310,7 @@ def compare(
     """Lift poses in memory and compare with the truth, beside depth 0 for every joint.
 
     Args:
-        lifter: see `Lifter`; runs on `settings["device"]`.
+        lifter: see `ites.models.predict.Pose`; runs on `settings["device"]`.
         points: network input (N, J, 2).
         positions: truth (N, J, 3), metres, camera frame.
         actions: of each pose (N).
@@ -361,7 +357,7 @@ def _gather(errors: dict[str, NDArray[np.float64]], ranks: Ranks) -> dict[str, N
 
 
 def figures(
-    lifter: Lifter,
+    lifter: Pose,
     points: NDArray[np.float32],
     positions: NDArray[np.float32],
     skeleton: Skeleton,
@@ -373,7 +369,7 @@ def figures(
 ) -> dict[str, float]:
     """All figures averaged over poses, by column name, in mm and %: for a training's log.
 
-    Arguments and errors as in `compare`.
+    Arguments and errors as in `evaluate_points`.
     """
     pose = lift_points(lifter, points, skeleton, batch_size, device)
     pose = pose if views is None else views.back(pose)

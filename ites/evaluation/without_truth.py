@@ -22,6 +22,7 @@ from ites.data.lifted import SURE_SIGN
 from ites.models.predict import Pose, lift_points
 from ites.models.trust import Trust
 from ites.pose import geometry
+from ites.pose.bones import bone_lengths
 from ites.pose.metrics import pose_errors
 from ites.pose.skeleton import Skeleton, root_relative
 
@@ -176,7 +177,7 @@ def scores(
     poses = lift_points(lift, held.points, skeleton, device=device)
     size = np.concatenate([_millimetres(part, skeleton) for part in _clips(poses, held.lengths)])
     metric = poses * size[:, None, None]
-    lengths = _bone_lengths(metric, skeleton)
+    lengths = bone_lengths(metric, skeleton)
     away = [np.abs(part - part.mean(0)).mean(1) for part in _clips(lengths, held.lengths)]
     away = [part if len(part) >= LEAST_CLIP else np.full_like(part, np.nan) for part in away]
     some = slice(None, None, step)
@@ -209,8 +210,7 @@ def _millimetres(poses: Floats, skeleton: Skeleton) -> Floats:
     2D does not determine the distance from the camera. So all poses of a clip get the same summed
     bone length.
     """
-    parents, joints = np.array(skeleton.bones).T
-    total = np.linalg.norm(poses[:, joints] - poses[:, parents], axis=-1).sum(-1).clip(min=1e-6)
+    total = bone_lengths(poses, skeleton).sum(-1).clip(min=1e-6)
     heads = np.linalg.norm(poses[:, skeleton.head] - poses[:, skeleton.root], axis=-1)
     return (BODY / max(float((heads / total).mean()), 1e-6) / total).astype(np.float32)
 
@@ -218,7 +218,7 @@ def _millimetres(poses: Floats, skeleton: Skeleton) -> Floats:
 def _bones(poses: Floats, held: HeldOut) -> tuple[float, float]:
     """How much bone lengths vary over clips, and how much mirrored bones differ, percent."""
     skeleton = held.skeleton
-    lengths, joints = _bone_lengths(poses, skeleton), [joint for _, joint in skeleton.bones]
+    lengths, joints = bone_lengths(poses, skeleton), [joint for _, joint in skeleton.bones]
     place = {int(joint): bone for bone, joint in enumerate(joints)}
     other = [place[skeleton.mirror[int(joint)]] for joint in joints]
     paired = np.array([bone != mirrored for bone, mirrored in enumerate(other)])
@@ -229,12 +229,6 @@ def _bones(poses: Floats, held: HeldOut) -> tuple[float, float]:
     difference = np.abs(lengths - lengths[:, other])[:, paired]
     differs = 100 * float(difference.mean()) / float(lengths[:, paired].mean())
     return varies, differs if paired.any() else 0.0
-
-
-def _bone_lengths(poses: Floats, skeleton: Skeleton) -> Floats:
-    """(N, bones) of poses (N, J, 3)."""
-    parents, joints = np.array(skeleton.bones).T
-    return np.linalg.norm(poses[:, joints] - poses[:, parents], axis=-1)
 
 
 @dataclass(frozen=True)

@@ -273,7 +273,7 @@ def network_input(
         size = unit if own else training_scale
         ready.append(clip)
         flat = flat * np.float32(size)
-        points.append(_nan_where(~given, flat) if masked else flat)
+        points.append(_with_unseen_as_nan(flat, given) if masked else flat)
         sights.append(with_size(sight, size))
     assumed.notes = list(dict.fromkeys(assumed.notes))
     return NetworkInput(replace(clips, clips=ready), np.concatenate(points), assumed, sights)
@@ -289,7 +289,7 @@ def _found_roll(
 ) -> float:
     """The roll of a clip's camera, radians, found from its poses; adds a note where it is large."""
     flat, _ = lines_of_sight(clip, skeleton, known=known)
-    angle = find(_nan_where(~seen, flat))
+    angle = find(_with_unseen_as_nan(flat, seen))
     if abs(math.degrees(angle)) >= NOTED_ROLL:
         words = f"{abs(math.degrees(angle)):.0f} degrees {'' if angle > 0 else 'counter'}clockwise"
         line = f"{clip.name}: camera rolled by about {words}, found from the poses"
@@ -297,8 +297,10 @@ def _found_roll(
     return angle
 
 
-def _nan_where(unseen: NDArray[np.bool_], points: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.where(unseen[..., None], np.float32(np.nan), points)
+def _with_unseen_as_nan(
+    points: NDArray[np.float32], seen: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    return np.where(seen[..., None], points, np.float32(np.nan))
 
 
 def _knows_camera(clip: Clip, assumed: Assumed) -> bool:

@@ -17,6 +17,7 @@ from ites.models import Prior
 from ites.models.temporal import Views, consistent_poses, moved_by
 from ites.models.trust import Judgement
 from ites.pose import geometry
+from ites.pose.bones import bone_lengths
 from ites.pose.missing import unknown
 from ites.pose.smoothing import SMOOTHERS, running_median
 
@@ -112,8 +113,7 @@ def to_clips(
             if values is not None:
                 judged[name] = _nan_where(empty, values[rows])
         if "expected_error" in judged:
-            parents, joints = np.array(clips.skeleton.bones).T
-            bones = np.linalg.norm(poses[:, joints] - poses[:, parents], axis=-1).sum(-1)
+            bones = bone_lengths(poses, clips.skeleton).sum(-1)
             judged["expected_error"] *= (1000 * bones * metres).astype(np.float32)
         positions = _nan_where(nothing[..., None], poses * metres[:, None, None])
         metres = _nan_where(empty, metres)

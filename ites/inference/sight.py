@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ites.data.clips import Clip
+from ites.pose.bones import bone_lengths
 from ites.pose.camera import axis_turn, turn_back, turn_points
 from ites.pose.geometry import DISTANCE
 from ites.pose.skeleton import Skeleton
@@ -109,8 +110,7 @@ def root_path(
     Returns:
         (T, 3) float32, metres; nan where the pose is unknown.
     """
-    parents, joints = np.array(skeleton.bones).T
-    bones = np.linalg.norm(positions[:, joints] - positions[:, parents], axis=-1)
+    bones = bone_lengths(positions, skeleton)
     known = np.isfinite(bones).any(1) & np.isfinite(units)
     path = np.full((len(positions), 3), np.nan, np.float32)
     if not known.any():

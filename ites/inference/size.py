@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ites.errors import ItesError
+from ites.pose.bones import bone_lengths
 from ites.pose.missing import robust_mean
 from ites.pose.skeleton import Skeleton
 
@@ -200,14 +201,13 @@ def metres_per_unit(
         (T,) float32.
     """
     size = size if isinstance(size, BodySize) else BodySize("", size)
-    parents, joints = np.array(skeleton.bones).T
-    bones = np.linalg.norm(positions[:, joints] - positions[:, parents], axis=-1)
+    bones = bone_lengths(positions, skeleton)
     factors = 1 / np.maximum(bones.sum(-1), 1e-6)
     if not size.bones:
         heads = np.linalg.norm(positions[:, skeleton.head], axis=-1)
         return factors * np.float32(size.metres / max(robust_mean(heads * factors), 1e-6))
     usual = np.median(bones * factors[:, None], axis=0)
-    column = {int(joint): index for index, joint in enumerate(joints)}
+    column = {int(joint): index for index, (_, joint) in enumerate(skeleton.bones)}
     known = np.asarray(np.ones(len(skeleton.joints), bool) if seen is None else seen.any(0))
     groups = [group for group in _there(size, known, skeleton) if group[0]]
     groups = groups or [(list(ends), metres) for ends, metres in size.bones]

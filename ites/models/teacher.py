@@ -57,7 +57,7 @@ class TurnLosses(NamedTuple):
     turn: Tensor
     prior: Tensor
     bones: Tensor
-    level: Tensor
+    start_elevation: Tensor
 
 
 class Block(nn.Module):

@@ -101,6 +101,12 @@ def define(
     return call
 
 
+def defined() -> tuple[str, ...]:
+    """The names of all ops, a family's beside each other; without those of gradients."""
+    names = sorted(_families, key=lambda name: (_families[name], name))
+    return tuple(name for name in names if not name.endswith("_backward"))
+
+
 _families: dict[str, str] = {}
 _gradients: dict[str, Callable[..., Any]] = {}
 """By op: its family, and the autograd function around its C++ kernel."""

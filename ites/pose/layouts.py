@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ites.errors import ItesError, shorten
-from ites.pose.skeleton import HUMAN36M, JointMap, Recipe, skeleton_file, skeleton_names
+from ites.pose.skeleton import HUMAN36M, JointMap, JointWeights, skeleton_file, skeleton_names
 
 LAYOUT_JOINTS: dict[str, tuple[str, ...]] = {
     name: skeleton_file(name).skeleton.joints
@@ -29,7 +29,7 @@ LAYOUTS = tuple(LAYOUT_JOINTS)
 """Keypoint layouts that `to_human36m` reads."""
 
 
-def recipes(joints: Sequence[str], layout: str | None = None) -> list[list[Recipe]]:
+def recipes(joints: Sequence[str], layout: str | None = None) -> list[list[JointWeights]]:
     """How each joint of Human3.6M is derived from the joints of a layout.
 
     Args:
@@ -43,7 +43,7 @@ def recipes(joints: Sequence[str], layout: str | None = None) -> list[list[Recip
     if tuple(joints) == HUMAN36M.joints:
         return [[{joint: 1.0}] for joint in joints]
     there, general = set(joints), skeleton_file(HUMAN36M.name).recipes
-    own: Mapping[str, Sequence[Recipe]] = {}
+    own: Mapping[str, Sequence[JointWeights]] = {}
     if layout is not None and _is_layout(layout):
         own = skeleton_file(layout).maps.get(HUMAN36M.name, JointMap("")).recipes
     return [

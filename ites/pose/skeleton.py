@@ -196,7 +196,7 @@ def _pair_with_parents(parents: Sequence[int]) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(pairs))
 
 
-Recipe = dict[str, float]
+JointWeights = dict[str, float]
 """A joint as a weighted sum of other joints, by name."""
 
 FOLDER = Path(__file__).parent / "skeletons"
@@ -219,7 +219,7 @@ class JointMap:
     """
 
     source: str
-    recipes: Mapping[str, Sequence[Recipe]] = field(default_factory=dict)
+    recipes: Mapping[str, Sequence[JointWeights]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class SkeletonFile:
 
     skeleton: Skeleton
     source: str = ""
-    recipes: Mapping[str, Sequence[Recipe]] = field(default_factory=dict)
+    recipes: Mapping[str, Sequence[JointWeights]] = field(default_factory=dict)
     maps: Mapping[str, JointMap] = field(default_factory=dict)
 
 
@@ -404,7 +404,7 @@ class _Reader:
 
     def recipes(
         self, content: Mapping[str, Any], place: str, known: Mapping[str, int] | None
-    ) -> dict[str, list[Recipe]]:
+    ) -> dict[str, list[JointWeights]]:
         for joint, choices in content.items():
             if not isinstance(choices, list) or not choices:
                 raise self.wrong(place + joint, "a list of tables of weights by joint", choices)
@@ -423,8 +423,8 @@ class _Reader:
         }
 
     def ungrouped(
-        self, joint: str, recipe: Recipe, groups: Mapping[str, list[list[str]]]
-    ) -> list[Recipe]:
+        self, joint: str, recipe: JointWeights, groups: Mapping[str, list[list[str]]]
+    ) -> list[JointWeights]:
         """A recipe by joints alone: one for each choice of sets for its groups, the best first."""
         sets = [groups.get(name, [[name]]) for name in recipe]
         if math.prod(map(len, sets)) > _MOST_CHOICES:

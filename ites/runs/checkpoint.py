@@ -37,6 +37,7 @@ from ites.models import (
 from ites.models.trust import SIGNS, Odds, Trust
 from ites.pose.skeleton import Skeleton
 from ites.runs.folder import RunFolder
+from ites.runs.settings import current_names
 from ites.system.files import atomic_write, load_json, reading, require_file
 
 MODELS: dict[str, type[Teacher] | type[Student] | type[Prior]] = {
@@ -232,7 +233,7 @@ def _metadata(path: Path, kind: str, text: Mapping[str, str]) -> tuple[Metadata,
             skeleton=Skeleton.from_json(text["skeleton"]),
             scale=float(text["scale"]),
             step=int(text["step"]),
-            settings=json.loads(text["settings"]),
+            settings=_with_current_names(json.loads(text["settings"])),
         )
     except ItesError as error:
         raise ItesError(f"{path}: {error}", code=error.code) from None
@@ -250,6 +251,11 @@ def _metadata(path: Path, kind: str, text: Mapping[str, str]) -> tuple[Metadata,
     if not isinstance(sizes, dict):
         raise ItesError(f"{path}: damaged metadata of a checkpoint: sizes {text['sizes']!r}")
     return metadata, sizes
+
+
+def _with_current_names(settings: Any) -> Any:
+    """A file's settings by their present names; what is no table of them is left as it is."""
+    return current_names(settings) if isinstance(settings, dict) else settings
 
 
 def build_model(
@@ -477,6 +483,8 @@ def _load_state(
         losses, counters = tensors["losses"], json.loads(text["counters"])
     except (KeyError, ValueError, RecursionError) as error:
         raise ItesError(f"{path}: damaged training state: {error!r}") from None
+    if "settings" in counters:
+        counters["settings"] = _with_current_names(counters["settings"])
     missing = set(expected) - counters.keys()
     if missing:
         raise ItesError(f"{path}: expected the counters {', '.join(sorted(missing))}, got none")

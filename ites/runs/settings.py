@@ -38,6 +38,12 @@ else:
 RECIPES = ("paper", "upright", "general")
 PRECISIONS = ("float32", "float64", "tf32", "bf16")
 AXES = ("x", "y", "z", "xy", "xz", "yz", "xyz")
+FORMER_NAMES = {
+    "clip": "grad_clip",
+    "level_weight": "start_elevation_weight",
+    "level_steps": "start_elevation_steps",
+}
+"""Today's names of settings by those of earlier versions, which files and options may still use."""
 
 
 def _setting(
@@ -111,7 +117,9 @@ class Settings:
     optimiser: str = _setting("sgd", "sgd or adam.", choices=("sgd", "adam"))
     momentum: float = _setting(0.9, "Momentum of SGD, first decay rate of Adam.", least=0)
     weight_decay: float = _setting(5e-4, "Weight decay, on every parameter.", least=0)
-    clip: float = _setting(0.0, "Clip the gradient norm to this value; 0 disables it.", least=0)
+    grad_clip: float = _setting(
+        0.0, "Clip the gradient norm to this value; 0 disables it.", least=0
+    )
     samples: int = _setting(4, "Random rotations per pose.", least=1)
     axes: str = _setting("xyz", "Axes that a random rotation's axis is drawn from.", choices=AXES)
     max_angle: float = _setting(math.pi, "Largest angle of a random rotation, radians.", least=0)
@@ -261,13 +269,15 @@ class TeacherSettings(Settings):
         "at most a tenth of the steps; 0: about level.",
         least=0,
     )
-    level_weight: float = _setting(
+    start_elevation_weight: float = _setting(
         5.0,
         "Weight of the squared difference between the camera's elevation and the "
         "pilots', at the start.",
         least=0,
     )
-    level_steps: int = _setting(1000, "The level_weight falls to 0 in the first N steps.", least=1)
+    start_elevation_steps: int = _setting(
+        1000, "The start_elevation_weight falls to 0 in the first N steps.", least=1
+    )
     centre_epochs: int = _setting(
         15, "Centre the canonical pose in the cycle during the first N epochs.", least=0
     )
@@ -349,10 +359,10 @@ UPRIGHT: dict[str, dict[str, int | float | str]] = {
     "prior": {},
     "teacher": {
         "batch": 256, "samples": 1, "optimiser": "adam", "decay": "cosine", "weight_decay": 0.0,
-        "learning_rate": 5e-4, "clip": 1.0, "width": 512, "blocks": 3, "atoms": 30,
+        "learning_rate": 5e-4, "grad_clip": 1.0, "width": 512, "blocks": 3, "atoms": 30,
     },
     "student": {
-        "samples": 1, "optimiser": "adam", "decay": "cosine", "weight_decay": 0.0, "clip": 1.0,
+        "samples": 1, "optimiser": "adam", "decay": "cosine", "weight_decay": 0.0, "grad_clip": 1.0,
         "learning_rate": 4e-3, "width": 64, "blocks": 3,
     },
 }  # fmt: skip
@@ -362,7 +372,7 @@ GENERAL: dict[str, dict[str, int | float | str]] = {
     "prior": {"steps": 4000, "epochs": 1000, "width": 192, "components": 30},
     "teacher": {
         "batch": 256, "samples": 1, "optimiser": "adam", "decay": "cosine", "weight_decay": 0.0,
-        "learning_rate": 1e-3, "clip": 1.0, "width": 512, "blocks": 3, "atoms": 40,
+        "learning_rate": 1e-3, "grad_clip": 1.0, "width": 512, "blocks": 3, "atoms": 40,
         "epochs": 1000, "steps": 12000,
     },
     "student": {},
@@ -396,12 +406,13 @@ def make_settings(
     """
     kind = STAGES[stage]
     chosen: dict[str, Any] = {}
+    options = current_names(options or {})
     if file is not None:
         tables = read_toml(file)
         chosen = {k: v for k, v in tables[""].items() if k in kind.names()} | tables[stage]
         with reading(file, "settings in TOML"):
             kind(**chosen)
-    given = {name: value for name, value in (options or {}).items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None}
     for name in given:
         _known(name, kind.names(), "settings")
     chosen |= given
@@ -410,10 +421,11 @@ def make_settings(
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
-    """Read a settings file's tables, with "" for its top; names are checked.
+    """Read a settings file's tables, with "" for its top; names are checked, and are today's.
 
     Raises:
-        ItesError: the file is absent or not TOML, or a name is unknown.
+        ItesError: the file is absent or not TOML, a name is unknown, or a setting is given by its
+            present and its former name.
     """
     with reading(path, "settings in TOML"):
         try:
@@ -422,6 +434,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
             raise ItesError(f"{path}: cannot read the settings: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ItesError(f"{path}: not a TOML file: {error}") from None
+    content = current_names(content, str(path))
     tables: dict[str, dict[str, Any]] = {"": {}}
     for stage in STAGES:
         table = content.pop(stage, {})
@@ -450,6 +463,30 @@ def write_toml(path: str | os.PathLike[str], settings: Iterable[Settings]) -> No
 
 def _toml(value: int | float | str) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+
+
+def current_names(settings: Mapping[str, Any], where: str = "settings") -> dict[str, Any]:
+    """Settings, and those in tables of stages, by their present names.
+
+    Args:
+        settings: values by name, or by stage and name.
+        where: names the source in an error.
+
+    Raises:
+        ItesError: a setting is given by its present and its former name.
+    """
+    current = _with_current_names(settings, where)
+    for name, value in current.items():
+        if isinstance(value, Mapping):
+            current[name] = _with_current_names(value, where)
+    return current
+
+
+def _with_current_names(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    for former, name in FORMER_NAMES.items():
+        if former in table and name in table:
+            raise ItesError(f"{where}: {former} is the former name of {name}; leave one out")
+    return {FORMER_NAMES.get(name, name): value for name, value in table.items()}
 
 
 def _known(name: str, known: Iterable[str], where: str) -> None:
@@ -489,8 +526,8 @@ _WITHOUT_EFFECT: dict[tuple[str, str], tuple[str, ...]] = {
     ),
     ("teacher", "paper"): (
         "cameras", "turn_weight", "prior_weight", "bone_weight", "prior", "pilot_steps",
-        "level_weight", "level_steps", "elevation_weight", "pair_weight", "pair_start", "noise",
-        "replay", "replay_share",
+        "start_elevation_weight", "start_elevation_steps", "elevation_weight", "pair_weight",
+        "pair_start", "noise", "replay", "replay_share",
     ),
     ("teacher", "upright"): (
         "axes", "max_angle", "centre_epochs", "centre_steps", "elevation_weight", "pair_weight",
@@ -502,7 +539,7 @@ _WITHOUT_EFFECT: dict[tuple[str, str], tuple[str, ...]] = {
     ),
     ("teacher", "general"): (
         "cameras", "axes", "max_angle", "centre_epochs", "centre_steps", "samples", "pilot_steps",
-        "level_weight", "level_steps",
+        "start_elevation_weight", "start_elevation_steps",
     ),
     ("student", "paper"): ("cameras", "prior_weight", "prior", "vertical"),
 }  # fmt: skip

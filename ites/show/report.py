@@ -25,7 +25,7 @@ HEADLINE = ("mpjpe", "n_mpjpe", "p_mpjpe", "scaled_mpjpe", "scaled_mpjpe_oracle"
 
 CURVES = {"p_mpjpe": "P-MPJPE", "p_mpjpe_oracle": "P-MPJPE with the oracle's sign"}
 
-Table = dict[str, list[float]]
+Columns = dict[str, list[float]]
 
 
 class Section(NamedTuple):
@@ -87,7 +87,7 @@ def write_report(
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_csv(path: Path) -> Table:
+def read_csv(path: Path) -> Columns:
     """The columns of a CSV file of numbers; empty if the file is absent."""
     if not path.is_file():
         return {}
@@ -123,7 +123,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[Any]], kind: str = "pl
 
 
 def _done(
-    run: Path, stages: Sequence[str], logs: Mapping[str, Table], times: Mapping[str, float]
+    run: Path, stages: Sequence[str], logs: Mapping[str, Columns], times: Mapping[str, float]
 ) -> str:
     versions = _json(run / "versions.json")
     rows = []
@@ -190,7 +190,7 @@ def _looks(lifted: str | os.PathLike[str] | None) -> str:
     return f"<h2>How it looks</h2>\n{viewer(clips, notes)}"
 
 
-def _losses(run: Path, logs: Mapping[str, Table]) -> str:
+def _losses(run: Path, logs: Mapping[str, Columns]) -> str:
     """Graphs of each stage's losses, and of its evaluations during training."""
     graphs = []
     for stage, log in logs.items():

@@ -23,10 +23,21 @@ from ites.runs.settings import Settings, StudentSettings, TeacherSettings
 from ites.training.clips import clip_lengths
 from ites.training.feed import device_budget
 
-LEAST_POSES = {"paper": 2, "upright": 30, "general": 30}
-"""Minimum number of distinct poses per recipe; the others than "paper" learn their density."""
-LEAST_DIRECTIONS = 4
-"""Minimum number of principal components for a density; one moving joint gives two."""
+
+class Needs(NamedTuple):
+    """What a recipe needs of its data.
+
+    poses: minimum number of distinct ones. directions: minimum number of principal components,
+    for a density; one moving joint gives two. gravity: elevation and roll of the lines of sight.
+    """
+
+    poses: int
+    directions: int = 0
+    gravity: bool = False
+
+
+NEEDS = {"paper": Needs(2), "upright": Needs(30, 4), "general": Needs(30, 4, gravity=True)}
+"""By recipe; the others than "paper" learn the poses' density."""
 SAMPLE = 4096
 """Number of checked poses, evenly spaced over the set."""
 FLAT = 1e-3
@@ -107,7 +118,7 @@ def read_training_set(
     stream = needed > device_budget(settings.device_memory, device)
     points = points if stream else points.to(device)
     gravity = second = None
-    if settings.recipe == "general":
+    if NEEDS[settings.recipe].gravity:
         gravity = _gravity(store, settings).to(points)
         second = (
             second_views(store, settings.split, points) if settings.stage == "teacher" else None
@@ -141,8 +152,8 @@ def _gravity(store: PoseStore, settings: Settings) -> Tensor:
     degrees = store.gravity(settings.split)
     if degrees is None:
         raise ItesError(
-            f"{settings.data}: recipe general expected the elevation of each line of sight, as "
-            "`ites prepare field` writes it, got a store without"
+            f"{settings.data}: recipe {settings.recipe} expected the elevation of each line of "
+            "sight, as `ites prepare field` writes it, got a store without"
         )
     if settings.missing == "drop":
         degrees = degrees[store.complete(settings.split)]
@@ -180,9 +191,9 @@ def check_poses(points: NDArray[np.float32], settings: Settings) -> None:
             than the others.
     """
     name = f"{settings.data}, split {settings.split}"
-    count, least = len(points), LEAST_POSES[settings.recipe]
-    if count < least:
-        raise ItesError(_too_few(name, least, count, settings.recipe))
+    needs, count = NEEDS[settings.recipe], len(points)
+    if count < needs.poses:
+        raise ItesError(_too_few(name, needs.poses, count, settings.recipe))
     sizes = np.sqrt(np.square(points, dtype=np.float64).sum((1, 2)))  # [N]
     if not np.isfinite(sizes).all():
         raise ItesError(
@@ -210,16 +221,16 @@ def check_poses(points: NDArray[np.float32], settings: Settings) -> None:
             "are both coordinates there?"
         )
     rows = sample.reshape(len(sample), -1)
-    different = _different(rows, FLAT * median, least)
-    if different < least:
-        raise ItesError(_too_few(name, least, different, settings.recipe, of=count))
-    if settings.recipe != "paper":
+    different = _different(rows, FLAT * median, needs.poses)
+    if different < needs.poses:
+        raise ItesError(_too_few(name, needs.poses, different, settings.recipe, of=count))
+    if needs.directions:
         deviation = np.linalg.svd(rows - rows.mean(0), compute_uv=False) / len(rows) ** 0.5
         moves = int((deviation > FLAT * median).sum())
-        if moves < LEAST_DIRECTIONS:
+        if moves < needs.directions:
             raise ItesError(
                 f"{name}: recipe {settings.recipe} expected poses that vary in at least "
-                f"{LEAST_DIRECTIONS} independent directions, got {moves}"
+                f"{needs.directions} independent directions, got {moves}"
             )
 
 

@@ -153,10 +153,10 @@ class Trainings:
         """
         poses, ranks = self.data.poses, self.ranks
 
-        def make(settings: Settings, some: int | None = None) -> Training:
+        def make(given: Settings, some: int | None = None) -> Training:
             points = poses.points[:: max(1, len(poses.points) // some)] if some else poses.points
             stage = make_stage(
-                settings,
+                given,
                 poses.skeleton,
                 points,
                 self.device,

@@ -32,7 +32,7 @@ from ites.system.files import atomic_write
 Row = Mapping[str, int | float]
 
 
-class Table:
+class GrowingCsv:
     """A CSV file that grows row by row.
 
     Args:
@@ -119,8 +119,8 @@ class Log:
         kept = step - step % settings.log_every  # rows of an earlier part of this training
         self._folder, self._stage, self._steps, self._step = folder, stage, steps, step
         self._before, self._console = step, console
-        self._table = Table(folder.log(stage), columns, kept)
-        self._evaluations: Table | None = None
+        self._table = GrowingCsv(folder.log(stage), columns, kept)
+        self._evaluations: GrowingCsv | None = None
         self._board = _tensorboard(folder.tensorboard(stage), kept, console)
         self._shown = time.monotonic()
         self._name, self._owns_progress = name, progress is None
@@ -174,7 +174,7 @@ class Log:
         """Record the metrics of an evaluation after `step` steps."""
         if self._evaluations is None:
             path = self._folder.evaluation_log(self._stage)
-            self._evaluations = Table(path, ["step", *metrics], self._before)
+            self._evaluations = GrowingCsv(path, ["step", *metrics], self._before)
         self._evaluations.add({"step": step, **metrics})
         self._scalars("evaluation", metrics, step)
         shown = "  ".join(f"{name} {value:.1f}" for name, value in metrics.items())

@@ -193,8 +193,10 @@ class Training:
         self.watch.last_checkpoint_step = self.step
         if not self.ranks.is_main:
             return
-        values = (self.step, self.seconds, self.watch.means, self.schedule.poses, self.scale)
-        counters = dict(zip(COUNTERS, (*values, self.settings.to_dict()), strict=True))
+        counters = {
+            "step": self.step, "seconds": self.seconds, "losses": self.watch.means,
+            "poses": self.schedule.poses, "scale": self.scale, "settings": self.settings.to_dict(),
+        }  # fmt: skip
         recent, path = self.watch.unlogged(self.step), self.folder.state(self.settings.stage)
         save_state(path, self.stage.model, self.optimiser, recent, counters)
         self._save_weights()

@@ -46,7 +46,9 @@ def pilot_losses(
     steps = min(settings.pilot_steps, steps // 10)
     if not steps:
         return {}
-    held = replace(settings, steps=steps, epochs=steps, log_every=steps, level_steps=1000 * steps)
+    held = replace(
+        settings, steps=steps, epochs=steps, log_every=steps, start_elevation_steps=1000 * steps
+    )
     losses: dict[float, float] = {}
     for elevation in ELEVATIONS:
         pilot = begin(held)

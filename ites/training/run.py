@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 
-from ites.data.store import PoseStore
 from ites.errors import ItesError
-from ites.runs.folder import RunFolder, refuse_to_overwrite, resumed_settings
-from ites.runs.settings import STAGES, Settings, make_settings, stages_of
+from ites.runs.folder import RunFolder, resumed_settings
+from ites.runs.recipe import default_recipe
+from ites.runs.settings import STAGES, Settings, current_names, make_settings, stages_of
 from ites.training import engine
 from ites.training.result import Result
 
@@ -33,7 +33,7 @@ def train(
     Example:
         >>> import ites
         >>> results = ites.train("mine.h5", "runs/mine", seed=0, teacher={"steps": 4000})
-        >>> poses = ites.lift("clip.npz", "clip3d.npz", run="runs/mine")
+        >>> summary = ites.lift("clip.npz", "clip3d.npz", run="runs/mine")
 
     Args:
         data: a pose store, as `ites prepare` writes it.
@@ -58,9 +58,8 @@ def train(
         ItesError: a setting is unknown or out of range, the folder holds a training already, the
             store cannot be used, or a loss is not finite.
     """
-    if recipe is None:
-        with PoseStore(data) as store:
-            recipe = "paper" if store.has_positions else "upright"
+    settings = current_names(settings, "train")
+    recipe = recipe or default_recipe(data)
     asked = [only] if isinstance(only, str) else list(only or stages_of(recipe))
     for stage in asked:
         if stage not in STAGES:
@@ -73,15 +72,31 @@ def train(
         _settings(stage, config, resume, common, settings_of(stage, stages, settings))
         for stage in stages
     ]
-    results = []
-    for one in chosen:
-        started = resume and RunFolder(one.out).state(one.stage).is_file()
-        if not started:
-            refuse_to_overwrite(one.out, one.stage)
-        results.append(engine.train(one, resume=started, console=console, planned=chosen))
-        if results[-1].interrupted:
-            break
-    return results
+    return list(train_stages(chosen, resume=resume, console=console))
+
+
+def train_stages(
+    chosen: Sequence[Settings], *, resume: bool = False, console: Console | None = None
+) -> Iterator[Result]:
+    """Train stages into one run folder, one after another, until one is interrupted.
+
+    Args:
+        chosen: the settings of each stage, in order.
+        resume: continue those of which the folder holds a state.
+        console: where progress is shown; None: standard output.
+
+    Yields:
+        the result of each stage.
+
+    Raises:
+        ItesError: see `ites.training.engine.train`.
+    """
+    for settings in chosen:
+        started = resume and RunFolder(settings.out).state(settings.stage).is_file()
+        result = engine.train(settings, resume=started, console=console, planned=chosen)
+        yield result
+        if result.interrupted:
+            return
 
 
 def settings_of(stage: str, stages: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:

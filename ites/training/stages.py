@@ -46,7 +46,7 @@ from ites.training.pilots import POSES, Pilot, best_elevation, pilot_losses
 
 Losses = tuple[Tensor, ...]
 
-SETTLES = 10  # checks of the global sign while the camera is held level
+SIGN_CHECKS = 10  # of the global sign, while the camera is held level
 SAMPLE = 1024  # poses per check
 STATISTICS = 4096  # poses for BatchNorm's statistics
 MANY = 1 << 15  # the same where joints may be missing: some patterns of these are rare
@@ -190,11 +190,11 @@ class UprightTeacherStage(TeacherStage):
     """Learn a dictionary of poses and the camera's elevation, by recipe "upright".
 
     `reprojection_weight * reprojection + turn_weight * turn + prior_weight * prior +
-    bone_weight * bones`. The first steps add `level_weight * level`, which holds the camera at the
-    model's `start_elevation`.
+    bone_weight * bones`. The first steps add `start_elevation_weight * start_elevation`, logged
+    as `level`, which holds the camera at the model's `start_elevation`.
     """
 
-    names = ("total", "reprojection", "turn", "prior", "bones", "level")
+    names = ("total", "reprojection", "turn", "prior", "bones", "level")  # columns of log files
 
     def __init__(self, settings: TeacherSettings, given: TrainingData) -> None:
         skeleton = given.skeleton
@@ -202,19 +202,19 @@ class UprightTeacherStage(TeacherStage):
         points = denoised(with_mirror_images(given.points, skeleton), model.denoiser)
         Stage.__init__(self, settings, model, (points,))  # [2N, J, 2]
         self.prior = load_own_prior(settings, skeleton)
-        self.period = max(1, settings.level_steps // SETTLES)
+        self.period = max(1, settings.start_elevation_steps // SIGN_CHECKS)
 
     def forward(self, batch: tuple[Tensor, ...], rotations: RotationDraw, early: bool) -> Losses:
         settings, (points,) = self.settings, batch
         counter = rotations.counter
         parts = self.model.turn_losses(points, counter, rotations.samples, self.prior)
-        free = (counter[1] / settings.level_steps).clamp(max=1).to(points)
+        free = (counter[1] / settings.start_elevation_steps).clamp(max=1).to(points)
         total = (
             settings.reprojection_weight * parts.reprojection
             + settings.turn_weight * parts.turn
             + settings.prior_weight * parts.prior
             + settings.bone_weight * parts.bones
-            + settings.level_weight * (1 - free) * parts.level
+            + settings.start_elevation_weight * (1 - free) * parts.start_elevation
         )
         return total, *parts
 
@@ -234,7 +234,7 @@ class UprightTeacherStage(TeacherStage):
 
     def before_step(self, step: int, optimiser: torch.optim.Optimizer) -> None:
         """Decide the common sign of all depths by perspective; see `resolve_global_sign`."""
-        if 0 < step <= self.settings.level_steps:
+        if 0 < step <= self.settings.start_elevation_steps:
             self.resolve_global_sign(optimiser)
 
     def resolve_global_sign(self, optimiser: torch.optim.Optimizer) -> None:

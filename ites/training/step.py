@@ -75,7 +75,7 @@ class Step:
             clock.counter, settings.samples, axes=settings.axes, max_angle=settings.max_angle
         )
         self.half = settings.precision == "bf16"
-        self.clip, self.weights = settings.clip, list(stage.model.parameters())
+        self.grad_clip, self.weights = settings.grad_clip, list(stage.model.parameters())
         self.losses: nn.Module = stage
         if ranks.distributed:
             for module in stage.modules():
@@ -100,8 +100,8 @@ class Step:
             means = means * part if poses else torch.zeros_like(means)
             dist.all_reduce(means)
         total.backward()
-        if self.clip:
-            nn.utils.clip_grad_norm_(self.weights, self.clip)
+        if self.grad_clip:
+            nn.utils.clip_grad_norm_(self.weights, self.grad_clip)
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.recent.index_copy_(0, self.clock.step % len(self.recent), means[None].to(self.recent))

@@ -12,7 +12,7 @@ from ites.evaluation.evaluate import Evaluation, evaluate
 from ites.inference.lift import lift
 from ites.runs.settings import make_settings, stages_of
 from ites.show.report import write_report
-from ites.training.engine import train
+from ites.training.run import train_stages
 
 POSES = 60_000
 FPS = 10.0
@@ -24,7 +24,11 @@ LEARNS = {
     "teacher": "a dictionary of 3D poses",
     "student": "the depth of every joint",
 }
-OPTIONS = {"prior": {}, "teacher": {"level_steps": 500}, "student": {"width": 64, "blocks": 2}}
+OPTIONS = {
+    "prior": {},
+    "teacher": {"start_elevation_steps": 500},
+    "student": {"width": 64, "blocks": 2},
+}
 
 
 def demo(
@@ -44,7 +48,8 @@ def demo(
         The evaluation of each stage.
 
     Raises:
-        ItesError: the folder holds something else, or an earlier demo.
+        ItesError: the folder holds something else, or an earlier demo, or a training was
+            interrupted.
     """
     if any(out.glob("*.safetensors")):
         raise ItesError(f"{out}: holds an earlier demo; remove it or choose another folder")
@@ -61,18 +66,20 @@ def demo(
     prepare_synthetic(data, poses=POSES, seed=seed, fps=FPS)
     done("data")
     results = {}
-    for number, stage in enumerate(stages_of(RECIPE), 2):
+    common = {"data": str(data), "out": str(out), "seed": seed, "recipe": RECIPE}
+    common["device"] = device or "auto"
+    stages = stages_of(RECIPE)
+    training = train_stages(
+        [
+            make_settings(stage, options={**common, "steps": STEPS[stage], **OPTIONS[stage]})
+            for stage in stages
+        ]
+    )
+    for number, stage in enumerate(stages, 2):
         say(f"{number}/6  Training the {stage} from 2D keypoints alone: {LEARNS[stage]}")
-        options = {
-            "data": str(data),
-            "out": str(out),
-            "seed": seed,
-            "recipe": RECIPE,
-            "steps": STEPS[stage],
-            "device": device or "auto",
-            **OPTIONS[stage],
-        }
-        results[stage] = train(make_settings(stage, options=options))
+        results[stage] = next(training)
+        if results[stage].interrupted:
+            raise ItesError(f"{out}: the {stage}'s training was interrupted; resume it")
         done(f"training the {stage}")
     say("5/6  Comparing with the 3D truth, which training never saw")
     evaluations = {

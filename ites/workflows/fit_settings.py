@@ -17,7 +17,7 @@ are then unlikely, and the teacher learns nothing. So few frames get a narrow on
 | teacher.atoms | 1.5 C, from 8 to 30 |
 | teacher.batch | 256, or as the prior's if that is less |
 | teacher.steps | 100 epochs, from 1,500 to 4,000 |
-| teacher.level_steps | a quarter of the steps |
+| teacher.start_elevation_steps | a quarter of the steps |
 | student.batch | 128, or as the prior's if that is less |
 | student.steps | 40 epochs, from 1,000 to 3,000 |
 
@@ -52,7 +52,7 @@ EPOCHS = {"teacher": 100, "student": 40}
 STEPS = {"prior": (100, 1500), "teacher": (1500, 4000), "student": (1000, 3000)}
 KEPT = (
     "width", "blocks", "atoms", "components", "distance", "optimiser", "momentum", "decay",
-    "weight_decay", "clip", "samples", "reprojection_weight", "turn_weight", "prior_weight",
+    "weight_decay", "grad_clip", "samples", "reprojection_weight", "turn_weight", "prior_weight",
     "bone_weight", "distillation_weight", "vertical", "elevation_weight", "noise",
 )  # fmt: skip
 """Settings that a fit takes from the run it starts from."""
@@ -106,7 +106,7 @@ def settings_for(points: NDArray[np.floating]) -> dict[str, dict[str, Value]]:
         chosen[stage] = {"batch": batch, "steps": steps, "epochs": 1 + steps * batch // poses * 2}
     chosen["prior"] |= {"components": _within(parts, COMPONENTS), "width": width}
     chosen["teacher"]["atoms"] = _within(round(1.5 * parts), ATOMS)
-    chosen["teacher"]["level_steps"] = max(1, int(chosen["teacher"]["steps"]) // 4)
+    chosen["teacher"]["start_elevation_steps"] = max(1, int(chosen["teacher"]["steps"]) // 4)
     return chosen
 
 
@@ -129,7 +129,11 @@ def settings_from(
         own["steps"] = _within(epochs * 2 * len(points) // int(own["batch"]), limits)
         own |= {"learning_rate": rate, **asked.settings}
         own |= {name: started[stage][name] for name in KEPT if name in started[stage]}
-        still = {"pilot_steps": 0, "level_weight": 0.0, "level_steps": 20 * int(own["steps"])}
+        still = {
+            "pilot_steps": 0,
+            "start_elevation_weight": 0.0,
+            "start_elevation_steps": 20 * int(own["steps"]),
+        }
         own |= {name: value for name, value in still.items() if in_recipe(stage, name, recipe)}
         own |= {"epochs": 1 + int(own["steps"])}
         for name in [name for name in own if not in_recipe(stage, name, recipe)]:

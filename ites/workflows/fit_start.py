@@ -19,7 +19,7 @@ from ites.pose.geometry import unrolled
 from ites.pose.skeleton import Skeleton
 from ites.runs.checkpoint import load_model, load_prior, load_stage
 from ites.runs.packaged import FOLDER, has_packaged_run
-from ites.runs.settings import stages_of
+from ites.runs.settings import current_names, stages_of
 from ites.system.console import say
 from ites.training.run import settings_of
 from ites.workflows.fit_data import Gravity
@@ -89,6 +89,7 @@ def plan(
         ruled = settings_for(points)
     else:
         ruled = settings_from(points, start.settings, start.recipe)
+    given = current_names(given, "fit")
     return {stage: own | settings_of(stage, [*ruled], given) for stage, own in ruled.items()}
 
 

@@ -302,6 +302,15 @@ def test_an_older_spelling_works_and_says_what_to_type(capsys, tmp_path, monkeyp
     assert error.startswith("ites: old: holds a student already")
 
 
+def test_a_former_name_of_a_setting_is_translated(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = ("--set", "teacher.level_steps=9", "--recipe", "upright")
+    assert run("train", *given, "--write-config", "new.toml") == 0
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said == "the setting level_steps is now called start_elevation_steps"
+    assert "start_elevation_steps = 9 " in Path("new.toml").read_text()
+
+
 def tensors(path):
     return {name: tensor.tolist() for name, tensor in load_file(path).items()}
 

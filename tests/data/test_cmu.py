@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from ites.data import PoseStore
-from ites.data.datasets.cmu import ACCLAIM, LAYOUTS, centre, prepare_cmu, read_bvh_take, subject_of
+from ites.data.datasets.cmu import (
+    ACCLAIM,
+    JOINT_NAMES,
+    centre,
+    prepare_cmu,
+    read_bvh_take,
+    subject_of,
+)
 from ites.data.datasets.mocap import euler, read_amc, read_asf, read_bvh
 from ites.errors import ItesError
 from ites.pose.camera import human36m_cameras
@@ -203,9 +210,9 @@ def star_bvh(names, frames=6):
     )
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", JOINT_NAMES)
 def test_each_layout_is_recognised_and_mapped(write, layout):
-    layout = LAYOUTS[layout]
+    layout = JOINT_NAMES[layout]
     new = {name: (parent, offset) for name, parent, offset in layout.added}
     names = {name for recipe in layout.joints for name in recipe} | set(layout.short.split())
     names = sorted((names | {parent for parent, _ in new.values()}) - new.keys())
@@ -220,7 +227,7 @@ def test_each_layout_is_recognised_and_mapped(write, layout):
 
 
 def test_the_thorax_bone_is_put_back(write):
-    names = dict.fromkeys(n for r in LAYOUTS["3ds Max"].joints for n in r if n != "lowerneck")
+    names = dict.fromkeys(n for r in JOINT_NAMES["3ds Max"].joints for n in r if n != "lowerneck")
     text = star_bvh(names)
     bones = "JOINT Chest2\n{\nOFFSET 0 5 0\nJOINT lowerneck\n{\nOFFSET 0 0 0\nCHANNELS 0\n}\n}\n"
     text = text.replace("JOINT Chest\n", f"{bones}JOINT Chest\n")
@@ -403,7 +410,7 @@ def test_the_frame_of_a_text_file_is_reported(write, tmp_path, kind):
         write("07/07_01.amc", ":DEGREES\n" + frames.replace("root 0.03 0", "root -1.#IND 0"))
         frame = "frame 3 "
     else:
-        names = dict.fromkeys(n for r in LAYOUTS["Acclaim names"].joints for n in r)
+        names = dict.fromkeys(n for r in JOINT_NAMES["Acclaim names"].joints for n in r)
         text = star_bvh(names, 40)
         write("07/07_01.bvh", text.replace("\n4 0 0\n", "\n4 nan 0\n"))
         frame = "frame 5 "

@@ -11,7 +11,13 @@ import pytest
 from ites.data.store import PoseStore
 from ites.data.synthetic.actions import ACTIONS
 from ites.data.synthetic.motion import draw_body
-from ites.data.synthetic.synthetic import Take, perform, prepare_synthetic, ring_cameras, schedule
+from ites.data.synthetic.synthetic import (
+    Performance,
+    perform,
+    prepare_synthetic,
+    ring_cameras,
+    schedule,
+)
 from ites.errors import ItesError
 from ites.pose.skeleton import HUMAN36M
 
@@ -23,7 +29,7 @@ LEG, ARM = {"left": (4, 5, 6), "right": (1, 2, 3)}, {"left": (11, 12, 13), "righ
 def clips() -> dict[str, list[np.ndarray]]:
     """Eight people doing everything once: joints (T, 17, 3), metres, world axes."""
     return {
-        action: [perform(Take(person, action, 0), 7, FPS, SECONDS) for person in range(8)]
+        action: [perform(Performance(person, action, 0), 7, FPS, SECONDS) for person in range(8)]
         for action in ACTIONS
     }
 
@@ -107,7 +113,7 @@ def test_the_same_arguments_give_the_same_bits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_take_depends_on_neither_rate_nor_length_of_the_store(action: str) -> None:
-    take = Take(3, action, 1)
+    take = Performance(3, action, 1)
     fast, slow = perform(take, 5, 40, 6), perform(take, 5, 8, 6)
     assert fast.shape == (240, 17, 3) and fast.dtype == np.float32
     np.testing.assert_allclose(fast[::5], slow, atol=1e-5)

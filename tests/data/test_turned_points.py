@@ -7,7 +7,7 @@ from lifting import motion
 
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.errors import ItesError
-from ites.evaluation.evaluate import compare
+from ites.evaluation.evaluate import evaluate_points
 from ites.pose.camera import Camera
 from ites.pose.skeleton import HUMAN36M
 
@@ -56,7 +56,7 @@ def test_known_cameras_are_turned_and_poses_are_turned_back(store):
 def test_a_perfect_network_has_no_error(store):
     points, scale, views = store.turned_points("test", 0.9)
     answers = torch.from_numpy(true_depths(store, points, scale, views)[:8])
-    evaluation = compare(
+    evaluation = evaluate_points(
         lambda batch: answers[: len(batch)], points[:8], store.positions("test")[:8],
         ["walk"] * 8, HUMAN36M, {"device": "cpu", "unit": 1.0}, views=views,
     )  # fmt: skip

@@ -19,7 +19,7 @@ from ites.data.datasets.cmu import prepare_cmu
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.errors import ItesError
 from ites.evaluation import evaluate as evaluation
-from ites.evaluation.evaluate import compare, depth_zero, evaluate
+from ites.evaluation.evaluate import depth_zero, evaluate, evaluate_points
 from ites.models import Student, Teacher
 from ites.pose import metrics
 from ites.pose.camera import human36m_cameras
@@ -64,7 +64,7 @@ def run(tmp_path):
 
 
 def lift_with(pose):
-    """Settings and lifter for `compare`: whatever comes in, `pose` comes out, in order."""
+    """Settings and lifter for `evaluate_points`: whatever comes in, `pose` comes out, in order."""
     rows = iter(torch.from_numpy(np.asarray(pose, np.float32)))
     return lambda points: torch.stack([next(rows) for _ in points])
 
@@ -78,7 +78,7 @@ def small_case(actions):
     points = rng.normal(0, 0.1, (6, 17, 2)).astype(np.float32)
     positions = rng.normal(0, 0.3, (6, 17, 3)).astype(np.float32)
     pose = rng.normal(0, 0.3, (6, 17, 3)).astype(np.float32)
-    result = compare(lift_with(pose), points, positions, actions, HUMAN36M, SETTINGS, 4)
+    result = evaluate_points(lift_with(pose), points, positions, actions, HUMAN36M, SETTINGS, 4)
     errors = metrics.pose_errors(torch.from_numpy(pose), torch.from_numpy(positions))
     return result, {name: value.numpy() for name, value in errors.items()}, points, positions
 
@@ -185,7 +185,9 @@ def test_several_subjects_have_a_row_each():
     actions, subjects = ["walk"] * 6, ["TS1", "TS2", "TS1", "TS1", "TS2", "TS1"]
     points = rng.normal(size=(6, 17, 2)).astype(np.float32)
     several, one = (
-        compare(lift_with(pose), points, positions, actions, HUMAN36M, SETTINGS, 4, subjects=names)
+        evaluate_points(
+            lift_with(pose), points, positions, actions, HUMAN36M, SETTINGS, 4, subjects=names
+        )
         for names in (subjects, ["TS1"] * 6)
     )
     assert [(row.name, row.poses) for row in several.subjects] == [("TS1", 4), ("TS2", 2)]

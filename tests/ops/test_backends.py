@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from benchmarks.ops.choose import order
-from ites.cli.doctor import OPS, describe, examine
+from ites.cli.doctor import describe, examine
 from ites.errors import ItesError
-from ites.ops import backends
+from ites.ops import _registry, backends
 
 
 def test_the_table_knows_backends_alone():
@@ -17,7 +17,7 @@ def test_the_table_knows_backends_alone():
         for ranked in (table["default"], *table["ops"].values()):
             assert set(ranked) <= set(backends.BACKENDS)
         assert table["measured"] is None or {"device", "torch", "commit"} <= set(table["measured"])
-        assert set(table["ops"]) <= set(OPS)
+        assert set(table["ops"]) <= set(_registry.defined())
 
 
 def test_the_first_that_can_run_is_chosen(monkeypatch):
@@ -70,6 +70,17 @@ def test_measured_times_make_the_order():
     ranked, exceptions = order(rows)
     assert ranked == ["cpp", "reference"]
     assert exceptions == ["op float32 both 1: reference is 2.00 x as fast as cpp"]
+
+
+def test_doctor_lists_every_op():
+    """As PyTorch knows them, whatever module defines them."""
+    names = {name.partition(".")[0] for name in torch._C._dispatch_get_all_op_names()}
+    known = {name.removeprefix("ites::") for name in names if name.startswith("ites::")}
+    listed = examine()["backends"]["cpu"]
+    assert set(listed) == {name for name in known if not name.endswith("_backward")}
+    shown = describe(examine()).splitlines()
+    assert all(f"  {op:<24} {entry['chosen']}" in shown for op, entry in listed.items())
+    assert {"philox", "graph_project_mix", "mirrored_input", "frame_points"} <= set(listed)
 
 
 def test_doctor_says_what_the_choice_rests_on(monkeypatch):

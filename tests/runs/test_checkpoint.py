@@ -145,6 +145,16 @@ def test_state_continues_the_optimiser(tmp_path: Path) -> None:
         load_state(tmp_path / "no", other, fresh)
 
 
+def test_settings_of_an_earlier_version_get_their_present_names(tmp_path: Path) -> None:
+    model, old, new = small("teacher"), {"level_steps": 9}, {"start_elevation_steps": 9}
+    weights, state = RunFolder(tmp_path).weights("teacher"), RunFolder(tmp_path).state("teacher")
+    save_model(weights, model, Metadata("teacher", HUMAN36M, 1.0, 0, old))
+    assert load_model(weights)[1].settings == new
+    optimiser = trained(model)
+    save_state(state, model, optimiser, torch.zeros(1, 2), {"step": 2, "settings": old})
+    assert load_state(state, model, optimiser)[1] == {"step": 2, "settings": new}
+
+
 def test_a_failed_write_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,8 +9,11 @@ import pytest
 
 from ites.errors import ItesError
 from ites.runs.settings import (
+    FORMER_NAMES,
+    STAGES,
     StudentSettings,
     TeacherSettings,
+    current_names,
     make_settings,
     read_toml,
     write_toml,
@@ -99,6 +102,21 @@ def test_absent_file_and_unknown_option(tmp_path: Path) -> None:
     ):
         make_settings("student", None, {"widht": 3})
     assert make_settings("student", None, {"learning_rate": 1}).learning_rate == 1.0
+
+
+def test_former_names_still_work(tmp_path: Path) -> None:
+    path = write(tmp_path, "level_steps = 9\n[teacher]\nlevel_weight = 3")
+    teacher = make_settings("teacher", path)
+    assert (teacher.start_elevation_weight, teacher.start_elevation_steps) == (3.0, 9)
+    assert make_settings("teacher", None, {"level_steps": 7}).start_elevation_steps == 7
+    assert current_names({"teacher": {"level_steps": 7}, "batch": 8}) == {
+        "teacher": {"start_elevation_steps": 7},
+        "batch": 8,
+    }
+    path = write(tmp_path, "[teacher]\nlevel_weight = 3\nstart_elevation_weight = 4")
+    with pytest.raises(ItesError, match="level_weight is the former name of start_elevation_w"):
+        make_settings("teacher", path)
+    assert not FORMER_NAMES.keys() & {n for kind in STAGES.values() for n in kind.names()}
 
 
 @pytest.mark.parametrize(

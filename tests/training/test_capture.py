@@ -14,7 +14,6 @@ from small_training import numbers, rows, same, teacher_settings, write_store
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ites.data.store import PoseStore
-from ites.data.synthetic.synthetic import prepare_synthetic
 from ites.errors import ItesError
 from ites.inference.stream import Lifter
 from ites.models import general
@@ -31,33 +30,26 @@ from ites.training.step import Captured, Step
 STAGES = [(recipe, stage) for recipe in ("paper", "upright") for stage in stages_of(recipe)]
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("capture") / "synthetic.h5"
-    prepare_synthetic(path, poses=400, seed=3, fps=10.0)
-    return path
-
-
-def settings(recipe: str, stage: str, store: Path, run: Path, **given: Any) -> Settings:
+def settings(recipe: str, stage: str, motion: Path, run: Path, **given: Any) -> Settings:
     """Of a small model, for a few steps."""
-    small = {"data": str(store), "out": str(run), "recipe": recipe, "device": "cpu", "steps": 3}
+    small = {"data": str(motion), "out": str(run), "recipe": recipe, "device": "cpu", "steps": 3}
     small |= {"width": 16, "blocks": 1, "batch": 32}
     small |= {} if stage == "prior" else {"backend": "reference"}
     return make_settings(stage, options=small | given)
 
 
 @pytest.fixture(scope="module")
-def runs(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def runs(motion: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A run folder of each recipe."""
     folders = {recipe: tmp_path_factory.mktemp(recipe) for recipe, _ in STAGES}
     for recipe, stage in STAGES:
-        train(settings(recipe, stage, store, folders[recipe]), console=quiet_console())
+        train(settings(recipe, stage, motion, folders[recipe]), console=quiet_console())
     return folders
 
 
-def training_of(chosen: Settings, store: Path) -> tuple[Training, Step]:
+def training_of(chosen: Settings, motion: Path) -> tuple[Training, Step]:
     """A training by these settings, a step in, and a step of it."""
-    with PoseStore(store) as file:
+    with PoseStore(motion) as file:
         points, skeleton = torch.from_numpy(file.points("train")[0]), file.skeleton
     stage = make_stage(chosen, skeleton, points)
     training = Training(stage, 1.0, torch.device("cpu"), None, quiet_console())
@@ -106,12 +98,12 @@ def test_what_a_graph_cannot_hold_is_refused(index: str) -> None:
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize(("recipe", "stage"), STAGES)
 def test_a_step_asks_nothing_of_the_host(
-    recipe: str, stage: str, precision: str, store: Path, runs: dict[str, Path]
+    recipe: str, stage: str, precision: str, motion: Path, runs: dict[str, Path]
 ) -> None:
     given: dict[str, Any] = {"precision": precision}
     if recipe == "upright" and stage == "student":
         given["prior_weight"] = 0.05
-    training, step = training_of(settings(recipe, stage, store, runs[recipe], **given), store)
+    training, step = training_of(settings(recipe, stage, motion, runs[recipe], **given), motion)
     with _DeviceAlone():
         for early in (True, False):
             step(StepShape(32, early))
@@ -149,10 +141,10 @@ def test_a_frame_of_the_general_model_asks_nothing_of_the_host(
 
 @pytest.mark.parametrize("recipe", ["paper", "upright"])
 def test_an_optimiser_is_capturable_in_the_recording_alone(
-    recipe: str, store: Path, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    recipe: str, motion: Path, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Adam is marked capturable while it is recorded, and not while steps are launched."""
-    training, step = training_of(settings(recipe, "teacher", store, runs[recipe]), store)
+    training, step = training_of(settings(recipe, "teacher", motion, runs[recipe]), motion)
     marked: list[bool] = []
     take = training.optimiser.step
 
@@ -207,7 +199,7 @@ def test_captured_steps_are_the_plain_ones(
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
 @pytest.mark.parametrize(("recipe", "stage"), STAGES)
 def test_cuda_graphs_give_the_plain_losses(
-    recipe: str, stage: str, precision: str, store: Path, runs: dict[str, Path], tmp_path: Path
+    recipe: str, stage: str, precision: str, motion: Path, runs: dict[str, Path], tmp_path: Path
 ) -> None:
     given: dict[str, Any] = {"device": "cuda", "precision": precision, "steps": 30, "log_every": 4}
     given |= {} if stage == "prior" else {"backend": "auto", "evaluate_every": 0}
@@ -215,7 +207,7 @@ def test_cuda_graphs_give_the_plain_losses(
     given |= {name: str(runs[recipe]) for name in needed if name in stages_of(recipe)}
     for capture in ("on", "off"):
         given |= {"capture": capture, "capture_steps": 2}
-        chosen = settings(recipe, stage, store, tmp_path / capture, **given)
+        chosen = settings(recipe, stage, motion, tmp_path / capture, **given)
         train(chosen, console=quiet_console())
     on, off = (rows(tmp_path / capture / f"{stage}.log.csv") for capture in ("on", "off"))
     for left, right in zip(on, off, strict=True):
@@ -223,7 +215,7 @@ def test_cuda_graphs_give_the_plain_losses(
             assert float(left[name]) == pytest.approx(float(right[name]), rel=1e-5)
 
 
-def test_graphs_are_not_promised_where_there_are_none(store: Path, tmp_path: Path) -> None:
-    chosen = settings("paper", "teacher", store, tmp_path, capture="on")
+def test_graphs_are_not_promised_where_there_are_none(motion: Path, tmp_path: Path) -> None:
+    chosen = settings("paper", "teacher", motion, tmp_path, capture="on")
     with pytest.raises(ItesError, match="capture: expected a GPU and a single process"):
         train(chosen, console=quiet_console())

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from small_training import SMALL, numbers, same, write_store
+from small_training import SMALL, numbers, same
 
 from ites.cli.errors import run as run_command
 from ites.cli.main import app
@@ -28,11 +28,6 @@ from ites.training.loop import Training
 from ites.training.seeds import Study, read_seeds, seed_folder, train_seeds
 
 STEPS = 7
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_store(tmp_path_factory.mktemp("data") / "store.h5")
 
 
 def settings_of(store: Path, out: Path, recipe: str = "paper", **given: Any) -> list[Settings]:

@@ -43,14 +43,9 @@ from ites.training import engine, loop
 from ites.training.dataset import teacher_labels
 from ites.training.engine import train
 from ites.training.feed import epoch_order
-from ites.training.log import Log, Table, quiet_console
+from ites.training.log import GrowingCsv, Log, quiet_console
 from ites.training.loop import Training
 from ites.training.stages import make_stage
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_store(tmp_path_factory.mktemp("data") / "store.h5")
 
 
 @pytest.fixture(scope="module")
@@ -490,7 +485,7 @@ def test_a_checkpoint_can_be_written_at_any_time(store: Path, tmp_path: Path) ->
 def test_a_row_that_was_cut_off_is_not_taken_for_another_step(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text("step,total\n4,1.5\n8,1.25\n1")  # of "12,1.125"
-    Table(path, ["step", "total"], keep=8).close()
+    GrowingCsv(path, ["step", "total"], keep=8).close()
     assert path.read_text() == "step,total\n4,1.5\n8,1.25\n"
 
 

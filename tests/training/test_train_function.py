@@ -1,11 +1,13 @@
 """`ites.train`: the whole recipe from Python."""
 
 import doctest
+from typing import Any
 
+import numpy as np
 import pytest
 
 import ites
-from ites.data.synthetic.synthetic import prepare_synthetic
+from ites.data.store import PoseStore
 from ites.errors import ItesError
 from ites.runs.folder import RunFolder
 from ites.training.log import quiet_console
@@ -19,29 +21,27 @@ TINY = {
 }
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "mine.h5"
-    prepare_synthetic(path, poses=400, subjects=2, test_subjects=1, seconds=2.0)
-    return path
-
-
-def test_it_trains_the_stages_of_a_recipe_and_goes_on(store, tmp_path) -> None:
-    results = ites.train(store, tmp_path / "run", **TINY)
+def test_it_trains_the_stages_of_a_recipe_and_goes_on(motion, tmp_path) -> None:
+    results = ites.train(motion, tmp_path / "run", **TINY)
     assert [(r.stage, r.step, r.interrupted) for r in results] == [
         ("teacher", 3, False),
         ("student", 3, False),
     ]
     assert RunFolder(tmp_path / "run").weights("student").is_file()
     with pytest.raises(ItesError, match="holds a teacher already"):
-        ites.train(store, tmp_path / "run", **TINY)
-    again = ites.train(store, tmp_path / "run", resume=True, console=quiet_console())
+        ites.train(motion, tmp_path / "run", **TINY)
+    again = ites.train(motion, tmp_path / "run", resume=True, console=quiet_console())
     assert [r.step for r in again] == [3, 3]
 
 
-def test_one_stage_of_recipe_upright(store, tmp_path) -> None:
+def test_one_stage_of_recipe_upright(motion, tmp_path) -> None:
     (result,) = ites.train(
-        store, tmp_path / "run", recipe="upright", only="prior", steps=2, console=quiet_console()
+        motion,
+        tmp_path / "run",
+        recipe="upright",
+        only="prior",
+        steps=2,
+        console=quiet_console(),
     )
     assert (result.stage, result.step) == ("prior", 2)
 
@@ -56,19 +56,24 @@ def test_one_stage_of_recipe_upright(store, tmp_path) -> None:
         ({"recipe": "paper", "only": "teacher", "student": {}}, "no stage of teacher has"),
     ],
 )
-def test_what_cannot_be_is_refused(store, tmp_path, given, message) -> None:
+def test_what_cannot_be_is_refused(motion, tmp_path, given, message) -> None:
     with pytest.raises(ItesError, match=message):
-        ites.train(store, tmp_path / "run", **given)
+        ites.train(motion, tmp_path / "run", **given)
     assert not (tmp_path / "run").exists()
 
 
-def test_the_example_is_one_that_runs(store, tmp_path, monkeypatch) -> None:
-    """The docstring's example as written, but for the number of steps and the lifting."""
+def test_the_example_runs(motion, tmp_path, monkeypatch) -> None:
+    """All lines of the docstring's example as written, but for the size of the training."""
     (example,) = doctest.DocTestFinder(recurse=False).find(ites.train, "train")
-    source = example.examples[1].source
-    assert source.startswith("results = ites.train(") and "steps" in source
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.h5").write_bytes(store.read_bytes())
-    names = {"ites": ites}
-    exec(source.replace("4000", "2").replace("seed=0", "seed=0, steps=2, batch=16"), names)
+    (tmp_path / "mine.h5").write_bytes(motion.read_bytes())
+    with PoseStore(motion) as poses:
+        np.savez("clip.npz", keypoints=poses.keypoints("test")[:12])
+    lines = "".join(line.source for line in example.examples)
+    small = lines.replace("4000", "2, 'width': 16, 'blocks': 1")
+    small = small.replace("seed=0", "seed=0, steps=2, batch=16")
+    assert small.count("16") == 2, lines
+    names: dict[str, Any] = {}
+    exec(small, names)
     assert [r.stage for r in names["results"]] == ["teacher", "student"]
+    assert names["summary"]["poses"] == 12

@@ -51,7 +51,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 SMALL = {
     "prior": {"steps": 300, "width": 64},
-    "teacher": {"steps": 400, "width": 128, "blocks": 2, "level_steps": 100},
+    "teacher": {"steps": 400, "width": 128, "blocks": 2, "start_elevation_steps": 100},
     "student": {"steps": 30, "width": 32, "blocks": 1},
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,33 +97,7 @@ def units(points: Floats, seen: Bools, name: str) -> Iterator[Finding]:
         told = "all keypoints of a person lie on one line: a coordinate is missing"
         yield Finding("degenerate", "error", told, data, name)
     elif size < 10:
-        span = f"x in {low[0]:.2f}..{high[0]:.2f}, y in {low[1]:.2f}..{high[1]:.2f}"
-        if low.min() > -0.1 and high.max() < 1.3 and size < 1.6:
-            yield Finding(
-                "normalised",
-                "error",
-                f"coordinates are divided by the image's width and height ({span}): multiplied "
-                "by them again they are pixels",
-                {**data, "kind": "normalised"},
-                name,
-            )
-        elif low.min() > -1.2 and high.max() < 1.2 and abs(low + high).max() > 0.02:
-            yield Finding(
-                "units",
-                "error",
-                f"coordinates lie in -1..1 ({span}): pixels are expected",
-                {**data, "kind": "screen"},
-                name,
-            )
-        else:
-            yield Finding(
-                "units",
-                "error",
-                f"coordinates are no pixels: a person measures {size:.2g} ({span}); "
-                "this may be metres",
-                {**data, "kind": "metres"},
-                name,
-            )
+        yield _too_small(low, high, data, name)
     elif tiny.any() and (several[tiny][mask[tiny, :, 0]] <= 2).all():
         yield Finding(
             "units",
@@ -143,26 +118,46 @@ def units(points: Floats, seen: Bools, name: str) -> Iterator[Finding]:
             name,
         )
     else:
-        negative = np.mean((all_seen < 0).any(-1))
-        centred = np.abs(np.median(all_seen, axis=0)).max() < 0.6 * size
-        if size > 500 and negative > 0.3 and centred:
-            yield Finding(
-                "units",
-                "warning",
-                f"{negative:.0%} of the joints have a coordinate below 0 and a person measures "
-                f"{size:.0f}: millimetres about the root joint, or pixels about another point than "
-                "the image's corner",
-                {**data, "kind": "millimetres"},
-                name,
-            )
-        elif negative > 0.3:
-            yield Finding(
-                "image-size",
-                "warning",
-                f"{negative:.0%} of the joints have a coordinate below 0, outside any image",
-                {**data, "kind": "negative"},
-                name,
-            )
+        yield from _below_zero(all_seen, data, name)
+
+
+def _too_small(low: Floats, high: Floats, data: dict[str, Any], name: str) -> Finding:
+    """The unit of coordinates by which a person measures less than 10."""
+    size: float = data["size"]
+    span = f"x in {low[0]:.2f}..{high[0]:.2f}, y in {low[1]:.2f}..{high[1]:.2f}"
+    if low.min() > -0.1 and high.max() < 1.3 and size < 1.6:
+        code, kind = "normalised", "normalised"
+        told = (
+            f"coordinates are divided by the image's width and height ({span}): multiplied by them "
+            "again they are pixels"
+        )
+    elif low.min() > -1.2 and high.max() < 1.2 and abs(low + high).max() > 0.02:
+        code, kind = "units", "screen"
+        told = f"coordinates lie in -1..1 ({span}): pixels are expected"
+    else:
+        code, kind = "units", "metres"
+        told = (
+            f"coordinates are no pixels: a person measures {size:.2g} ({span}); this may be metres"
+        )
+    return Finding(code, "error", told, {**data, "kind": kind}, name)
+
+
+def _below_zero(placed: Floats, data: dict[str, Any], name: str) -> Iterator[Finding]:
+    """Many joints (N, 2) below 0."""
+    size: float = data["size"]
+    negative = np.mean((placed < 0).any(-1))
+    if negative <= 0.3:
+        return
+    below = f"{negative:.0%} of the joints have a coordinate below 0"
+    if size > 500 and np.abs(np.median(placed, axis=0)).max() < 0.6 * size:
+        told = (
+            f"{below} and a person measures {size:.0f}: millimetres about the root joint, or "
+            "pixels about another point than the image's corner"
+        )
+        yield Finding("units", "warning", told, {**data, "kind": "millimetres"}, name)
+    else:
+        told = f"{below}, outside any image"
+        yield Finding("image-size", "warning", told, {**data, "kind": "negative"}, name)
 
 
 def placeholders(points: Floats) -> Bools:

@@ -6,7 +6,7 @@ within a radius of it are kept and projected by the four cameras of S1 (training
 
 - one HDF5 file of `/<subject>/<clip>/positions` (T, 17, 3), metres, z up, Human3.6M's joints, with
   the clip's attributes `fps` and `action`;
-- a folder of `.asf`/`.amc` or `.bvh` files, whose joints are mapped by `LAYOUTS`.
+- a folder of `.asf`/`.amc` or `.bvh` files, whose joints are mapped by `JOINT_NAMES`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ites.data.datasets.plausible import Say, sound_frames
 from ites.data.store import PoseStore, PoseStoreWriter, plain_text
 from ites.errors import ItesError
 from ites.pose.camera import human36m_cameras
-from ites.pose.skeleton import HUMAN36M, Recipe
+from ites.pose.skeleton import HUMAN36M, JointWeights
 from ites.system.hdf5 import attribute, children, dataset, opened
 from ites.system.isolated import isolated
 
@@ -42,7 +42,7 @@ ACKNOWLEDGEMENT = (
 
 
 @dataclass(frozen=True)
-class Take:
+class CmuTake:
     """World positions (T, 17, 3) of one take, metres, z up.
 
     `where` is the file and the location in it; `first` is the file's number of the first frame.
@@ -146,7 +146,7 @@ def centre(world: NDArray[np.floating], radius: float) -> NDArray[np.float64]:
     return centred[np.linalg.norm(centred[:, 0, :2], axis=-1) < radius]
 
 
-def takes_of(source: Path, fps: float = AMC_FPS) -> Iterator[Take]:
+def takes_of(source: Path, fps: float = AMC_FPS) -> Iterator[CmuTake]:
     """The takes of an HDF5 file or of a folder; `fps` is that of .amc files.
 
     Raises:
@@ -155,7 +155,7 @@ def takes_of(source: Path, fps: float = AMC_FPS) -> Iterator[Take]:
     return _read_folder(source, fps) if source.is_dir() else iter(isolated(_read_file, source))
 
 
-def _read_file(source: Path) -> list[Take]:
+def _read_file(source: Path) -> list[CmuTake]:
     found = []
     with opened(source, "an HDF5 file of CMU motion, or a folder") as file:
         for subject, clips in children(file):
@@ -170,13 +170,13 @@ def _read_file(source: Path) -> list[Take]:
                 if not 0 < fps < 1e4:
                     raise ItesError(f"{where}: expected fps above 0, got {fps}")
                 action = plain_text(where, str(attribute(group, "action", where, name)))
-                found.append(Take(plain_text(where, subject), action, data[:], fps, where))
+                found.append(CmuTake(plain_text(where, subject), action, data[:], fps, where))
     if not found:
         raise ItesError(f"{source}: expected datasets /<subject>/<clip>/positions, got none")
     return found
 
 
-def _read_folder(folder: Path, fps: float) -> Iterator[Take]:
+def _read_folder(folder: Path, fps: float) -> Iterator[CmuTake]:
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".amc", ".bvh"))
     if not paths:
         raise ItesError(f"{folder}: expected .amc or .bvh files, got none")
@@ -195,7 +195,7 @@ def subject_of(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Layout:
+class JointNames:
     """The joint names of a family of files.
 
     `joints` gives each of Human3.6M's 17 joints as a weighted sum of the file's. Before the joints
@@ -204,14 +204,14 @@ class Layout:
     first `skipped` frames lead from a rest pose into the motion.
     """
 
-    joints: tuple[Recipe, ...]
+    joints: tuple[JointWeights, ...]
     unit: float
     short: str = ""
     added: tuple[tuple[str, str, tuple[float, float, float]], ...] = ()
     skipped: int = 0
 
 
-def _joints(torso: str, right: str, left: str, wrist: float = 1.0) -> tuple[Recipe, ...]:
+def _joints(torso: str, right: str, left: str, wrist: float = 1.0) -> tuple[JointWeights, ...]:
     """The 17 recipes from names: torso "spine thorax neck head", a side "hip knee ankle ...".
 
     The pelvis is the middle of the hips. `wrist` places the wrist on the line from the elbow (0)
@@ -234,7 +234,7 @@ def _joints(torso: str, right: str, left: str, wrist: float = 1.0) -> tuple[Reci
 
 SIDE = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
 
-ACCLAIM = Layout(  # the far ends of the bones
+ACCLAIM = JointNames(  # the far ends of the bones
     _joints(
         "lowerback thorax upperneck head",
         "rhipjoint rfemur rtibia rclavicle rhumerus rwrist",
@@ -242,8 +242,8 @@ ACCLAIM = Layout(  # the far ends of the bones
     ),
     unit=INCH,  # over the skeleton's length unit
 )
-LAYOUTS = {
-    "Acclaim names": Layout(
+JOINT_NAMES = {
+    "Acclaim names": JointNames(
         _joints(
             "upperback lowerneck head head_end",
             "rfemur rtibia rfoot rhumerus rradius rhand",
@@ -253,7 +253,7 @@ LAYOUTS = {
     ),
     # The conversions published at cgspeed.com. Those for MotionBuilder and 3ds Max lack the thorax
     # bone, as long as the upper back's in CMU's skeletons, and the outer third of the forearm.
-    "MotionBuilder": Layout(
+    "MotionBuilder": JointNames(
         _joints(
             "Spine Neck Head Head_end",
             "RightUpLeg RightLeg RightFoot RightArm RightForeArm RightHand",
@@ -264,7 +264,7 @@ LAYOUTS = {
         short="Spine1",
         skipped=1,
     ),
-    "3ds Max": Layout(
+    "3ds Max": JointNames(
         _joints(
             "Chest lowerneck Head Head_end",
             "RightHip RightKnee RightAnkle RightShoulder RightElbow RightWrist",
@@ -275,7 +275,7 @@ LAYOUTS = {
         short="Chest2",
         skipped=1,
     ),
-    "Daz": Layout(
+    "Daz": JointNames(
         _joints(
             "chest neck face crown",
             "rThigh rShin rFoot rShldr rForeArm rHand",
@@ -289,7 +289,7 @@ LAYOUTS = {
 """Joint names of .bvh conversions, distinguished by the names in the file."""
 
 
-def read_amc_take(path: Path, fps: float = AMC_FPS) -> Take:
+def read_amc_take(path: Path, fps: float = AMC_FPS) -> CmuTake:
     """Read an .amc file with its skeleton: `<subject>.asf` or the only .asf file beside it."""
     skeletons = sorted(path.parent.glob("*.asf"))
     named = [s for s in skeletons if path.stem == s.stem or path.stem.startswith(f"{s.stem}_")]
@@ -298,61 +298,61 @@ def read_amc_take(path: Path, fps: float = AMC_FPS) -> Take:
     bones, length = read_asf((named or skeletons)[0])
     world = _to_human36m(path, read_amc(path, bones), ACCLAIM, ACCLAIM.unit / length)
     subject, action = (plain_text(str(path), name) for name in (subject_of(path), path.stem))
-    return Take(subject, action, world, fps, str(path), 1)
+    return CmuTake(subject, action, world, fps, str(path), 1)
 
 
-def read_bvh_take(path: Path) -> Take:
-    """Read a .bvh file of one of the `LAYOUTS`."""
+def read_bvh_take(path: Path) -> CmuTake:
+    """Read a .bvh file of one of the `JOINT_NAMES`."""
     bvh = read_bvh(path)
-    layout = _layout_of(path, bvh)
+    names = _joint_names_of(path, bvh)
     parts = []
     with np.errstate(all="ignore"):  # later checks find non-finite frames
-        for start in range(layout.skipped, len(bvh.values), FRAMES):
+        for start in range(names.skipped, len(bvh.values), FRAMES):
             part = Bvh(bvh.joints, bvh.values[start : start + FRAMES], bvh.fps)
-            parts.append(_to_human36m(path, part.positions(), layout, layout.unit))
+            parts.append(_to_human36m(path, part.positions(), names, names.unit))
     if not parts:
         raise ItesError(
-            f"{path}: expected more than the {layout.skipped} frames that lead into the motion"
+            f"{path}: expected more than the {names.skipped} frames that lead into the motion"
         )
     subject, action = (plain_text(str(path), name) for name in (subject_of(path), path.stem))
     world = np.concatenate(parts)
-    return Take(subject, action, world, bvh.fps, str(path), 1 + layout.skipped)
+    return CmuTake(subject, action, world, bvh.fps, str(path), 1 + names.skipped)
 
 
 FRAMES = 4096
 """Frames of a .bvh file per batch of forward kinematics; limits the memory."""
 
 
-def _layout_of(path: Path, bvh: Bvh) -> Layout:
-    """The layout of a file; it completes the file's hierarchy."""
+def _joint_names_of(path: Path, bvh: Bvh) -> JointNames:
+    """The joint names of a file; it completes the file's hierarchy."""
     index = {joint.name: i for i, joint in enumerate(bvh.joints)}
-    for layout in LAYOUTS.values():
-        needed = {name for recipe in layout.joints for name in recipe}
-        needed |= {parent for _, parent, _ in layout.added}
-        if layout.short:
-            needed.add(layout.short)
-        if needed - {name for name, _, _ in layout.added} <= index.keys():
+    for names in JOINT_NAMES.values():
+        needed = {name for recipe in names.joints for name in recipe}
+        needed |= {parent for _, parent, _ in names.added}
+        if names.short:
+            needed.add(names.short)
+        if needed - {name for name, _, _ in names.added} <= index.keys():
             break
     else:
         raise ItesError(
-            f"{path}: expected the joint names of one of {', '.join(LAYOUTS)}, "
+            f"{path}: expected the joint names of one of {', '.join(JOINT_NAMES)}, "
             f"got {' '.join(list(index)[:12])} ..."
         )
-    for name, parent, offset in layout.added:
+    for name, parent, offset in names.added:
         bvh.joints.append(BvhJoint(name, index[parent], np.array(offset, np.float64)))
-    for joint in bvh.joints if layout.short else ():
-        if joint.parent == index[layout.short] and not joint.offset.any():
+    for joint in bvh.joints if names.short else ():
+        if joint.parent == index[names.short] and not joint.offset.any():
             joint.offset = bvh.joints[joint.parent].offset
-    return layout
+    return names
 
 
 def _to_human36m(
-    path: Path, positions: Positions, layout: Layout, unit: float
+    path: Path, positions: Positions, names: JointNames, unit: float
 ) -> NDArray[np.float64]:
     """(T, 17, 3), metres, z up, of joints in the file's unit, y up."""
-    missing = {name for recipe in layout.joints for name in recipe} - positions.keys()
+    missing = {name for recipe in names.joints for name in recipe} - positions.keys()
     if missing:
         raise ItesError(f"{path}: its skeleton lacks {', '.join(sorted(missing))}")
-    joints = [sum(w * positions[name] for name, w in recipe.items()) for recipe in layout.joints]
+    joints = [sum(w * positions[name] for name, w in recipe.items()) for recipe in names.joints]
     x, y, z = np.moveaxis(np.stack(joints, axis=1), -1, 0)
     return np.stack([x, -z, y], axis=-1) * unit

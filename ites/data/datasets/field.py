@@ -22,7 +22,7 @@ from ites.data.datasets.plausible import Say, sound_frames
 from ites.data.store import PAIRS, PoseStore, PoseStoreWriter, second_view
 from ites.data.synthetic.actions import ACTIONS
 from ites.data.synthetic.motion import Array
-from ites.data.synthetic.synthetic import Take, perform
+from ites.data.synthetic.synthetic import Performance, perform
 from ites.data.synthetic.variety import (
     as_detected,
     draw_postures,
@@ -36,10 +36,9 @@ from ites.pose.camera import Camera, focal_length_of
 from ites.pose.missing import impossible
 from ites.pose.skeleton import HUMAN36M
 
-KINDS = ("mocap", "action", "posture")
-"""Where a pose comes from: motion capture, a synthetic action, a single synthetic posture."""
 SHARES = {"mocap": 0.45, "action": 0.15, "posture": 0.4}
-"""Shares of the kinds; without motion capture the others share its part."""
+"""Shares of poses by where they come from: motion capture, a synthetic action, a single synthetic
+posture. Without motion capture the others share its part."""
 OTHER_ARMS = 0.25
 """Share of the poses of motion capture and actions whose arms are those of a posture."""
 OTHER_HEADS = 0.35
@@ -225,7 +224,7 @@ def _actions(seed: int, takes: int) -> Array:
     names = list(ACTIONS)
     parts = []
     for number in range(takes):
-        world = perform(Take(number, names[number % len(names)], 0), seed, 5.0, FRAMES / 5)
+        world = perform(Performance(number, names[number % len(names)], 0), seed, 5.0, FRAMES / 5)
         parts.append((world - world[:, :1]).astype(np.float64))
     return np.concatenate(parts)
 

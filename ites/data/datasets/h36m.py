@@ -57,7 +57,7 @@ Array = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Take:
+class H36mTake:
     """One take as one camera sees it.
 
     `camera` is 0 to 3; keypoints (T, 17, 2), pixels; positions (T, 17, 3), metres, in its frame, or
@@ -160,7 +160,7 @@ def _expect_finite(where: str, positions: Array | None) -> None:
 
 def takes_of(
     source: Path, subjects: Sequence[str] = (*TRAIN_SUBJECTS, *TEST_SUBJECTS)
-) -> Iterator[Take]:
+) -> Iterator[H36mTake]:
     """The takes of any of the three sources; actions have their usual names.
 
     Raises:
@@ -185,7 +185,7 @@ def takes_of(
 # The original CDF files
 
 
-def _read_cdf(source: Path, subjects: Sequence[str]) -> Iterator[Take]:
+def _read_cdf(source: Path, subjects: Sequence[str]) -> Iterator[H36mTake]:
     for subject in subjects:
         files = sorted(path for path in source.rglob("*.cdf") if subject in path.parts)
         mono = [path for path in files if path.parent.name == "D3_Positions_mono"]
@@ -202,7 +202,7 @@ def _read_cdf(source: Path, subjects: Sequence[str]) -> Iterator[Take]:
                 points = _pose(flat, 2) if flat.exists() else camera.project(positions)
             if len(points) != len(positions):
                 raise ItesError(f"{flat}: expected {len(positions)} frames, got {len(points)}")
-            yield Take(subject, action, ids.index(name), points, positions, str(path))
+            yield H36mTake(subject, action, ids.index(name), points, positions, str(path))
         for path in () if mono else files:
             if path.parent.name == "D3_Positions":
                 yield from _seen(subject, path.stem, _pose(path, 3) / 1000, str(path))
@@ -219,7 +219,7 @@ def _pose(path: Path, last: int) -> Array:
 # The older HDF5 archive
 
 
-def _read_archive(source: Path, subjects: Sequence[str]) -> Iterator[Take]:
+def _read_archive(source: Path, subjects: Sequence[str]) -> Iterator[H36mTake]:
     wanted = {}
     for name in _members(source):
         parts = PurePosixPath(name).parts
@@ -270,12 +270,12 @@ def _read_members(source: Path, names: Sequence[str]) -> list[Array]:
 # VideoPose3D's files
 
 
-def _read_npz(source: Path, subjects: Sequence[str]) -> Iterator[Take]:
+def _read_npz(source: Path, subjects: Sequence[str]) -> Iterator[H36mTake]:
     entries = load_npz(source)
     if "positions_2d" in entries:
         for subject, action, cameras in _entries(source, entries["positions_2d"], subjects):
             for index in range(4):
-                yield Take(subject, action, index, _camera_of(source, cameras, index), None)
+                yield H36mTake(subject, action, index, _camera_of(source, cameras, index), None)
         return
     if "positions_3d" not in entries:
         raise ItesError(
@@ -319,7 +319,7 @@ def _camera_of(source: Path, cameras: Any, index: int) -> Array:
     return _seventeen(str(source), points, 2)
 
 
-def _detected(path: Path, detections: Any, take: Take) -> Array:
+def _detected(path: Path, detections: Any, take: H36mTake) -> Array:
     """A take's 2D, cut to the length of its 3D."""
     try:
         cameras = detections[take.subject][take.action]
@@ -342,10 +342,10 @@ def _seventeen(where: str, joints: Array, last: int) -> Array:
     return joints[:, JOINTS] if shape[1] == 32 else joints
 
 
-def _seen(subject: str, action: str, world: Array, where: str = "") -> Iterator[Take]:
+def _seen(subject: str, action: str, world: Array, where: str = "") -> Iterator[H36mTake]:
     """World positions (T, 17, 3), metres, as the four cameras see them."""
     for index, camera in enumerate(human36m_cameras(subject)):
         with np.errstate(all="ignore"):  # later checks find non-finite frames
             positions = camera.world_to_camera(world)
             points = camera.project(positions)
-        yield Take(subject, action, index, points, positions, where)
+        yield H36mTake(subject, action, index, points, positions, where)

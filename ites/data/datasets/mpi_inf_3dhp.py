@@ -64,7 +64,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Take:
+class MpiTake:
     """One sequence as one camera sees it.
 
     keypoints (T, J, 2), pixels; positions (T, J, 3), metres, camera frame, both in the order of
@@ -140,7 +140,7 @@ def prepare_3dhp(
 
 def takes_of(
     source: Path, annotation: str = "univ_annot3", cameras: Sequence[int] = CAMERAS
-) -> Iterator[Take]:
+) -> Iterator[MpiTake]:
     """The takes of a source in any of the forms.
 
     Raises:
@@ -172,7 +172,7 @@ def _number(path: Path) -> list[tuple[str, int]]:
     return [(text, int(number or 0)) for text, number in re.findall(r"(\D+)(\d*)", f"/{path}")]
 
 
-def _add(writer: PoseStoreWriter, take: Take, every: int, say: Say) -> None:
+def _add(writer: PoseStoreWriter, take: MpiTake, every: int, say: Say) -> None:
     """Write the valid frames of a take, one sequence per run of one action."""
     if not take.valid.any():
         say(f"{take.where}: left out: no frame is valid")
@@ -209,7 +209,7 @@ def _add(writer: PoseStoreWriter, take: Take, every: int, say: Say) -> None:
         )
 
 
-def _check_order(take: Take) -> None:
+def _check_order(take: MpiTake) -> None:
     """Refuse joints that make a body in another order: programs write these files in several."""
     points = take.keypoints[take.valid]
     points = points[:: max(1, len(points) // 64)].astype(np.float32)
@@ -225,7 +225,7 @@ def _check_order(take: Take) -> None:
 # The training set
 
 
-def _read_train(path: Path, annotation: str, cameras: Sequence[int]) -> Iterator[Take]:
+def _read_train(path: Path, annotation: str, cameras: Sequence[int]) -> Iterator[MpiTake]:
     subject, name = (plain_text(str(path), part) for part in path.parts[-3:-1])
     cells = read_variables(path, ("annot2", "annot3", annotation))
     rig = _calibration(path.with_name("camera.calibration"))
@@ -248,7 +248,7 @@ def _read_train(path: Path, annotation: str, cameras: Sequence[int]) -> Iterator
             )
         camera = Camera(f"{subject}.{name}.{index}", *rig[index])
         _check_projection(where, camera, points, measured)
-        yield Take(
+        yield MpiTake(
             subject, "train", camera, "mpi3dhp28", points, positions, np.ones(len(points), bool),
             [name] * len(points), 50.0 if (subject, name) in FAST else 25.0, where,
         )  # fmt: skip
@@ -325,7 +325,7 @@ def _check_projection(where: str, camera: Camera, points: Array, positions: Arra
 # The test set
 
 
-def _read_test(path: Path, annotation: str) -> Take:
+def _read_test(path: Path, annotation: str) -> MpiTake:
     subject = plain_text(str(path), path.parent.name)
     with opened(path, "a MATLAB 7.3 file of annot2 and annot3") as file:
         count = len(dataset(file, "annot2", str(path)))
@@ -340,7 +340,7 @@ def _read_test(path: Path, annotation: str) -> Take:
             numbers = _frames(path, file, "activity_annotation", (count, 1))
             actions = [_activity(number) for number in numbers]
     camera = _fitted(str(path), subject, _size_of(subject), points[valid], measured[valid])
-    return Take(
+    return MpiTake(
         subject, "test", camera, "mpi3dhp17", points, positions, valid, actions, float("nan"),
         str(path),
     )  # fmt: skip
@@ -404,7 +404,7 @@ def _fitted(
 # The arrays of other programs
 
 
-def _read_npz(path: Path) -> Iterator[Take]:
+def _read_npz(path: Path) -> Iterator[MpiTake]:
     entries = load_npz(path)
     table = entries.get("data")
     if not isinstance(table, dict) or not table:
@@ -424,7 +424,7 @@ def _read_npz(path: Path) -> Iterator[Take]:
                 yield _entry(path, f"{subject}.{sequence}.{camera}", subject, arrays, "train")
 
 
-def _entry(path: Path, name: str, subject: str, arrays: Any, split: str) -> Take:
+def _entry(path: Path, name: str, subject: str, arrays: Any, split: str) -> MpiTake:
     where = f"{path}: {name[:60]}"
     found = {}
     for key, last in (("data_2d", 2), ("data_3d", 3)):
@@ -451,7 +451,7 @@ def _entry(path: Path, name: str, subject: str, arrays: Any, split: str) -> Take
     fps = float("nan")
     if split == "train":
         fps = 50.0 if (subject, sequence) in FAST else 25.0
-    return Take(
+    return MpiTake(
         subject, split, camera, "mpi3dhp17", points, positions, valid, [sequence] * len(points),
         fps, where,
     )  # fmt: skip

@@ -58,20 +58,13 @@ def parse(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Detections:
     """
     if "positions" in arrays and "sequence_start" in arrays:
         raise ItesError(f"{path}: expected keypoints to lift, got poses that are lifted already")
-    name = next(
-        (n for n in NAMES if n in arrays and (arrays[n].ndim > 1 or arrays[n].dtype == object)),
-        None,
-    )
-    if name is None and len(arrays) == 1:
-        name = next(iter(arrays))
-    if name is None:
-        listed = ", ".join(sorted(arrays))
-        raise ItesError(f"{path}: expected an array 'keypoints', got {listed}")
+    name = _name_of_keypoints(path, arrays)
     array = arrays[name]
     if array.dtype == object and array.ndim > 1:  # of numbers and None
         array = numbers(array, f"{path}: {name}")
+    given = next((arrays[key] for key in SCORES if key in arrays), None)
     if array.dtype == object:
-        return _ragged(path, name, array, next((arrays[k] for k in SCORES if k in arrays), None))
+        return _ragged(path, name, array, given)
     array, cut = _shaped(array)
     moved = array.ndim == 5 and array.shape[1:] == (1, 1, 17, 3)  # MoveNet's output, stacked
     if moved:
@@ -79,6 +72,33 @@ def parse(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Detections:
     people = BY_COUNT.keys() | {25}
     if array.ndim == 2 and array.shape[0] in people and array.shape[1] in (2, 3):
         array = array[None]
+    _check(path, name, array)
+    found = _of_detector(name, array.shape[-2], moved)
+    if cut:
+        found.notes.append(f"the first 33 of {cut} landmarks are taken as MediaPipe's body")
+    found.joints = _joint_names(arrays, array.shape[-2])
+    joints, found.scored = _with_confidence(path, name, array, given)
+    if given is not None and np.nanmax(given, initial=0) > OVER:
+        found.notes.append(f"confidences above 1, up to {np.nanmax(given):.3g}, count as 1")
+    if "layout" in arrays and arrays["layout"].dtype.kind == "U" and arrays["layout"].size == 1:
+        found.layout = str(arrays["layout"].reshape(-1)[0])
+    _add_people(found, joints, array.shape, _add_camera(found, path, arrays))
+    return found
+
+
+def _name_of_keypoints(path: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
+    """The array of keypoints: by its name, or the only one."""
+    for name in NAMES:
+        if name in arrays and (arrays[name].ndim > 1 or arrays[name].dtype == object):
+            return name
+    if len(arrays) == 1:
+        return next(iter(arrays))
+    listed = ", ".join(sorted(arrays))
+    raise ItesError(f"{path}: expected an array 'keypoints', got {listed}")
+
+
+def _check(path: Path, name: str, array: NDArray[Any]) -> None:
+    """Raise ItesError if an array cannot be keypoints."""
     if array.ndim not in (3, 4) or not 2 <= array.shape[-1] <= 5 or array.dtype.kind not in "fiu":
         raise ItesError(
             f"{path}: {name} must be numbers of shape (T, J, 2) or (T, J, 3), got "
@@ -90,27 +110,29 @@ def parse(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Detections:
         largest = np.nanmax(np.abs(array[np.isfinite(array)]), initial=0)
         if largest >= LARGEST:
             raise ItesError(f"{path}: {name} must be pixels, got {largest:g}")
+
+
+def _of_detector(name: str, joints: int, moved: bool) -> Detections:
+    """Detections without people, of the detector that an array's name and joints tell."""
     found = Detections("arrays", plain=True, min_confidence=MIN_CONFIDENCE)
     if name in ULTRALYTICS:
-        found.format, found.plain = "Ultralytics", array.shape[-2] != 17
+        found.format, found.plain = "Ultralytics", joints != 17
         found.min_confidence = 0.5
-        found.layout = "coco17" if array.shape[-2] == 17 else None
+        found.layout = "coco17" if joints == 17 else None
     if moved:
         found.format, found.layout = "MoveNet", "coco17"
         found.notes.append("MoveNet writes y before x: exchanged")
-    if name == "pred_keypoints" and array.shape[-2] == 17:
+    if name == "pred_keypoints" and joints == 17:
         found.format, found.layout = "Detectron2", "coco17"
-    if array.shape[-2] == 33:
+    if joints == 33:
         found.format, found.layout = "MediaPipe", "mediapipe33"
-    if cut:
-        found.notes.append(f"the first 33 of {cut} landmarks are taken as MediaPipe's body")
-    found.joints = _joint_names(arrays, array.shape[-2])
-    given = next((arrays[key] for key in SCORES if key in arrays), None)
-    joints, found.scored = _with_confidence(path, name, array, given)
-    if given is not None and np.nanmax(given, initial=0) > OVER:
-        found.notes.append(f"confidences above 1, up to {np.nanmax(given):.3g}, count as 1")
-    if "layout" in arrays and arrays["layout"].dtype.kind == "U" and arrays["layout"].size == 1:
-        found.layout = str(arrays["layout"].reshape(-1)[0])
+    return found
+
+
+def _add_camera(
+    found: Detections, path: Path, arrays: Mapping[str, NDArray[Any]]
+) -> tuple[float, float] | None:
+    """Add image size and rate where the file gives them; return the focal length, or None."""
     focal = _numbers(path, arrays, "focal_length", (1, 2), found.notes)
     size = _numbers(path, arrays, "image_size", (2,), found.notes)
     if not size and {"width", "height"} <= arrays.keys():
@@ -122,24 +144,32 @@ def parse(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Detections:
     if size or shape:
         width, height = size or shape[::-1]
         found.image_size = (max(1, round(width)), max(1, round(height)))
-    lens = (focal[0], focal[-1]) if focal else None
+    return (focal[0], focal[-1]) if focal else None
+
+
+def _add_people(
+    found: Detections,
+    joints: NDArray[np.float32],
+    shape: tuple[int, ...],
+    focal_length: tuple[float, float] | None,
+) -> None:
+    """Add joints (T, K, 3), or (cameras, T, K, 3), or (T, people, K, 3), of an array's shape."""
     if joints.ndim == 3:
-        found.tracks = [Track(joints, focal_length=lens)]
-    elif joints.shape[0] > (joints.shape[1] if array.shape[-2] != 33 else CAMERAS):
-        found.notes.append(f"shape {array.shape} is taken as (frames, people, joints, numbers)")
+        found.tracks = [Track(joints, focal_length=focal_length)]
+    elif joints.shape[0] > (joints.shape[1] if shape[-2] != 33 else CAMERAS):
+        found.notes.append(f"shape {shape} is taken as (frames, people, joints, numbers)")
         found.frames = [
             Frame(t, [Person(person) for person in people]) for t, people in enumerate(joints)
         ]
     else:
         found.notes.append(
-            f"shape {array.shape} is taken as (cameras, frames, joints, numbers): a clip each"
+            f"shape {shape} is taken as (cameras, frames, joints, numbers): a clip each"
         )
         several = len(joints) > 1
         found.tracks = [
-            Track(clip, video=f"camera{index}" if several else "", focal_length=lens)
+            Track(clip, video=f"camera{index}" if several else "", focal_length=focal_length)
             for index, clip in enumerate(joints)
         ]
-    return found
 
 
 def _shaped(array: NDArray[Any]) -> tuple[NDArray[Any], int]:

@@ -20,7 +20,15 @@ from ites.data.clips import Clip
 from ites.data.findings import Finding, ImplausibleError
 from ites.data.readers.frames import Video, natural, videos_of
 from ites.data.readers.options import ReadOptions
-from ites.data.readers.recording import Detections, Frame, Person, Recording, Source, Track
+from ites.data.readers.recording import (
+    Detections,
+    Frame,
+    Person,
+    Recording,
+    Source,
+    Track,
+    common_size_and_rate,
+)
 from ites.data.tracking import distances, exchanged, person_sizes, track
 from ites.errors import ItesError, shorten
 from ites.pose.layouts import BY_COUNT, LAYOUTS, body25_or_25b, convert, joints_of, recipes
@@ -635,15 +643,15 @@ def _converted(
         )
         numbers = np.arange(len(one.joints)) if one.numbers is None else one.numbers
         sources.append(Source(places[own], sure[own], joints, numbers))
-    sizes, rates = {clip.image_size for clip in clips}, {clip.fps for clip in clips}
+    image_size, fps = common_size_and_rate(clips)
     return Recording(
         format=found.format,
         layout=layout,
         clips=clips,
         source=sources,
         notes=list(dict.fromkeys(notes)),
-        image_size=sizes.pop() if len(sizes) == 1 else None,
-        fps=rates.pop() if len(rates) == 1 else float("nan"),
+        image_size=image_size,
+        fps=fps,
         skeleton=skeleton,
     )
 

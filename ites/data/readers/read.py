@@ -32,7 +32,15 @@ from ites.data.readers import (
 from ites.data.readers.assemble import assemble
 from ites.data.readers.frames import natural
 from ites.data.readers.options import ReadOptions, check_options
-from ites.data.readers.recording import Detections, Frame, Person, Recording, Source, numbers
+from ites.data.readers.recording import (
+    Detections,
+    Frame,
+    Person,
+    Recording,
+    Source,
+    common_size_and_rate,
+    numbers,
+)
 from ites.data.store import FORMAT as STORE_FORMAT
 from ites.data.store import PoseStore
 from ites.errors import ItesError, shorten
@@ -375,54 +383,55 @@ def _folder(path: Path, options: ReadOptions, depth: int = DEPTH) -> Recording:
         if not inner:
             raise ItesError(f"{path}: expected files of {', '.join(SUFFIXES)}, got none")
         return _joined([_within(_folder(p, options, depth - 1), p, len(inner) > 1) for p in inner])
-    frames: Detections | None = None
-    empty: list[Frame] = []
-    recordings: list[Recording] = []
-    stills: Detections | None = None
-    for file in files:
-        with reading(file, EXPECTED), np.errstate(all="ignore"):
-            if file.suffix.lower() == ".json":
-                content = load_json(file)
-                if content == [] or content == {}:
-                    empty.append(Frame(file.stem, []))
-                    continue
-                found = _frame(content, file) or _results_of_one_image(content, file)
-                if found is not None:
-                    if frames is None:
-                        frames = found
-                    elif frames.format != found.format:
-                        raise ItesError(
-                            f"{file}: expected a frame of {frames.format}, got {found.format}"
-                        )
-                    else:
-                        frames.frames += found.frames
-                    continue
-            elif (one := _array_of_one_frame(file)) is not None:
-                if stills is None:
-                    stills = one
-                    stills.notes.append("arrays of one pose each are taken as frames")
-                else:
-                    stills.frames += one.frames
-                continue
-            recordings.append(_recording(file, options))
-    if frames is None and empty:
-        raise ItesError(
-            f"{path / (empty[0].id + '.json')}: expected keypoints, but nobody is in it: "  # type: ignore[operator]
-            "the JSON is empty"
-        )
-    if frames is not None:
-        frames.frames += empty
-        with reading(path, EXPECTED):
-            recordings.insert(0, assemble(path, frames, options))
-    if stills is not None:
-        with reading(path, EXPECTED):
-            recordings.append(assemble(path, stills, options))
-    joined = _joined(recordings)
+    joined = _joined(_of_files(path, files, options))
     if inner:
         names = ", ".join(p.name for p in inner[:3]) + (", ..." if len(inner) > 3 else "")
         note = f"{path}: left out: the folders beside its files ({names}); name them to read them"
         joined.notes.append(shorten(note))
     return joined
+
+
+def _of_files(path: Path, files: list[Path], options: ReadOptions) -> list[Recording]:
+    """The recordings of a folder's files; those of a single frame each are joined."""
+    recordings: list[Recording] = []
+    frames: Detections | None = None
+    stills: Detections | None = None
+    empty: list[Path] = []
+    for file in files:
+        with reading(file, EXPECTED), np.errstate(all="ignore"):
+            if file.suffix.lower() == ".json":
+                content = load_json(file)
+                if content == [] or content == {}:
+                    empty.append(file)
+                    continue
+                found = _frame(content, file) or _results_of_one_image(content, file)
+                if found is None:
+                    recordings.append(_recording(file, options))
+                elif frames is None:
+                    frames = found
+                elif frames.format != found.format:
+                    raise ItesError(
+                        f"{file}: expected a frame of {frames.format}, got {found.format}"
+                    )
+                else:
+                    frames.frames += found.frames
+            elif (one := _array_of_one_frame(file)) is None:
+                recordings.append(_recording(file, options))
+            elif stills is None:
+                stills = one
+                stills.notes.append("arrays of one pose each are taken as frames")
+            else:
+                stills.frames += one.frames
+    if frames is not None:
+        frames.frames += [Frame(file.stem, []) for file in empty]
+        with reading(path, EXPECTED):
+            recordings.insert(0, assemble(path, frames, options))
+    elif empty:
+        raise ItesError(f"{empty[0]}: expected keypoints, but nobody is in it: the JSON is empty")
+    if stills is not None:
+        with reading(path, EXPECTED):
+            recordings.append(assemble(path, stills, options))
+    return recordings
 
 
 def _labels(path: Path) -> str | None:
@@ -448,7 +457,7 @@ def _joined(recordings: list[Recording]) -> Recording:
         return recordings[0]
     first = recordings[0]
     clips = [clip for one in recordings for clip in one.clips]
-    sizes, rates = {clip.image_size for clip in clips}, {clip.fps for clip in clips}
+    image_size, fps = common_size_and_rate(clips)
     return replace(
         first,
         format=" and ".join(dict.fromkeys(one.format for one in recordings)),
@@ -456,8 +465,8 @@ def _joined(recordings: list[Recording]) -> Recording:
         clips=clips,
         source=[source for one in recordings for source in one.source],
         notes=list(dict.fromkeys(note for one in recordings for note in one.notes)),
-        image_size=sizes.pop() if len(sizes) == 1 else None,
-        fps=rates.pop() if len(rates) == 1 else float("nan"),
+        image_size=image_size,
+        fps=fps,
     )
 
 
@@ -477,14 +486,14 @@ def _store(path: Path) -> Recording:
         )
         for clip in clips.clips
     ]
-    sizes, rates = {clip.image_size for clip in clips.clips}, {clip.fps for clip in clips.clips}
+    image_size, fps = common_size_and_rate(clips.clips)
     return Recording(
         "pose store",
         clips.skeleton.name,
         clips.clips,
         sources,
         [],
-        sizes.pop() if len(sizes) == 1 else None,
-        rates.pop() if len(rates) == 1 else float("nan"),
+        image_size,
+        fps,
         clips.skeleton,
     )

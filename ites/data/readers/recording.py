@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -140,6 +141,13 @@ class Recording:
     image_size: tuple[int, int] | None = None
     fps: float = float("nan")
     skeleton: Skeleton = HUMAN36M
+
+
+def common_size_and_rate(clips: Sequence[Clip]) -> tuple[tuple[int, int] | None, float]:
+    """The image size and frames per second of all clips; None and nan where they differ."""
+    sizes, rates = {clip.image_size for clip in clips}, {clip.fps for clip in clips}
+    size = sizes.pop() if len(sizes) == 1 else None
+    return size, rates.pop() if len(rates) == 1 else float("nan")
 
 
 def joints_from(values: Any, where: str, scores: Any = None) -> NDArray[np.float32]:

@@ -28,7 +28,7 @@ PLACE = 0.35  # metres: standard deviation of people's distance from the rig's c
 
 
 @dataclass(frozen=True)
-class Take:
+class Performance:
     """One performance: the same numbers give the same motion, independent of the store's rest."""
 
     person: int
@@ -138,7 +138,7 @@ def prepare_synthetic(
 
 def schedule(
     first: int, people: int, frames: int, fps: float, seconds: float
-) -> list[tuple[Take, int]]:
+) -> list[tuple[Performance, int]]:
     """Share frames out among people and actions.
 
     Each round has every action once; the person for an action changes every round.
@@ -160,12 +160,12 @@ def schedule(
     takes = []
     for index in range(ceil(frames / length)):
         turn, action = divmod(index, len(names))
-        take = Take(first + (turn + action) % people, names[action], turn // people)
+        take = Performance(first + (turn + action) % people, names[action], turn // people)
         takes.append((take, min(length, frames - index * length)))
     return sorted(takes, key=lambda entry: entry[0].key)
 
 
-def perform(take: Take, seed: int, fps: float, seconds: float) -> NDArray[np.float32]:
+def perform(take: Performance, seed: int, fps: float, seconds: float) -> NDArray[np.float32]:
     """The joints of one take: (round(fps * seconds), 17, 3) float32, metres, world axes."""
     body = draw_body(np.random.default_rng([seed, take.person]))
     rng = np.random.default_rng([seed, *take.key, 0])
