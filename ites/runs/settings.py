@@ -316,7 +316,7 @@ class StudentSettings(Settings):
 
 @dataclass(kw_only=True)
 class PriorSettings(Settings):
-    """Settings of the prior's training: the density of 2D poses for recipe "upright"."""
+    """Settings of the prior's training: the density of 2D poses for "upright" and "general"."""
 
     stage: ClassVar[str] = "prior"
 
