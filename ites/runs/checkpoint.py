@@ -90,6 +90,10 @@ def save_model(path: str | os.PathLike[str], model: nn.Module, metadata: Metadat
         path: a safetensors file; replaced if it exists.
         model: on any device; written in its own dtype.
         metadata: `metadata.kind` must be the model's.
+
+    Raises:
+        TypeError: the model is of another kind.
+        OSError: the file cannot be written.
     """
     if not isinstance(model, MODELS[metadata.kind]):
         raise TypeError(f"save_model: expected a {metadata.kind}, got {type(model).__name__}")
