@@ -21,6 +21,7 @@ test: $(VENV)/installed
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	find csrc -type f -print0 | xargs -0 $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/zizmor --offline --quiet .github
 
 wheel:

@@ -87,7 +87,7 @@ def _float(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 
 
 def cases() -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Calls with the sizes of METHOD.md at a batch that fills a GPU, and at a training step's."""
+    """Calls with the paper's sizes at a batch that fills a GPU, and at a training step's."""
     w, matrices = _float(POSES, 3), _float(POSES, 3, 3)
     counter = torch.empty(3, dtype=torch.int64, device="meta")
     yield "float32", lambda: rotation.so3_exp(w)

@@ -20,7 +20,7 @@ LOSS_WEIGHT = 5.0
 
 
 def so3_exp(rotation_vector: Tensor) -> Tensor:
-    """Rotation matrices (N, 3, 3) of rotation vectors (N, 3): METHOD, "Rotations"."""
+    """Rotation matrices (N, 3, 3) of rotation vectors (N, 3): docs/method.md, 2.1."""
     angle = (rotation_vector * rotation_vector).sum(1).sqrt()
     factor = 1.0 / (angle + 1e-4)
     x, y, z = rotation_vector.unbind(1)

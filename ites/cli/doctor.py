@@ -139,12 +139,12 @@ def _advice() -> list[str]:
 
 
 def _grounds(measured: dict[str, Any] | None) -> str:
-    """What the choice rests on."""
+    """The reason for the choice of backends."""
     if measured is None:
-        return "by a guess: no measurement on such a device is in ites/ops/choices.json yet"
+        return "chosen by a guess: ites/ops/choices.json holds no measurement of such a device yet"
     device, version, commit = (measured[name] for name in ("device", "torch", "commit"))
     where = f"measured on {device}, torch {version}, commit {commit}"
-    return f"of those that can run, the fastest as {where}"
+    return f"the fastest backend that can run here, as {where}"
 
 
 def describe(findings: dict[str, Any]) -> str:

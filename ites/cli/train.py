@@ -120,6 +120,7 @@ def train(
 
     Recipe paper trains a teacher, then a student.
     Recipe upright first trains a prior, which is a density of 2D poses.
+    Recipe general trains a prior and a teacher for any camera.
     Options override the file; a stage's table overrides the file's top.
 
     Example: ites train --data cmu.h5 --out runs/cmu --set teacher.atoms=30

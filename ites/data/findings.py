@@ -53,7 +53,7 @@ class ImplausibleError(ItesError):
 
 
 CODES = {
-    "degenerate": "all keypoints of a person lie in one point",
+    "degenerate": "all keypoints of a person lie in one point or on one line",
     "depth": "the third column is no confidence",
     "confidence": "confidences that vary as a depth does, or that are low throughout",
     "normalised": "coordinates divided by the image's width and height",

@@ -318,7 +318,11 @@ class PoseStore:
         return confidence
 
     def gravity(self, split: Split = None) -> Floats | None:
-        """Read elevation and roll of the lines of sight: (N, 2) float32, degrees; or None."""
+        """Read elevation and roll of the lines of sight: (N, 2) float32, degrees; or None.
+
+        Raises:
+            ItesError: there is no such split, or an angle is not finite.
+        """
         if "gravity" not in self._file["poses"]:
             return None
         gravity = self._read("gravity", split)
@@ -327,7 +331,12 @@ class PoseStore:
         return gravity
 
     def positions(self, split: Split = None) -> Floats | None:
-        """Read the 3D joints: (N, J, 3) float32, metres, camera frame, absolute; or None."""
+        """Read the 3D joints: (N, J, 3) float32, metres, camera frame, absolute; or None.
+
+        Raises:
+            ItesError: there is no such split, a number is not finite or huge, or the poses are so
+                large that they are not in metres.
+        """
         if not self.has_positions:
             return None
         positions = self._read("positions", split)
@@ -408,7 +417,19 @@ class PoseStore:
     def input_points(
         self, split: Split, scale: float | None = None, missing: str = "error", turned: bool = False
     ) -> tuple[Floats, float, TurnedViews | None]:
-        """`turned_points` if `turned`, or else `points` and no turns."""
+        """Read the networks' input: `turned_points` if `turned`, or else `points`.
+
+        Args:
+            split, scale, missing: see `points`.
+            turned: turn each known camera towards each pose's root.
+
+        Returns:
+            points (N, J, 2) float32, the scale used, and how to turn lifted poses back; None
+            where the cameras are not turned.
+
+        Raises:
+            ItesError: as `points`.
+        """
         if turned:
             return self.turned_points(split, scale, missing)
         return (*self.points(split, scale, missing), None)
@@ -603,7 +624,11 @@ class PoseStoreWriter(FileWriter):
         )
 
     def add_camera(self, key: str, camera: Camera) -> None:
-        """Add a camera under a key without '/', such as `S1.54138969`."""
+        """Add a camera under a key without '/', such as `S1.54138969`.
+
+        Raises:
+            ItesError: the key is empty, holds '/', or is taken.
+        """
         if not key or "/" in key or key in self.cameras:
             raise ItesError(f"add_camera: the key must be new and without '/', got {key!r}")
         self.cameras[key] = camera

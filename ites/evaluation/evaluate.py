@@ -367,9 +367,24 @@ def figures(
     device: str = "cpu",
     views: TurnedViews | None = None,
 ) -> dict[str, float]:
-    """All figures averaged over poses, by column name, in mm and %: for a training's log.
+    """All figures averaged over poses, for a training's log.
 
-    Arguments and errors as in `evaluate_points`.
+    Args:
+        lifter: see `ites.models.predict.Pose`; runs on `device`.
+        points: network input (N, J, 2).
+        positions: truth (N, J, 3), metres, camera frame.
+        skeleton: of the poses.
+        unit: metres in one network unit; only `mpjpe` depends on it.
+        batch_size: poses per batch; None: chosen by device.
+        device: of the lifter.
+        views: how to turn lifted poses back, where known cameras are turned; see
+            `ites.data.store.PoseStore.turned_points`.
+
+    Returns:
+        The means by column name (`COLUMNS`), in mm and %.
+
+    Raises:
+        ItesError: the lifter's output is not finite.
     """
     pose = lift_points(lifter, points, skeleton, batch_size, device)
     pose = pose if views is None else views.back(pose)

@@ -352,8 +352,8 @@ def _note_unknown(
     if len(never):
         names = ", ".join(skeleton.joints[joint] for joint in never)
         line = (
-            f"{name}: never seen, nan in the output: {names}; a standing body's stand in for the "
-            "network"
+            f"{name}: never seen, nan in the output: {names}; for the network the missing joints "
+            "are placed as in a standing body"
         )
         assumed.notes.append(Note("never-seen", line))
     if empty:

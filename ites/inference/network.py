@@ -62,7 +62,18 @@ class Network:
         trust: bool,
         batch_size: int | None,
     ) -> Network:
-        """Load a model of a run folder or a checkpoint; for the arguments see `lift`.
+        """Load a model of a run folder or a checkpoint.
+
+        Args:
+            run: the run folder or checkpoint.
+            stage: "teacher" or "student"; None: the folder's student, or else its teacher.
+            device: where the model runs.
+            precision: of the arithmetic, a key of `PRECISIONS`.
+            trust: load what rates the poses, if the folder holds it.
+            batch_size: poses per batch; None: chosen by device and skeleton.
+
+        Returns:
+            The model with its norms folded, in evaluation mode.
 
         Raises:
             ItesError: a file is invalid, or there is no such model.

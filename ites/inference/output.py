@@ -98,6 +98,17 @@ def to_clips(
     With `sights`, positions are turned to camera axes, and the root's path is added. Rows of the
     judgement are added if there is one, and gravity. Unknown values are nan: a joint that is never
     seen in the clip, and all joints of a frame without any seen joint.
+
+    Args:
+        clips: with N frames in all.
+        lifted: (N, J, 3), network units, root-relative, the clips one after the other.
+        size: of the body, which sets the scale; see `metres_per_unit`.
+        judgement: the confidence measures (N,), or None.
+        sights: of each clip, or none where no camera is turned.
+
+    Returns:
+        The clips with float32 positions in the unit of `size` and `metres_per_unit` (T,); with a
+        judgement its measures; with sights `root` (T, 3), and with both `gravity`.
     """
     done, start = [], 0
     for index, clip in enumerate(clips.clips):

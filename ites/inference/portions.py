@@ -120,7 +120,8 @@ class Lifting:
         for clip in clips.clips:
             names = unseen_bones(self.size, seen_joints(clip), clips.skeleton)
             if names:
-                left = "" if len(names) < len(self.size.bones) else "; a standing body's stand in"
+                filled = "; the missing joints are placed as in a standing body"
+                left = "" if len(names) < len(self.size.bones) else filled
                 line = f"{clip.name}: metres without bones never seen: {', '.join(names)}{left}"
                 notes.append(Note("unseen-bones", line))
         return notes

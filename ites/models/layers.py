@@ -282,7 +282,7 @@ class SemGraphConv(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the initial values of METHOD, "Student"."""
+        """Draw the initial values of docs/method.md, 4.7."""
         nn.init.xavier_uniform_(self.weight, gain=1.414)
         bound = self.bias.numel() ** -0.5
         nn.init.uniform_(self.bias, -bound, bound)
@@ -315,7 +315,7 @@ class NonLocal(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the initial values of METHOD, "Student"."""
+        """Draw the initial values of docs/method.md, 4.7."""
         for linear in (self.g, self.theta, self.phi, self.out):
             nn.init.kaiming_normal_(linear.weight)
             nn.init.zeros_(linear.bias)
@@ -337,7 +337,7 @@ class GraphLayer(nn.Module):
         channels: C.
         backend: of the ops.
 
-    Source: METHOD, "Student", layer.
+    Source: docs/method.md, 4.3.
     """
 
     factors: WeightFactors | None = None

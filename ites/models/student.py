@@ -73,7 +73,7 @@ class Student(nn.Module):
         distance: c, the subject's distance from the networks' camera.
         backend: of the ops; None chooses the fastest.
 
-    Source: paper, section "Equivariant Student"; METHOD, "Student".
+    Source: paper, section "Equivariant Student"; docs/method.md, 4.
     """
 
     kind, recipe, upright = "student", "paper", False

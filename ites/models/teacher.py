@@ -135,7 +135,7 @@ class Teacher(nn.Module):
         distance: c, the subject's distance from the networks' camera.
         backend: of the ops; None chooses the fastest.
 
-    Source: paper, section "Invariant Teacher"; METHOD, "Teacher".
+    Source: paper, section "Invariant Teacher"; docs/method.md, 3.
     """
 
     kind, recipe, upright = "teacher", "paper", False
@@ -171,7 +171,7 @@ class Teacher(nn.Module):
         """Create a recipe's additional modules; called before the weights are drawn."""
 
     def reset_parameters(self) -> None:
-        """Draw the initial values of METHOD, "Teacher"."""
+        """Draw the initial values of docs/method.md, 3.5."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.01)
@@ -234,7 +234,7 @@ class Teacher(nn.Module):
     def pose(self, points: Tensor) -> Tensor:
         """3D poses (B, J, 3) for evaluation: the cleaned points at the teacher's depths.
 
-        `concat(points * (distance + d), d)` with an unclamped factor. Source: METHOD, "Evaluation".
+        `concat(points * (distance + d), d)` with an unclamped factor. Source: docs/method.md, 5.1.
         """
         points = self.clean(points)
         depth = self._depth_of(points)
@@ -345,7 +345,7 @@ class UprightTeacher(Teacher):
             counter, samples: see `ites.ops.TurnDraw`.
             prior: returns the negative log density of the views; see `ites.models.Prior`.
 
-        Source: ElePose, CVPR 2022, section 3; METHOD, "Student", losses.
+        Source: ElePose, CVPR 2022, section 3; docs/method.md, 7.4.
         """
         points = self._centre(points)
         (first, _), (second, _) = two_passes(self)

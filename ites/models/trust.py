@@ -71,7 +71,7 @@ class Trust:
     """Rates lifted poses.
 
     Args:
-        teacher: of recipe "upright"; it predicts the camera's elevation.
+        teacher: of recipe "upright" or "general"; it predicts the camera's elevation.
         prior: the density of views.
         odds: of the sign, by the density.
     """

@@ -2,7 +2,7 @@
 
 | family | ops |
 |---|---|
-| rotation | `so3_exp`, `draw_rotations`, `rotate_project`, `equivariance_distance` |
+| rotation | `so3_exp`, `philox`, `draw_rotations`, `rotate_project`, `equivariance_distance` |
 | dictionary | `dictionary_reprojection`, `invariance_distance` |
 | graph | `graph_mix`, `graph_project_mix`, `semantic_graph_conv`, `join_graph_layers` |
 | norm | `batch_norm_relu`, `nested_norm_relu`, `move_running` |

@@ -46,7 +46,7 @@ def dictionary_reprojection(
     error `mean over joints of |project(C) - target|`.
 
     Args:
-        coefficients: (B, K), a of METHOD.
+        coefficients: (B, K), a.
         dictionary: (K, 3 J), joint-major: columns 3 j + (0, 1, 2) are joint j.
         mean: (3 J,), the mean pose.
         rotation_vector: (B, 3), w, radians.
@@ -61,7 +61,7 @@ def dictionary_reprojection(
     Raises:
         ValueError, TypeError: a shape or dtype does not fit, or the target wants a gradient.
 
-    Source: METHOD, "Teacher".
+    Source: docs/method.md, 3.2.
     """
     op = "dictionary_reprojection"
     coefficients, dictionary, mean, rotation_vector, target = full_precision(
@@ -155,7 +155,7 @@ def invariance_distance(
     Raises:
         ValueError, TypeError: a shape or dtype does not fit.
 
-    Source: METHOD, "Teacher", rotation invariance.
+    Source: docs/method.md, 3.3.
     """
     op = "invariance_distance"
     coefficients, dictionary, mean, canonical = full_precision(

@@ -152,8 +152,8 @@ def graph_mix(
     Raises:
         ValueError, TypeError: a shape or dtype does not fit.
 
-    Source: METHOD, "Student": SemGraphConv with W0 and W1 applied before, the non-local block with
-    theta folded to a vector. Tensors of parameters are float32 where features are half.
+    Source: docs/method.md, 4.2 and 4.3: W0 and W1 are applied before, and theta is folded to a
+    vector. Tensors of parameters are float32 where features are half.
     """
     expect("graph_mix", "features", features, "B", "J", "S")
     joints = features.shape[1]
@@ -444,7 +444,7 @@ def semantic_graph_conv(
     Raises:
         ValueError, TypeError: a shape or dtype does not fit.
 
-    Source: Zhao et al., CVPR 2019, eq. 3; METHOD, "Student".
+    Source: Zhao et al., CVPR 2019, eq. 3; docs/method.md, 4.2.
     """
     expect("semantic_graph_conv", "x", x, "B", "J", "C_in")
     expect("semantic_graph_conv", "weight", weight, 2, x.shape[2], "C_out")

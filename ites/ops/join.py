@@ -45,7 +45,7 @@ def join_graph_layers(
     Raises:
         ValueError, TypeError: a shape or dtype does not fit.
 
-    Source: METHOD, "Student"; theta enters only as u . theta.
+    Source: docs/method.md, 4.3; theta enters only as u . theta.
     """
     if not layers:
         return []

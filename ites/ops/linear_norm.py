@@ -128,7 +128,7 @@ def linear_norm_relu(
     Raises:
         ValueError, TypeError: a shape or dtype does not fit.
 
-    Source: METHOD, "Teacher"; Ioffe and Szegedy, ICML 2015.
+    Source: docs/method.md, 3.1; Ioffe and Szegedy, ICML 2015.
     """
     _check(x, layers, eps)
     one_node = runs_as_one_node(x, layers.skips, backend)
@@ -197,7 +197,7 @@ def linear_nested_norm_relu(
     Raises:
         ValueError, TypeError: a shape or dtype does not fit.
 
-    Source: METHOD, "Student", layer.
+    Source: docs/method.md, 4.3.
     """
     op = "linear_nested_norm_relu"
     expect(op, "x", x, "N", "K")

@@ -221,7 +221,7 @@ def nested_norm_relu(
     Raises:
         ValueError, TypeError: a shape or dtype does not fit.
 
-    Source: see `batch_norm_relu`; METHOD, "Student", layer.
+    Source: see `batch_norm_relu`; docs/method.md, 4.3.
     """
     expect("nested_norm_relu", "x", x, "N", "C")
     for name, tensor in (("inner_weight", inner_weight), ("weight", weight), ("bias", bias)):

@@ -50,7 +50,7 @@ class RotationDraw:
         axes: a subset of "xyz". The teacher's is "xyz", the student's "y".
         max_angle: radians. The teacher's is pi, the student's 2 pi.
 
-    Source: METHOD, "Rotations"; Salmon et al., SC 2011 (Philox).
+    Source: docs/method.md, 2.2; Salmon et al., SC 2011 (Philox).
     """
 
     counter: Tensor
@@ -367,7 +367,7 @@ def rotate_project(
     Raises:
         ValueError, TypeError: a shape or dtype does not fit.
 
-    Source: paper, section "Invariant Teacher"; METHOD, "Teacher" and "Student".
+    Source: paper, section "Invariant Teacher"; docs/method.md, 3.3 and 4.6.
     """
     (joints,) = full_precision(joints)
     _expect_poses("rotate_project", joints, distance)
@@ -505,7 +505,7 @@ def equivariance_distance(
     Raises:
         ValueError, TypeError: a shape or dtype does not fit.
 
-    Source: METHOD, "Student", losses.
+    Source: docs/method.md, 4.6.
     """
     joints, points, depth = full_precision(joints, points, depth)
     _expect_poses("equivariance_distance", joints, distance)

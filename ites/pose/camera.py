@@ -14,7 +14,7 @@ from ites.errors import ItesError
 from ites.pose.skeleton import HUMAN36M, Skeleton, root_relative
 
 HEAD_DISTANCE = 0.2
-"""Mean distance from root to head in the networks' input (METHOD: Data)."""
+"""Mean distance from root to head in the networks' input (docs/method.md, 1.3)."""
 FIELD_OF_VIEW = 55.0
 """Assumed horizontal field of view, degrees: about that of a phone or a webcam."""
 
@@ -83,7 +83,7 @@ class Camera:
             joints: (..., 3), metres, camera axes.
 
         Returns:
-            (..., 2), pixels. Source: METHOD, "Data".
+            (..., 2), pixels. Source: docs/method.md, 1.2.
         """
         point = np.clip(joints[..., :2] / joints[..., 2:], -1, 1)
         r2 = np.sum(point * point, axis=-1, keepdims=True)
@@ -121,7 +121,7 @@ def normalise(
         root: the joint that becomes the origin.
 
     Returns:
-        (..., J, 2), network units. Source: METHOD, "Data".
+        (..., J, 2), network units. Source: docs/method.md, 1.3.
     """
     return root_relative(pixels, root) / focal_length * scale
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 DISTANCE = 5.0
-"""c, the subject's distance from the networks' camera (METHOD: Data)."""
+"""c, the subject's distance from the networks' camera (docs/method.md, 1.4)."""
 
 
 def hat(w: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def so3_exp(rotation_vector: Tensor) -> Tensor:
     Returns:
         (..., 3, 3).
 
-    Source: METHOD, "Rotations".
+    Source: docs/method.md, 2.1.
     """
     angle = torch.linalg.vector_norm(rotation_vector, dim=-1)[..., None, None]
     f = 1 / (angle + 1e-4)
@@ -50,7 +50,7 @@ def project(joints: Tensor, distance: float = DISTANCE) -> Tensor:
         distance: c, network units.
 
     Returns:
-        (..., 2). Source: METHOD, "Data".
+        (..., 2). Source: docs/method.md, 1.4.
     """
     return joints[..., :2] / (joints[..., 2:] + distance).clamp(min=1)
 
@@ -66,7 +66,7 @@ def backproject(points: Tensor, depth: Tensor, distance: float | Tensor = DISTAN
         distance: c, network units; a number, or a tensor that broadcasts against `depth`.
 
     Returns:
-        (..., 3). Source: METHOD, "Student".
+        (..., 3). Source: docs/method.md, 1.4.
     """
     return torch.cat([points * (depth + distance).clamp(min=1), depth], dim=-1)
 

@@ -60,7 +60,7 @@ class Skeleton:
         left: joints of the left side, in the same order as `right`.
         right: joints of the right side; `right[i]` mirrors `left[i]`.
         head: the joint whose distance to the root sets the scale of the networks' input.
-        pooling: pairs of joints whose features the non-local block max-pools (METHOD: Student).
+        pooling: pairs of joints whose features the non-local block max-pools (docs/method.md, 4.3).
             A joint in no pair is dropped by the pooling. Left empty, each joint is paired with its
             parent where both are still free, leaves first.
 

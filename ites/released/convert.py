@@ -1,7 +1,7 @@
 """Read the released program's checkpoints: its names and layouts to ours.
 
 The released teacher's 1x1 convolutions are linear layers here; its translation head, which nothing
-uses, is dropped. METHOD, "Names in the released state dicts".
+uses, is dropped. See docs/method.md, 6.
 """
 
 from __future__ import annotations

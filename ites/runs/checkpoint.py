@@ -91,6 +91,10 @@ def save_model(path: str | os.PathLike[str], model: nn.Module, metadata: Metadat
         path: a safetensors file; replaced if it exists.
         model: on any device; written in its own dtype.
         metadata: `metadata.kind` must be the model's.
+
+    Raises:
+        TypeError: the model is of another kind.
+        OSError: the file cannot be written.
     """
     if not isinstance(model, MODELS[metadata.kind]):
         raise TypeError(f"save_model: expected a {metadata.kind}, got {type(model).__name__}")
@@ -169,8 +173,8 @@ def load_trust(
     """Load the judge of a stage's lifted poses from a run folder.
 
     Returns:
-        The judge. None if the folder lacks a teacher of recipe "upright", the prior, or the fitted
-        odds.
+        The judge. None if the folder lacks a teacher of recipe "upright" or "general", the prior,
+        or the fitted odds.
 
     Raises:
         ItesError: a file of the folder is damaged.
@@ -193,7 +197,7 @@ def load_trust(
 def load_judges(
     run: str | os.PathLike[str], device: torch.device | str
 ) -> tuple[UprightTeacher, Prior] | None:
-    """The teacher of recipe "upright" and the prior of a run folder; None if one is absent."""
+    """The prior of a run folder and its teacher, of recipe "upright" or "general"; else None."""
     if not all(RunFolder(run).weights(stage).is_file() for stage in ("prior", "teacher")):
         return None
     teacher, _ = load_model(run, "teacher", device)

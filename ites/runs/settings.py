@@ -89,8 +89,8 @@ class Settings:
     )
     cameras: str = _setting(
         "seen",
-        "Known cameras: seen, as they are; turned, so that each person is on the optical axis, as "
-        "lifting turns them.",
+        "Views to train on where the camera is known: seen, as the camera saw them; turned, as a "
+        "camera that points at the person would see them, which is what lifting does.",
         choices=("seen", "turned"),
         shared=True,
     )
@@ -170,8 +170,8 @@ class Settings:
     )
     batch_statistics: str = _setting(
         "global",
-        "BatchNorm's statistics: global, the whole batch's; local, those of each process's share; "
-        "kept, with start alone: those of the run at the start, which no step changes.",
+        "Mean and variance that BatchNorm uses: global, of the whole batch; local, of each "
+        "process's share of it; kept, those stored in the run named by start, unchanged.",
         choices=("global", "local", "kept"),
         shared=True,
     )
@@ -194,7 +194,8 @@ class Settings:
     evaluate_split: str = _setting("test", "Split to evaluate on.", shared=True, free=True)
     evaluate_scale: str = _setting(
         "checkpoint",
-        "Scale of its input: checkpoint, the training split's, or split, its own (the paper's).",
+        "Scale of the 2D poses when evaluating: checkpoint, the training split's; split, that of "
+        "the evaluated split itself, as in the paper.",
         choices=("checkpoint", "split"),
         shared=True,
         free=True,
@@ -246,7 +247,9 @@ class TeacherSettings(Settings):
         least=0,
     )
     pair_start: int = _setting(
-        0, "The pairs' distance counts after N steps; before, each view is trained alone.", least=0
+        0,
+        "Train without the pairs of views for the first N steps, then with pair_weight.",
+        least=0,
     )
     noise: float = _setting(1.0, "Factor of the detectors' noise that the network sees.", least=0)
     replay: str = _setting(
@@ -326,7 +329,7 @@ class StudentSettings(Settings):
 
 @dataclass(kw_only=True)
 class PriorSettings(Settings):
-    """Settings of the prior's training: the density of 2D poses for recipe "upright"."""
+    """Settings of the prior's training: the density of 2D poses for "upright" and "general"."""
 
     stage: ClassVar[str] = "prior"
 

@@ -24,11 +24,19 @@ def calibrate(
 ) -> Odds | None:
     """Fit the odds of a stage's signs to training poses (N, J, 2) and write them into its run.
 
-    With two views (M, 17, 2) each of some people, the expected error is fitted too.
+    Args:
+        run: the run folder; it holds the prior, the teacher and the stage's weights.
+        stage: "teacher" or "student", whose lifts are judged.
+        points: (N, J, 2), the networks' input; about `CALIBRATION[0]` of them are used.
+        device: of the computation.
+        pairs: two views (M, 17, 2) each of some people; from them the expected error is fitted too.
 
     Returns:
         The odds. None, without writing a file, if the run folder lacks a prior or a teacher of
-        recipe "upright".
+        recipe "upright" or "general".
+
+    Raises:
+        ItesError: a file of the run folder is damaged, or the stage has no weights there.
     """
     judges = load_judges(run, device)
     if judges is None:

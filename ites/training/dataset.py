@@ -281,7 +281,7 @@ def load_teacher(settings: StudentSettings, skeleton: Skeleton, device: torch.de
 
 
 def load_own_prior(settings: TeacherSettings | StudentSettings, skeleton: Skeleton) -> Prior:
-    """Load the trained prior of recipe "upright", with its weights frozen.
+    """Load the trained prior of recipe "upright" or "general", with its weights frozen.
 
     Raises:
         ItesError: the prior is absent, or its skeleton differs.

@@ -38,9 +38,10 @@ def train(
     Args:
         data: a pose store, as `ites prepare` writes it.
         out: the run folder to write.
-        recipe: "paper", the published method: a teacher, then a student; or "upright", which finds
-            the sign of depth from 2D alone and trains a prior first. None: "upright" where the
-            store holds no 3D, else "paper".
+        recipe: "paper", the published method: a teacher, then a student; "upright", which finds the
+            sign of depth from 2D alone and trains a prior first; or "general", one model for any
+            camera: a prior, then a teacher. None: "upright" where the store holds no 3D, else
+            "paper".
         only: the stage to train, "prior", "teacher" or "student", or several; None: all of the
             recipe.
         config: a TOML file of settings; the arguments override it.

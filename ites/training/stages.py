@@ -168,7 +168,7 @@ class PriorStage(Stage):
 class TeacherStage(Stage):
     """Learn a pose dictionary from 2D alone, by the published method.
 
-    `reprojection_weight * reprojection + cycle`; METHOD, "Teacher".
+    `reprojection_weight * reprojection + cycle`; docs/method.md, 3.4.
     """
 
     names: tuple[str, ...] = ("total", "reprojection", "cycle")
@@ -396,7 +396,7 @@ def level_poses(given: TrainingData) -> tuple[Tensor, Tensor]:
 class StudentStage(Stage):
     """Learn the depth per joint from the teacher's and from rotations about the vertical.
 
-    `distillation_weight * distillation + equivariance`; METHOD, "Student".
+    `distillation_weight * distillation + equivariance`; docs/method.md, 4.6.
     """
 
     names: tuple[str, ...] = ("total", "distillation", "equivariance")

@@ -1,4 +1,4 @@
-"""The two networks, against METHOD's description."""
+"""The two networks, against docs/method.md, 3.1 and 4.4."""
 
 import re
 

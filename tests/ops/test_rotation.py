@@ -394,7 +394,7 @@ class TestPhilox:
 
 
 class TestDistribution:
-    """The draw against METHOD's: axis = normalise(axes * N(0, I)), angle ~ U(0, max_angle)."""
+    """The draw against docs/method.md, 2.2: uniform axes of `axes`, angle ~ U(0, max_angle)."""
 
     count = 10**6
 

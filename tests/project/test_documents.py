@@ -35,6 +35,23 @@ def test_pages_that_code_names_exist() -> None:
     assert not missing
 
 
+def test_sections_of_the_method_that_code_cites_exist() -> None:
+    page = (ROOT / "docs/method.md").read_text(encoding="utf-8")
+    sections = set(re.findall(r"^##+ ([\d.]+) ", page, re.M))
+    number = r"\d+(?:\.\d+)?"
+    cited = {
+        (str(path.relative_to(ROOT)), section)
+        for path in FILES
+        if path.suffix != ".md"
+        for found in re.findall(
+            rf"docs/method\.md,\s+({number}(?:(?:, | and ){number})*)", path.read_text("utf-8")
+        )
+        for section in re.findall(number, found)
+    }
+    assert len(cited) > 20
+    assert not {(path, section) for path, section in cited if section not in sections}
+
+
 @pytest.mark.parametrize(
     "page", [p for p in FILES if p.suffix == ".md"], ids=lambda p: str(p.relative_to(ROOT))
 )

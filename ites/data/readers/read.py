@@ -68,8 +68,8 @@ UNPACKED = 1 << 28
 LABELS = 1 << 20
 """Maximum bytes of one image's label file."""
 EXPECTED = (
-    "keypoints: a pose store, .npz, .npy, a CSV table, or JSON of COCO, OpenPose, AlphaPose, "
-    "MMPose, MediaPipe or Ultralytics"
+    "keypoints: a pose store, .npz, .npy, CSV, HDF5, COCO, OpenPose, AlphaPose, MMPose, MediaPipe, "
+    "Ultralytics, DeepLabCut, SLEAP or VideoPose3D"
 )
 
 
