@@ -18,7 +18,6 @@ from ites.cli.options import (
     Person,
     Rotate,
     SkeletonName,
-    Split,
     SwapSides,
     say,
 )
@@ -193,7 +192,12 @@ def keypoints(
     ),
     layout: Layout = None,
     skeleton: SkeletonName = "human36m",
-    split: Split = "train",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Split of all clips; by default train, and for a pose store's clips their own."
+        ),
+    ] = None,
     fps: Fps = None,
     focal_length: FocalLength = None,
     field_of_view: FieldOfView = None,

@@ -284,6 +284,11 @@ class PoseStore:
         """Whether the store holds 3D positions."""
         return "poses/positions" in self._file
 
+    @property
+    def has_gravity(self) -> bool:
+        """Whether the store holds elevation and roll per pose."""
+        return "gravity" in self._file["poses"]
+
     def sequences_of(self, split: Split = None) -> list[Sequence]:
         """The sequences of one split, `start` counted in the rows of that split's arrays."""
         chosen, row = [], 0
@@ -323,7 +328,7 @@ class PoseStore:
         Raises:
             ItesError: there is no such split, or an angle is not finite.
         """
-        if "gravity" not in self._file["poses"]:
+        if not self.has_gravity:
             return None
         gravity = self._read("gravity", split)
         if not np.isfinite(gravity).all():
@@ -596,6 +601,7 @@ class PoseStoreWriter(FileWriter):
         self.skeleton = skeleton
         self.cameras: dict[str, Camera] = {}
         self.sequences: list[Sequence] = []
+        self._keys: dict[Camera, str] = {}
         self._count = 0
         with ExitStack() as stack:  # `atomic_write` names the file of an error in here, too
             temporary = stack.enter_context(atomic_write(self.path))
@@ -632,7 +638,24 @@ class PoseStoreWriter(FileWriter):
         if not key or "/" in key or key in self.cameras:
             raise ItesError(f"add_camera: the key must be new and without '/', got {key!r}")
         self.cameras[key] = camera
+        self._keys.setdefault(replace(camera, id=""), key)
         self._file.create_group(f"cameras/{key}").attrs.update(asdict(camera))
+
+    def acknowledge(self, text: str) -> None:
+        """Replace the credit that the data's terms require."""
+        self._file.attrs["acknowledgement"] = text
+
+    def key_of(self, camera: Camera) -> str:
+        """The key of a camera that is equal in all but `id`; it is added if there is none.
+
+        The key is the camera's `id`, with a number behind it if another camera has that key.
+        """
+        key, count = camera.id.replace("/", "_"), 2
+        if replace(camera, id="") not in self._keys:
+            while key in self.cameras:
+                key, count = f"{camera.id.replace('/', '_')} ({count})", count + 1
+            self.add_camera(key, replace(camera, id=key))
+        return self._keys[replace(camera, id="")]
 
     def add(
         self,

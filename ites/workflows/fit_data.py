@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ites.data.checks import check
 from ites.data.clips import Clip, drop_impossible, fill_missing, seen_joints, stored_clips
-from ites.data.datasets.keypoints import prepare_keypoints
+from ites.data.datasets.keypoints import Repeats, frame_keys, prepare_keypoints
 from ites.data.findings import Finding, summarise
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.errors import ItesError
@@ -96,6 +96,8 @@ def read_own(files: Sequence[Path], skeleton: Skeleton, options: dict[str, Any])
     notes: list[str] = []
     findings: list[Finding] = []
     frames = 0
+    repeats = Repeats()
+    known: dict[bytes, tuple[str, str]] = {}  # by frame: source sequence and clip
     for number, path in enumerate(files):
         with TemporaryDirectory() as scratch:
             out = Path(scratch) / "keypoints.h5"
@@ -109,11 +111,22 @@ def read_own(files: Sequence[Path], skeleton: Skeleton, options: dict[str, Any])
         clips = [replace(clip, name=name) for clip, name in zip(clips, names, strict=True)]
         wrong = _wrong_frames(clips, skeleton)
         for clip, camera in zip(clips, cameras, strict=True):
+            if repeats.found(clip, path):
+                continue
             frames += len(clip)
             sequence = f"{number} {_sequence(path, clip.name)}"
+            keys = frame_keys(clip)
+            again = np.array([key in known for key in keys], bool)
+            if again.any():  # of one video: held out together, and each frame counts once
+                sequence, other = known[next(key for key in keys if key in known)]
+                notes.append(
+                    f"{path}: {int(again.sum()):,} of {len(clip):,} frames of clip {clip.name} "
+                    f"have the keypoints of frames of {other}; they count once"
+                )
+            known.update((key, (sequence, clip.name)) for key in keys if key and key not in known)
             sources += [
                 Source(part, sequence, camera, start, len(clip))
-                for part, start in _clean(clip, skeleton, wrong.get(clip.name), notes)
+                for part, start in _clean(clip, skeleton, wrong.get(clip.name), again, notes)
             ]
     kept = sum(len(source.clip) for source in sources)
     if kept < LEAST_FRAMES:
@@ -125,7 +138,7 @@ def read_own(files: Sequence[Path], skeleton: Skeleton, options: dict[str, Any])
     return Own(
         skeleton,
         sources,
-        [*_joined(of_file), *notes],
+        [*repeats.lines(), *_joined(of_file), *notes],
         [finding.plain() for finding in summarise(findings)],
     )
 
@@ -173,7 +186,7 @@ def _wrong_frames(clips: list[Clip], skeleton: Skeleton) -> dict[str, Mask]:
 
 
 def _clean(
-    clip: Clip, skeleton: Skeleton, wrong: Mask | None, notes: list[str]
+    clip: Clip, skeleton: Skeleton, wrong: Mask | None, again: Mask, notes: list[str]
 ) -> list[tuple[Clip, int]]:
     """The parts of a clip whose frames show a person, with short gaps filled, and their starts."""
     clip, _ = drop_impossible(clip, skeleton)
@@ -192,6 +205,7 @@ def _clean(
             f"{clip.name}: {lost:,} of {len(clip):,} frames left out: joints are missing "
             "or implausible"
         )
+    good &= ~again
     filled, _ = fill_missing(clip, skeleton)
     edges = np.flatnonzero(np.diff(good, prepend=False, append=False)).reshape(-1, 2)
     parts = []
@@ -276,11 +290,6 @@ def write_own(
                     size = _size(source, own.skeleton) * camera.focal_length[0]  # pixels
                     focal = float(size / usual)
                     camera = replace(camera, focal_length=(focal, focal))
-                key = f"{camera.width}x{camera.height} f{camera.focal_length[0]:.6g}"
-                key += f",{camera.focal_length[1]:.6g}{' assumed' * camera.assumed}"
-                camera = replace(camera, id=key)
-                if key not in writer.cameras:
-                    writer.add_camera(key, camera)
                 stands = None
                 if gravity is not None:
                     points = source.clip.keypoints - source.clip.keypoints[:, [own.skeleton.root]]
@@ -288,7 +297,7 @@ def write_own(
                     stands = np.tile(np.array(gravity(points), np.float32), (len(points), 1))
                 writer.add(
                     source.clip.keypoints,
-                    camera=writer.cameras[key].id,
+                    camera=writer.key_of(camera),
                     subject=source.clip.name,
                     action="keypoints",
                     split=name,

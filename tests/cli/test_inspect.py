@@ -19,9 +19,11 @@ from ites.data.checks import check
 from ites.data.findings import CODES
 from ites.data.keypoint_reader import read_keypoints
 from ites.data.lifted import read_clips
+from ites.data.store import PoseStoreWriter
 from ites.errors import ItesError
 from ites.inference.likely import density_of
 from ites.models import Student
+from ites.pose.camera import Camera
 from ites.pose.skeleton import HUMAN36M, Skeleton
 from ites.runs.checkpoint import Metadata, save_model
 from ites.runs.settings import STAGES
@@ -253,3 +255,20 @@ def test_the_general_models_prior_knows_legs_from_arms() -> None:
 def test_a_prior_of_another_skeleton_does_not_judge() -> None:
     hand = Skeleton("hand", ("wrist", "a", "b"), (-1, 0, 1), head=2)
     assert density_of(None, hand) is None
+
+
+def test_all_splits_of_a_store_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    camera = Camera("c", (900.0, 900.0), (640.0, 480.0), width=1280, height=960)
+    with PoseStoreWriter(tmp_path / "s.h5", HUMAN36M) as writer:
+        for number, split in enumerate(("train", "train", "test", "val")):
+            points = walk(turn=0.5 + number).keypoints
+            writer.add(
+                points, camera=writer.key_of(camera), subject=f"s{number}", action="a", split=split,
+                fps=25.0,
+            )  # fmt: skip
+    assert ites("inspect", tmp_path / "s.h5") == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "4 clips of one person each" in output
+    assert "clips of all splits are read: train 2, test 1, val 1" in output

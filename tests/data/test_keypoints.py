@@ -1,17 +1,21 @@
 """A user's own keypoints become a store that can be trained on."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import walking
 
-from ites.data import PoseStore
+from ites.data import PoseStore, PoseStoreWriter
+from ites.data.corrections import Corrections
 from ites.data.datasets.keypoints import prepare_keypoints
 from ites.data.keypoint_reader import read_keypoints
 from ites.data.readers import read
 from ites.errors import ItesError
+from ites.pose.camera import Camera
 from ites.pose.layouts import to_human36m
+from ites.pose.skeleton import HUMAN36M
 
 
 @pytest.fixture
@@ -246,3 +250,121 @@ def test_a_prior_judges_the_keypoints(tmp_path, out):
     )
     (found,) = [f for f in summary["findings"] if f["code"] == "density"]
     assert found["severity"] == "warning" and "resemble none" in found["message"]
+
+
+def stored(path, splits=("train", "train", "test", "val"), camera=None, skeleton=HUMAN36M, **more):
+    """A pose store with a clip of each split, seen by one camera."""
+    camera = camera or Camera("c", (900.0, 950.0), (320.0, 240.0), width=640, height=480)
+    with PoseStoreWriter(path, skeleton, acknowledgement="thanks to everybody") as writer:
+        for number, split in enumerate(splits):
+            writer.add(
+                clip(4 + number, seed=number),
+                camera=writer.key_of(camera),
+                subject=f"s{number}",
+                action="a",
+                split=split,
+                fps=20.0 + number,
+                **{name: value[: 4 + number] for name, value in more.items()},
+            )
+    return path
+
+
+def test_all_clips_of_a_store_are_read_and_keep_their_split(tmp_path, out):
+    assert len(read(stored(tmp_path / "s.h5")).clips) == 4
+    summary = prepare_keypoints([tmp_path / "s.h5"], out)
+    counts = {split: (of["sequences"], of["poses"]) for split, of in summary["splits"].items()}
+    assert counts == {"train": (2, 9), "test": (1, 6), "val": (1, 7)}
+    assert "clips of all splits are read: train 2, test 1, val 1" in summary["notes"]
+    assert summary["acknowledgement"] == "thanks to everybody"
+    with PoseStore(out) as store:
+        assert [sequence.fps for sequence in store.sequences] == [20, 21, 22, 23]
+    assert prepare_keypoints([tmp_path / "s.h5"], out, split="all")["splits"].keys() == {"all"}
+
+
+def test_a_stores_camera_is_kept(tmp_path, out):
+    camera = Camera(
+        "c", (900.0, 950.0), (300.0, 200.0), (0.1, 0.2, 0.3), (0.4, 0.5),
+        orientation=(0.6, 0.8, 0.0, 0.0), translation=(1.0, 2.0, 3.0), width=640, height=480,
+    )  # fmt: skip
+    poses = np.zeros((7, 17, 3)) + [0, 0, 4] + np.linspace(0, 1, 17)[:, None]
+    stored(tmp_path / "s.h5", camera=camera, positions=poses, gravity=np.zeros((7, 2)))
+    summary = prepare_keypoints([tmp_path / "s.h5"], out)
+    assert "left out beside the keypoints: 3D positions, gravity per pose" in summary["notes"]
+    with PoseStore(out) as store:
+        assert list(store.cameras.values()) == [camera]
+    prepare_keypoints([tmp_path / "s.h5"], out, focal_length=800.0)
+    with PoseStore(out) as store:
+        assert list(store.cameras.values()) == [replace(camera, focal_length=(800.0, 800.0))]
+    prepare_keypoints([tmp_path / "s.h5"], out, image_size=(800, 600))  # as `ites lift` takes it
+    with PoseStore(out) as store:
+        moved = replace(camera, center=(400.0, 300.0), width=800, height=600)
+        assert list(store.cameras.values()) == [moved]
+
+
+def test_a_turned_image_moves_a_stores_principal_point(tmp_path, out):
+    camera = Camera("c", (900.0, 950.0), (300.0, 200.0), (0.1, 0, 0), width=640, height=480)
+    stored(tmp_path / "s.h5", camera=camera)
+    prepare_keypoints([tmp_path / "s.h5"], out, corrections=Corrections(rotate=90))
+    with PoseStore(out) as store:
+        (turned,) = store.cameras.values()
+    assert (turned.focal_length, turned.center) == ((950, 900), (280, 300))
+    assert (turned.width, turned.height) == (480, 640)
+    assert turned.radial == (0, 0, 0)  # in axes that are no longer the image's
+
+
+def test_an_assumed_camera_of_a_store_stays_as_it_is(tmp_path, out):
+    camera = Camera("c", (700.0, 700.0), (11.0, 12.0), assumed=True)
+    stored(tmp_path / "s.h5", camera=camera)
+    prepare_keypoints([tmp_path / "s.h5"], out)
+    with PoseStore(out) as store:
+        assert list(store.cameras.values()) == [camera]
+
+
+@pytest.mark.parametrize("order", ["known unknown", "unknown known"])
+def test_a_camera_of_unknown_size_stays_unknown(tmp_path, out, order):
+    """Also where its keypoints reach as far as the image of another camera is large."""
+    edge = np.full((4, 17, 2), (640.0, 480.0), "f4")
+    for name, points in (("known", clip()), ("unknown", np.minimum(clip(seed=1), edge))):
+        points[0, 0] = (640, 480)
+        size = {"image_size": (640, 480)} if name == "known" else {}
+        np.savez(tmp_path / f"{name}.npz", keypoints=points, fps=30, **size)
+    files = [tmp_path / f"{name}.npz" for name in order.split()]
+    prepare_keypoints(files, out, focal_length=900.0)
+    with PoseStore(out) as store:
+        widths = {s.subject: store.cameras[s.camera].width for s in store.sequences}
+    assert widths == {"known": 640, "unknown": 0}
+
+
+def test_a_clip_that_is_given_twice_counts_once(tmp_path, out):
+    a, b = tmp_path / "a.npz", tmp_path / "b.npz"
+    np.savez(a, keypoints=clip(), fps=30, image_size=(640, 480))
+    np.savez(b, keypoints=clip(), fps=25, image_size=(640, 480))
+    summary = prepare_keypoints([a, a], out)
+    assert summary["splits"]["train"]["sequences"] == 1
+    assert f"{a}: clip a is given twice; counted once" in summary["notes"]
+    summary = prepare_keypoints([a, b], out)
+    assert summary["splits"]["train"]["subjects"] == ["a"]
+    words = f"{b}: clip b has the keypoints of {a}; counted once, with the first's camera and"
+    assert any(note.startswith(words) for note in summary["notes"])
+
+
+def test_clips_that_show_little_are_no_copies(tmp_path, out):
+    for name in "ab":
+        points = np.full((4, 17, 2), np.nan)
+        points[:, 0] = clip(seed=ord(name))[:, 0]
+        np.savez(tmp_path / f"{name}.npz", keypoints=points)
+    summary = prepare_keypoints([tmp_path / "a.npz", tmp_path / "b.npz"], out)
+    assert summary["splits"]["train"]["sequences"] == 2
+
+
+def test_a_store_of_exchanged_sides_is_refused(tmp_path, out):
+    """Its parents are Human3.6M's, but its right joints stand where the left ones are."""
+    names = [HUMAN36M.joints[joint] for joint in HUMAN36M.mirror]
+    other = replace(
+        HUMAN36M, name="leftfirst", joints=tuple(names), left=HUMAN36M.right, right=HUMAN36M.left
+    )
+    assert other.parents == HUMAN36M.parents
+    stored(tmp_path / "s.h5", skeleton=other)
+    message = "s.h5: expected the joints of human36m, got those of leftfirst, whose joint 1 is"
+    with pytest.raises(ItesError, match=message):
+        prepare_keypoints([tmp_path / "s.h5"], out)

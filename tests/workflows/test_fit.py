@@ -20,7 +20,7 @@ from walking import walk
 import ites
 import ites.workflows.fit as workflow
 from ites.data.clips import Clip
-from ites.data.store import PoseStore
+from ites.data.store import PoseStore, PoseStoreWriter
 from ites.errors import ItesError
 from ites.pose.camera import Camera
 from ites.pose.skeleton import HUMAN36M, load_skeleton
@@ -353,6 +353,46 @@ def test_frames_that_lack_joints_are_left_out(tmp_path) -> None:
     rows = {one.start + row for one in own.sources for row in range(len(one.clip))}
     assert 50 in rows and 82 in rows and not rows & set(range(83, 97)) and 120 not in rows
     assert any("frames left out: joints are missing or implausible" in n for n in own.notes)
+
+
+def test_a_file_that_is_given_twice_counts_once(files) -> None:
+    """Or its frames would be held out and trained on."""
+    own = read_own([*files, files[1], files[0]], HUMAN36M, {})
+    assert sum(len(source.clip) for source in own.sources) == CLIPS * FRAMES
+    for file in files[:2]:
+        words = f"{file}: clip {file.stem} is given twice; counted once"
+        assert words in own.notes
+
+
+def test_parts_of_one_video_are_held_out_together_without_their_common_frames(tmp_path) -> None:
+    whole = walk(120, fps=12.0).keypoints
+    for name, rows in (("a", slice(0, 80)), ("b", slice(60, 120))):
+        np.savez(tmp_path / name, keypoints=whole[rows], fps=12.0, image_size=(1280, 960))
+    own = read_own([tmp_path / "a.npz", tmp_path / "b.npz"], HUMAN36M, {})
+    points = np.concatenate([source.clip.keypoints for source in own.sources])
+    np.testing.assert_array_equal(points, whole)
+    assert len({source.sequence for source in own.sources}) == 1
+    assert any(
+        "20 of 60 frames of clip b have the keypoints of frames of a" in n for n in own.notes
+    )
+
+
+def test_all_splits_of_a_store_are_read_with_their_cameras(tmp_path) -> None:
+    centres = {"train": (300.0, 200.0), "test": (700.0, 400.0)}
+    with PoseStoreWriter(tmp_path / "s.h5", HUMAN36M) as writer:
+        for number, (name, centre) in enumerate(centres.items()):
+            camera = Camera(name, (900.0, 900.0), centre, width=1280, height=960)
+            points = walk(120, fps=12.0, turn=1.0 + number).keypoints
+            writer.add(
+                points, camera=writer.key_of(camera), subject=name, action="a", split=name, fps=12.0
+            )
+    own = read_own([tmp_path / "s.h5"], HUMAN36M, {})
+    assert sum(len(source.clip) for source in own.sources) == 240
+    assert "clips of all splits are read: train 1, test 1" in own.notes
+    write_own(tmp_path / "own.h5", own, split(own.sources, 0))
+    with PoseStore(tmp_path / "own.h5") as store:
+        seen = {s.subject.split("/")[0]: store.cameras[s.camera].center for s in store.sequences}
+    assert seen == centres
 
 
 def test_settings_follow_from_the_amount_of_data() -> None:

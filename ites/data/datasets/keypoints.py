@@ -5,11 +5,15 @@ The input is any format that `ites.data.readers` reads, with one clip per person
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ites.data.checks import Density, check
 from ites.data.clips import Clip, seen_joints
@@ -18,7 +22,7 @@ from ites.data.findings import Finding, refuse, summarise
 from ites.data.readers import read
 from ites.data.readers.options import ReadOptions, check_options
 from ites.data.store import PoseStore, PoseStoreWriter
-from ites.errors import ItesError
+from ites.errors import ItesError, shorten
 from ites.pose.camera import FIELD_OF_VIEW, Camera, focal_length_of
 from ites.pose.skeleton import HUMAN36M, Skeleton
 from ites.system.files import keep_source
@@ -30,7 +34,7 @@ def prepare_keypoints(
     *,
     layout: str | None = None,
     skeleton: Skeleton = HUMAN36M,
-    split: str = "train",
+    split: str | None = None,
     fps: float | None = None,
     focal_length: float | None = None,
     field_of_view: float | None = None,
@@ -43,12 +47,16 @@ def prepare_keypoints(
 ) -> dict[str, Any]:
     """Write a pose store of 2D keypoints.
 
+    All clips of a pose store are read, whatever their split, and keep their cameras. Clips with
+    equal keypoints are stored once, with a note.
+
     Args:
         sources: files or folders that `ites.data.readers.read` accepts.
         out: the store to write.
         layout: the joint order, one of `ites.pose.layouts.LAYOUTS`; None: as `read` derives it.
         skeleton: of the store; if it is not Human3.6M's, the files must contain its joints.
-        split: the split of the clips.
+        split: the split of the clips; None: a pose store's clips keep their own, others are
+            "train".
         fps: frames per second; None takes the file's, if it has one.
         focal_length: pixels; None takes the file's, or else `field_of_view`.
         field_of_view: horizontal, degrees: `focal_length = width / (2 tan(field_of_view / 2))`;
@@ -81,46 +89,124 @@ def prepare_keypoints(
     notes: list[str] = [] if corrections is None else corrections.lines()
     findings: list[Finding] = []
     taken: set[str] = set()
+    repeats, credits = Repeats(), list[str]()
     with PoseStoreWriter(out, skeleton, title or "2D keypoints") as writer:
         for path in map(Path, sources):
             recording = read(path, options)
-            if recording.skeleton.parents != skeleton.parents:
-                raise ItesError(f"{path}: expected {skeleton.name}, got {recording.skeleton.name}")
+            require_joints(path, recording.skeleton, skeleton)
+            credits.append(recording.acknowledgement)
             several = len(sources) > 1
             for note in recording.notes:
                 named = not several or note.startswith(f"{path.stem}: ")
                 notes.append(note if named else f"{path.stem}: {note}")
-            clips = [
-                replace(clip, name=_unused(clip.name, path, taken)) for clip in recording.clips
-            ]
-            if corrections is not None:
-                clips = [corrections(clip, skeleton) for clip in clips]
-            raw = [source.array() for source in recording.source]
+            if recording.beside:
+                left = f"left out beside the keypoints: {', '.join(recording.beside)}"
+                notes.append(f"{path.stem}: {left}" if several else left)
+            clips, sources_of = [], []
+            for clip, source in zip(recording.clips, recording.source, strict=True):
+                if corrections is not None:
+                    clip = corrections(clip, skeleton)
+                if not repeats.found(clip, path):
+                    clips.append(replace(clip, name=_unused(clip.name, path, taken)))
+                    sources_of.append(source)
+            if not clips:
+                continue
+            raw = [source.array() for source in sources_of]
             found = check(clips, recording.skeleton, prior=prior, raw=raw, layout=recording.layout)
             findings += refuse(found, len(clips), path)
-            for clip in clips:
+            turned = corrections is not None and (corrections.flip_y or corrections.rotate != 0)
+            for clip, source in zip(clips, sources_of, strict=True):
                 if focal_length:
                     clip = replace(clip, focal_length=(focal_length,) * 2)
-                camera = _camera(clip, field_of_view)
+                camera = _camera(clip, field_of_view, None if turned else source.camera)
                 notes += _assumptions(clip, camera)
-                if camera.id not in writer.cameras:
-                    writer.add_camera(camera.id, camera)
                 writer.add(
                     clip.keypoints,
-                    camera=camera.id,
+                    camera=writer.key_of(camera),
                     subject=clip.name,
                     action="keypoints",
-                    split=split,
+                    split=split or source.split or "train",
                     fps=clip.fps,
                     confidence=clip.confidence,
                     first=clip.first_frame,
                 )
+        writer.acknowledge(" ".join(dict.fromkeys(filter(None, credits))))
     with PoseStore(out) as store:
         return {
             **store.summary(),
-            "notes": list(dict.fromkeys(notes)),
+            "notes": list(dict.fromkeys([*repeats.lines(), *notes])),
             "findings": [finding.plain() for finding in summarise(findings)],
         }
+
+
+class Repeats:
+    """Clips whose keypoints another clip has: a file that is given twice, or its copy.
+
+    Frames that were trained on, and are held out as well, would make a measurement too good.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[bytes, tuple[Path, Clip]] = {}
+        self._again: dict[tuple[Path, Path, bool], list[str]] = {}
+
+    def found(self, clip: Clip, path: Path) -> bool:
+        """Whether a clip before this one has the same keypoints; they are remembered."""
+        if not seen_joints(clip).any():
+            return False
+        key = hashlib.blake2b(_shown(clip).tobytes(), digest_size=16).digest()
+        if key not in self._first:
+            self._first[key] = path, replace(clip, keypoints=clip.keypoints[:0], confidence=None)
+            return False
+        first, other = self._first[key]
+        differs = (clip.focal_length, clip.image_size, str(clip.fps)) != (
+            other.focal_length, other.image_size, str(other.fps),
+        )  # fmt: skip
+        self._again.setdefault((path, first, differs), []).append(clip.name)
+        return True
+
+    def lines(self) -> Iterator[str]:
+        """A line for each two files of which one repeats clips of the other."""
+        for (path, first, differs), names in self._again.items():
+            several = len(names) > 1
+            clips = f"{len(names):,} clips" if several else f"clip {names[0]}"
+            if path == first:
+                again = f"{'are' if several else 'is'} given twice"
+            else:
+                again = f"{'have' if several else 'has'} the keypoints of {first}"
+            count = "counted once" + ", with the first's camera and rate" * differs
+            yield shorten(f"{path}: {clips} {again}; {count}")
+
+
+def _shown(clip: Clip) -> NDArray[np.float32]:
+    """The keypoints (T, J, 2), 0 where a joint is missing."""
+    seen = seen_joints(clip)[..., None]
+    return np.where(seen, clip.keypoints, np.float32(0)).astype(np.float32)
+
+
+def frame_keys(clip: Clip) -> list[bytes | None]:
+    """The keypoints of each frame as bytes; None where fewer than half of the joints are seen."""
+    enough = seen_joints(clip).mean(1) >= 0.5
+    return [row.tobytes() if good else None for row, good in zip(_shown(clip), enough, strict=True)]
+
+
+def require_joints(path: Path, got: Skeleton, wanted: Skeleton) -> None:
+    """Refuse a skeleton whose joints are others, or stand in another order or on other sides.
+
+    Raises:
+        ItesError: their names, parents or sides differ.
+    """
+    if (got.joints, got.parents, got.left, got.right) == (
+        wanted.joints, wanted.parents, wanted.left, wanted.right,
+    ):  # fmt: skip
+        return
+    more = f" ({got.num_joints} joints)"
+    for number, (own, other) in enumerate(zip(got.joints, wanted.joints, strict=False)):
+        if own != other:
+            more = f", whose joint {number} is {own}, not {other}"
+            break
+    raise ItesError(
+        shorten(f"{path}: expected the joints of {wanted.name}, got those of {got.name}{more}")
+    )
 
 
 def _unused(name: str, path: Path, taken: set[str]) -> str:
@@ -147,17 +233,36 @@ def _assumptions(clip: Clip, camera: Camera) -> list[str]:
     return lines
 
 
-def _camera(clip: Clip, field_of_view: float | None) -> Camera:
-    """The clip's camera with the optical axis in the image centre; reports assumptions."""
+def _camera(clip: Clip, field_of_view: float | None, stored: Camera | None) -> Camera:
+    """The clip's camera.
+
+    Args:
+        clip: its focal length, image size and principal point are the camera's, where known. The
+            optical axis is in the image's centre otherwise.
+        field_of_view: overrides the focal length.
+        stored: the camera in a pose store, which keeps its name, distortion and place.
+    """
     seen = seen_joints(clip)[..., None]
     edges = clip.keypoints.max((0, 1), where=seen, initial=1)
     extent = (math.ceil(edges[0]), math.ceil(edges[1]))
     width, height = clip.image_size or extent
+    known = clip.image_size or (0, 0)
+    same = stored is not None and (stored.width, stored.height) == known
     degrees = FIELD_OF_VIEW if field_of_view is None else field_of_view
     wide = focal_length_of(degrees, width)
     fx, fy = clip.focal_length if clip.focal_length and field_of_view is None else (wide, wide)
     assumed = clip.focal_length is None and field_of_view is None
-    name = f"{width}x{height} f{fx:.6g},{fy:.6g}{' assumed' * assumed}"
-    known = clip.image_size or (0, 0)
-    centre = (width / 2, height / 2)
-    return Camera(name, (fx, fy), centre, width=known[0], height=known[1], assumed=assumed)
+    centre = clip.principal_point or (width / 2, height / 2)
+    if stored is not None and same:
+        centre = stored.center
+        fx, fy = stored.focal_length if assumed else (fx, fy)
+    size = f"{width}x{height}" if clip.image_size else "unknown size"
+    name = f"{size} f{fx:.6g},{fy:.6g}{' assumed' * assumed}" if stored is None else stored.id
+    return replace(
+        stored or Camera(name, (fx, fy), centre),
+        focal_length=(fx, fy),
+        center=centre,
+        width=known[0],
+        height=known[1],
+        assumed=assumed,
+    )

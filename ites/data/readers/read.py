@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ites.data.clips import stored_clips, stored_sequences
+from ites.data.clips import stored_clips
 from ites.data.datasets.npz import load_npz as load_pickled
 from ites.data.readers import (
     alphapose,
@@ -126,7 +126,13 @@ def _recording(path: Path, options: ReadOptions) -> Recording:
     if not size and not fps:
         return found
     clips = [
-        replace(clip, image_size=size or clip.image_size, fps=fps or clip.fps)
+        replace(
+            clip,
+            image_size=size or clip.image_size,
+            # A principal point is measured in an image of the store's size.
+            principal_point=clip.principal_point if size in (None, clip.image_size) else None,
+            fps=fps or clip.fps,
+        )
         for clip in found.clips
     ]
     return replace(found, clips=clips, image_size=size or found.image_size, fps=fps or found.fps)
@@ -467,13 +473,21 @@ def _joined(recordings: list[Recording]) -> Recording:
         notes=list(dict.fromkeys(note for one in recordings for note in one.notes)),
         image_size=image_size,
         fps=fps,
+        beside=tuple(dict.fromkeys(what for one in recordings for what in one.beside)),
+        acknowledgement=" ".join(
+            dict.fromkeys(filter(None, (r.acknowledgement for r in recordings)))
+        ),
     )
 
 
 def _store(path: Path) -> Recording:
-    """All clips of a pose store."""
+    """All clips of a pose store, whatever their split."""
     with PoseStore(path) as store:
-        clips = stored_clips(store, stored_sequences(store, None))
+        clips = stored_clips(store, store.sequences)
+        cameras = [store.cameras[sequence.camera] for sequence in store.sequences]
+        splits = [sequence.split for sequence in store.sequences]
+        beside = ("3D positions",) * store.has_positions
+        beside += ("gravity per pose",) * store.has_gravity
     names = clips.skeleton.joints
     sources = [
         Source(
@@ -483,8 +497,10 @@ def _store(path: Path) -> Recording:
             else clip.confidence,
             names,
             clip.first_frame + np.arange(len(clip)),
+            split,
+            camera,
         )
-        for clip in clips.clips
+        for clip, split, camera in zip(clips.clips, splits, cameras, strict=True)
     ]
     image_size, fps = common_size_and_rate(clips.clips)
     return Recording(
@@ -492,8 +508,19 @@ def _store(path: Path) -> Recording:
         clips.skeleton.name,
         clips.clips,
         sources,
-        [],
+        _splits_noted(splits),
         image_size,
         fps,
         clips.skeleton,
+        beside,
+        clips.acknowledgement,
     )
+
+
+def _splits_noted(splits: list[str]) -> list[str]:
+    """A line with the clips of each split, if there are several splits."""
+    names = list(dict.fromkeys(splits))
+    if len(names) < 2:
+        return []
+    counts = ", ".join(f"{name} {splits.count(name):,}" for name in names)
+    return [shorten(f"clips of all splits are read: {counts}")]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ites.data.clips import Clip
 from ites.errors import ItesError, shorten
+from ites.pose.camera import Camera
 from ites.pose.skeleton import HUMAN36M, Skeleton
 
 LARGEST = 1e9
@@ -105,12 +106,16 @@ class Source:
         confidence: (T, K) float32, 0 for a missing joint.
         joints: the K joint names.
         frames: (T,) the frame numbers of the file.
+        split: the split of a pose store's clip; None: the file has no splits.
+        camera: of a pose store's clip.
     """
 
     keypoints: NDArray[np.float32]
     confidence: NDArray[np.float32]
     joints: tuple[str, ...]
     frames: NDArray[np.int64]
+    split: str | None = None
+    camera: Camera | None = None
 
     def array(self) -> NDArray[np.float32]:
         """(T, K, 3): pixels and confidence."""
@@ -131,6 +136,8 @@ class Recording:
         image_size: (width, height), pixels, if all clips have the same.
         fps: frames per second; nan if unknown.
         skeleton: the clips' skeleton.
+        beside: what a pose store holds beside keypoints, in words.
+        acknowledgement: the credit that a pose store's data require.
     """
 
     format: str
@@ -141,6 +148,8 @@ class Recording:
     image_size: tuple[int, int] | None = None
     fps: float = float("nan")
     skeleton: Skeleton = HUMAN36M
+    beside: tuple[str, ...] = ()
+    acknowledgement: str = ""
 
 
 def common_size_and_rate(clips: Sequence[Clip]) -> tuple[tuple[int, int] | None, float]:

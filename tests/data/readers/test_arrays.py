@@ -627,9 +627,9 @@ def test_a_pose_store(tmp_path):
 
 
 def test_equal_names_of_several_files_stay_apart(tmp_path):
-    for camera in ("cam1", "cam2"):
+    for number, camera in enumerate(("cam1", "cam2")):
         (tmp_path / camera).mkdir()
-        np.savez(tmp_path / camera / "clip.npz", keypoints=walk(frames=5))
+        np.savez(tmp_path / camera / "clip.npz", keypoints=walk(frames=5) + number)
     files = [tmp_path / camera / "clip.npz" for camera in ("cam1", "cam2")]
     prepare_keypoints(files, tmp_path / "s.h5", layout="coco17")
     with PoseStore(tmp_path / "s.h5") as store:
