@@ -17,8 +17,9 @@ from ites.runs.settings import (
     nearest_name,
     parse_setting,
     read_toml,
+    refuse_in_file,
+    refuse_without_effect,
     stages_of,
-    why_without_effect,
 )
 
 Given = tuple[str, str, str, str]
@@ -56,9 +57,9 @@ def chosen_settings(
     for own in options.values():
         own.setdefault("recipe", recipe)
     chosen = [make_settings(stage, config, options[stage]) for stage in stages]
-    _refuse_without_effect(chosen, given)
+    refuse_without_effect(chosen, [one[:3] for one in given])
     if config is not None:
-        _refuse_in_file(config, recipe)
+        refuse_in_file(config, recipe)
     return chosen, why
 
 
@@ -76,7 +77,7 @@ def settings_to_resume(only: str | None, run: Path, given: Sequence[Given]) -> l
     recipe = tables[stages[-1]].get("recipe", "paper") if held else "paper"
     options = _options(stages, given, recipe)
     chosen = [resumed_settings(run, stage, options[stage]) for stage in stages]
-    _refuse_without_effect(chosen, given)
+    refuse_without_effect(chosen, [one[:3] for one in given])
     return chosen
 
 
@@ -142,31 +143,3 @@ def _options(stages: list[str], given: Iterable[Given], recipe: str) -> dict[str
 
 def _all_names() -> list[str]:
     return list(dict.fromkeys(name for kind in STAGES.values() for name in kind.names()))
-
-
-def _refuse_without_effect(chosen: Sequence[Settings], given: Iterable[Given]) -> None:
-    """Raise ItesError if a given setting has no effect on any trained stage."""
-    for spelling, of_stage, name, _ in given:
-        targets = [one for one in chosen if name in one.names() and of_stage in ("", one.stage)]
-        reasons = [why_without_effect(one, name) for one in targets]
-        if all(reasons):
-            raise ItesError(f"train: {spelling} has no effect: {reasons[-1]}")
-
-
-def _refuse_in_file(config: Path, recipe: str) -> None:
-    """Raise ItesError if a file changes a setting that its recipe does not use.
-
-    A value that is the default is no mistake: a run's own settings file holds them all.
-    """
-    tables = read_toml(config)
-    stages = stages_of(recipe)
-    used = {stage: make_settings(stage, config, {"recipe": recipe}) for stage in stages}
-    default = {stage: make_settings(stage, None, {"recipe": recipe}) for stage in stages}
-    for table, held in tables.items():
-        for name in held:
-            targets = [s for s in stages if s == (table or s) and name in used[s].names()]
-            changed = [s for s in targets if getattr(used[s], name) != getattr(default[s], name)]
-            reasons = [why_without_effect(used[stage], name) for stage in changed]
-            if reasons and all(reasons):
-                place = f"{table}.{name}" if table else name
-                raise ItesError(f"{config}: {place} has no effect: {reasons[-1]}")

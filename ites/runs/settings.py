@@ -248,7 +248,8 @@ class TeacherSettings(Settings):
     )
     pair_start: int = _setting(
         0,
-        "Train without the pairs of views for the first N steps, then with pair_weight.",
+        "Train without the pairs of views for the first N steps, then with pair_weight; recipe "
+        "general: 45% of the steps by default.",
         least=0,
     )
     noise: float = _setting(1.0, "Factor of the detectors' noise that the network sees.", least=0)
@@ -372,15 +373,17 @@ UPRIGHT: dict[str, dict[str, int | float | str]] = {
 """Defaults of recipe "upright" that differ from the paper's."""
 
 GENERAL: dict[str, dict[str, int | float | str]] = {
-    "prior": {"steps": 4000, "epochs": 1000, "width": 192, "components": 30},
+    "prior": {"steps": 3500, "epochs": 1000, "width": 192, "components": 30},
     "teacher": {
-        "batch": 256, "samples": 1, "optimiser": "adam", "decay": "cosine", "weight_decay": 0.0,
+        "batch": 128, "samples": 1, "optimiser": "adam", "decay": "cosine", "weight_decay": 0.0,
         "learning_rate": 1e-3, "grad_clip": 1.0, "width": 512, "blocks": 3, "atoms": 40,
-        "epochs": 1000, "steps": 12000,
+        "epochs": 1000, "steps": 40000, "pair_start": 18000,
     },
     "student": {},
 }  # fmt: skip
 """Defaults of recipe "general" that differ from the paper's."""
+PAIR_START = 0.45
+"""The share of a training's steps before pairs of views count, by default in recipe "general"."""
 _DEFAULTS = {"upright": UPRIGHT, "general": GENERAL}
 
 
@@ -419,7 +422,9 @@ def make_settings(
     for name in given:
         _known(name, kind.names(), "settings")
     chosen |= given
-    defaults = _DEFAULTS.get(str(chosen.get("recipe")), {}).get(stage, {})
+    defaults = dict(_DEFAULTS.get(str(chosen.get("recipe")), {}).get(stage, {}))
+    if "pair_start" in defaults and type(chosen.get("steps")) is int:
+        defaults["pair_start"] = int(PAIR_START * chosen["steps"])
     return kind(**(defaults | chosen))
 
 
@@ -579,6 +584,48 @@ def why_without_effect(settings: Settings, name: str) -> str:
                 needed = " or ".join(f"{other} = {v}" for v in values) or f"{other} above 0"
                 return f"it needs {needed}, and {other} is {value}"
     return ""
+
+
+def refuse_without_effect(
+    chosen: Iterable[Settings], given: Iterable[tuple[str, str, str]]
+) -> None:
+    """Refuse a given setting that has no effect on any trained stage.
+
+    Args:
+        chosen: the settings of each trained stage.
+        given: of each setting its spelling for the error, its stage or "" for all, and its name.
+
+    Raises:
+        ItesError: there is such a setting.
+    """
+    chosen = list(chosen)
+    for spelling, of_stage, name in given:
+        targets = [one for one in chosen if name in one.names() and of_stage in ("", one.stage)]
+        reasons = [why_without_effect(one, name) for one in targets]
+        if reasons and all(reasons):
+            raise ItesError(f"train: {spelling} has no effect: {reasons[-1]}")
+
+
+def refuse_in_file(config: str | os.PathLike[str], recipe: str) -> None:
+    """Refuse a file that changes a setting which its recipe does not use.
+
+    A value that is the default is no mistake: a run's own settings file holds them all.
+
+    Raises:
+        ItesError: there is such a setting.
+    """
+    tables = read_toml(config)
+    stages = stages_of(recipe)
+    used = {stage: make_settings(stage, config, {"recipe": recipe}) for stage in stages}
+    default = {stage: make_settings(stage, None, {"recipe": recipe}) for stage in stages}
+    for table, held in tables.items():
+        for name in held:
+            targets = [s for s in stages if s == (table or s) and name in used[s].names()]
+            changed = [s for s in targets if getattr(used[s], name) != getattr(default[s], name)]
+            reasons = [why_without_effect(used[stage], name) for stage in changed]
+            if reasons and all(reasons):
+                place = f"{table}.{name}" if table else name
+                raise ItesError(f"{config}: {place} has no effect: {reasons[-1]}")
 
 
 def parse_setting(stage: str, name: str, text: str) -> int | float | str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -11,7 +12,16 @@ from rich.console import Console
 from ites.errors import ItesError
 from ites.runs.folder import RunFolder, resumed_settings
 from ites.runs.recipe import default_recipe
-from ites.runs.settings import STAGES, Settings, current_names, make_settings, stages_of
+from ites.runs.settings import (
+    STAGES,
+    Settings,
+    current_names,
+    make_settings,
+    read_toml,
+    refuse_in_file,
+    refuse_without_effect,
+    stages_of,
+)
 from ites.training import engine
 from ites.training.result import Result
 
@@ -44,7 +54,7 @@ def train(
             "paper".
         only: the stage to train, "prior", "teacher" or "student", or several; None: all of the
             recipe.
-        config: a TOML file of settings; the arguments override it.
+        config: a TOML file of settings, which may name the recipe; the arguments override it.
         start: a run folder of the same recipe, skeleton and sizes; each stage begins with its
             weights. None: weights drawn from the seed.
         resume: continue the training in `out`.
@@ -56,11 +66,11 @@ def train(
         The result of each stage; fewer than the stages if one was interrupted.
 
     Raises:
-        ItesError: a setting is unknown or out of range, the folder holds a training already, the
-            store cannot be used, or a loss is not finite.
+        ItesError: a setting is unknown, out of range or without effect, the folder holds a training
+            already, the store cannot be used, or a loss is not finite.
     """
     settings = current_names(settings, "train")
-    recipe = recipe or default_recipe(data)
+    recipe = recipe or _stated_recipe(out if resume else None, config) or default_recipe(data)
     asked = [only] if isinstance(only, str) else list(only or stages_of(recipe))
     for stage in asked:
         if stage not in STAGES:
@@ -73,7 +83,32 @@ def train(
         _settings(stage, config, resume, common, settings_of(stage, stages, settings))
         for stage in stages
     ]
+    refuse_without_effect(chosen, _spelled(settings))
+    if config is not None:
+        refuse_in_file(config, recipe)
     return list(train_stages(chosen, resume=resume, console=console))
+
+
+def _stated_recipe(
+    run: str | os.PathLike[str] | None, config: str | os.PathLike[str] | None
+) -> str | None:
+    """The recipe that a resumed run's settings state, or a file of settings."""
+    file = config if run is None else RunFolder(run).settings
+    if file is None or (run is not None and not Path(file).is_file()):
+        return None
+    tables = read_toml(file)
+    return next((table["recipe"] for table in tables.values() if "recipe" in table), None)
+
+
+def _spelled(settings: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Each setting with its spelling and its stage, for `refuse_without_effect`."""
+    spelled = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            spelled += [(f"{name}.{own}", name, own) for own in value]
+        else:
+            spelled.append((name, "", name))
+    return spelled
 
 
 def train_stages(

@@ -303,6 +303,11 @@ class GeneralTeacherStage(Stage):
         points, elevation = level_poses(given)
         second: tuple[Tensor, ...] = ()
         if given.second is not None:
+            if 0 < settings.steps <= settings.pair_start:
+                raise ItesError(
+                    f"train: pair_start must be below steps, {settings.steps}, so that pairs of "
+                    f"views count, got {settings.pair_start}"
+                )
             second = level_poses(replace(given, **given.second._asdict()))
             self.names = (*self.names, "pair")
         model.shares.copy_(bone_shares(_sample(points, WHITENED), skeleton))

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from ites.errors import ItesError
+from ites.runs.checkpoint import load_model
+from ites.runs.packaged import FOLDER, has_packaged_run
 from ites.runs.settings import (
     FORMER_NAMES,
     STAGES,
@@ -16,6 +18,7 @@ from ites.runs.settings import (
     current_names,
     make_settings,
     read_toml,
+    stages_of,
     write_toml,
 )
 
@@ -137,3 +140,18 @@ def test_hostile_settings_are_one_line(tmp_path: Path, text: str) -> None:
         make_settings("teacher", path)
     line = str(caught.value)
     assert path.name in line and len(line) <= 300 and line.isprintable()
+
+
+def test_the_general_recipe_is_the_one_that_made_the_packaged_model() -> None:
+    """Without a file it has the settings of `recipes/general.toml`, and of the model's own run."""
+    file = Path(__file__).parents[2] / "recipes" / "general.toml"
+    for stage in stages_of("general"):
+        places = {"data": "field.h5", "out": "general", "recipe": "general"}
+        own = make_settings(stage, None, places).to_dict()
+        assert own == make_settings(stage, file).to_dict()
+    if has_packaged_run():
+        trained = load_model(FOLDER, "teacher")[1].settings
+        for name in ("steps", "batch", "pair_start", "width", "blocks", "atoms", "learning_rate"):
+            assert trained[name] == make_settings("teacher", file).to_dict()[name], name
+    short = make_settings("teacher", None, {"recipe": "general", "steps": 1000})
+    assert short.to_dict()["pair_start"] == 450

@@ -54,12 +54,33 @@ def test_one_stage_of_recipe_upright(motion, tmp_path) -> None:
         ({"teacher": 3}, "teacher: expected a text, got 3"),
         ({"teacher": {"atom": 3}}, "unknown setting 'atom'"),
         ({"recipe": "paper", "only": "teacher", "student": {}}, "no stage of teacher has"),
+        (
+            {"recipe": "paper", "start_elevation_weight": 77.0},
+            "start_elevation_weight has no effect: the teacher of recipe paper does not use it",
+        ),
+        ({"recipe": "upright", "teacher": {"axes": "y"}}, "teacher.axes has no effect"),
     ],
 )
 def test_what_cannot_be_is_refused(motion, tmp_path, given, message) -> None:
     with pytest.raises(ItesError, match=message):
         ites.train(motion, tmp_path / "run", **given)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_file_names_the_recipe_and_changes_nothing_without_effect(motion, tmp_path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('recipe = "upright"\nsteps = 2\n[prior]\nbatch = 16\n')
+    (result,) = ites.train(
+        motion, tmp_path / "run", config=file, only="prior", console=quiet_console()
+    )
+    assert result.stage == "prior"
+    assert RunFolder(tmp_path / "run").settings.read_text().count('recipe = "upright"') == 1
+    with pytest.raises(ItesError, match="no stage of prior, teacher, student has a setting 'atom'"):
+        ites.train(motion, tmp_path / "other", config=file, atom=3)
+    file.write_text('recipe = "upright"\n[teacher]\naxes = "y"\n')
+    with pytest.raises(ItesError, match="mine.toml: teacher.axes has no effect"):
+        ites.train(motion, tmp_path / "other", config=file, console=quiet_console())
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_example_runs(motion, tmp_path, monkeypatch) -> None:
