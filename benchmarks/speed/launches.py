@@ -154,6 +154,10 @@ def empty_kernels() -> Iterator[None]:
         stack.enter_context(mock.patch.object(backends, "why_not", allowed))
         stack.enter_context(mock.patch.object(backends, "on_gpu", lambda tensor: True))
         stack.enter_context(mock.patch.object(_registry, "_kernel", kernel))
+        # What was looked up before holds real kernels, and what is looked up here empty ones.
+        stack.enter_context(mock.patch.dict(backends._chosen, clear=True))
+        _registry._direct.cache_clear()
+        stack.callback(_registry._direct.cache_clear)
         yield
 
 

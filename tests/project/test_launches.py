@@ -5,9 +5,11 @@ from __future__ import annotations
 from unittest import mock
 
 import pytest
+import torch
 
 from benchmarks.speed import model
 from benchmarks.speed.launches import MODELS, Call, frame_calls, launches, step_calls
+from ites.ops import _registry, philox
 
 
 @pytest.mark.parametrize(("stage", "most"), [("teacher", 125), ("student", 263)])
@@ -28,6 +30,15 @@ def test_a_lifted_frame(name: str, focal_length: float | None) -> None:
     calls = frame_calls(name, focal_length)
     assert launches(calls) <= 40
     assert {"ites::frame_points", "ites::frame_metres"} <= {call.name for call in calls}
+
+
+def test_real_kernels_run_afterwards() -> None:
+    """Also those that were first looked up while kernels were empty."""
+    _registry._direct.cache_clear()
+    frame_calls("student", None)
+    step_calls("teacher")
+    counter = torch.tensor([0, 1, 2])
+    assert torch.equal(philox(counter, 3, 2), philox(counter, 3, 2, backend="reference"))
 
 
 def test_a_teacher_step_without_clusters() -> None:
