@@ -272,6 +272,11 @@ def test_all_splits_of_a_store_are_shown(
     output = " ".join(capsys.readouterr().out.split())
     assert "4 clips of one person each" in output
     assert "clips of all splits are read: train 2, test 1, val 1" in output
+    for options, following in (((), "ites train"), (("--split", "mine"), "ites lift")):
+        assert (
+            ites("prepare", "keypoints", tmp_path / "s.h5", "-o", tmp_path / "o.h5", *options) == 0
+        )
+        assert f"next: {following} " in capsys.readouterr().out
 
 
 def test_an_output_may_end_in_capitals(tmp_path: Path, run: Path) -> None:
