@@ -43,6 +43,10 @@ def export(
         ),
     ],
     clip: Annotated[str | None, typer.Option(help="Only clips whose names contain this.")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Split of a pose store; by default test if present, else all."),
+    ] = None,
     preset: Preset = None,
     bones: Annotated[
         Literal["exact", "constant"],
@@ -62,7 +66,13 @@ def export(
     if out.suffix.lower() in (".onnx", ".pt2"):
         from ites.export.network import export_model
 
-        options = {"--clip": clip, "--preset": preset, "--up": up, "--travel": travel}
+        options = {
+            "--clip": clip,
+            "--split": split,
+            "--preset": preset,
+            "--up": up,
+            "--travel": travel,
+        }
         given = [name for name, value in options.items() if value is not None]
         given += ["--bones"] * (bones != "exact") + ["--floor"] * floor
         if given:
@@ -74,7 +84,15 @@ def export(
         if stage is not None:
             raise ItesError(f"{out}: --stage chooses a model to export, to .onnx or .pt2")
         summary = run_export(
-            source, out, clip=clip, preset=preset, bones=bones, up=up, travel=travel, floor=floor
+            source,
+            out,
+            clip=clip,
+            split=split,
+            preset=preset,
+            bones=bones,
+            up=up,
+            travel=travel,
+            floor=floor,
         )
     for line in [*summary["notes"], *summary["files"]]:
         say(line)

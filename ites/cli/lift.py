@@ -150,7 +150,7 @@ def lift(
 
     run, source = _which(run, keypoints)
     given: dict[str, Any] = {"body_size": body_size, "batch_size": batch_size}
-    exports = out.suffix not in (".npz", ".h5")
+    exports = out.suffix.lower() not in (".npz", ".h5")
     if exports:
         _check_export(out, resume)
     elif preset is not None or travel is not None:

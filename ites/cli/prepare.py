@@ -258,4 +258,7 @@ def _summary(out: Path, summary: dict[str, Any]) -> None:
     if summary["acknowledgement"]:
         say(f"  {summary['acknowledgement']}")
     missing = " --missing interpolate" if incomplete else ""
-    say(f"next: ites train --data {out} --out runs/{out.stem}{missing}")
+    if "train" in summary["splits"]:
+        say(f"next: ites train --data {out} --out runs/{out.stem}{missing}")
+    else:
+        say(f"next: ites lift {out} -o {out.stem}3d.npz")

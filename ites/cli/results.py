@@ -63,6 +63,10 @@ def view(
     mp4: Annotated[Path | None, typer.Option(help="Film of the first clip.")] = None,
     png: Annotated[Path | None, typer.Option(help="Strip of its frames.")] = None,
     clip: Annotated[str | None, typer.Option(help="Only clips whose names contain this.")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Split of a pose store; by default test if present, else all."),
+    ] = None,
     before: Annotated[
         Path | None, typer.Option(help="Another lift of the same clips, to show beside this one.")
     ] = None,
@@ -87,6 +91,7 @@ def view(
         mp4=mp4,
         png=png,
         clip=clip,
+        split=split,
         before=before,
         **{name: value for name, value in given.items() if value is not None},
     )

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ites.data.store import PoseStore, Sequence
+from ites.errors import shorten
 from ites.pose.camera import Camera
 from ites.pose.missing import fill, impossible
 from ites.pose.skeleton import Skeleton, root_relative
@@ -85,6 +86,7 @@ class Clips:
         settings: of the lifting.
         frame: axes of `positions`, `truth` and `root`, one of `FRAMES`.
         unit: of them, in words: what makes them metres.
+        notes: what a reader left out, a line each; they are not stored.
     """
 
     skeleton: Skeleton
@@ -94,6 +96,7 @@ class Clips:
     settings: dict[str, Any] = field(default_factory=dict)
     frame: str = "camera"
     unit: str = METRE
+    notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return sum(map(len, self.clips))
@@ -155,6 +158,17 @@ def stored_sequences(store: PoseStore, split: str | None) -> list[Sequence]:
     if split is None and "test" in store.splits:
         split = "test"
     return [sequence for sequence in store.sequences if split in (None, sequence.split)]
+
+
+def other_splits(store: PoseStore, split: str | None) -> list[str]:
+    """A line on the splits that `stored_sequences` leaves out, if none is named."""
+    if split is not None or "test" not in store.splits or len(store.splits) < 2:
+        return []
+    counts = {name: len(store.sequences_of(name)) for name in store.splits}
+    number = counts.pop("test")
+    read = f"clips of split test alone are read: {number:,} sequence{'s' * (number != 1)}"
+    others = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    return [shorten(f"{read}; left out: {others}")]
 
 
 def stored_clips(store: PoseStore, rows: list[Sequence]) -> Clips:

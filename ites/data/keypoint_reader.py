@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.clips import Clips, stored_clips, stored_sequences
+from ites.data.clips import Clips, other_splits, stored_clips, stored_sequences
 from ites.data.corrections import Corrections
 from ites.data.readers import ReadOptions, read
 from ites.data.store import FORMAT as STORE_FORMAT
@@ -78,7 +78,7 @@ class KeypointReader:
         self.notes: list[str] = []
         self.skeleton: Skeleton
         wanted = ReadOptions(layout, skeleton=skeleton, **options)
-        if _is_store(path):
+        if is_store(path):
             with reading(path, "a pose store"):
                 self._open_store(path, split)
             try:
@@ -102,6 +102,7 @@ class KeypointReader:
         self._store = PoseStore(path)
         self.skeleton = self._store.skeleton
         self._rows = stored_sequences(self._store, split)
+        self.notes += other_splits(self._store, split)
         self.lengths = [sequence.length for sequence in self._rows]
         self.timed = [sequence.fps > 0 for sequence in self._rows]
         if not self._rows:
@@ -133,6 +134,6 @@ class KeypointReader:
         return self._sources[chosen]
 
 
-def _is_store(path: Path) -> bool:
+def is_store(path: Path) -> bool:
     """Whether a file is HDF5 and names a pose store's format."""
     return not path.is_dir() and h5py.is_hdf5(require_file(path)) and holds(path, STORE_FORMAT)

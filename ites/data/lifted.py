@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ites import __version__
 from ites.data.clips import METRE, Clip, Clips, fill_missing, seen_joints
-from ites.data.keypoint_reader import KeypointReader
+from ites.data.keypoint_reader import KeypointReader, is_store
 from ites.data.store import CHUNK, FARTHEST, skeleton_of
 from ites.data.store import FORMAT as STORE_FORMAT
 from ites.errors import ItesError
@@ -54,7 +54,7 @@ PER_FRAME = (
 SURE_SIGN = 0.8
 """Sign confidence below which a pose counts as doubtful and is shown pale."""
 UNIT = "; divide by metres_per_unit for network units"
-"""Follows the unit of the clips."""
+"""Follows the unit of the clips, where there is metres_per_unit."""
 
 
 def write_clips(path: str | os.PathLike[str], clips: Clips) -> None:
@@ -90,23 +90,26 @@ class ClipsWriter(FileWriter):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__()
         self.path = Path(path)
-        if self.path.suffix not in (".npz", ".h5"):
+        self._hdf5 = self.path.suffix.lower() == ".h5"
+        if self.path.suffix.lower() not in (".npz", ".h5"):
             raise ItesError(f"{path}: the output's name must end in .npz or .h5")
         self.settings: dict[str, Any] = {}
         self._clips: Clips | None = None
         self._frames = 0
+        self._divided = False  # whether a clip has metres_per_unit
 
     def __enter__(self) -> ClipsWriter:
         with ExitStack() as stack:  # `atomic_write` names the file of an error in here, too
             self._temporary = stack.enter_context(atomic_write(self.path))
-            if self.path.suffix == ".h5":
+            if self._hdf5:
                 self._file = stack.enter_context(H5Writer(self._temporary))
             self._stack = stack.pop_all()
         return self
 
     def add(self, clips: Clips) -> None:
         """Append clips, at least one, each with `positions`; all of one skeleton."""
-        if self.path.suffix == ".h5":
+        self._divided |= any(clip.metres_per_unit is not None for clip in clips.clips)
+        if self._hdf5:
             arrays = _to_arrays(clips)
             arrays["sequence_start"] += self._frames
             self._append(arrays, sum(len(clip) for clip in clips.clips))
@@ -140,8 +143,8 @@ class ClipsWriter(FileWriter):
     def _finish(self) -> None:
         if self._clips is None:
             raise ItesError(f"{self.path}: nothing to write: no clip was added")
-        texts = _to_texts(replace(self._clips, settings=self.settings))
-        if self.path.suffix == ".h5":
+        texts = _to_texts(replace(self._clips, settings=self.settings), self._divided)
+        if self._hdf5:
             self._file.attrs.update(texts)
             return
         members: dict[str, Any] = {**_to_arrays(self._clips), **texts}
@@ -181,13 +184,13 @@ def _to_arrays(clips: Clips) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _to_texts(clips: Clips) -> dict[str, str]:
+def _to_texts(clips: Clips, divided: bool) -> dict[str, str]:
     return {
         "format": FORMAT,
         "version": VERSIONS[-1],
         "written_by": f"ites {__version__}",
         "frame": FRAME[clips.frame],
-        "unit": clips.unit + UNIT,
+        "unit": clips.unit + UNIT * divided,
         "skeleton": clips.skeleton.to_json(),
         "title": clips.title,
         "acknowledgement": clips.acknowledgement,
@@ -195,18 +198,24 @@ def _to_texts(clips: Clips) -> dict[str, str]:
     }
 
 
-def read_clips(path: str | os.PathLike[str]) -> Clips:
+def read_clips(path: str | os.PathLike[str], split: str | None = None) -> Clips:
     """Read the output of `ites lift`, or a pose store's keypoints and own 3D as `positions`.
 
+    Args:
+        path: the file.
+        split: of a store; None: "test" if present, else all. `Clips.notes` says what is left out.
+
     Raises:
-        ItesError: the file is neither, its arrays are inconsistent, or a value is impossible for
-            a pose.
+        ItesError: the file is neither, its arrays are inconsistent, a value is impossible for
+            a pose, or there is no such split.
     """
     path = require_file(path)
+    if split is not None and not is_store(path):
+        raise ItesError(f"{path}: only a pose store has splits, got split {split!r}")
     with reading(path, "a file that `ites lift` wrote, or a pose store"):
         arrays, texts = _contents(path)
         if texts.get("format") == STORE_FORMAT:
-            return _measured(path)
+            return _measured(path, split)
         if texts.get("format") != FORMAT:
             raise ItesError(f"{path}: expected a file that `ites lift` wrote, or a pose store")
         if texts.get("version") not in VERSIONS:
@@ -239,7 +248,7 @@ def _contents(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
             if texts.get("format") != FORMAT:
                 return {}, texts
             return {key: _plain(path, file, key) for key in file if key in KNOWN}, texts
-    arrays = {} if path.suffix == ".npy" else load_npz(path)
+    arrays = {} if path.suffix.lower() == ".npy" else load_npz(path)
     return arrays, {
         key: str(value)
         for key, value in arrays.items()
@@ -253,8 +262,8 @@ def _plain(path: Path, file: h5py.File, key: str) -> NDArray[Any]:
     return np.asarray(dataset(file, key, str(path))[()])
 
 
-def _measured(path: Path) -> Clips:
-    with KeypointReader(path) as reader:
+def _measured(path: Path, split: str | None) -> Clips:
+    with KeypointReader(path, split=split) as reader:
         store = reader.read()
     clips = []
     for clip in store.clips:
@@ -262,7 +271,7 @@ def _measured(path: Path) -> Clips:
         filled, _ = fill_missing(clip, store.skeleton)
         shown = np.where(nothing, np.float32(np.nan), filled.keypoints)
         clips.append(replace(clip, keypoints=shown, positions=clip.truth, truth=None))
-    return replace(store, clips=clips, unit=f"{METRE}, measured")
+    return replace(store, clips=clips, unit=f"{METRE}, measured", notes=reader.notes)
 
 
 SHAPES = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 from ites.data.clips import METRE, Clip
 from ites.data.upright import floor_of
 from ites.errors import ItesError
-from ites.export.frames import Frame
+from ites.export.frames import CAMERA, Frame
+from ites.export.rotations import extend, t_pose
 from ites.pose.missing import interpolate
 from ites.pose.skeleton import Skeleton
 
 FPS = 25.0
 """Default frames per second."""
+GRAVITY_AXES = "gravity axes: x right, y down along gravity, z forward and level, right-handed"
+"""Of tables without a preset, which keep the clips' axes, where the clips are upright."""
 UPS = {"camera": "up as in the image", "gravity": "up against gravity"}
 """By the axes of the clips, where up is."""
 ROOT, CAMERA_PLACE = "at the root joint of each pose", "at the camera"
@@ -62,15 +65,39 @@ class Motion:
         """The positions (T, J, 3) without gaps, for formats that need every joint.
 
         Gaps are filled linearly in time, the ends with the nearest value. A joint that is never
-        known takes its parent's position.
+        known stands as in the T-pose, by the length of the bone on the other side of the body; or
+        at its parent, where that length is unknown too.
         """
         known: NDArray[np.bool_] = np.all(np.isfinite(self.positions), axis=-1)
         positions = np.asarray(interpolate(self.positions, known), np.float64)
-        never = np.flatnonzero(~known.any(0)).tolist()
-        for joint in sorted(never, key=self._depth):  # a parent first
+        for joint in self.never_known():
             parent = self.skeleton.parents[joint]
             positions[:, joint] = positions[:, parent] if parent >= 0 else 0.0
-        return positions
+        lengths = {}
+        for joint in self.mirrored():
+            step = positions[:, self.skeleton.mirror[joint]]
+            step = step - positions[:, self.skeleton.mirror[self.skeleton.parents[joint]]]
+            lengths[joint] = float(np.median(np.linalg.norm(step, axis=-1)))
+        return extend(positions, self.skeleton, self.frame, lengths)
+
+    def never_known(self) -> list[int]:
+        """The joints that are known in no frame, a parent before its child."""
+        known = np.all(np.isfinite(self.positions), axis=-1)
+        return sorted(np.flatnonzero(~known.any(0)).tolist(), key=self._depth)
+
+    def mirrored(self) -> list[int]:
+        """Those of `never_known` whose bone is known on the other side of the body."""
+        if t_pose(self.skeleton, self.frame) is None:
+            return []
+        never, mirror = set(self.never_known()), self.skeleton.mirror
+        return [
+            joint
+            for joint in self.never_known()
+            if mirror[joint] not in never
+            and (parent := self.skeleton.parents[joint]) >= 0
+            and mirror[parent] not in never
+            and self.skeleton.parents[mirror[joint]] == mirror[parent]
+        ]
 
     def _depth(self, joint: int) -> int:
         parent = self.skeleton.parents[joint]
@@ -117,5 +144,7 @@ def to_motion(
         positions = positions - floor_of(height) * frame.up
         origin = f"{CAMERA_PLACE if travel else ROOT}, its height at the floor"
     fps = clip.fps if clip.fps > 0 else FPS
+    if frame is CAMERA and axes != "camera":
+        frame = replace(frame, axes=GRAVITY_AXES)
     up = UPS["camera" if axes == "camera" else "gravity"]
     return Motion(clip.name, skeleton, frame, float(fps), positions, up, origin, scale)

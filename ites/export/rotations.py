@@ -16,6 +16,7 @@ Vectors are columns here, as in these formats: `x = R @ rest`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,6 +96,31 @@ def find_rotations(positions: Array, skeleton: Skeleton, frame: Frame) -> Rotati
         step = positions[:, joint] - positions[:, parent]
         offsets[:, joint] = np.einsum("tij,tj->ti", inverse, step)
     return Rotations(rest, local, offsets)
+
+
+def extend(
+    positions: Array, skeleton: Skeleton, frame: Frame, lengths: Mapping[int, float]
+) -> Array:
+    """Positions (T, J, 3) in which some joints stand as in the T-pose, turned with their parents.
+
+    Args:
+        positions: finite; those of the joints to place do not count.
+        skeleton: has the names that a T-pose needs.
+        frame: axes of the positions.
+        lengths: of the bone that ends at each joint to place, a parent before its child.
+    """
+    directions = t_pose(skeleton, frame)
+    if directions is None or not lengths:
+        return positions
+    placed, found = positions.copy(), find_rotations(positions, skeleton, frame)
+    world = found.local.copy()
+    for joint in _top_down(skeleton):
+        if skeleton.parents[joint] >= 0:
+            world[:, joint] = world[:, skeleton.parents[joint]] @ found.local[:, joint]
+    for joint, length in lengths.items():
+        parent = skeleton.parents[joint]
+        placed[:, joint] = placed[:, parent] + length * world[:, parent] @ directions[joint]
+    return placed
 
 
 def forward_kinematics(local: Array, offsets: Array, skeleton: Skeleton) -> Array:
@@ -196,7 +222,7 @@ def _rest_offsets(positions: Array, skeleton: Skeleton, frame: Frame) -> Array:
     parents, joints = np.array(skeleton.bones).T
     steps = positions[:, joints] - positions[:, parents]
     lengths = np.median(np.linalg.norm(steps, axis=-1), axis=0)
-    directions = _t_pose(skeleton, frame)
+    directions = t_pose(skeleton, frame)
     if directions is None:
         directions = np.zeros((skeleton.num_joints, 3))
         directions[joints] = _unit(steps[0])
@@ -205,7 +231,7 @@ def _rest_offsets(positions: Array, skeleton: Skeleton, frame: Frame) -> Array:
     return rest
 
 
-def _t_pose(skeleton: Skeleton, frame: Frame) -> Array | None:
+def t_pose(skeleton: Skeleton, frame: Frame) -> Array | None:
     """Unit directions (J, 3) of the bones that end at the joints; None for unknown names."""
     directions = np.zeros((skeleton.num_joints, 3))
     for _, joint in skeleton.bones:

@@ -14,7 +14,7 @@ import numpy as np
 from ites.data.clips import Clip, Clips
 from ites.data.lifted import read_clips, write_clips
 from ites.data.upright import stand_upright
-from ites.errors import ItesError
+from ites.errors import ItesError, shorten
 from ites.export.bvh import write_bvh
 from ites.export.c3d import write_c3d
 from ites.export.frames import Y_UP, find_preset
@@ -33,6 +33,8 @@ TOGETHER: dict[str, Callable[[Path, Sequence[Motion], Sequence[Clip]], None]] = 
     ".glb": lambda path, motions, _: write_gltf(path, motions),
 }
 """Formats that hold several clips in a file; those of a person have a file each."""
+LONGEST_NAME = 200
+"""Bytes of a file's name with its clip's; file systems take 255, and a temporary name is longer."""
 ENDINGS = (*COMPLETE, *TOGETHER, ".bvh", ".trc", ".c3d")
 
 
@@ -41,6 +43,7 @@ def export(
     out: str | os.PathLike[str],
     *,
     clip: str | None = None,
+    split: str | None = None,
     preset: str | None = None,
     bones: str = "exact",
     up: str | None = None,
@@ -64,6 +67,7 @@ def export(
         source: a file written by `ites lift`, a pose store with 3D, or clips in memory.
         out: the file to write.
         clip: only clips whose names contain this text.
+        split: of a pose store; None: "test" if present, else all, and a note counts the others.
         preset: axes and units of a program: "blender", "unity", "unreal" or "opensim".
         bones: of BVH: "exact" gives every joint position channels; "constant" keeps bone lengths
             constant, as animation tools expect, and moves joints slightly.
@@ -101,7 +105,9 @@ def export(
         )
     if not isinstance(source, Clips):
         keep_source(source, path)
-    clips = _chosen(source, clip, up)
+    if split is not None and isinstance(source, Clips):
+        raise ItesError(f"export: split chooses clips of a pose store, got {split!r} and clips")
+    clips = _chosen(source, clip, split, up)
     if ending in COMPLETE:
         return _complete(path, clips, floor)
     native = {".csv": chosen.native, ".json": chosen.native, ".glb": Y_UP}
@@ -115,7 +121,7 @@ def export(
         )
         for item in clips.clips
     ]  # fmt: skip
-    notes = _notes(clips.clips, motions, ending, travel)
+    notes = clips.notes + _notes(clips.clips, motions, ending, travel)
     if ending in TOGETHER:
         with atomic_write(path) as temporary:
             TOGETHER[ending](temporary, motions, clips.clips)
@@ -134,9 +140,11 @@ def export(
     return {"files": [str(target) for target in targets], "notes": notes}
 
 
-def _chosen(source: str | os.PathLike[str] | Clips, name: str | None, up: str | None) -> Clips:
+def _chosen(
+    source: str | os.PathLike[str] | Clips, name: str | None, split: str | None, up: str | None
+) -> Clips:
     """The clips whose names contain a text, upright where up is gravity's."""
-    clips = source if isinstance(source, Clips) else read_clips(source)
+    clips = source if isinstance(source, Clips) else read_clips(source, split)
     if name is not None:
         wanted = [item for item in clips.clips if name in item.name]
         if not wanted:
@@ -154,7 +162,10 @@ def _complete(path: Path, clips: Clips, floor: bool) -> dict[str, Any]:
         raise ItesError(f"{path}: a floor in {path.suffix.lower()} needs up 'gravity'")
     clips = stand_upright(clips, floor=True) if floor else clips
     write_clips(path, clips)
-    return {"files": [str(path)], "notes": [f"frame: {clips.frame} axes; {clips.unit}"]}
+    return {
+        "files": [str(path)],
+        "notes": [*clips.notes, f"frame: {clips.frame} axes; {clips.unit}"],
+    }
 
 
 def _targets(path: Path, motions: Sequence[Motion]) -> list[Path]:
@@ -162,12 +173,16 @@ def _targets(path: Path, motions: Sequence[Motion]) -> list[Path]:
     if len(motions) == 1:
         return [path]
     targets: list[Path] = []
+    taken: set[str] = set()
+    room = max(LONGEST_NAME - len(path.name.encode()), 20)
     for index, motion in enumerate(motions):
         name = re.sub(r"[^\w.-]+", "_", motion.name).strip("._") or str(index)
-        target = path.with_name(f"{path.stem}-{name}{path.suffix}")
-        if target in targets:
-            target = path.with_name(f"{path.stem}-{name}-{index}{path.suffix}")
-        targets.append(target)
+        name = name.encode()[:room].decode(errors="ignore")
+        free, count = name, index
+        while free.casefold() in taken:  # some file systems do not tell upper from lower case
+            free, count = f"{name}-{count}", count + 1
+        taken.add(free.casefold())
+        targets.append(path.with_name(f"{path.stem}-{free}{path.suffix}"))
     return targets
 
 
@@ -180,10 +195,30 @@ def _notes(
     if any(not clip.fps > 0 for clip in clips):
         notes.append(f"{FPS:g} frames per second, assumed")
     unknown = sum(int((~np.isfinite(m.positions).all(-1)).sum()) for m in motions)
+    if ending not in (".bvh", ".glb"):
+        return [*notes, f"{unknown:,} unknown joints left unknown"] if unknown else notes
+    unknown -= sum(len(motion) * len(motion.never_known()) for motion in motions)
     if unknown:
-        left = "filled in from the frames around" if ending in (".bvh", ".glb") else "left unknown"
-        notes.append(f"{unknown:,} unknown joints {left}")
-    return notes
+        notes.append(f"{unknown:,} unknown joints filled in from the frames around")
+    return notes + _never_known(motions)
+
+
+def _never_known(motions: Sequence[Motion]) -> list[str]:
+    """What a format that needs every joint has in place of those that are never known."""
+    clips: dict[str, list[str]] = {}
+    for motion in motions:
+        placed = motion.mirrored()
+        for joints, words in (
+            (placed, "made up, straight as in a T-pose and as long as on the other side"),
+            ([j for j in motion.never_known() if j not in placed], "put at the joint before"),
+        ):
+            if joints:
+                names = ", ".join(motion.skeleton.joints[joint] for joint in sorted(joints))
+                clips.setdefault(f"never seen: {names}: {words}", []).append(motion.name)
+    return [
+        shorten(f"{names[0] if len(names) == 1 else f'{len(names):,} clips'}: {line}")
+        for line, names in clips.items()
+    ]
 
 
 def _displacement(motions: Sequence[Motion]) -> str:

@@ -136,7 +136,7 @@ def convert(source: Path, out: Path, scale: float, skeleton: Skeleton = HUMAN36M
 def _read(source: Path) -> dict[str, Tensor]:
     if not source.is_file():
         raise ItesError(f"{source}: expected a checkpoint of the released program, got no file")
-    if source.suffix == ".npz":
+    if source.suffix.lower() == ".npz":
         return {name: torch.from_numpy(array) for name, array in load_npz(source).items()}
     state = _load(source)
     for key in ("state_dict", "model"):

@@ -97,16 +97,17 @@ def film(clip: Clip, skeleton: Skeleton, out: str | os.PathLike[str]) -> list[st
         ItesError: the ending is unknown, or a library is not installed.
     """
     out = Path(out)
-    if out.suffix not in (".gif", ".mp4"):
+    ending = out.suffix.lower()
+    if ending not in (".gif", ".mp4"):
         raise ItesError(f"{out}: a film's name must end in .gif or .mp4")
-    most_fps, most = (GIF_FPS, GIF_FRAMES) if out.suffix == ".gif" else (MP4_FPS, MP4_FRAMES)
+    most_fps, most = (GIF_FPS, GIF_FRAMES) if ending == ".gif" else (MP4_FPS, MP4_FRAMES)
     step = max(1, round(clip.fps / most_fps))
     frames = range(0, len(clip), step)[:most]
     notes = []
     if len(frames) < len(range(0, len(clip), step)):
         notes.append(f"{out.name}: the first {len(frames) * step / clip.fps:.0f} s only")
     with atomic_write(out) as temporary:
-        if out.suffix == ".gif":
+        if ending == ".gif":
             _write_gif(temporary, _images(clip, skeleton, frames), clip.fps / step)
         else:
             _write_mp4(temporary, _images(clip, skeleton, frames), clip.fps / step)
@@ -174,7 +175,7 @@ def strip(clip: Clip, skeleton: Skeleton, out: str | os.PathLike[str]) -> list[s
     Args, returns and raises as `film`.
     """
     out = Path(out)
-    if out.suffix != ".png":
+    if out.suffix.lower() != ".png":
         raise ItesError(f"{out}: a picture's name must end in .png")
     frames = np.unique(np.linspace(0, len(clip) - 1, STRIP).round().astype(int))
     with _figure(2.1 * len(frames), 5.0) as figure:

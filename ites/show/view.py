@@ -24,6 +24,7 @@ def view(
     mp4: str | os.PathLike[str] | None = None,
     png: str | os.PathLike[str] | None = None,
     clip: str | None = None,
+    split: str | None = None,
     before: str | os.PathLike[str] | None = None,
     max_clips: int = MAX_CLIPS,
     max_frames: int = MAX_FRAMES,
@@ -36,6 +37,7 @@ def view(
         gif, mp4: films of the first chosen clip.
         png: a strip of that clip's frames, 2D above 3D.
         clip: show the clips whose names contain this text; None: clips spread evenly over the file.
+        split: of a pose store; None: "test" if present, else all, and a note counts the others.
         before: another file written by `ites lift` of the same clips, as without smoothing; the
             page shows its poses beside those of `path`.
         max_clips: the maximum number of clips on the page.
@@ -55,8 +57,9 @@ def view(
     for target in (out, gif, mp4, png):
         if target is not None:
             keep_source(path, target)
-    clips = read_clips(path)
+    clips = read_clips(path, split)
     chosen, notes = choose(clips, clip, max_clips, max_frames)
+    notes = clips.notes + notes
     other = None if before is None else _earlier(before, path, chosen, max_frames)
     files = []
     if out is None and not (gif or mp4 or png):

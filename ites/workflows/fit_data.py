@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -106,13 +107,13 @@ def read_own(files: Sequence[Path], skeleton: Skeleton, options: dict[str, Any])
                 clips = stored_clips(store, store.sequences).clips
                 names = [sequence.subject for sequence in store.sequences]
                 cameras = [store.cameras[sequence.camera] for sequence in store.sequences]
-        of_file.append((path, [note for note in summary["notes"] if not _is_camera(note)]))
-        findings += [_unnamed(Finding(**found)) for found in summary["findings"]]
         clips = [replace(clip, name=name) for clip, name in zip(clips, names, strict=True)]
+        new = [not repeats.found(clip, path) for clip in clips]
+        if any(new):
+            of_file.append((path, [note for note in summary["notes"] if not _is_camera(note)]))
+            findings += [_unnamed(Finding(**found)) for found in summary["findings"]]
         wrong = _wrong_frames(clips, skeleton)
-        for clip, camera in zip(clips, cameras, strict=True):
-            if repeats.found(clip, path):
-                continue
+        for clip, camera in compress(zip(clips, cameras, strict=True), new):
             frames += len(clip)
             sequence = f"{number} {_sequence(path, clip.name)}"
             keys = frame_keys(clip)

@@ -272,3 +272,19 @@ def test_all_splits_of_a_store_are_shown(
     output = " ".join(capsys.readouterr().out.split())
     assert "4 clips of one person each" in output
     assert "clips of all splits are read: train 2, test 1, val 1" in output
+    for options, following in (((), "ites train"), (("--split", "mine"), "ites lift")):
+        assert (
+            ites("prepare", "keypoints", tmp_path / "s.h5", "-o", tmp_path / "o.h5", *options) == 0
+        )
+        assert f"next: {following} " in capsys.readouterr().out
+
+
+def test_an_output_may_end_in_capitals(tmp_path: Path, run: Path) -> None:
+    """It was accepted before the lift and refused after it."""
+    clip = walk()
+    file = saved(tmp_path / "a.npz", clip.keypoints, fps=25.0, image_size=(1280, 960))
+    for name in ("b.NPZ", "b.H5", "b.BVH"):
+        assert ites("lift", file, "--run", run, "-o", tmp_path / name, "--device", "cpu") == 0
+        assert (tmp_path / name).stat().st_size > 1000
+    assert ites("view", tmp_path / "b.NPZ", "--png", tmp_path / "c.PNG") == 0
+    assert len(read_clips(tmp_path / "b.H5").clips[0]) == len(clip)

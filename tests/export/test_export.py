@@ -2,23 +2,28 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from ites.data.clips import Clip, Clips
 from ites.data.lifted import read_clips, write_clips
+from ites.data.store import PoseStoreWriter
 from ites.errors import ItesError
 from ites.export import PRESETS, export
 from ites.export.frames import CAMERA, OPENSIM, UNITY, UNREAL, Y_UP, Z_UP
-from ites.export.motion import to_motion
+from ites.export.motion import GRAVITY_AXES, to_motion
 from ites.export.rotations import (
     euler_zxy,
     find_rotations,
     forward_kinematics,
     quaternions,
 )
+from ites.pose.camera import Camera
 from ites.pose.skeleton import HUMAN36M, Skeleton
+from ites.show.view import view
 
 TREE = Skeleton("arm", ("base", "middle", "tip"), (-1, 0, 1), head=2)
 
@@ -324,8 +329,104 @@ def test_unknown_joints_are_reported_and_bvh_goes_on(tmp_path) -> None:
     given.clips[0].positions[:, 3] = np.nan
     given.clips[0].positions[4:8, 13] = np.nan
     summary = export(given, tmp_path / "x.bvh")
-    assert "44 unknown joints filled in from the frames around" in summary["notes"]
+    words = "made up, straight as in a T-pose and as long as on the other side"
+    assert "4 unknown joints filled in from the frames around" in summary["notes"]
+    assert f"walk: never seen: right_ankle: {words}" in summary["notes"]
     assert "nan" not in (tmp_path / "x.bvh").read_text()
+
+
+def test_a_joint_that_is_never_seen_is_as_long_as_on_the_other_side(tmp_path) -> None:
+    """It goes straight on from the bone before it, as an untouched bone in Blender does."""
+    given = clips(names=("a", "b"))
+    whole = to_motion(given.clips[0], HUMAN36M, Y_UP).complete()
+    for clip in given.clips:
+        clip.positions[:, [12, 13, 3, 10]] = np.nan  # left elbow and wrist, right ankle, head
+    motion = to_motion(given.clips[0], HUMAN36M, Y_UP)
+    placed = motion.complete()
+    for joint, before, other, above in ((12, 11, 15, 14), (13, 12, 16, 15), (3, 2, 6, 5)):
+        length = np.median(np.linalg.norm(whole[:, other] - whole[:, above], axis=-1))
+        bone = np.linalg.norm(placed[:, joint] - placed[:, before], axis=-1)
+        np.testing.assert_allclose(bone, length)
+    found = find_rotations(placed, HUMAN36M, Y_UP)
+    for straight in (11, 12, 2):
+        np.testing.assert_allclose(found.local[:, straight] @ [1, 0, 0], [[1, 0, 0]] * 40, atol=0.2)
+    np.testing.assert_array_equal(placed[:, 10], placed[:, 9])
+    notes = export(given, tmp_path / "x.glb")["notes"]
+    assert any(
+        line.startswith("2 clips: never seen: right_ankle, left_elbow, left_wrist: made up")
+        for line in notes
+    )
+    assert "2 clips: never seen: head: put at the joint before" in notes
+    assert not any("filled in" in line for line in notes)
+
+
+def test_names_of_files_are_short_and_differ(tmp_path) -> None:
+    """A file system takes 255 bytes, and may not tell upper from lower case."""
+    names = ("é" * 300, "é" * 299, "a", "a-3", "A", "a")
+    files = export(clips(frames=4, names=names), tmp_path / "x.trc")["files"]
+    assert len({Path(file).name.casefold() for file in files}) == len(names)
+    assert all(len(Path(file).name.encode()) < 240 for file in files)
+    assert len(list(tmp_path.iterdir())) == len(names)
+
+
+def test_tables_of_upright_clips_name_their_axes(tmp_path) -> None:
+    given = replace(clips(), frame="gravity")
+    export(given, tmp_path / "x.csv", travel=False)
+    export(given, tmp_path / "x.json", travel=False)
+    head = (tmp_path / "x.csv").read_text().splitlines()[1]
+    assert "gravity axes: x right, y down along gravity" in head and "camera axes" not in head
+    content = json.loads((tmp_path / "x.json").read_text())
+    assert content["axes"].startswith("gravity axes:") and "against gravity" in content["up"]
+
+
+@pytest.mark.parametrize("ending", ["NPZ", "H5"])
+def test_an_ending_may_be_upper_case(tmp_path, ending: str) -> None:
+    export(clips(), tmp_path / f"x.{ending}")
+    np.testing.assert_array_equal(
+        read_clips(tmp_path / f"x.{ending}").clips[0].positions, clips().clips[0].positions
+    )
+
+
+def unit_of(path: Path) -> str:
+    if path.suffix == ".npz":
+        return str(np.load(path)["unit"])
+    with h5py.File(path) as file:
+        return str(file.attrs["unit"])
+
+
+@pytest.mark.parametrize("ending", ["npz", "h5"])
+def test_the_unit_names_only_what_is_there(tmp_path, ending: str) -> None:
+    given = clips()
+    export(given, tmp_path / f"x.{ending}")
+    assert unit_of(tmp_path / f"x.{ending}") == "metre"
+    (one,) = given.clips
+    one = replace(one, metres_per_unit=np.ones(len(one), np.float32))
+    export(replace(given, clips=[one]), tmp_path / f"x.{ending}")
+    words = "metre; divide by metres_per_unit for network units"
+    assert unit_of(tmp_path / f"x.{ending}") == words
+
+
+def test_the_split_of_a_store_is_named_and_chosen(tmp_path) -> None:
+    camera = Camera("c", (900.0, 900.0), (500.0, 500.0), width=1000, height=1000)
+    with PoseStoreWriter(tmp_path / "s.h5", HUMAN36M) as writer:
+        for number, split in enumerate(("train", "train", "test", "val")):
+            points = standing() + np.float32([0, 0, 4]) + np.zeros((3, 1, 1), np.float32)
+            writer.add(
+                camera.project(points), camera=writer.key_of(camera), subject=f"s{number}",
+                action="a", split=split, fps=25.0, positions=points,
+            )  # fmt: skip
+    words = "clips of split test alone are read: 1 sequence; left out: train 2, val 1"
+    for name, count in (("x.trc", 1), ("x.npz", 1)):
+        summary = export(tmp_path / "s.h5", tmp_path / name)
+        assert len(summary["files"]) == count and words in summary["notes"]
+    summary = export(tmp_path / "s.h5", tmp_path / "y.trc", split="train")
+    assert len(summary["files"]) == 2 and words not in summary["notes"]
+    assert words in view(tmp_path / "s.h5", tmp_path / "v.html")["notes"]
+    assert view(tmp_path / "s.h5", tmp_path / "v.html", split="val")["clips"] == ["s3/a/c"]
+    with pytest.raises(ItesError, match="x.npz: only a pose store has splits, got split 'train'"):
+        export(tmp_path / "x.npz", tmp_path / "z.trc", split="train")
+    with pytest.raises(ItesError, match="expected a split of train, test, val, got 'other'"):
+        export(tmp_path / "s.h5", tmp_path / "z.trc", split="other")
 
 
 @pytest.mark.parametrize(
@@ -413,7 +514,8 @@ def test_an_upright_export_stands_and_travels(tmp_path, ending: str, floor: bool
         expected -= np.percentile(height.min(1), 5) * frame.up
     assert np.abs(found - expected).max() < 1e-3
     words = [
-        frame.axes, "up against gravity", "at the camera", "by a height of 1.8 m, given",
+        GRAVITY_AXES if frame is CAMERA else frame.axes,
+        "up against gravity", "at the camera", "by a height of 1.8 m, given",
     ]  # fmt: skip
     words += ["its height at the floor"] * floor
     assert all(word in summary["notes"][0] for word in words)

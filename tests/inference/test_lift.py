@@ -670,9 +670,10 @@ def test_portions_give_what_one_piece_gives(run, tmp_path, monkeypatch):
             out = tmp_path / f"out.{ending}"
             summary = lift(run, store, out, device="cpu", batch_size=1, trust=False, temporal=False)
             assert (summary["poses"], summary["clips"]) == (28, 4)
-            *others, metres = summary["notes"]
+            *others, metres, split = summary["notes"]
+            assert split == "clips of split test alone are read: 4 sequences; left out: train 2"
             assert others == notes and metres.startswith("metres by a mean of 0.72 m")
-            assert summary["codes"] == ["size", "body-size"]
+            assert summary["codes"] == ["size", "body-size", "read"]
             same(read_clips(out), simple)
     assert {p.name for p in tmp_path.iterdir()} == {"s.h5", "out.h5", "out.npz"}
 

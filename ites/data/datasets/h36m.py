@@ -168,7 +168,7 @@ def takes_of(
     """
     if not source.exists():
         raise ItesError(f"{source}: no such file or folder")
-    if source.suffix == ".npz":
+    if source.suffix.lower() == ".npz":
         takes = _read_npz(source, subjects)
     elif source.is_dir() and next(source.rglob("*.cdf"), None):
         takes = _read_cdf(source, subjects)
