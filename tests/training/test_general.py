@@ -66,7 +66,7 @@ class TestTraining:
                 options = {
                     "data": str(field_store), "out": str(tmp_path / name), "recipe": "general",
                     "steps": steps, "width": 32, "blocks": 1, "batch": 64, "decay": "halve",
-                    "prior": str(general_run),
+                    "prior": str(general_run), "pair_start": 4,
                 }  # fmt: skip
                 settings = make_settings("teacher", None, options)
                 train(settings, resume=steps == 12 and name == "parts", console=quiet_console())

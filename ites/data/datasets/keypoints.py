@@ -190,23 +190,15 @@ def frame_keys(clip: Clip) -> list[bytes | None]:
 
 
 def require_joints(path: Path, got: Skeleton, wanted: Skeleton) -> None:
-    """Refuse a skeleton whose joints are others, or stand in another order or on other sides.
+    """Refuse a skeleton whose joints stand in another order or on other sides.
 
     Raises:
-        ItesError: their names, parents or sides differ.
+        ItesError: they differ, see `Skeleton.difference`.
     """
-    if (got.joints, got.parents, got.left, got.right) == (
-        wanted.joints, wanted.parents, wanted.left, wanted.right,
-    ):  # fmt: skip
-        return
-    more = f" ({got.num_joints} joints)"
-    for number, (own, other) in enumerate(zip(got.joints, wanted.joints, strict=False)):
-        if own != other:
-            more = f", whose joint {number} is {own}, not {other}"
-            break
-    raise ItesError(
-        shorten(f"{path}: expected the joints of {wanted.name}, got those of {got.name}{more}")
-    )
+    if difference := wanted.difference(got):
+        raise ItesError(
+            f"{path}: expected the joints of {wanted.name}, got those of {got.name}: {difference}"
+        )
 
 
 def _unused(name: str, path: Path, taken: set[str]) -> str:
