@@ -365,6 +365,6 @@ def test_a_store_of_exchanged_sides_is_refused(tmp_path, out):
     )
     assert other.parents == HUMAN36M.parents
     stored(tmp_path / "s.h5", skeleton=other)
-    message = "s.h5: expected the joints of human36m, got those of leftfirst, whose joint 1 is"
+    message = "s.h5: expected the joints of human36m, got those of leftfirst: joint 1 is"
     with pytest.raises(ItesError, match=message):
         prepare_keypoints([tmp_path / "s.h5"], out)
