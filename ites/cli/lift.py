@@ -36,6 +36,7 @@ OPTIONS = {
     "no-image-size": "--image-size",
     "swapped-kept": "--temporal exchanges them",
     "temporal": "--no-temporal lifts frame by frame",
+    "temporal-some": "--fps, or --no-temporal for all",
     "trust": "--no-trust",
 }
 """By the code of a note, the option that changes what it states."""

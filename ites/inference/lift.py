@@ -309,7 +309,7 @@ def _sequences(lengths: Sequence[int], whole: Sequence[bool]) -> list[Note]:
     if all(long):
         return [Note("temporal", "each clip is lifted as a whole")]
     words = f"{sum(long)} of {len(long)} clips are lifted as wholes; of the others the frame rate"
-    return [Note("temporal", f"{words} is unknown, and they are lifted frame by frame")]
+    return [Note("temporal-some", f"{words} is unknown, and they are lifted frame by frame")]
 
 
 def _only_writer(out: str | os.PathLike[str]) -> AbstractContextManager[None]:
