@@ -116,9 +116,9 @@ def to_clips(
         start = rows.stop
         seen = seen_joints(clip)
         poses = sights[index].to_camera(lifted[rows]) if sights else lifted[rows]
-        metres = metres_per_unit(poses, clips.skeleton, size, seen)
         nothing = unknown(seen, clip.fps)
         empty = np.asarray(nothing.all(1))
+        metres = metres_per_unit(poses, clips.skeleton, size, seen, empty)
         judged: dict[str, Any] = {}
         for name, values in ({} if judgement is None else judgement._asdict()).items():
             if values is not None:

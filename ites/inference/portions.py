@@ -111,7 +111,8 @@ class Lifting:
         """The given roll, radians, or what finds it."""
         density, device = self.network.density, self.network.device
         if self.roll is None and density is not None:
-            return lambda points: find_roll(points, density, device)
+            complete = self.network.clean if self.network.masks else None
+            return lambda points: find_roll(points, density, device, complete)
         return self.roll or 0.0
 
     def _unseen(self, clips: Clips) -> list[Note]:

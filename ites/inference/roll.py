@@ -19,6 +19,9 @@ from ites.pose.geometry import unrolled
 
 FRAMES = 48
 """Poses of a clip that are turned, evenly spaced."""
+ENOUGH, LEAST_JOINTS = 8, 0.5
+"""Complete poses of a clip that suffice; and where there are fewer, the share of a pose's joints
+that must be seen for the others to be completed."""
 COARSE = 12
 """Step of the first search over all angles, degrees."""
 EVIDENCE = 3.0
@@ -35,6 +38,7 @@ def find_roll(
     points: NDArray[np.floating],
     density: Callable[[Tensor], Tensor],
     device: torch.device | str = "cpu",
+    complete: Callable[[Tensor], Tensor] | None = None,
 ) -> float:
     """The roll of a clip's camera, radians, clockwise.
 
@@ -43,16 +47,19 @@ def find_roll(
     larger.
 
     Args:
-        points: (T, J, 2), root-relative, any size; poses with a value that is not finite are not
-            counted.
+        points: (T, J, 2), root-relative, any size, nan where a joint is missing.
         density: negative log density (B,) of poses (B, J, 2) float32, nats.
         device: where the density runs.
+        complete: gives missing joints of poses (B, J, 2) float32 that are not rolled. Clips of few
+            complete poses are turned first, then completed. None: complete poses alone count.
 
     Returns:
-        The angle in [-pi, pi); 0 without a complete pose.
+        The angle in [-pi, pi); 0 without a pose to judge by.
     """
-    whole = np.isfinite(points).all((1, 2))
-    chosen = points[whole]
+    seen = np.isfinite(points).all(-1).mean(1)
+    chosen = points[seen == 1]
+    if len(chosen) < ENOUGH and complete is not None:
+        chosen = points[seen >= LEAST_JOINTS]
     if not len(chosen):
         return 0.0
     rows = np.unique(np.linspace(0, len(chosen) - 1, FRAMES).round().astype(int))
@@ -61,6 +68,8 @@ def find_roll(
     def unlikely(degrees: NDArray[np.floating]) -> NDArray[np.floating]:
         rolls = torch.from_numpy(np.radians(degrees).astype(np.float32)).to(device)
         turned = torch.cat([unrolled(poses, roll) for roll in rolls])
+        if complete is not None and not turned.isfinite().all():
+            turned = turned.where(turned.isfinite(), complete(turned))
         return soft_clamp(density(turned)).view(len(degrees), -1).mean(1).double().cpu().numpy()
 
     angles = np.arange(-180.0, 180.0, COARSE)

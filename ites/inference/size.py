@@ -183,6 +183,7 @@ def metres_per_unit(
     skeleton: Skeleton,
     size: BodySize | float = BODY_SIZE,
     seen: NDArray[np.bool_] | None = None,
+    empty: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
     """The factor per pose from network units to metres.
 
@@ -196,6 +197,7 @@ def metres_per_unit(
         size: or the distance from root to head, metres.
         seen: (T, J), which joints a detector saw; bones that are never seen do not count, unless
             none is. None: all.
+        empty: (T,), frames that show nobody and do not count, unless all do. None: none.
 
     Returns:
         (T,) float32.
@@ -203,10 +205,11 @@ def metres_per_unit(
     size = size if isinstance(size, BodySize) else BodySize("", size)
     bones = bone_lengths(positions, skeleton)
     factors = 1 / np.maximum(bones.sum(-1), 1e-6)
+    counted = slice(None) if empty is None or empty.all() else ~empty
     if not size.bones:
-        heads = np.linalg.norm(positions[:, skeleton.head], axis=-1)
-        return factors * np.float32(size.metres / max(robust_mean(heads * factors), 1e-6))
-    usual = np.median(bones * factors[:, None], axis=0)
+        heads = (np.linalg.norm(positions[:, skeleton.head], axis=-1) * factors)[counted]
+        return factors * np.float32(size.metres / max(robust_mean(heads), 1e-6))
+    usual = np.median((bones * factors[:, None])[counted], axis=0)
     column = {int(joint): index for index, (_, joint) in enumerate(skeleton.bones)}
     known = np.asarray(np.ones(len(skeleton.joints), bool) if seen is None else seen.any(0))
     groups = [group for group in _there(size, known, skeleton) if group[0]]

@@ -6,7 +6,8 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from threading import Lock
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -59,6 +60,10 @@ class Lifter:
     The first frames are checked by `ites.data.checks`: another order of joints, units that are not
     pixels, a picture that lies on its side.
 
+    Threads may share a lifter: their frames are lifted one after another, as of one stream. Streams
+    of several people need a lifter each, because the mean size is one person's; `copy.deepcopy`
+    copies one.
+
     On CUDA the computation per frame is one captured graph, replayed from fixed buffers.
 
     Args:
@@ -99,8 +104,11 @@ class Lifter:
         device: str | None = None,
         precision: str = "float32",
     ) -> None:
-        if not np.all(np.asarray(1.0 if focal_length is None else focal_length) > 0):
-            raise ItesError(f"Lifter: focal_length must be positive, got {focal_length}")
+        focal = np.asarray(1.0 if focal_length is None else focal_length)
+        if not np.all((focal > 0) & np.isfinite(focal)):
+            raise ItesError(f"Lifter: focal_length must be positive and finite, got {focal_length}")
+        if principal_point is not None and not np.all(np.isfinite(principal_point)):
+            raise ItesError(f"Lifter: principal_point must be finite, got {principal_point}")
         check_options("Lifter", image_size, min_confidence=min_confidence)
         if precision not in PRECISIONS:
             raise ItesError(
@@ -137,6 +145,7 @@ class Lifter:
         self._weights = self._bone_weights()
         self._sizes = torch.full((2, WINDOW), torch.nan, device=self.device)  # newest last
         self._steps: dict[int, tuple[Tensor, Callable[[], Tensor]]] = {}
+        self._lock = Lock()
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
 
     @torch.inference_mode()
@@ -172,6 +181,13 @@ class Lifter:
                 f"confidence ({joints}, 3) or (B, {joints}, 3), got {tuple(given.shape)}"
             )
         batch = given.reshape(-1, *given.shape[-2:])
+        with self._lock:
+            lifted = self._lifted(batch)
+        lifted = lifted.to(given.device).reshape(*given.shape[:-1], 3)
+        return lifted if isinstance(frame, Tensor) else lifted.numpy()
+
+    def _lifted(self, batch: Tensor) -> Tensor:
+        """Lift (B, K, 2) or (B, K, 3) to (B, J, 3), a tensor of its own."""
         if not self._first.done:
             self._first.add(batch)
         seen = ~_placeholders(batch[..., :2])
@@ -183,11 +199,18 @@ class Lifter:
         keypoints.copy_(batch)
         result = run()
         with torch.inference_mode(False):  # a copy that the caller owns
-            lifted = result.to(given.device, copy=True).reshape(*given.shape[:-1], 3)
+            lifted = result.to(batch.device, copy=True)
         if lifted.is_cuda:
             torch.cuda.synchronize(lifted.device)
         self._seconds.append(time.perf_counter() - start)
-        return lifted if isinstance(frame, Tensor) else lifted.numpy()
+        return lifted
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the buffers and graphs, which belong to one object: a copy makes its own."""
+        return {**vars(self), "_steps": {}, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=Lock())
 
     def latency(self) -> dict[str, float]:
         """The latency from a frame to its pose over the last calls, milliseconds.

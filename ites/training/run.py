@@ -57,7 +57,8 @@ def train(
         config: a TOML file of settings, which may name the recipe; the arguments override it.
         start: a run folder of the same recipe, skeleton and sizes; each stage begins with its
             weights. None: weights drawn from the seed.
-        resume: continue the training in `out`.
+        resume: continue the training in `out`, with the settings that it began with and from the
+            same poses.
         console: where progress is shown; None: standard output.
         **settings: settings of `ites.runs.settings` by name, for each stage that has them; or for
             one stage, a dictionary by the stage's name.
@@ -166,4 +167,5 @@ def _settings(
         return make_settings(stage, config, {**common, **own})
     if config is not None:
         raise ItesError("train: a resumed training takes the run's own settings, not a file's")
-    return resumed_settings(common["out"], stage, own)
+    given = {name: value for name, value in common.items() if name != "out"}
+    return resumed_settings(common["out"], stage, {**given, **own})

@@ -1,7 +1,10 @@
 """Frames lifted as they come."""
 
+import copy
 import math
+import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -108,6 +111,36 @@ def test_what_a_masked_frame_hides_is_missing(run):
     hidden[6] = np.nan
     lifter = Lifter(run, focal_length=1000, device="cpu")
     np.testing.assert_array_equal(lifter.lift(frame), lifter.lift(hidden))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_of_a_lifter_lifts_its_own_frames(run, copied):
+    frames = keypoints()
+    one = Lifter(run, focal_length=1000, device="cpu")
+    one.lift(frames[0])
+    other, expected = copied(one), copy.deepcopy(one)
+    np.testing.assert_array_equal(other.lift(frames[9]), one.lift(frames[9]))
+    assert not np.array_equal(other.lift(frames[5]), expected.lift(frames[0]))
+
+
+def test_threads_may_share_a_lifter(run):
+    """Each gets the pose of its own frame, whichever comes first."""
+    frames = keypoints(8)
+    lifter = Lifter(run, focal_length=1000, device="cpu", height=1.8)
+    lifter.lift(frames)
+    shapes = [lift / np.linalg.norm(lift) for lift in map(lifter.lift, frames)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lifter.lift, [frames[k % 8] for k in range(400)]))
+    for k, lift in enumerate(found):
+        np.testing.assert_allclose(lift / np.linalg.norm(lift), shapes[k % 8], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"focal_length": math.inf}, {"focal_length": 900, "principal_point": (5, math.nan)}]
+)
+def test_a_camera_that_is_not_finite_is_refused(run, wrong):
+    with pytest.raises(ItesError, match="must be .*finite, got"):
+        Lifter(run, device="cpu", **wrong)
 
 
 def test_latency_is_measured(run):

@@ -112,6 +112,22 @@ def test_a_skeleton_without_these_bones_takes_its_own():
     np.testing.assert_allclose(factors, 0.25)
 
 
+@pytest.mark.parametrize(
+    "given", [{}, {"height": 1.8}, {"bone": {"knee": 0.45}}], ids=["assumed", "height", "bone"]
+)
+def test_frames_that_show_nobody_do_not_count(given):
+    """What was filled in there has other proportions than the person."""
+    poses, empty = clip(30), np.zeros(30, bool)
+    empty[5:25] = True
+    poses[empty, 1:] = np.random.default_rng(0).normal(0, 1, (20, 16, 3))
+    size = body_size_of(HUMAN36M, **given)
+    seen = np.repeat(~empty[:, None], 17, 1)
+    expected = metres_per_unit(poses[~empty], HUMAN36M, size)
+    found = metres_per_unit(poses, HUMAN36M, size, seen, empty)
+    np.testing.assert_allclose(found[~empty], expected, rtol=1e-6)
+    assert np.isfinite(metres_per_unit(poses, HUMAN36M, size, seen, ~seen[:, 0] | True)).all()
+
+
 def test_the_file_says_what_makes_its_metres(tmp_path, run):
     np.savez(tmp_path / "in.npz", keypoints=keypoints(), fps=25)
     for given, words in (

@@ -3,6 +3,7 @@
 import doctest
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -31,6 +32,26 @@ def test_it_trains_the_stages_of_a_recipe_and_goes_on(motion, tmp_path) -> None:
     with pytest.raises(ItesError, match="holds a teacher already"):
         ites.train(motion, tmp_path / "run", **TINY)
     again = ites.train(motion, tmp_path / "run", resume=True, console=quiet_console())
+    assert [r.step for r in again] == [3, 3]
+
+
+def test_a_resumed_training_takes_no_other_poses_and_no_other_recipe(motion, tmp_path) -> None:
+    ites.train(motion, tmp_path / "run", **TINY)
+    with PoseStore(motion) as store:
+        keypoints = store.keypoints("train")
+    other = tmp_path / "other.h5"
+    other.write_bytes(motion.read_bytes())
+    with h5py.File(other, "a") as file:
+        file["poses/keypoints"][: len(keypoints)] *= 0.5
+    for given, message in (
+        ({"data": other}, "expected what .* was trained on"),
+        ({"data": motion, "recipe": "upright"}, "holds none|recipe is 'paper' in this run"),
+    ):
+        with pytest.raises(ItesError, match=message):
+            ites.train(out=tmp_path / "run", resume=True, console=quiet_console(), **given, steps=5)
+    moved = tmp_path / "moved.h5"
+    moved.write_bytes(motion.read_bytes())
+    again = ites.train(moved, tmp_path / "run", resume=True, console=quiet_console())
     assert [r.step for r in again] == [3, 3]
 
 
