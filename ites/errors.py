@@ -12,7 +12,7 @@ def shorten(text: object, limit: int = LIMIT) -> str:
     White space becomes single spaces, other characters that cannot be printed become "?".
     """
     whole = str(text)
-    mark, end = " ... ", limit // 5
+    mark, end = " ... ", 2 * limit // 5
     if len(whole) > 100 * limit:  # no need to look at all of a huge one
         whole = f"{whole[: 2 * limit]}{mark}{whole[-2 * limit :]}"
     line = one_line(" ".join(whole.split()))

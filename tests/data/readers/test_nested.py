@@ -487,10 +487,13 @@ def test_label_files_alone_and_in_a_folder_of_a_folder(tmp_path):
     np.testing.assert_allclose(one.keypoints, expected[2:3], atol=0.05)
 
 
-def test_a_pickle_is_reported(tmp_path):
-    (tmp_path / "k.pkl").write_bytes(b"\x80\x04N.")
+@pytest.mark.parametrize("name", ["k.pkl", f"{'long' * 15}/{'folder' * 10}/k.pkl"])
+def test_a_pickle_is_reported(tmp_path, name):
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"\x80\x04N.")
     with pytest.raises(ItesError, match="got a pickle, which could run programs"):
-        read(tmp_path / "k.pkl")
+        read(file)
 
 
 def test_a_late_person_tells_the_first_frame(tmp_path):
