@@ -145,6 +145,12 @@ def joints_of(layout: str) -> tuple[str, ...]:
     file = skeleton_file(layout)
     if HUMAN36M.name not in file.maps:
         raise ItesError(f"{layout}: expected a table [maps.{HUMAN36M.name}], got none")
+    for joint in file.maps[HUMAN36M.name].recipes:
+        if joint not in HUMAN36M.joints:
+            raise ItesError(
+                f"{layout}: maps.{HUMAN36M.name}: expected joints of {HUMAN36M.name}, "
+                f"{', '.join(HUMAN36M.joints)}, got {shorten(joint, 40)!r}"
+            )
     return file.skeleton.joints
 
 

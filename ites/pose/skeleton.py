@@ -325,7 +325,7 @@ class _Reader:
         roots = [joint for joint in joints if parents[self.index[joint]] == -1]
         if len(roots) != 1:
             raise self.wrong("parents", "a parent of every joint but one, the root", roots)
-        pairs = self.pairs(content, "mirror")
+        pairs = self.sides(content)
         sides = [joint for pair in pairs for joint in pair]
         if len(set(sides)) != len(sides):
             raise self.wrong("mirror", "each joint in one pair of two", content["mirror"])
@@ -393,6 +393,18 @@ class _Reader:
             raise self.wrong(key, "a list of pairs of joints", value)
         return [(self.joint(key, a), self.joint(key, b)) for a, b in value]
 
+    def sides(self, content: Mapping[str, Any]) -> list[tuple[int, int]]:
+        """The pairs of `mirror`: a left joint and the right one of the same name."""
+        pairs = self.pairs(content, "mirror")
+        for pair in content.get("mirror", []):
+            parts = [name.lower().replace("-", "_").split("_") for name in pair]
+            named = [("left" in words, "right" in words) for words in parts]
+            if all(any(sides) for sides in named):
+                stems = [[w for w in words if w not in ("left", "right")] for words in parts]
+                if named != [(True, False), (False, True)] or stems[0] != stems[1]:
+                    raise self.wrong("mirror", "a left joint and its right one", pair)
+        return pairs
+
     def groups(self, content: Mapping[str, Any]) -> dict[str, list[list[str]]]:
         for name, sets in content.items():
             if not isinstance(sets, list) or not all(
@@ -417,6 +429,9 @@ class _Reader:
                     number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
                     if not number or not abs(weight) < 1e3:
                         raise self.wrong(f"{place}{joint}.{name}", "a finite weight", weight)
+                total = sum(recipe.values())
+                if abs(total - 1) > 1e-3:  # the joint would move with the image's origin
+                    raise self.wrong(place + joint, "weights with the sum 1", round(total, 6))
         return {
             joint: [{name: float(weight) for name, weight in recipe.items()} for recipe in choices]
             for joint, choices in content.items()

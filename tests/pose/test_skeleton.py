@@ -230,6 +230,11 @@ def test_the_example_of_contributing_is_read(tmp_path):
             "[maps.human36m]\nhead = [{knee = nan}]\n[parents]",
             "maps.human36m.head.knee: expected a finite weight, got nan",
         ),
+        (
+            "[parents]",
+            "[maps.human36m]\nhead = [{knee = 1.5, ankle = -0.45}]\n[parents]",
+            "maps.human36m.head: expected weights with the sum 1, got 1.05",
+        ),
         ("head", "head head", "expected a TOML file of a skeleton"),
         ("[parents]", "source = " + "[" * 5000 + "\n[parents]", "expected a TOML file"),
     ),
@@ -242,6 +247,30 @@ def test_a_wrong_file_is_one_line(old, new, message, tmp_path):
     text = str(caught.value)
     assert text.startswith(f"{path}: ") and message in text
     assert "\n" not in text and len(text) <= len(str(path)) + 280
+
+
+@pytest.mark.parametrize(
+    "pair", [["right_knee", "left_knee"], ["left_knee", "right_ankle"], ["L", "right_hip"]]
+)
+def test_a_mirrored_pair_is_left_and_right_of_one_name(tmp_path, pair):
+    path = tmp_path / "leg.toml"
+    names = ["root", "end", *pair]
+    path.write_text(
+        f'joints = {names}\nhead = "end"\nmirror = [{pair}]\n[parents]\n'
+        + "".join(f'{name} = "root"\n' for name in names[1:])
+    )
+    if pair[0] == "L":  # the names do not tell
+        assert load_skeleton(path).mirror == (0, 1, 3, 2)
+        return
+    with pytest.raises(ItesError, match="mirror: expected a left joint and its right one, got"):
+        load_skeleton(path)
+
+
+def test_a_layout_derives_joints_that_there_are(tmp_path):
+    path = tmp_path / "leg.toml"
+    path.write_text(CHAIN + "[maps.human36m]\npelvs = [{hip = 1}]\n")
+    with pytest.raises(ItesError, match="maps.human36m: expected joints of human36m, .*'pelvs'"):
+        to_human36m(np.zeros((2, 3, 2)), str(path))
 
 
 def test_no_such_skeleton(tmp_path):
