@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,12 +92,15 @@ def body_size_of(
         raise ItesError(
             f"{who}: expected one of body_size, height and bone, got {' and '.join(names)}"
         )
+    for name, value in (("body_size", body_size), ("height", height), *(bone or {}).items()):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+            raise ItesError(f"{who}: {name} must be a number of metres, got {value!r}")
     if body_size is not None:
         if not 0 < body_size < math.inf:
             raise ItesError(f"{who}: body_size must be positive and finite, got {body_size}")
         if body_size > LARGEST_BODY:
             raise ItesError(f"{who}: body_size must be at most {LARGEST_BODY:g} m, got {body_size}")
-        return BodySize(_root_to_head(body_size), body_size)
+        return BodySize(_root_to_head(body_size), body_size, given=True)
     if height is not None:
         return _of_height(skeleton, height, who)
     if bone:
@@ -130,7 +134,8 @@ def _of_height(skeleton: Skeleton, height: float, who: str) -> BodySize:
 
 
 def _of_bones(skeleton: Skeleton, bone: Mapping[str, float], who: str) -> BodySize:
-    groups, words = [], []
+    groups: list[tuple[tuple[int, ...], float]] = []
+    words = []
     ends = [joint for _, joint in skeleton.bones]
     for name, metres in bone.items():
         joints = [j for j in ends if name in (skeleton.joints[j], _plain(skeleton.joints[j]))]
@@ -145,6 +150,12 @@ def _of_bones(skeleton: Skeleton, bone: Mapping[str, float], who: str) -> BodySi
             raise ItesError(
                 f"{who}: bone {name} must be longer than 0 and at most {LONGEST_BONE:g} metres, "
                 f"got {metres:g}{_other_unit(metres, 0.01, LONGEST_BONE)}"
+            )
+        twice = [j for j in joints if any(j in others for others, _ in groups)]
+        if twice:
+            raise ItesError(
+                f"{who}: bone must give each length once, got {', '.join(map(str, bone))}, of "
+                f"which two are {skeleton.joints[twice[0]]}'s"
             )
         groups.append((tuple(joints), float(metres)))
         words.append(f"{name} {metres:g} m")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,10 +74,8 @@ def viewer(clips: Clips, notes: Sequence[str] = (), before: Clips | None = None)
         "data": json.dumps(data).replace("<", "\\u003c"),
         "script": asset("viewer.js"),
     }
-    text = asset("viewer.html")
-    for key, value in parts.items():
-        text = text.replace(f"[[{key}]]", value)
-    return text
+    # In one pass: a clip's name may look like a place to fill.
+    return re.sub(r"\[\[(\w+)\]\]", lambda place: parts[place[1]], asset("viewer.html"))
 
 
 def _before_title(clips: Clips, before: Clips | None) -> str:

@@ -93,6 +93,13 @@ def test_bones_that_are_never_seen_do_not_count():
         ),
         ({"bone": {"pelvis": 0.3}}, "got 'pelvis', which has no bone above it"),
         ({"body_size": 0.0}, "body_size must be positive and finite"),
+        ({"body_size": "0.7"}, "body_size must be a number of metres, got '0.7'"),
+        ({"height": True}, "height must be a number of metres, got True"),
+        ({"bone": {"knee": "0.4"}}, "knee must be a number of metres, got '0.4'"),
+        (
+            {"bone": {"knee": 0.43, "left_knee": 0.86}},
+            "bone must give each length once, got knee, left_knee, of which two are left_knee's",
+        ),
         ({"body_size": 0.7, "height": 1.8}, "one of body_size, height and bone, got body_size and"),
     ],
 )
@@ -132,6 +139,7 @@ def test_the_file_says_what_makes_its_metres(tmp_path, run):
     np.savez(tmp_path / "in.npz", keypoints=keypoints(), fps=25)
     for given, words in (
         ({}, "metre, by a mean of 0.72 m from root to head, assumed"),
+        ({"body_size": 0.72}, "metre, by a mean of 0.72 m from root to head, given"),
         ({"height": 1.8}, "metre, by a height of 1.8 m, given"),
         ({"bone": {"knee": 0.45}}, "metre, by bone lengths: knee 0.45 m, given"),
     ):

@@ -324,6 +324,16 @@ def test_page_escapes_and_names_everything(lifted, tmp_path):
     assert len(text) < 100_000
 
 
+def test_a_name_that_looks_like_a_place_of_the_page_stays_a_name(lifted, tmp_path):
+    clips = read_clips(lifted)
+    name = "x [[packs]] [[script]]"
+    write_clips(tmp_path / "n.npz", replace(clips, clips=[replace(clips.clips[0], name=name)]))
+    view(tmp_path / "n.npz", tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    data = re.search(r"^const data = (.*);$", text, re.MULTILINE)
+    assert data and name in str(json.loads(data[1]))
+
+
 def test_the_page_never_replaces_what_it_shows(lifted, tmp_path):
     path = tmp_path / "own.npz"
     write_clips(path, read_clips(lifted))
