@@ -32,6 +32,8 @@ VIEWS, VIEW_LIMIT = 0.35, 30.0
 in training: people whose joints the prior does not know must not be pulled to those it knows."""
 VIEW_RATE = 10.0
 """Views per second of video in each step."""
+KNOTS = 45.0
+"""Depths per second of video that the fit determines, about; the others lie between them."""
 GOLDEN = 0.6180339887498949
 """Share of a full turn between the views of neighbouring frames."""
 POINTS = 0.2
@@ -98,7 +100,10 @@ def consistent_poses(
     - a are second differences of the joints in 3D, between adjacent frames and between frames `LAG`
       seconds apart.
     - A view shows the pose turned about the true vertical, `X @ Rx(e) @ Ry(g) @ Rx(-e)`. The
-      azimuth g differs in each frame and step.
+      azimuth g differs in each frame and step. Each step sees about `VIEW_RATE` views per second;
+      the gradient of each is spread over the frames around it. Adam's steps would otherwise move
+      the seen frames alone, whatever the other sums say.
+    - For the same reason, depths are linear in time between about `KNOTS` per second.
 
     Bad frames do not affect good ones. s is the mean ratio of bones to their m_b over the ratios
     within `NEAR` of the median. The second and third sums omit a bone that is `TOO_LONG` times m_b
@@ -198,6 +203,8 @@ class _Fit:
         bone = {joint: index for index, (_, joint) in enumerate(skeleton.bones)}
         mirror = [bone[skeleton.mirror[joint]] for _, joint in skeleton.bones]
         self.mirror = torch.tensor(mirror, device=device)
+        last = self.place == self.frames[self.clip] - 1
+        self.knots = (self.place % self.every(KNOTS) == 0) | last
 
     @torch.enable_grad()
     def __call__(self, noise: Tensor | None, views: Views | None) -> tuple[Tensor, Tensor]:
@@ -215,16 +222,18 @@ class _Fit:
             sigma = None if noise is None else self.noise_of(error)[..., None]
         free = torch.ones(self.skeleton.num_joints, 1, device=depth.device)
         free[self.skeleton.root] = 0
-        found = depth.clone().requires_grad_(True)
+        fill = self.filler()
+        knots = depth[self.knots].requires_grad_(True)
         moved = torch.zeros_like(self.points).requires_grad_(True)  # in units of noise
         lean = depth.new_zeros(len(self.frames)).requires_grad_(True)
-        steered = [(found, RATE)]
+        steered = [(knots, RATE)]
         if sigma is not None:
             steered.append((moved, RATE_OF_POINTS))
         if views is not None:
             steered.append((lean, RATE_OF_ELEVATION))
         optimiser = Adam(steered)
         for step in range(STEPS):
+            found = fill(knots)
             flat = self.points if sigma is None else self.points + free * moved * sigma
             pose = geometry.backproject(flat, found * free, self.distance)
             bones = self.bones_of(pose)
@@ -246,7 +255,23 @@ class _Fit:
             optimiser.step(loss, decay=(1 + math.cos(math.pi * step / STEPS)) / 2)
         with torch.no_grad():
             flat = self.points if sigma is None else self.points + free * moved * sigma
-            return flat, found.detach() * free
+            return flat, fill(knots) * free
+
+    def every(self, per_second: float) -> Tensor:
+        """Frames (N,) from one to the next of so many per second, in each frame's clip."""
+        frames = [max(1, round(rate / per_second)) if rate > 0 else 1 for rate in self.rates]
+        return torch.tensor(frames, device=self.clip.device)[self.clip]
+
+    def filler(self) -> Callable[[Tensor], Tensor]:
+        """What gives all frames (N, J, 1) their depths, from those at the knots."""
+        if self.knots.all():
+            return lambda depth: depth
+        before, after, share = around(self.knots, self.clip)
+        index = self.knots.cumsum(0) - 1
+        before, after, share = index[before], index[after], share[:, None, None]
+        return lambda depth: torch.lerp(
+            depth.index_select(0, before), depth.index_select(0, after), share.to(depth)
+        )
 
     def unlikely(self, pose: Tensor, lean: Tensor, views: Views, step: int) -> Tensor:
         """The limited negative log density of turned views, summed over the poses.
@@ -259,17 +284,37 @@ class _Fit:
             views: see `Views`.
             step: of the fit; it chooses frames and azimuths.
         """
-        every = [max(1, round(rate / VIEW_RATE)) if rate > 0 else 1 for rate in self.rates]
-        stride = torch.tensor(every, device=pose.device)[self.clip]
-        rows = ((self.place + step) % stride == 0).nonzero()[:, 0]
+        seen = (self.place + step) % self.every(VIEW_RATE) == 0
+        pose, count = self.spread(pose, seen)
+        rows = seen.nonzero()[:, 0]
         share = (self.place[rows] * GOLDEN + step * GOLDEN**2) % 1.0
         up = views.elevation[rows] + lean[self.clip[rows]]
         azimuth = (2 * torch.pi * share).to(pose)[:, None]
         down = geometry.so3_exp(torch.nn.functional.pad(up[:, None], (0, 2)))  # Rx(e)
-        around = geometry.so3_exp(torch.nn.functional.pad(azimuth, (1, 1)))
-        view = geometry.project(pose[rows] @ (down @ around @ down.mT))
+        turn = geometry.so3_exp(torch.nn.functional.pad(azimuth, (1, 1)))
+        view = geometry.project(pose @ (down @ turn @ down.mT))
         density = views.density(view, up)
-        return (stride[rows] * VIEW_LIMIT * torch.tanh(density / VIEW_LIMIT)).sum()
+        return (count * VIEW_LIMIT * torch.tanh(density / VIEW_LIMIT)).sum()
+
+    def spread(self, pose: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """The poses (R, J, 3) of chosen frames, and how many frames (R,) each stands for.
+
+        Their gradients reach those frames in proportion. A frame between two chosen ones counts for
+        both, the more for the nearer.
+
+        Args:
+            pose: (N, J, 3).
+            chosen: (N,) bool, R of them true.
+        """
+        if chosen.all():
+            return pose, pose.new_ones(len(pose))
+        before, after, later = around(chosen, self.clip)
+        count, total = pose.new_zeros(len(pose)), torch.zeros_like(pose)
+        for at, share in ((before, 1 - later.to(pose)), (after, later.to(pose))):
+            count = count.index_add(0, at, share)
+            total = total.index_add(0, at, share[:, None, None] * pose)
+        mean, count = total[chosen] / count[chosen, None, None], count[chosen]
+        return pose[chosen].detach() + (mean - mean.detach()), count
 
     def judge_bones(self, error: Tensor) -> tuple[Tensor, Tensor]:
         """Which bones (N, B) can be right, and which frames (N,) show one that cannot.
@@ -410,16 +455,35 @@ def between(values: Tensor, good: Tensor, clip: Tensor) -> Tensor:
     Returns:
         (N, J, D); unchanged in runs of more than `SHORT` bad frames, and at the ends.
     """
-    count = len(values)
-    at = torch.arange(count, device=values.device)
-    before = at.where(good, -1).cummax(0).values
-    after = at.where(good, count).flip(0).cummin(0).values.flip(0)
-    inside = (before >= 0) & (after < count) & (after - before - 1 <= SHORT)
-    before, after = before.where(inside, at), after.where(inside, at)
-    inside &= (clip[before] == clip) & (clip[after] == clip)
-    share = (at - before) / (after - before).clamp(min=1)
+    before, after, share = around(good, clip)
+    inside = (before < after) & (after - before - 1 <= SHORT)
     found = torch.lerp(values[before], values[after], share[:, None, None].to(values.dtype))
     return found.where(inside[:, None, None], values)
+
+
+def around(chosen: Tensor, clip: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The chosen frames of the clip before and after each frame, and the share of the later one.
+
+    Args:
+        chosen: (N,) bool.
+        clip: (N,) int64, ascending: the clip of each frame.
+
+    Returns:
+        Rows (N,) and (N,), and (N,) from 0 to 1. A chosen frame has itself as both, a frame with
+        chosen ones on one side the nearest of them, and a frame of a clip without any itself.
+    """
+    count = len(chosen)
+    at = torch.arange(count, device=chosen.device)
+    before = at.where(chosen, -1).cummax(0).values
+    after = at.where(chosen, count).flip(0).cummin(0).values.flip(0)
+    early = (before >= 0) & (clip[before] == clip)
+    late = (after < count) & (clip[after.clamp(max=count - 1)] == clip)
+    before, after = (
+        before.where(early, after.where(late, at)),
+        after.where(late, before.where(early, at)),
+    )
+    share = (at - before) / (after - before).clamp(min=1)
+    return before, after, share * (before < after)
 
 
 def segment_median(values: Tensor, segment: Tensor, lengths: Tensor) -> Tensor:

@@ -11,7 +11,14 @@ from ites.data.clips import Clip, Clips
 from ites.data.store import PoseStore, PoseStoreWriter
 from ites.data.synthetic.synthetic import prepare_synthetic
 from ites.models import Teacher
-from ites.models.temporal import Adam, Views, consistent_poses, moved_by, segment_median
+from ites.models.temporal import (
+    Adam,
+    Views,
+    around,
+    consistent_poses,
+    moved_by,
+    segment_median,
+)
 from ites.pose import geometry
 from ites.pose.camera import Camera
 from ites.pose.skeleton import HUMAN36M, Skeleton
@@ -203,16 +210,21 @@ def test_what_the_network_moved_tells_the_noise():
     torch.testing.assert_close(moved_by(noisy, exact), expected, atol=1e-5, rtol=0)
 
 
+def upright(elevation):
+    """Someone (17, 3) who stands so that all joints are above each other, and the turn to them."""
+    pose, c, s = torch.zeros(17, 3), np.cos(elevation), np.sin(elevation)
+    leg, arm, trunk = [0.05, 0.45, 0.9], [-0.45, -0.15, 0.1], [-0.25, -0.5, -0.65, -0.8]
+    pose[:, 1] = torch.tensor([0, *leg, *leg, *trunk, *arm, *arm])
+    return pose, torch.tensor([[1, 0, 0], [0, c, s], [0, -s, c]], dtype=torch.float32)
+
+
 @pytest.mark.parametrize("elevation", [0.0, 0.4])
 def test_views_from_other_sides_correct_a_lean(elevation):
-    frames, c, s = 20, np.cos(elevation), np.sin(elevation)
-    upright = torch.zeros(17, 3)  # someone who stands so that all joints are above each other
-    leg, arm, trunk = [0.05, 0.45, 0.9], [-0.45, -0.15, 0.1], [-0.25, -0.5, -0.65, -0.8]
-    upright[:, 1] = torch.tensor([0, *leg, *leg, *trunk, *arm, *arm])
-    truth = upright @ torch.tensor([[1, 0, 0], [0, c, s], [0, -s, c]], dtype=torch.float32)
-    truth = truth.expand(frames, -1, -1)
+    frames = 20
+    person, turn = upright(elevation)
+    truth = (person @ turn).expand(frames, -1, -1)
     points = geometry.project(truth)
-    lean = truth[..., 2:] + 0.3 * upright[:, 1:2]
+    lean = truth[..., 2:] + 0.3 * person[:, 1:2]
 
     def density(views, at):  # who leans in the image is unlikely, and so is another elevation
         return 40000 * views[..., 0].square().mean(1) + 2000 * (at - elevation).square()
@@ -222,6 +234,34 @@ def test_views_from_other_sides_correct_a_lean(elevation):
     without = consistent_depths(points, lean, [frames], HUMAN36M, rates=[5.0])
     assert error(found, truth[..., 2:]) < 0.25 * error(lean, truth[..., 2:])
     assert error(without, truth[..., 2:]) > 0.8 * error(lean, truth[..., 2:])
+
+
+@pytest.mark.parametrize(("rate", "limit"), [(60.0, 0.0016), (240.0, 0.0005)])
+def test_views_do_not_shake_clips_of_high_rates(rate, limit):
+    frames = int(rate)
+    time = torch.arange(frames)[:, None, None] / rate
+    person, turn = upright(0.2)
+    truth = person @ turn + 0.1 * (2 * torch.pi * time).sin() * person[:, 1:2]
+    points = geometry.project(truth)
+    lean = truth[..., 2:] * (1 + 0.1 * (3 * time).sin()) + 0.2 * person[:, 1:2]
+
+    def density(views, at):
+        return 40000 * views[..., 0].square().mean(1)
+
+    views = Views(density, torch.full((frames,), 0.2))
+    found = consistent_depths(points, lean, [frames], HUMAN36M, rates=[rate], views=views)
+    assert error(found, truth[..., 2:]) < 0.9 * error(lean, truth[..., 2:])
+    bend = geometry.backproject(points, found).diff(n=2, dim=0).norm(dim=-1).mean()
+    assert bend < limit
+
+
+def test_frames_lie_between_the_chosen_ones_of_their_clip():
+    chosen = torch.tensor([0, 1, 0, 0, 0, 1, 0, 0, 0, 1], dtype=torch.bool)
+    clip = torch.tensor([0, 0, 0, 0, 0, 0, 0, 1, 1, 2])
+    before, after, share = around(chosen, clip)
+    assert before.tolist() == [1, 1, 1, 1, 1, 5, 5, 7, 8, 9]
+    assert after.tolist() == [1, 1, 5, 5, 5, 5, 5, 7, 8, 9]
+    assert share.tolist() == [0, 0, 0.25, 0.5, 0.75, 0, 0, 0, 0, 0]
 
 
 def test_noisy_keypoints_may_move(motion):
