@@ -139,8 +139,9 @@ def acclaim() -> list[Files]:
 
     bones = sorted({name for recipe in ACCLAIM.joints for name in recipe})
     data = "".join(
-        f"  begin\n id {i}\n name {bone}\n direction 0.3 0.8 0.1\n length {i}\n axis 0 10 20 XYZ\n"
-        f" dof rx ry rz\n limits (-160.0 20.0)\n (-70.0 70.0)\n (-60.0 70.0)\n  end\n"
+        f"  begin\n id {i}\n name {bone}\n direction 0.3 0.8 0.1\n length {i / 4}\n"
+        " axis 0 10 20 XYZ\n dof rx ry rz\n limits (-160.0 20.0)\n (-70.0 70.0)\n (-60.0 70.0)\n"
+        "  end\n"
         for i, bone in enumerate(bones, 1)
     )
     asf = (
@@ -171,10 +172,13 @@ def bvh() -> list[Files]:
         ends = [name.removesuffix("_end") for name in names if name.endswith("_end")]
         text = "HIERARCHY\nROOT hips\n{\n OFFSET 0 0 0\n CHANNELS 6 Xposition Yposition Zposition "
         text += "Zrotation Yrotation Xrotation\n"
+        size = 0.2 / layout.unit
         for i, name in enumerate(kept):
-            text += f" JOINT {name}\n {{\n OFFSET {i % 3} {i % 4} 1\n"
+            text += f" JOINT {name}\n {{\n OFFSET {i % 3 * size:g} {i % 4 * size:g} {size:g}\n"
             text += " CHANNELS 3 Zrotation Yrotation Xrotation\n"
-            text += " End Site\n {\n OFFSET 0 1 0\n }\n" if name in ends else ""
+            text += f" End Site\n {{\n OFFSET 0 {size:g} 0\n }}\n" if name in ends else ""
+            short = " JOINT neck0\n {\n OFFSET 0 0 0\n CHANNELS 0\n }\n"
+            text += short if name == layout.short else ""
             text += " }\n"
         count, frames = 6 + 3 * len(kept), layout.skipped + 3
         rows = "".join(

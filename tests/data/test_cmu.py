@@ -1,6 +1,7 @@
 """Motion capture files against poses computed by hand, and the CMU protocol."""
 
 import re
+from functools import partial
 
 import h5py
 import numpy as np
@@ -15,6 +16,7 @@ from ites.data.datasets.cmu import (
     read_bvh_take,
     subject_of,
 )
+from ites.data.datasets.field import prepare_field
 from ites.data.datasets.mocap import euler, read_amc, read_asf, read_bvh
 from ites.errors import ItesError
 from ites.pose.camera import human36m_cameras
@@ -198,9 +200,13 @@ def test_subject_of(tmp_path, path, subject):
 
 
 def star_bvh(names, frames=6):
-    """A root with each name at its own place, and frames that only move the root."""
+    """A root with each name at its own place, and frames that only move the root.
+
+    Each has a child at its own place, as a chest without a thorax bone has.
+    """
     joints = "".join(
-        f"JOINT {name}\n{{\nOFFSET {i} {2 * i} {3 * i}\nCHANNELS 0\n}}\n"
+        f"JOINT {name}\n{{\nOFFSET {i} {2 * i} {3 * i}\nCHANNELS 0\n"
+        "JOINT short%d\n{\nOFFSET 0 0 0\nCHANNELS 0\n}\n}\n" % i
         for i, name in enumerate(names, 1)
     )
     rows = "\n".join(f"{t} 0 0" for t in range(frames))
@@ -233,6 +239,15 @@ def test_the_thorax_bone_is_put_back(write):
     text = text.replace("JOINT Chest\n", f"{bones}JOINT Chest\n")
     clip = read_bvh_take(write("131_01.bvh", text))
     np.testing.assert_allclose(clip.positions[0, 8], np.array([1, 0, 10]) * 0.0254 / 0.45)
+
+
+def test_joints_of_another_program_by_the_same_names_are_refused(write):
+    names = sorted({name for recipe in JOINT_NAMES["MotionBuilder"].joints for name in recipe})
+    text = star_bvh([*names, "Spine1"]).replace(
+        "OFFSET 0 0 0\nCHANNELS 0", "OFFSET 0 1 0\nCHANNELS 0"
+    )
+    with pytest.raises(ItesError, match="expected a conversion of CMU's files by cgspeed.com"):
+        read_bvh_take(write("12_01.bvh", text))
 
 
 def test_unknown_joint_names_are_listed(write):
@@ -295,6 +310,47 @@ def test_centre_keeps_the_frames_near_the_mean():
     assert len(kept) == 2
     np.testing.assert_array_equal(kept[:, 0], 0)
     np.testing.assert_array_equal(kept[:, 1, 0], -10)
+
+
+def people(path, unit=1.0, axes=(0, 1, 2), signs=(1, 1, 1)):
+    """An HDF5 file of somebody who stands, 1.7 m tall, the axes exchanged and in another unit."""
+    heights = [0.9, 0.9, 0.5, 0.1, 0.9, 0.5, 0.1, 1.1, 1.4, 1.5, 1.7, 1.4, 1.1, 0.9, 1.4, 1.1, 0.9]
+    positions = np.zeros((30, 17, 3), np.float32)
+    positions[..., 2] = heights
+    positions[:, [4, 5, 6], 0], positions[:, [1, 2, 3], 0] = 0.1, -0.1
+    with h5py.File(path, "w") as file:
+        group = file.create_group("S07/07_01")
+        group["positions"] = positions[..., axes] * signs * unit
+        group.attrs["fps"] = 30.0
+    return path
+
+
+@pytest.mark.parametrize(
+    ("axes", "signs", "message"),
+    [
+        ((0, 2, 1), (1, 1, -1), r"expected \+z up, got people who stand along \+y in 100% of 30"),
+        ((0, 2, 1), (1, -1, 1), r"stand along -y in 100%"),
+        ((0, 1, 2), (1, -1, -1), r"stand along -z in 100%"),
+    ],
+)
+@pytest.mark.parametrize("prepare", [prepare_cmu, partial(prepare_field, people=200)])
+def test_people_who_stand_along_another_axis_are_refused(tmp_path, prepare, axes, signs, message):
+    source = people(tmp_path / "motion.h5", axes=axes, signs=signs)
+    with pytest.raises(ItesError, match=message):
+        prepare(source, tmp_path / "out.h5")
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_people_who_stand_upright_are_read(tmp_path):
+    summary = prepare_cmu(people(tmp_path / "motion.h5"), tmp_path / "out.h5")
+    assert summary["splits"]["train"]["poses"] == 4 * 15
+
+
+@pytest.mark.parametrize("unit", [1 / 0.3048, 0.1])
+def test_a_person_who_is_too_large_or_small_is_refused(tmp_path, unit):
+    """Feet and tens of metres: within `SIZES`, which single frames may reach."""
+    with pytest.raises(ItesError, match=r"S07/07_01: expected a person of 0.3 to 4 m, got .*unit"):
+        prepare_cmu(people(tmp_path / "motion.h5", unit), tmp_path / "out.h5")
 
 
 def test_the_protocol_gives_its_pose_counts(shared, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from ites.data import PoseStore
 from ites.data.datasets.h36m import JOINTS, prepare_h36m
 from ites.data.datasets.npz import load_npz, loads
+from ites.data.synthetic.synthetic import Performance, perform
 from ites.errors import ItesError, shorten
 from ites.pose.camera import human36m_cameras
 
@@ -180,6 +181,101 @@ def test_cdf_with_detections_by_the_usual_names(flat_npz, tmp_path):
     check(tmp_path / "out.h5", keypoints=detections)
 
 
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_folder_further_up_with_a_subjects_name_is_no_subject(archive, tmp_path, zipped):
+    source = tmp_path / "S9" / "S1"
+    source.mkdir(parents=True)
+    if zipped:
+        with zipfile.ZipFile(source / "h36m.zip", "w") as file:
+            for path in archive.rglob("*.h5"):
+                file.write(path, f"S9/{path.relative_to(archive)}")
+        source /= "h36m.zip"
+    else:
+        archive.rename(source / "h36m")
+    prepare_h36m(source, tmp_path / "out.h5")
+    check(tmp_path / "out.h5")
+
+
+def test_a_folder_further_up_is_no_subject_of_cdf_files(tmp_path):
+    for take in TAKES:
+        flat_files(tmp_path / "S9" / "h36m", *take)
+    prepare_h36m(tmp_path / "S9" / "h36m", tmp_path / "out.h5")
+    check(tmp_path / "out.h5", keypoints=lambda *take: seen(*take)[1] + 0.25)
+
+
+def test_centimetres_are_refused(tmp_path):
+    path = tmp_path / "S1" / "3D_positions" / "Walking.h5"
+    path.parent.mkdir(parents=True)
+    with h5py.File(path, "w") as file:
+        file["3D_positions"] = world("S1", "Walking").reshape(FRAMES, 96).T * 100
+    with pytest.raises(ItesError, match="Walking: expected a person of 0.3 to 4 m, got one of 0.1"):
+        prepare_h36m(tmp_path, tmp_path / "out.h5")
+
+
+PEOPLE = (("S1", "Walking"), ("S9", "Photo"))
+COCO = [9, 9, 9, 10, 10, 11, 14, 12, 15, 13, 16, 4, 1, 5, 2, 6, 3]
+"""Joints of Human3.6M's about where COCO's are."""
+
+
+def somebody(number):
+    """(T, 17, 3) metres of somebody who walks."""
+    return perform(Performance(number, "Walking", 0), 3, 50.0, 0.8)
+
+
+def videopose3d(folder, change=lambda cameras: cameras, **metadata):
+    """Both of VideoPose3D's files of people; what it writes of the four cameras may change."""
+    worlds = {subject: {action: somebody(n)} for n, (subject, action) in enumerate(PEOPLE)}
+    np.savez_compressed(folder / "3d.npz", positions_3d=worlds)
+    table = {}
+    for subject, action in PEOPLE:
+        cameras = human36m_cameras(subject)
+        points = [c.project(c.world_to_camera(worlds[subject][action])) for c in cameras]
+        table[subject] = {action: change(points)}
+    about = {"metadata": metadata} if metadata else {}
+    np.savez_compressed(folder / "2d.npz", positions_2d=table, **about)
+    return folder / "3d.npz", folder / "2d.npz"
+
+
+@pytest.mark.parametrize("with_3d", [True, False])
+def test_detections_in_the_order_of_coco_are_converted(tmp_path, with_3d):
+    truth, flat = videopose3d(
+        tmp_path, lambda cameras: [c[:, COCO] for c in cameras], layout_name="coco", num_joints=17
+    )
+    lines, out = [], tmp_path / "out.h5"
+    if with_3d:
+        prepare_h36m(truth, out, keypoints=flat, say=lines.append)
+    else:
+        prepare_h36m(flat, out, say=lines.append)
+    assert lines == [f"{flat}: joints of coco17, converted to human36m"]
+    with PoseStore(out) as store:
+        points = store.keypoints("train")
+        sequence = store.sequences_of("train")[0]
+        camera = store.cameras[sequence.camera]
+    expected = camera.project(camera.world_to_camera(somebody(0)))
+    limbs = [1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 15, 16]
+    np.testing.assert_allclose(points[sequence.rows][:, limbs], expected[:, limbs], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "metadata", "message"),
+    [
+        (lambda cameras: [c[:, COCO] for c in cameras], {}, "order human36m, got a body in .*coco"),
+        (lambda cameras: cameras, {"layout_name": "humaneva15"}, "h36m or coco, got humaneva15"),
+        (lambda cameras: cameras[::-1], {"layout_name": "h36m"}, "on which the 3D projects.*other"),
+        (lambda c: [one[:, SIDES] for one in c], {"layout_name": "h36m"}, "3D projects.*or sides"),
+    ],
+)
+def test_detections_that_do_not_belong_to_the_3d_are_refused(tmp_path, change, metadata, message):
+    truth, flat = videopose3d(tmp_path, change, **metadata)
+    with pytest.raises(ItesError, match=message) as caught:
+        prepare_h36m(truth, tmp_path / "out.h5", keypoints=flat)
+    assert str(flat) in str(caught.value)
+    assert not (tmp_path / "out.h5").exists()
+
+
+SIDES = [0, 4, 5, 6, 1, 2, 3, 7, 8, 9, 10, 14, 15, 16, 11, 12, 13]
+
+
 def bad(tmp_path, kind):
     """A source that is wrong, and maybe a file of detections."""
     good = nested(lambda *take: world(*take))
@@ -285,6 +381,10 @@ def test_a_frame_of_detections_that_is_not_finite_is_left_out(npz, tmp_path):
     )
     assert summary["splits"]["train"]["poses"] == 2 * 4 * FRAMES - 1
     assert len(lines) == 1 and "S1, Walking: 1 of 5 frames left out" in lines[0]
+    with PoseStore(tmp_path / "out.h5") as store:
+        camera = f"S1.{human36m_cameras('S1')[1].id}"
+        parts = [s for s in store.sequences if (s.camera, s.action) == (camera, "Walking")]
+        assert [(s.first, s.length) for s in parts] == [(0, 3), (4, 1)]  # no frames over the gap
 
 
 def test_every_must_be_positive(npz, tmp_path):

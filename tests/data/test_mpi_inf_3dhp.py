@@ -251,7 +251,10 @@ def test_the_joints_of_a_body_are_in_the_data_sets_order(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        (walker(list(range(17))), "own order .mpi3dhp17., got an order that .* as human36m"),
+        (
+            walker(list(range(17))),
+            "joints in the order mpi3dhp17, got a body in the order human36m",
+        ),
         (walker(OF_HUMAN36M, divided=True), "expected 2D in pixels, .* got focal length 1.46"),
     ],
 )

@@ -22,6 +22,9 @@ ORDER_MARGIN, ORDER_LIMIT = 1.15, 1.0
 """Another order fits when the misfit is this many times its own; no order fits beyond the limit.
 The right order's median over a clip is at most 0.85 in 888 clips of the CMU database."""
 
+FRAMES = 64
+"""Frames that `order_error` looks at."""
+
 # Each joint's parent and the distance to it, metres, of an adult of 1.7 m: Winter, "Biomechanics
 # and Motor Control of Human Movement", 2009, figure 4.1, rounded; the face by eye.
 _BODY: dict[str, tuple[str, float]] = {
@@ -137,6 +140,14 @@ def misfit(keypoints: Floats, seen: NDArray[np.bool_], joints: tuple[str, ...]) 
     spread = np.sqrt((centred**2 * weight).sum((1, 2)))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where((count >= 5) & (spread > 0), 0.45 * share / spread, np.nan)
+
+
+def order_error(keypoints: Floats, order: str) -> str:
+    """Why keypoints (T, J, 2) are not in a joint order: they make a body in another one; or ""."""
+    points = keypoints[:: max(1, len(keypoints) // FRAMES)].astype(np.float32)
+    seen = np.asarray(np.isfinite(points).all(-1))
+    best = better_order(fits(np.where(seen[..., None], points, 0), seen), order)
+    return f"expected joints in the order {order}, got a body in the order {best}" if best else ""
 
 
 def fits(keypoints: Floats, seen: NDArray[np.bool_]) -> dict[str, float]:

@@ -12,7 +12,7 @@ within a radius of it are kept and projected by the four cameras of S1 (training
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,9 +150,49 @@ def takes_of(source: Path, fps: float = AMC_FPS) -> Iterator[CmuTake]:
     """The takes of an HDF5 file or of a folder; `fps` is that of .amc files.
 
     Raises:
-        ItesError: there are no clips, or one cannot be read.
+        ItesError: there are no clips, one cannot be read, or another axis is up.
     """
-    return _read_folder(source, fps) if source.is_dir() else iter(isolated(_read_file, source))
+    if source.is_dir():
+        return _standing(_read_folder(source, fps), source, _FOLDER_AXES)
+    return _standing(isolated(_read_file, source), source, _FILE_AXES)
+
+
+_FILE_AXES = ("+x", "+y", "+z", "-x", "-y", "-z")
+_FOLDER_AXES = ("+x", "-z", "+y", "-x", "+z", "-y")
+"""How an HDF5 file and the files of a folder call +x, +y, +z, -x, -y, -z of a take."""
+ALONG = 0.85
+"""Cosine of the angle between a body and an axis below which it does not stand along it."""
+STANDING = 0.75, 0.1
+"""Another axis is up if at least so many of the frames stand along it, and at most so many along
+z. In the CMU database 0.99 stand along z, and 0.001 along any other axis."""
+
+
+def _standing(takes: Iterable[CmuTake], source: Path, axes: Sequence[str]) -> Iterator[CmuTake]:
+    """The takes; at their end, refuse people who stand along another axis than z.
+
+    Raises:
+        ItesError: they do.
+    """
+    along, count = np.zeros(6), 0
+    for take in takes:
+        with np.errstate(all="ignore"):
+            feet = take.positions[:, _ANKLES].mean(1)
+            body = (take.positions[:, _THORAX] - feet).astype(np.float64)
+            body /= np.linalg.norm(body, axis=-1, keepdims=True)
+            body = body[np.isfinite(body).all(-1)]
+        along += (np.concatenate([body, -body], 1) > ALONG).sum(0)
+        count += len(body)
+        yield take
+    up, best = axes[2], int(along.argmax())
+    if count and along[best] >= STANDING[0] * count and along[2] <= STANDING[1] * count:
+        raise ItesError(
+            f"{source}: expected {up} up, got people who stand along {axes[best]} in "
+            f"{along[best] / count:.0%} of {count:,} frames: turn the axes"
+        )
+
+
+_ANKLES = [HUMAN36M.joints.index(f"{side}_ankle") for side in ("right", "left")]
+_THORAX = HUMAN36M.joints.index("thorax")
 
 
 def _read_file(source: Path) -> list[CmuTake]:
@@ -340,9 +380,17 @@ def _joint_names_of(path: Path, bvh: Bvh) -> JointNames:
         )
     for name, parent, offset in names.added:
         bvh.joints.append(BvhJoint(name, index[parent], np.array(offset, np.float64)))
-    for joint in bvh.joints if names.short else ():
-        if joint.parent == index[names.short] and not joint.offset.any():
-            joint.offset = bvh.joints[joint.parent].offset
+    if not names.short:
+        return names
+    short = [j for j in bvh.joints if j.parent == index[names.short] and not j.offset.any()]
+    if not short:
+        raise ItesError(
+            f"{path}: expected a conversion of CMU's files by cgspeed.com, whose {names.short} "
+            "has children at offset 0, got another program's file; write its joints into an HDF5 "
+            "file instead (docs/data.md)"
+        )
+    for joint in short:
+        joint.offset = bvh.joints[joint.parent].offset
     return names
 
 

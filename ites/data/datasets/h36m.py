@@ -7,7 +7,7 @@
   `<subject>/MyPoses/3D_positions/<action>.h5`, dataset `3D_positions`, (96, T), millimetres, world;
 - VideoPose3D's data_3d_h36m.npz, `positions_3d[subject][action]` (T, 32, 3), metres, world; with it
   or alone its 2D files, `positions_2d[subject][action]`, four arrays (T, 17, 2), pixels, in the
-  order of the cameras.
+  order of the cameras; `metadata` names the order of the joints, which may be COCO's.
 
 Missing 2D is projected by each camera with its distortion. Action names omit the take's number
 ("Walking 1" is "Walking"), because metrics are averaged by action.
@@ -16,24 +16,28 @@ Missing 2D is projected by each camera with its distortion. Action names omit th
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ites.data.checks.orders import order_error
 from ites.data.datasets.cdf import read_variable
 from ites.data.datasets.npz import load_npz
 from ites.data.datasets.plausible import Say, sound_frames
+from ites.data.readers.videopose3d import layout_of
 from ites.data.store import PoseStore, PoseStoreWriter, plain_text
-from ites.errors import ItesError
-from ites.pose.camera import human36m_cameras
-from ites.pose.skeleton import HUMAN36M
+from ites.errors import ItesError, shorten
+from ites.pose.camera import Camera, human36m_cameras
+from ites.pose.layouts import joints_of, to_human36m
+from ites.pose.skeleton import HUMAN36M, root_relative
 from ites.system.files import members_of, reading
 from ites.system.hdf5 import dataset
 from ites.system.isolated import isolated
@@ -47,6 +51,12 @@ FILES = 32
 """Files of the older archive that a child process reads."""
 SPOILT = {("S11", "Directions")}
 """A take with a damaged video; all protocols exclude it."""
+FARTHEST = 0.08
+"""Largest median distance of 2D from the projected 3D, both relative to the pelvis, over the
+person's size. Detections have 0.05 or less; those of another camera, or with exchanged sides,
+have 0.11 and more."""
+CHECKED = 64
+"""Frames of a take that are compared."""
 RENAMED = {"TakingPhoto": "Photo", "WalkingDog": "WalkDog"}
 ACKNOWLEDGEMENT = (
     "Human3.6M: Ionescu, Papava, Olaru, Sminchisescu, PAMI 2014; Ionescu, Li, Sminchisescu, ICCV "
@@ -85,7 +95,8 @@ def prepare_h36m(
     """Write a pose store of Human3.6M, splits "train" and "test".
 
     Frames in which no person can be are dropped, and `say` reports them. The measured 3D has no
-    number that is not finite, so one says that the file is damaged.
+    number that is not finite, so one says that the file is damaged. A take is one sequence for each
+    camera, and several where frames are missing between.
 
     Args:
         source: a folder of CDF or HDF5 files, h36m.zip, or one of VideoPose3D's .npz files.
@@ -106,8 +117,8 @@ def prepare_h36m(
     source, subjects = Path(source), (*train_subjects, *test_subjects)
     if every < 1:
         raise ItesError(f"prepare_h36m: every must be at least 1, got {every}")
-    flat = None if keypoints is None else (Path(keypoints), _npz(Path(keypoints), "positions_2d"))
     printed: set[str] = set()
+    apart: list[float] = []
 
     def say_once(line: str) -> None:
         """Four cameras see the same frames."""
@@ -115,28 +126,44 @@ def prepare_h36m(
             printed.add(line)
             say(line)
 
+    flat = None
+    if keypoints is not None:
+        flat = _Flat.read(Path(keypoints), _load(Path(keypoints)), say_once)
     with PoseStoreWriter(out, HUMAN36M, "Human3.6M", ACKNOWLEDGEMENT) as writer:
         rigs = {subject: human36m_cameras(subject) for subject in subjects}
         for subject, rig in rigs.items():
             for camera in rig:
                 writer.add_camera(f"{subject}.{camera.id}", camera)
-        for take in takes_of(source, subjects):
+        for take in takes_of(source, subjects, say_once):
             camera = rigs[take.subject][take.camera]
-            points = take.keypoints if flat is None else _detected(*flat, take)
+            points = take.keypoints if flat is None else flat.of(take)
             _expect_finite(take.where, take.positions)
+            _expect_order(flat.path if flat else source, take, points)
             sound = sound_frames(take.where, take.positions, points, say=say_once)[::every]
             if not sound.any():
                 say_once(f"{take.where}: left out: no frame of every {every} is sound")
                 continue
-            positions = None if take.positions is None else take.positions[::every][sound]
-            writer.add(
-                points[::every][sound],
-                camera=f"{take.subject}.{camera.id}",
-                subject=take.subject,
-                action=take.action.split(" ")[0],
-                split="test" if take.subject in test_subjects else "train",
-                fps=FPS / every,
-                positions=positions,
+            rows = np.flatnonzero(sound)
+            if take.positions is not None:
+                kept = rows * every
+                apart.append(_distance(camera, take.positions[kept], points[kept]))
+            for own in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1):
+                kept = own * every
+                writer.add(
+                    points[kept],
+                    camera=f"{take.subject}.{camera.id}",
+                    subject=take.subject,
+                    action=take.action.split(" ")[0],
+                    split="test" if take.subject in test_subjects else "train",
+                    fps=FPS / every,
+                    positions=None if take.positions is None else take.positions[kept],
+                    first=int(own[0]),
+                )
+        if apart and not np.median(apart) <= FARTHEST:
+            raise ItesError(
+                f"{flat.path if flat else source}: expected 2D on which the 3D projects, got a "
+                f"median distance of {np.median(apart):.2f} of the person's size: other cameras, "
+                "frames or sides"
             )
     with PoseStore(out) as store:
         return store.summary()
@@ -158,10 +185,28 @@ def _expect_finite(where: str, positions: Array | None) -> None:
         )
 
 
+def _expect_order(path: Path, take: H36mTake, points: Array) -> None:
+    """Refuse 2D whose joints make a body in another order."""
+    if error := order_error(points, HUMAN36M.name):
+        raise ItesError(f"{path}: {take.subject}, {take.action}: {error}")
+
+
+def _distance(camera: Camera, positions: Array, points: Array) -> float:
+    """The median distance of 2D from the projected 3D; see `FARTHEST`."""
+    step = max(1, len(points) // CHECKED)
+    seen, points = camera.project(positions[::step]), points[::step]
+    off = np.linalg.norm(root_relative(seen, 0) - root_relative(points, 0), axis=-1)
+    return float(np.median(off) / np.median(np.ptp(seen, axis=1).max(-1)))
+
+
 def takes_of(
-    source: Path, subjects: Sequence[str] = (*TRAIN_SUBJECTS, *TEST_SUBJECTS)
+    source: Path,
+    subjects: Sequence[str] = (*TRAIN_SUBJECTS, *TEST_SUBJECTS),
+    say: Say = print,
 ) -> Iterator[H36mTake]:
     """The takes of any of the three sources; actions have their usual names.
+
+    `say` prints a line where joints of another order are converted.
 
     Raises:
         ItesError: it is none of these, or one cannot be read.
@@ -169,7 +214,7 @@ def takes_of(
     if not source.exists():
         raise ItesError(f"{source}: no such file or folder")
     if source.suffix.lower() == ".npz":
-        takes = _read_npz(source, subjects)
+        takes = _read_npz(source, subjects, say)
     elif source.is_dir() and next(source.rglob("*.cdf"), None):
         takes = _read_cdf(source, subjects)
     else:
@@ -187,7 +232,7 @@ def takes_of(
 
 def _read_cdf(source: Path, subjects: Sequence[str]) -> Iterator[H36mTake]:
     for subject in subjects:
-        files = sorted(path for path in source.rglob("*.cdf") if subject in path.parts)
+        files = sorted(path for path in source.rglob("*.cdf") if _subject_of(path) == subject)
         mono = [path for path in files if path.parent.name == "D3_Positions_mono"]
         cameras = human36m_cameras(subject)
         ids = [camera.id for camera in cameras]
@@ -208,6 +253,12 @@ def _read_cdf(source: Path, subjects: Sequence[str]) -> Iterator[H36mTake]:
                 yield from _seen(subject, path.stem, _pose(path, 3) / 1000, str(path))
 
 
+def _subject_of(path: PurePath) -> str:
+    """The nearest folder with a subject's name; one further up may have such a name, too."""
+    named = [part for part in path.parts[:-1] if re.fullmatch(r"S\d+", part)]
+    return named[-1] if named else ""
+
+
 def _pose(path: Path, last: int) -> Array:
     """The variable Pose of a CDF file, (T, 17, last)."""
     values = read_variable(path, "Pose")
@@ -222,9 +273,9 @@ def _pose(path: Path, last: int) -> Array:
 def _read_archive(source: Path, subjects: Sequence[str]) -> Iterator[H36mTake]:
     wanted = {}
     for name in _members(source):
-        parts = PurePosixPath(name).parts
-        subject = next((part for part in parts if part in subjects), None)
-        if subject is not None and parts[-2:-1] == ("3D_positions",):
+        path = PurePosixPath(name)
+        subject = _subject_of(path)
+        if subject in subjects and path.parent.name == "3D_positions":
             wanted[name] = subject
     names = list(wanted)
     for start in range(0, len(names), FILES):
@@ -270,12 +321,13 @@ def _read_members(source: Path, names: Sequence[str]) -> list[Array]:
 # VideoPose3D's files
 
 
-def _read_npz(source: Path, subjects: Sequence[str]) -> Iterator[H36mTake]:
+def _read_npz(source: Path, subjects: Sequence[str], say: Say) -> Iterator[H36mTake]:
     entries = load_npz(source)
     if "positions_2d" in entries:
-        for subject, action, cameras in _entries(source, entries["positions_2d"], subjects):
+        flat = _Flat.read(source, entries, say)
+        for subject, action, cameras in _entries(source, flat.table, subjects):
             for index in range(4):
-                yield H36mTake(subject, action, index, _camera_of(source, cameras, index), None)
+                yield H36mTake(subject, action, index, flat.camera(cameras, index), None)
         return
     if "positions_3d" not in entries:
         raise ItesError(
@@ -286,13 +338,6 @@ def _read_npz(source: Path, subjects: Sequence[str]) -> Iterator[H36mTake]:
             positions = np.asarray(world, np.float64)
         where = f"{source}: {subject}, {action}"
         yield from _seen(subject, action, _seventeen(where, positions, 3))
-
-
-def _npz(path: Path, name: str) -> Any:
-    entries = load_npz(path)
-    if name not in entries:
-        raise ItesError(f"{path}: expected {name}, got {', '.join(entries)}")
-    return entries[name]
 
 
 def _entries(source: Path, table: Any, subjects: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
@@ -308,31 +353,77 @@ def _entries(source: Path, table: Any, subjects: Sequence[str]) -> Iterator[tupl
             yield subject, plain_text(str(source), action), value
 
 
-def _camera_of(source: Path, cameras: Any, index: int) -> Array:
-    """(T, 17, 2) of one of an action's four cameras."""
-    with reading(source, "an action as seen by 4 cameras"):
-        if len(cameras) != 4:
+def _load(path: Path) -> dict[str, Any]:
+    entries = load_npz(path)
+    if "positions_2d" not in entries:
+        raise ItesError(f"{path}: expected positions_2d, got {', '.join(entries)}")
+    return entries
+
+
+@dataclass(frozen=True)
+class _Flat:
+    """VideoPose3D's 2D: `table[subject][action]` has four arrays, joints in the order `layout`."""
+
+    path: Path
+    table: Any
+    layout: str
+
+    @classmethod
+    def read(cls, path: Path, entries: dict[str, Any], say: Say) -> _Flat:
+        """The entries of a file with `positions_2d`.
+
+        Raises:
+            ItesError: its metadata name an unknown order of joints.
+        """
+        metadata = entries.get("metadata")
+        metadata = metadata if isinstance(metadata, dict) else {}
+        layout = layout_of(metadata) if "layout_name" in metadata else HUMAN36M.name
+        if layout is None:
             raise ItesError(
-                f"{source}: expected an action as seen by 4 cameras, got {len(cameras)}"
+                f"{path}: metadata: expected a layout_name such as h36m or coco, got "
+                f"{shorten(metadata['layout_name'], 40)}"
             )
-        points = np.asarray(cameras[index], np.float64)[..., :2]
-    return _seventeen(str(source), points, 2)
+        if layout != HUMAN36M.name:
+            say(f"{path}: joints of {layout}, converted to {HUMAN36M.name}")
+        return cls(path, entries["positions_2d"], layout)
 
+    def camera(self, cameras: Any, index: int) -> Array:
+        """(T, 17, 2) of one of an action's four cameras, in Human3.6M's order."""
+        with reading(self.path, "an action as seen by 4 cameras"):
+            if len(cameras) != 4:
+                raise ItesError(
+                    f"{self.path}: expected an action as seen by 4 cameras, got {len(cameras)}"
+                )
+            points = np.asarray(cameras[index], np.float64)[..., :2]
+        if self.layout == HUMAN36M.name:
+            return _seventeen(str(self.path), points, 2)
+        count = len(joints_of(self.layout))
+        if points.shape[1:] != (count, 2) or not len(points):
+            raise ItesError(f"{self.path}: expected (T, {count}, 2), got {points.shape}")
+        converted, unknown = to_human36m(points, self.layout)
+        if unknown is not None:
+            raise ItesError(
+                f"{self.path}: expected all joints of {HUMAN36M.name}, got "
+                f"{self.layout}, which lacks some"
+            )
+        return converted
 
-def _detected(path: Path, detections: Any, take: H36mTake) -> Array:
-    """A take's 2D, cut to the length of its 3D."""
-    try:
-        cameras = detections[take.subject][take.action]
-    except (KeyError, TypeError):
-        raise ItesError(f"{path}: expected {take.subject}, {take.action}; it is missing") from None
-    points = _camera_of(path, cameras, take.camera)
-    count = len(points if take.positions is None else take.positions)
-    if len(points) < count:
-        raise ItesError(
-            f"{path}: {take.subject}, {take.action}: expected at least {count} frames, as the 3D "
-            f"has, got {len(points)}"
-        )
-    return points[:count]
+    def of(self, take: H36mTake) -> Array:
+        """A take's 2D, cut to the length of its 3D."""
+        try:
+            cameras = self.table[take.subject][take.action]
+        except (KeyError, TypeError):
+            raise ItesError(
+                f"{self.path}: expected {take.subject}, {take.action}; it is missing"
+            ) from None
+        points = self.camera(cameras, take.camera)
+        count = len(points if take.positions is None else take.positions)
+        if len(points) < count:
+            raise ItesError(
+                f"{self.path}: {take.subject}, {take.action}: expected at least {count} frames, "
+                f"as the 3D has, got {len(points)}"
+            )
+        return points[:count]
 
 
 def _seventeen(where: str, joints: Array, last: int) -> Array:

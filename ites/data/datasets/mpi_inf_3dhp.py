@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ites.data.checks.orders import better_order, fits
+from ites.data.checks.orders import order_error
 from ites.data.datasets.matlab import read_variables
 from ites.data.datasets.npz import load_npz
 from ites.data.datasets.plausible import Say, sound_frames
@@ -211,15 +211,8 @@ def _add(writer: PoseStoreWriter, take: MpiTake, every: int, say: Say) -> None:
 
 def _check_order(take: MpiTake) -> None:
     """Refuse joints that make a body in another order: programs write these files in several."""
-    points = take.keypoints[take.valid]
-    points = points[:: max(1, len(points) // 64)].astype(np.float32)
-    seen = np.asarray(np.isfinite(points).all(-1))
-    best = better_order(fits(np.where(seen[..., None], points, 0), seen), take.layout)
-    if best is not None:
-        raise ItesError(
-            f"{take.where}: expected joints in the data set's own order ({take.layout}), got an "
-            f"order that makes a body as {best}"
-        )
+    if error := order_error(take.keypoints[take.valid], take.layout):
+        raise ItesError(f"{take.where}: {error}")
 
 
 # The training set

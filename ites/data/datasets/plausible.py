@@ -7,10 +7,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from ites.data.store import LARGEST_POSE, SMALLEST_PERSON
 from ites.errors import ItesError
 
 SIZES = (0.1, 10.0)
-"""Range of a pose's largest extent along an axis in metres; other units lie outside."""
+"""Range of a pose's largest extent along an axis in metres."""
 FARTHEST = 1000.0
 """Maximum distance in metres of a root from the clip's median root."""
 PIXELS = 1e6
@@ -32,7 +33,8 @@ def sound_frames(
     """Which frames of a clip are plausible; a line names the others.
 
     A frame is sound when its values are finite and its largest extent lies within `SIZES`. Its root
-    must lie within `FARTHEST` of the clip's median root, and its keypoints within `PIXELS`.
+    must lie within `FARTHEST` of the clip's median root, and its keypoints within `PIXELS`. The
+    median extent of sound frames must be a person's, so that feet or centimetres are refused.
 
     Args:
         where: the file and the location in it.
@@ -45,7 +47,7 @@ def sound_frames(
         (T,) bool.
 
     Raises:
-        ItesError: no frame is sound.
+        ItesError: no frame is sound, or the person has another size.
     """
     known = [array for array in (positions, keypoints) if array is not None]
     finite = np.logical_and.reduce([np.isfinite(array).all((1, 2)) for array in known])
@@ -59,6 +61,12 @@ def sound_frames(
             away = np.abs(roots - np.median(roots, axis=0)).max(-1)
             fits = (extent >= SIZES[0]) & (extent <= SIZES[1]) & (away <= FARTHEST)
             sound[finite] &= fits
+            median = float(np.median(extent[fits])) if fits.any() else SMALLEST_PERSON
+            if not SMALLEST_PERSON <= median <= LARGEST_POSE:
+                raise ItesError(
+                    f"{where}: expected a person of {SMALLEST_PERSON:g} to {LARGEST_POSE:g} m, got "
+                    f"one of {median:.3g} m in {int(fits.sum())} frames: another unit"
+                )
         if keypoints is not None:
             sound &= ~(np.abs(keypoints) > PIXELS).any((1, 2))
     if sound.all() and len(sound):

@@ -48,8 +48,7 @@ def parse(path: Path, content: dict[str, Any]) -> Detections:
     if not isinstance(content.get("positions_2d"), dict):
         return _detectron(path, content, metadata)
     found = Detections(FORMAT, min_confidence=MIN_CONFIDENCE, scored=False, plain=True)
-    name = str(metadata.get("layout_name", "")).lower()
-    found.layout = _NAMES.get(name, name if name in LAYOUTS else None)
+    found.layout = layout_of(metadata)
     videos = metadata.get("video_metadata")
     videos = videos if isinstance(videos, dict) else {}
     for video, actions in content["positions_2d"].items():
@@ -74,6 +73,12 @@ def parse(path: Path, content: dict[str, Any]) -> Detections:
     if len(found.tracks) == 1:
         found.tracks = [found.tracks[0]._replace(video="")]
     return found
+
+
+def layout_of(metadata: dict[str, Any]) -> str | None:
+    """The layout that a file's metadata name, by our name; None if it is unknown."""
+    name = str(metadata.get("layout_name", "")).lower()
+    return _NAMES.get(name, name if name in LAYOUTS else None)
 
 
 def _camera(camera: Any, where: str) -> NDArray[np.float32]:
