@@ -532,3 +532,11 @@ def test_a_rate_of_amc_files_is_refused_where_there_are_none(tmp_path):
         file["S1/a"].attrs["fps"] = 60.0
     with pytest.raises(ItesError, match="a.h5: fps is of .amc files, which do not state their own"):
         prepare_cmu(tmp_path / "a.h5", tmp_path / "out.h5", fps=60.0)
+
+
+def test_a_clip_in_two_files_is_refused(write, tmp_path):
+    write("all/07/07.asf", human_asf()[0])
+    write("all/07/07_01.amc", ":DEGREES\n1\nroot 0 0 0 0 0 0\n")
+    write("all/bvh/07_01.bvh", ARM_BVH)
+    with pytest.raises(ItesError, match=r"07_01.bvh: expected each clip once, got .*amc too"):
+        prepare_cmu(tmp_path / "all", tmp_path / "cmu.h5")

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import zipfile
 
 import h5py
@@ -567,3 +568,9 @@ def test_a_zip_member_larger_than_its_archive_is_refused(archive, tmp_path):
     path.write_bytes(data)
     with pytest.raises(ItesError, match="got 4,294,967,280 declared"):
         prepare_h36m(path, tmp_path / "out.h5")
+
+
+def test_a_take_that_is_there_twice_is_refused(archive, tmp_path):
+    shutil.copytree(archive / "S1", archive / "backup" / "S1")
+    with pytest.raises(ItesError, match=r"a second file of S1, WalkDog 1; expected one"):
+        prepare_h36m(archive, tmp_path / "out.h5")

@@ -341,3 +341,10 @@ def test_a_choice_that_arrays_do_not_have_is_refused(tmp_path, options):
     (name,) = options
     with pytest.raises(ItesError, match=f"data_test_3dhp.npz: {name} has no effect"):
         prepare_3dhp(path, tmp_path / "out.h5", **options)
+
+
+def test_a_sequence_that_is_there_twice_is_refused(tmp_path):
+    write_train(tmp_path / "data")
+    write_train(tmp_path / "data" / "backup")
+    with pytest.raises(ItesError, match="expected each sequence once, got it in .* too"):
+        prepare_3dhp(tmp_path / "data", tmp_path / "out.h5")

@@ -220,6 +220,12 @@ def _read_folder(folder: Path, fps: float) -> Iterator[CmuTake]:
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".amc", ".bvh"))
     if not paths:
         raise ItesError(f"{folder}: expected .amc or .bvh files, got none")
+    clips: dict[str, Path] = {}
+    for path in paths:
+        number = re.search(r"\d+_\d+", path.stem)
+        other = clips.setdefault(number[0], path) if number else path
+        if other != path:
+            raise ItesError(f"{path}: expected each clip once, got {other} too")
     for path in paths:
         yield read_amc_take(path, fps) if path.suffix.lower() == ".amc" else read_bvh_take(path)
 

@@ -209,7 +209,7 @@ def takes_of(
     `say` prints a line where joints of another order are converted.
 
     Raises:
-        ItesError: it is none of these, or one cannot be read.
+        ItesError: it is none of these, one cannot be read, or a take is there twice.
     """
     if not source.exists():
         raise ItesError(f"{source}: no such file or folder")
@@ -219,11 +219,18 @@ def takes_of(
         takes = _read_cdf(source, subjects)
     else:
         takes = _read_archive(source, subjects)
+    known: set[tuple[str, str, int]] = set()
     for take in takes:
+        where, key = take.where or str(source), (take.subject, take.action, take.camera)
+        if key in known:
+            raise ItesError(
+                f"{where}: a second file of {take.subject}, {take.action}; expected one"
+            )
+        known.add(key)
         name, space, number = take.action.partition(" ")
         action = f"{RENAMED.get(name, name)}{space}{number}"
         if (take.subject, action) not in SPOILT:
-            where = f"{take.where or source}: {take.subject}, {take.action}"
+            where = f"{where}: {take.subject}, {take.action}"
             yield replace(take, action=plain_text(where, action), where=where)
 
 

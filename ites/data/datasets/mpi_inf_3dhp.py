@@ -111,7 +111,8 @@ def prepare_3dhp(
         `PoseStore.summary` of the written store.
 
     Raises:
-        ItesError: `source` holds none of these files, or one of them is not as described.
+        ItesError: `source` holds none of these files, one of them is not as described, or a
+            sequence is there twice.
     """
     given = annotation, cameras
     annotation = ANNOTATIONS[0] if annotation is None else annotation
@@ -132,7 +133,14 @@ def prepare_3dhp(
         if value is not None and Path(source).exists() and not any(Path(source).rglob(pattern)):
             raise ItesError(f"{source}: {name} has no effect: expected {pattern}, got none")
     with PoseStoreWriter(out, HUMAN36M, "MPI-INF-3DHP", ACKNOWLEDGEMENT) as writer:
+        places: dict[str, str] = {}
         for take in takes_of(Path(source), annotation, cameras):
+            if take.camera.id in places:
+                raise ItesError(
+                    f"{take.where}: expected each sequence once, got it in "
+                    f"{places[take.camera.id]} too"
+                )
+            places[take.camera.id] = take.where
             _add(writer, take, every, say)
     with PoseStore(out) as store:
         return store.summary()
@@ -189,8 +197,7 @@ def _add(writer: PoseStoreWriter, take: MpiTake, every: int, say: Say) -> None:
     if not len(rows):
         say(f"{take.where}: left out: no frame of every {every} is sound")
         return
-    if take.camera.id not in writer.cameras:
-        writer.add_camera(take.camera.id, take.camera)
+    writer.add_camera(take.camera.id, take.camera)
     cuts = [
         i
         for i in range(1, len(rows))
