@@ -51,6 +51,7 @@ def _setting(
     help: str,
     *,
     least: float | None = None,
+    below: float = math.inf,
     choices: tuple[str, ...] = (),
     shared: bool = False,
     free: bool = False,
@@ -61,12 +62,13 @@ def _setting(
         default: the paper's value; its type is the setting's type.
         help: one line for the command line and the settings file.
         least: the minimum value allowed.
+        below: values from here on are not allowed.
         choices: the values allowed; empty for any.
         shared: all stages of a run should have the same value.
         free: may change when a run is resumed.
     """
-    metadata = {"help": help, "least": least, "choices": choices, "shared": shared, "free": free}
-    return field(default=default, metadata=metadata)
+    metadata = {"help": help, "least": least, "below": below, "choices": choices}
+    return field(default=default, metadata=metadata | {"shared": shared, "free": free})
 
 
 @dataclass(kw_only=True)
@@ -115,7 +117,7 @@ class Settings:
         choices=("halve", "cosine"),
     )
     optimiser: str = _setting("sgd", "sgd or adam.", choices=("sgd", "adam"))
-    momentum: float = _setting(0.9, "Momentum of SGD, first decay rate of Adam.", least=0)
+    momentum: float = _setting(0.9, "Momentum of SGD, first decay rate of Adam.", least=0, below=1)
     weight_decay: float = _setting(5e-4, "Weight decay, on every parameter.", least=0)
     grad_clip: float = _setting(
         0.0, "Clip the gradient norm to this value; 0 disables it.", least=0
@@ -260,7 +262,7 @@ class TeacherSettings(Settings):
         free=True,
     )
     replay_share: float = _setting(
-        0.5, "Share of each batch that comes from replay; below 1.", least=0
+        0.5, "Share of each batch that comes from replay; below 1.", least=0, below=1
     )
     prior: str = _setting(
         "",
@@ -519,9 +521,12 @@ def _checked(item: Field[Any], value: Any) -> int | float | str:
     if kind is int and value >= 2**63:
         raise ItesError(f"{item.name}: expected a whole number below 2^63, got {value}")
     value = kind(value)
-    least, choices = item.metadata["least"], item.metadata["choices"]
+    least, below = item.metadata["least"], item.metadata["below"]
+    choices = item.metadata["choices"]
     if least is not None and not least <= value < math.inf:
         raise ItesError(f"{item.name}: expected {expected} of at least {least}, got {value!r}")
+    if least is not None and not value < below:
+        raise ItesError(f"{item.name}: expected {expected} below {below:g}, got {value!r}")
     if choices and value not in choices:
         raise ItesError(f"{item.name}: expected one of {', '.join(choices)}, got {value!r}")
     return value

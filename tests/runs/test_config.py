@@ -155,3 +155,9 @@ def test_the_general_recipe_is_the_one_that_made_the_packaged_model() -> None:
             assert trained[name] == make_settings("teacher", file).to_dict()[name], name
     short = make_settings("teacher", None, {"recipe": "general", "steps": 1000})
     assert short.to_dict()["pair_start"] == 450
+
+
+@pytest.mark.parametrize("name", ["momentum", "replay_share"])
+def test_a_share_of_one_is_refused(name):
+    with pytest.raises(ItesError, match=f"{name}: expected a number below 1, got 1.0"):
+        make_settings("teacher", None, {name: 1.0})
