@@ -27,6 +27,8 @@ OPTIONS = {
     "roll": "--roll when lifting; a model of recipe general finds the roll",
     "swapped-sides": "--temporal when lifting exchanges swaps of at most a second",
     "mirrored": "--swap-sides",
+    "mirrored-limbs": "--layout, or exchange left and right of these joints first",
+    "crossed-limbs": "--layout, or exchange left and right of these joints first",
     "jump": "--person ID, or a file per scene",
     "outlier": "--min-confidence where they have a low one",
     "guessed": "--min-confidence",
@@ -63,8 +65,6 @@ def hint(code: str, data: Mapping[str, Any] | None = None) -> str:
         return f"--min-confidence {float(data['confidence']) + 0.01:.2f}"
     if code == "confidence" and data.get("kind") == "depth":
         return "leave the third column out"
-    if code == "mirrored" and data.get("kind") == "limbs":
-        return "--layout, or exchange left and right of these joints first"
     if code == "outlier" and data.get("kind") == "long":
         return "correct or leave out these joints first"
     if code == "repeated" and data.get("fps", 0) > 0:

@@ -12,7 +12,6 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from functools import wraps
 from inspect import signature
 from pathlib import Path
@@ -27,25 +26,22 @@ from ites.data.clips import cut
 from ites.data.corrections import Corrections
 from ites.data.keypoint_reader import KeypointReader
 from ites.data.lifted import ClipsWriter, read_clips, read_settings
-from ites.data.readers.options import as_array, check_options
+from ites.data.readers.options import as_array
 from ites.errors import ItesError
 from ites.inference.assume import Note
 from ites.inference.network import PRECISIONS, Network
 from ites.inference.portions import Lifting
+from ites.inference.request import Form, GivenCamera, Source
 from ites.inference.size import body_size_of
-from ites.pose.smoothing import SMOOTHERS
 from ites.runs.packaged import run_or_packaged
 from ites.system.arithmetic import arithmetic
-from ites.system.files import keep_source, stamp
+from ites.system.files import keep_source
 from ites.system.lock import lock
 from ites.system.parts import Parts
 from ites.system.ranks import Ranks, pick_device
 
 PORTION = 1 << 16
 """Poses that are read, lifted and written together, but for a clip's end."""
-FARTHEST_CENTRE = 1e6
-"""Pixels."""
-UPS = ("camera", "gravity")
 
 
 def _files_or_arrays(lift_file: Callable[..., dict[str, Any]]) -> Callable[..., Any]:
@@ -178,77 +174,39 @@ def lift(
     """
     assert out is not None and isinstance(keypoints, str | os.PathLike)
     run = run_or_packaged(run)
-    if batch_size is not None and not 0 < batch_size < float("inf"):
-        raise ItesError(f"lift: batch_size must be positive and finite, got {batch_size}")
-    _check_axes(up, floor, trust, roll, principal_point)
-    check_options("lift", image_size, fps, min_confidence, focal_length)
+    source = Source(keypoints, split, layout, person, min_confidence, corrections, image_size)
+    camera = GivenCamera(focal_length, field_of_view, image_size, fps, principal_point, roll)
+    form = Form(up, floor, temporal, smooth, trust)
+    _check_computing(batch_size)
+    form.check_axes()
+    camera.check()
+    source.check(fps, focal_length)
     keep_source(keypoints, out)
-    if precision not in PRECISIONS:
-        raise ItesError(
-            f"lift: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
-        )
-    if smooth is not None and smooth not in SMOOTHERS:
-        raise ItesError(f"lift: smooth must be one of {', '.join(SMOOTHERS)}, got {smooth!r}")
+    _check_precision(precision)
+    form.check_smooth()
     ClipsWriter(out)  # rejects a name that cannot be written
-    turned = corrections is not None and corrections.rotate % 180 == 90
-    camera = {
-        "focal_length": focal_length,
-        "field_of_view": field_of_view,
-        "image_size": image_size[::-1] if image_size and turned else image_size,
-        "fps": fps,
-        "principal_point": principal_point,
-    }
     ranks = Ranks.here()
     where = pick_device(device or "auto", ranks)
     network = Network.load(run, stage, where, precision, trust, batch_size)
-    skeleton = network.skeleton
-    size = body_size_of(skeleton, body_size, height, bone)
-    if up == "gravity" and network.judge is None:
-        raise ItesError(
-            f"{run}: up 'gravity' needs the camera's elevation: a run folder of recipe upright "
-            "or general with teacher, prior and odds"
-        )
+    size = body_size_of(network.skeleton, body_size, height, bone)
+    form.check_network(run, network)
     with (
         arithmetic(precision),
         ranks.joined(where),
-        KeypointReader(
-            keypoints,
-            skeleton,
-            split,
-            layout,
-            image_size=image_size,
-            person=person,
-            min_confidence=min_confidence,
-            corrections=corrections,
-        ) as reader,
+        source.open(network.skeleton) as reader,
         _only_writer(out) if ranks.is_main else nullcontext(),
     ):
-        if difference := skeleton.difference(reader.skeleton):
-            raise ItesError(
-                f"{keypoints}: the model lifts {skeleton.name}, got {reader.skeleton.name}: "
-                f"{difference}"
-            )
-        whole = [known or fps is not None for known in reader.timed]
-        if temporal is not None:
-            whole = [temporal] * len(whole)
+        whole = form.whole(reader.timed, fps)
         request = {
-            "keypoints": [str(keypoints), *stamp(keypoints)],
-            "split": split,
-            "layout": layout,
-            "person": None if person is None else str(person),
-            "min_confidence": min_confidence,
-            "corrections": asdict(corrections or Corrections()),
-            **camera,
+            **source.request(),
+            **camera.request(corrections),
             "model": f"{network.kind} {network.weights}",
             "scale": scale,
             "roll": roll,
             "body_size": None if size.bones else size.metres,
             "height": height,
             "bone": dict(bone or {}),
-            "up": up,
-            "floor": floor,
-            "temporal": all(whole) if all(whole) == any(whole) else None,
-            "smooth": smooth,
+            **form.request(whole),
             "trust": network.judge is not None,
             "batch_size": network.batch_size,
             "precision": precision,
@@ -259,19 +217,13 @@ def lift(
         if resume and _is_done(out, parts):
             summary = read_settings(out)
         else:
-            notes = [Note("read", line) for line in reader.notes]
-            notes += _sequences(reader.lengths, whole)
-            if smooth is not None:
-                notes.append(Note("smooth", f"smoothed in time: {smooth}"))
-            if trust:
-                notes.append(network.trust_note(run))
             lifting = Lifting(
                 path=Path(keypoints),
                 reader=reader,
                 portions=portions,
                 parts=parts,
                 network=network,
-                camera=camera,
+                camera=camera.request(corrections),
                 scale=scale,
                 roll=None if roll is None else math.radians(roll),
                 size=size,
@@ -279,26 +231,63 @@ def lift(
                 floor=floor,
                 whole=whole,
                 smooth=smooth,
-                notes=notes,
+                notes=_notes(run, reader, whole, form, network),
             )
-            poses, seconds = lifting.run(ranks, resume)
-            summary = {
-                "poses": sum(reader.lengths),
-                "clips": len(reader.lengths),
-                "seconds": seconds,
-                "poses_per_second": poses / seconds,
-                "model": network.kind,
-                "run": str(run),
-                "keypoints": str(keypoints),
-                "device": str(where),
-                "precision": precision,
-                "processes": ranks.count,
-                "request": parts.request,
-            }
-            if ranks.is_main:
-                summary = lifting.join(out, summary)
+            about = {"run": str(run), "keypoints": str(keypoints), "precision": precision}
+            summary = _lifted(lifting, out, about, ranks, resume)
     ranks.leave()
     return {**summary, "out": str(out)} if ranks.is_main else {}
+
+
+def _notes(
+    run: Path, reader: KeypointReader, whole: Sequence[bool], form: Form, network: Network
+) -> list[Note]:
+    """What is known before the lifting: of the file, the sequences, the filter and the rating."""
+    notes = [Note("read", line) for line in reader.notes]
+    notes += _sequences(reader.lengths, whole)
+    if form.smooth is not None:
+        notes.append(Note("smooth", f"smoothed in time: {form.smooth}"))
+    if form.trust:
+        notes.append(network.trust_note(run))
+    return notes
+
+
+def _lifted(
+    lifting: Lifting,
+    out: str | os.PathLike[str],
+    about: Mapping[str, str],
+    ranks: Ranks,
+    resume: bool,
+) -> dict[str, Any]:
+    """Lift the missing parts and, on rank 0, join them; return the summary."""
+    poses, seconds = lifting.run(ranks, resume)
+    lengths = lifting.reader.lengths
+    summary = {
+        "poses": sum(lengths),
+        "clips": len(lengths),
+        "seconds": seconds,
+        "poses_per_second": poses / seconds,
+        "model": lifting.network.kind,
+        "run": about["run"],
+        "keypoints": about["keypoints"],
+        "device": str(lifting.network.device),
+        "precision": about["precision"],
+        "processes": ranks.count,
+        "request": lifting.parts.request,
+    }
+    return lifting.join(out, summary) if ranks.is_main else summary
+
+
+def _check_computing(batch_size: int | None) -> None:
+    if batch_size is not None and not 0 < batch_size < float("inf"):
+        raise ItesError(f"lift: batch_size must be positive and finite, got {batch_size}")
+
+
+def _check_precision(precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise ItesError(
+            f"lift: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
+        )
 
 
 def _sequences(lengths: Sequence[int], whole: Sequence[bool]) -> list[Note]:
@@ -323,25 +312,3 @@ def _is_done(out: str | os.PathLike[str], parts: Parts) -> bool:
     if not Path(out).is_file() or parts.folder.is_dir():
         return False
     return read_settings(out).get("request") == parts.request
-
-
-def _check_axes(
-    up: str,
-    floor: bool,
-    trust: bool,
-    roll: float | None,
-    principal_point: tuple[float, float] | None,
-) -> None:
-    """Refuse axes, angles and places that no output and no camera has."""
-    if up not in UPS:
-        raise ItesError(f"lift: up must be one of {', '.join(UPS)}, got {up!r}")
-    if floor and up != "gravity":
-        raise ItesError("lift: floor needs up 'gravity', got up 'camera'")
-    if up == "gravity" and not trust:
-        raise ItesError("lift: up 'gravity' needs trust, which finds the camera's elevation")
-    if roll is not None and not -180 <= roll <= 180:
-        raise ItesError(f"lift: roll must lie between -180 and 180 degrees, got {roll}")
-    if principal_point is not None and not np.all(np.abs(principal_point) < FARTHEST_CENTRE):
-        raise ItesError(
-            f"lift: principal_point must be two numbers of pixels, got {principal_point}"
-        )

@@ -1,10 +1,11 @@
-"""A trained model as lifting uses it: on its device, norms folded, with what judges its poses."""
+"""A trained model as lifting uses it: on its device, with what judges its poses."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -30,8 +31,8 @@ class Network:
         scale: the training's factor from normalised points to the input.
         upright: whether known cameras are turned to the person, and poses can be judged.
         masks: whether the model completes missing joints, and roll is found.
-        pose, clean: the model's.
-        elevation: of lines of sight; None if the model has no such estimate.
+        model: as loaded; what lifts is `folded`.
+        precision: of the arithmetic, a key of `PRECISIONS`.
         density: of 2D poses, where the roll is found by it.
         judge: what rates the poses; None: they are not rated.
         device: where the model runs.
@@ -44,9 +45,8 @@ class Network:
     scale: float
     upright: bool
     masks: bool
-    pose: Pose
-    clean: Pose
-    elevation: Pose | None
+    model: Model
+    precision: str
     density: Prior | None
     judge: Trust | None
     device: torch.device
@@ -73,30 +73,47 @@ class Network:
             batch_size: poses per batch; None: chosen by device and skeleton.
 
         Returns:
-            The model with its norms folded, in evaluation mode.
+            The model in evaluation mode. Its norms are folded when it is first asked to lift.
 
         Raises:
             ItesError: a file is invalid, or there is no such model.
         """
         model, metadata = load_model(run, stage, device)
         has_density = model.masks and RunFolder(run).weights("prior").is_file()
-        weights = _digest(model)
-        folded = fold_norms(model.float(), PRECISIONS[precision])
         return cls(
             kind=metadata.kind,
-            weights=weights,
+            weights=_digest(model),
             skeleton=model.skeleton,
             scale=metadata.scale,
             upright=model.upright,
             masks=model.masks,
-            pose=folded.pose,
-            clean=folded.clean,
-            elevation=folded.elevation if isinstance(folded, GeneralTeacher) else None,
+            model=model,
+            precision=precision,
             density=load_prior(run, device) if has_density else None,
             judge=load_trust(run, metadata.kind, device) if trust else None,
             device=device,
             batch_size=batch_size or batch_size_for(device, model.skeleton),
         )
+
+    @cached_property
+    def folded(self) -> Model:
+        """The model with its norms folded, for lifting alone."""
+        return fold_norms(self.model.float(), PRECISIONS[self.precision])
+
+    @property
+    def pose(self) -> Pose:
+        """The folded model's."""
+        return self.folded.pose
+
+    @property
+    def clean(self) -> Pose:
+        """The folded model's."""
+        return self.folded.clean
+
+    @property
+    def elevation(self) -> Pose | None:
+        """Of lines of sight; None if the model has no such estimate."""
+        return self.folded.elevation if isinstance(self.folded, GeneralTeacher) else None
 
     def trust_note(self, run: str | os.PathLike[str]) -> Note:
         """Whether the output contains confidence measures, and a reason if not."""

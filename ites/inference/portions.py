@@ -76,6 +76,8 @@ class Lifting:
         ranks.barrier(self.network.device)
         todo = self.parts.missing()
         ranks.barrier(self.network.device)  # no rank writes before all have listed the parts
+        if todo:
+            _ = self.network.folded  # once, before several threads ask for it
         start = time.perf_counter()
         try:
             overlap(map(self.read, todo[ranks.share(len(todo))]), self.compute, self.write)

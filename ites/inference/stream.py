@@ -303,6 +303,8 @@ def _placeholders(points: Tensor) -> Tensor:
     return zero & ~amid[:, None] | (points == -1).all(-1)
 
 
+# The next two functions repeat `ites.pose.camera` in torch. Those are float64 numpy, once per clip.
+# These are float32 on the device, where a CUDA graph captures them. The bits differ.
 def _axis_turn(points: Tensor) -> Tensor:
     """`ites.pose.camera.axis_turn` of lines of sight (B, 2): (B, 3, 3), on their device."""
     x, y = points.unbind(-1)

@@ -264,9 +264,9 @@ def test_left_and_right_of_some_joints_exchanged_throughout(parts: str, pairs: l
     for part in parts.split():
         left, right = JOINT[f"left_{part}"], JOINT[f"right_{part}"]
         order[[left, right]] = order[[right, left]]
-    found = [f for f in check([moved(clip, lambda k: k[:, order])]) if f.code == "mirrored"]
+    found = [f for f in check([moved(clip, lambda k: k[:, order])]) if f.code == "mirrored-limbs"]
     assert [(f.severity, f.data["pairs"]) for f in found] == [("warning", pairs)]
-    assert "exchange left and right" in hint("mirrored", found[0].data)
+    assert "exchange left and right" in hint(found[0].code, found[0].data)
 
 
 def test_crossed_limbs_are_a_note() -> None:
@@ -281,7 +281,7 @@ def test_crossed_limbs_are_a_note() -> None:
         k[:, ankles] = k[:, knees[::-1]] + below
         return k
 
-    found = [f for f in check([moved(clip, cross)]) if f.code == "mirrored"]
+    found = [f for f in check([moved(clip, cross)]) if f.code == "crossed-limbs"]
     assert [(f.severity, f.data["pairs"]) for f in found] == [("note", ["knees and ankles"])]
 
 

@@ -626,6 +626,15 @@ def test_a_file_of_a_folder_that_changed_is_lifted_again(run, tmp_path):
     np.testing.assert_allclose(read_clips(out).clips[0].positions, expected, atol=1e-5)
 
 
+def test_a_lifting_that_is_done_folds_no_network(run, tmp_path, monkeypatch):
+    np.savez(tmp_path / "a.npz", keypoints=keypoints(), focal_length=1000, fps=30)
+    summary = lift(run, tmp_path / "a.npz", tmp_path / "out.npz", device="cpu")
+    folded = []
+    monkeypatch.setattr("ites.inference.network.fold_norms", lambda *given: folded.append(given))
+    again = lift(run, tmp_path / "a.npz", tmp_path / "out.npz", device="cpu", resume=True)
+    assert again == summary and not folded
+
+
 def test_arrays_of_any_kind_give_the_same_poses(run):
     points = keypoints()
     expected = ites.lift(points, run=run, device="cpu").clips[0].positions

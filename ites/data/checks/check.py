@@ -141,11 +141,13 @@ _FATAL = frozenset({"degenerate", "depth", "normalised"})
 EXPLAINED_BY: dict[str, frozenset[str]] = {
     **{code: _FATAL | {"order"} for code in ("outlier", "guessed", "swapped-sides", "roll")},
     "mirrored": _FATAL | {"order", "confidence"},
+    "mirrored-limbs": _FATAL | {"order", "confidence"},
+    "crossed-limbs": _FATAL | {"order", "confidence"},
     "jump": _FATAL,
     "upside-down": _FATAL | {"order"},
     "sideways": _FATAL | {"order"},
     "image-size": _FATAL | {"units"},
-    "stretched": _FATAL | {"units", "order", "sideways", "mirrored, limbs"},
+    "stretched": _FATAL | {"units", "order", "sideways", "mirrored-limbs"},
     "order": _FATAL,
     "box": _FATAL | {"units", "order"},
     "clipped": _FATAL,
@@ -183,7 +185,6 @@ def _findings(group: Group, prior: Density | None, scale: float | None) -> list[
     result = []
     for clip, own in zip(group.clips, found, strict=True):
         codes = {finding.code for finding in own}
-        codes |= {f"{f.code}, {f.data.get('kind')}" for f in own if f.severity != "note"}
         most = {f.code for f in own if not len(f.frames) or 2 * len(f.frames) >= len(clip)}
         result += sorted(
             (

@@ -210,13 +210,13 @@ def exchanged_limbs(group: Group, body: Body) -> Iterator[tuple[int, Finding]]:
         of = f"{len(frames):,} of {len(clip):,} frames"
         yield group.found(
             number,
-            "mirrored",
+            "crossed-limbs" if crossed else "mirrored-limbs",
             "note" if crossed else "warning",
             f"{'; '.join(pairs)} are on opposite sides in {of}: crossed limbs, or left and right "
             "of some joints exchanged"
             if crossed
             else f"left and right of some joints are exchanged: those of {'; '.join(pairs)} are on "
             f"opposite sides in {of}",
-            {"kind": "limbs", "pairs": pairs, "frames": len(frames)},
+            {"pairs": pairs, "frames": len(frames)},
             frames,
         )
