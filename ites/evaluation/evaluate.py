@@ -33,6 +33,7 @@ from ites.pose.geometry import DISTANCE
 from ites.pose.metrics import pose_errors
 from ites.pose.skeleton import Skeleton, root_relative
 from ites.runs.checkpoint import load_model
+from ites.system.arguments import checked
 from ites.system.files import atomic_write
 from ites.system.ranks import Ranks, pick_device
 
@@ -201,6 +202,7 @@ class Evaluation:
         return table
 
 
+@checked("evaluate")
 def evaluate(
     run: str | os.PathLike[str],
     data: str | os.PathLike[str],

@@ -27,6 +27,7 @@ from ites.pose.geometry import DISTANCE
 from ites.pose.skeleton import HUMAN36M, root_relative
 from ites.runs.checkpoint import load_model
 from ites.runs.packaged import run_or_packaged
+from ites.system.arguments import checked
 from ites.system.arithmetic import arithmetic
 from ites.system.graphs import launch_on, record
 from ites.system.ranks import Ranks, pick_device
@@ -88,6 +89,7 @@ class Lifter:
     Attributes: `skeleton`, of the lifted poses; `joints`, the names of a frame's joints; `device`.
     """
 
+    @checked("Lifter")
     def __init__(
         self,
         run: str | os.PathLike[str] | None = None,
@@ -104,12 +106,11 @@ class Lifter:
         device: str | None = None,
         precision: str = "float32",
     ) -> None:
-        focal = np.asarray(1.0 if focal_length is None else focal_length)
-        if not np.all((focal > 0) & np.isfinite(focal)):
-            raise ItesError(f"Lifter: focal_length must be positive and finite, got {focal_length}")
         if principal_point is not None and not np.all(np.isfinite(principal_point)):
             raise ItesError(f"Lifter: principal_point must be finite, got {principal_point}")
-        check_options("Lifter", image_size, min_confidence=min_confidence)
+        check_options(
+            "Lifter", image_size, min_confidence=min_confidence, focal_length=focal_length
+        )
         if precision not in PRECISIONS:
             raise ItesError(
                 f"Lifter: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
