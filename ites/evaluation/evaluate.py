@@ -27,6 +27,7 @@ from rich.text import Text
 
 from ites.data.store import PoseStore, TurnedViews
 from ites.errors import ItesError
+from ites.evaluation.agreement import refuse_other_axes
 from ites.models import fold_norms
 from ites.models.predict import Pose, lift_points
 from ites.pose.geometry import DISTANCE
@@ -269,6 +270,7 @@ def evaluate(
                 f"{store.skeleton.name}: {difference}"
             )
         positions = truth(store, split, missing)
+        refuse_other_axes(data, store.points(split, 1.0, missing)[0], positions, store.skeleton)
         given = metadata.scale if scale == "checkpoint" else None
         points, factor, views = store.input_points(split, given, missing, model.upright)
         actions, subjects = (_names(store, split, missing, n) for n in ("action", "subject"))
