@@ -157,8 +157,9 @@ class Lifter:
             frame: (K, 2), (K, 3), (B, K, 2) or (B, K, 3), numpy or tensor on any device; pixels, x
                 right, y down, and confidence, of the joints `joints`. A frame with a missing joint
                 results in nan; a model of recipe general completes it, but for a frame without any
-                joint. A joint is missing if it is not finite, masked, far from the body, not sure
-                enough, or exactly at (0, 0) or (-1, -1); a lone origin amid the others is not.
+                joint or without the root. A joint is missing if it is not finite, masked, far from
+                the body, not sure enough, or exactly at (0, 0) or (-1, -1); a lone origin amid the
+                others is not.
 
         Returns:
             (J, 3) or (B, J, 3) float32, of the same kind and on the same device: metres, camera
@@ -245,7 +246,9 @@ class Lifter:
             points = ops.frame_points(
                 keypoints, root, head, layout=layout, length=HEAD_DISTANCE, **given
             )
-            pose = self._pose(points)
+            # Of no joint at all, or none but beside an unknown root, general makes up a pose.
+            known = points.isfinite().flatten(1).any(1)
+            pose = self._pose(points).where(known[:, None, None], torch.nan)
         else:
             keypoints = ops.frame_points(keypoints, root, head, layout=layout)
             rays = (keypoints - self._camera[1]) / self._camera[0]
