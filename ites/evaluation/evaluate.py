@@ -27,12 +27,14 @@ from rich.text import Text
 
 from ites.data.store import PoseStore, TurnedViews
 from ites.errors import ItesError
+from ites.evaluation.agreement import refuse_other_axes
 from ites.models import fold_norms
 from ites.models.predict import Pose, lift_points
 from ites.pose.geometry import DISTANCE
 from ites.pose.metrics import pose_errors
 from ites.pose.skeleton import Skeleton, root_relative
 from ites.runs.checkpoint import load_model
+from ites.system.arguments import checked
 from ites.system.files import atomic_write
 from ites.system.ranks import Ranks, pick_device
 
@@ -201,6 +203,7 @@ class Evaluation:
         return table
 
 
+@checked("evaluate")
 def evaluate(
     run: str | os.PathLike[str],
     data: str | os.PathLike[str],
@@ -267,6 +270,7 @@ def evaluate(
                 f"{store.skeleton.name}: {difference}"
             )
         positions = truth(store, split, missing)
+        refuse_other_axes(data, store.points(split, 1.0, missing)[0], positions, store.skeleton)
         given = metadata.scale if scale == "checkpoint" else None
         points, factor, views = store.input_points(split, given, missing, model.upright)
         actions, subjects = (_names(store, split, missing, n) for n in ("action", "subject"))

@@ -50,7 +50,7 @@ LIMITS = (
 FRAMES = 2000
 """Frames of training below which a fit is not good; from scratch not to be used either."""
 DIFFERENT = (150, 50)
-"""Different poses below which a fit is not good, and not to be used."""
+"""Different poses below which a fit is not good, and from scratch not to be used either."""
 SIDES_SEEN = (3, 2)
 """The same for the sides from which people are seen."""
 

@@ -23,6 +23,7 @@ from ites.export.motion import FPS, Motion, to_motion
 from ites.export.rotations import find_rotations, forward_kinematics
 from ites.export.tables import write_csv, write_json
 from ites.export.trc import write_trc
+from ites.system.arguments import checked
 from ites.system.files import atomic_write, keep_source
 
 BONES = ("exact", "constant")
@@ -38,6 +39,7 @@ LONGEST_NAME = 200
 ENDINGS = (*COMPLETE, *TOGETHER, ".bvh", ".trc", ".c3d")
 
 
+@checked("export")
 def export(
     source: str | os.PathLike[str] | Clips,
     out: str | os.PathLike[str],

@@ -110,7 +110,7 @@ class AllAssumed:
 
 def assume_camera(
     clips: Clips,
-    focal_length: float | None = None,
+    focal_length: float | tuple[float, float] | None = None,
     field_of_view: float | None = None,
     image_size: tuple[int, int] | None = None,
     fps: float | None = None,
@@ -123,7 +123,7 @@ def assume_camera(
 
     Args:
         clips: as read.
-        focal_length: pixels; None keeps the clip's own.
+        focal_length: pixels, (fx, fy) or one number for both; None keeps the clip's own.
         field_of_view: horizontal, degrees; in place of `focal_length`.
         image_size: (width, height) in pixels; None keeps the clip's own.
         fps: frames per second; None keeps the clip's own, or else 25.
@@ -144,7 +144,9 @@ def assume_camera(
         size, centre = image_size or clip.image_size, principal_point or clip.principal_point
         if size != clip.image_size and principal_point is None:
             centre = None  # that of another image
-        focal = (focal_length, focal_length) if focal_length else clip.focal_length
+        focal = focal_length or clip.focal_length
+        if isinstance(focal, float | int):
+            focal = (focal, focal)
         if field_of_view is not None:
             focal, width = from_field_of_view(
                 field_of_view, size, clip.keypoints, seen_joints(clip)

@@ -34,6 +34,7 @@ from ites.inference.portions import Lifting
 from ites.inference.request import Form, GivenCamera, Source
 from ites.inference.size import body_size_of
 from ites.runs.packaged import run_or_packaged
+from ites.system.arguments import checked
 from ites.system.arithmetic import arithmetic
 from ites.system.files import keep_source
 from ites.system.lock import lock
@@ -65,13 +66,21 @@ def _files_or_arrays(lift_file: Callable[..., dict[str, Any]]) -> Callable[..., 
                 options["keypoints"] = Path(folder, "keypoints.npy")
                 np.save(options["keypoints"], as_array("lift", keypoints))
             options["out"] = Path(folder, "lifted.npz") if out is None else out
-            summary = lift_file(**options)
+            try:
+                summary = lift_file(**options)
+            except ItesError as error:  # names no file that the caller does not know
+                words = str(error)
+                for name, text in (("keypoints.npy", "the array"), ("lifted.npz", "the result")):
+                    words = words.replace(str(Path(folder, name)), f"lift: {text}")
+                error.args = (words,)
+                raise
             return read_clips(options["out"]) if out is None else summary
 
     return call
 
 
 @_files_or_arrays
+@checked("lift")
 def lift(
     keypoints: str | os.PathLike[str] | NDArray[np.floating] | Tensor,
     out: str | os.PathLike[str] | None = None,
@@ -83,7 +92,7 @@ def lift(
     person: str | int | None = None,
     min_confidence: float | None = None,
     corrections: Corrections | None = None,
-    focal_length: float | None = None,
+    focal_length: float | tuple[float, float] | None = None,
     field_of_view: float | None = None,
     image_size: tuple[int, int] | None = None,
     principal_point: tuple[float, float] | None = None,
@@ -119,7 +128,7 @@ def lift(
         split: the split of a store to lift; None: "test" if present, else all.
         layout, person, min_confidence: see `ites.data.readers.read`.
         corrections: of the keypoints after reading; None: no corrections.
-        focal_length: pixels, x and y alike; overrides the file's.
+        focal_length: pixels, (fx, fy) or one number for both; overrides the file's.
         field_of_view: horizontal, degrees, in place of the focal length.
         image_size: (width, height) in pixels, before corrections; overrides the file's.
         principal_point: (cx, cy) in pixels, after corrections; None: the file's, or else the

@@ -27,6 +27,7 @@ from ites.pose.geometry import DISTANCE
 from ites.pose.skeleton import HUMAN36M, root_relative
 from ites.runs.checkpoint import load_model
 from ites.runs.packaged import run_or_packaged
+from ites.system.arguments import checked
 from ites.system.arithmetic import arithmetic
 from ites.system.graphs import launch_on, record
 from ites.system.ranks import Ranks, pick_device
@@ -88,6 +89,7 @@ class Lifter:
     Attributes: `skeleton`, of the lifted poses; `joints`, the names of a frame's joints; `device`.
     """
 
+    @checked("Lifter")
     def __init__(
         self,
         run: str | os.PathLike[str] | None = None,
@@ -104,12 +106,11 @@ class Lifter:
         device: str | None = None,
         precision: str = "float32",
     ) -> None:
-        focal = np.asarray(1.0 if focal_length is None else focal_length)
-        if not np.all((focal > 0) & np.isfinite(focal)):
-            raise ItesError(f"Lifter: focal_length must be positive and finite, got {focal_length}")
         if principal_point is not None and not np.all(np.isfinite(principal_point)):
             raise ItesError(f"Lifter: principal_point must be finite, got {principal_point}")
-        check_options("Lifter", image_size, min_confidence=min_confidence)
+        check_options(
+            "Lifter", image_size, min_confidence=min_confidence, focal_length=focal_length
+        )
         if precision not in PRECISIONS:
             raise ItesError(
                 f"Lifter: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
@@ -156,8 +157,9 @@ class Lifter:
             frame: (K, 2), (K, 3), (B, K, 2) or (B, K, 3), numpy or tensor on any device; pixels, x
                 right, y down, and confidence, of the joints `joints`. A frame with a missing joint
                 results in nan; a model of recipe general completes it, but for a frame without any
-                joint. A joint is missing if it is not finite, masked, far from the body, not sure
-                enough, or exactly at (0, 0) or (-1, -1); a lone origin amid the others is not.
+                joint or without the root. A joint is missing if it is not finite, masked, far from
+                the body, not sure enough, or exactly at (0, 0) or (-1, -1); a lone origin amid the
+                others is not.
 
         Returns:
             (J, 3) or (B, J, 3) float32, of the same kind and on the same device: metres, camera
@@ -244,7 +246,9 @@ class Lifter:
             points = ops.frame_points(
                 keypoints, root, head, layout=layout, length=HEAD_DISTANCE, **given
             )
-            pose = self._pose(points)
+            # Of no joint at all, or none but beside an unknown root, general makes up a pose.
+            known = points.isfinite().flatten(1).any(1)
+            pose = self._pose(points).where(known[:, None, None], torch.nan)
         else:
             keypoints = ops.frame_points(keypoints, root, head, layout=layout)
             rays = (keypoints - self._camera[1]) / self._camera[0]

@@ -136,6 +136,7 @@ class GeneralTeacher(UprightTeacher):
 
     def pose(self, points: Tensor) -> Tensor:
         """3D poses (B, J, 3) of 2D poses (B, J, 2): `backproject(points, depth)`."""
+        expect_poses(self, points, self.skeleton)
         if not self.training and ops.fuses_mirrored(points, self.backend):
             return self._pose_fused(points)
         points, depth, *_ = self._estimate(points)
@@ -143,7 +144,6 @@ class GeneralTeacher(UprightTeacher):
 
     def _pose_fused(self, points: Tensor) -> Tensor:
         """`pose` with one launch before and one after each pass through the network."""
-        expect_poses(self, points, self.skeleton)
         complete, depth, pose = self._pose_once_fused(points)
         if not _recording() and points.isfinite().all():
             return pose

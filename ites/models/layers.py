@@ -23,8 +23,13 @@ def expect_poses(model: nn.Module, points: Tensor, skeleton: Skeleton) -> None:
     """Check that a model's input consists of 2D poses (B, J, 2) of its skeleton.
 
     Raises:
+        TypeError: the input is no tensor.
         ValueError: the shape differs; the message states both shapes.
     """
+    if not isinstance(points, Tensor):
+        raise TypeError(
+            f"{type(model).__name__}: points must be a torch.Tensor, got {type(points).__name__}"
+        )
     expect(type(model).__name__, "points", points, "B", skeleton.num_joints, 2)
 
 

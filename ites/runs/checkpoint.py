@@ -38,7 +38,9 @@ from ites.models.trust import SIGNS, Odds, Trust
 from ites.pose.skeleton import Skeleton
 from ites.runs.folder import RunFolder
 from ites.runs.settings import current_names
+from ites.system.arguments import checked
 from ites.system.files import atomic_write, load_json, reading, require_file
+from ites.system.ranks import Ranks, pick_device
 
 MODELS: dict[str, type[Teacher] | type[Student] | type[Prior]] = {
     "prior": Prior,
@@ -111,6 +113,7 @@ def save_model(path: str | os.PathLike[str], model: nn.Module, metadata: Metadat
     _write(path, model.state_dict(), text)
 
 
+@checked("load_model")
 def load_model(
     path: str | os.PathLike[str],
     stage: str | None = None,
@@ -142,6 +145,8 @@ def load_model(
         ItesError: the file is absent, damaged, not an ITES checkpoint, of another kind or of a
             newer version; the message names the file, the expected and the given content.
     """
+    if isinstance(device, str):
+        device = pick_device(device, Ranks.here())
     model, metadata = _load(path, ("student", "teacher") if stage is None else (stage,), backend)
     assert isinstance(model, Model)
     return model.to(device).eval(), metadata

@@ -13,9 +13,11 @@ from ites.errors import ItesError
 from ites.show.page import page
 from ites.show.scene import MAX_CLIPS, MAX_FRAMES, choose
 from ites.show.viewer import viewer
+from ites.system.arguments import checked
 from ites.system.files import atomic_write, keep_source
 
 
+@checked("view")
 def view(
     path: str | os.PathLike[str],
     out: str | os.PathLike[str] | None = None,

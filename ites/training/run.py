@@ -22,10 +22,12 @@ from ites.runs.settings import (
     refuse_without_effect,
     stages_of,
 )
+from ites.system.arguments import checked
 from ites.training import engine
 from ites.training.result import Result
 
 
+@checked("train")
 def train(
     data: str | os.PathLike[str],
     out: str | os.PathLike[str],

@@ -25,6 +25,7 @@ from ites.inference.likely import density_of
 from ites.pose.skeleton import HUMAN36M, Skeleton
 from ites.runs.folder import RunFolder, refuse_to_overwrite
 from ites.runs.settings import STAGES, make_settings, stages_of
+from ites.system.arguments import checked
 from ites.system.console import command_console, say
 from ites.system.files import atomic_write, load_json, stamp
 from ites.system.lock import lock
@@ -118,6 +119,7 @@ class FitFolder:
         return self.root / ".fit.lock"
 
 
+@checked("fit")
 def fit(
     files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],

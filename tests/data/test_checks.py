@@ -67,12 +67,13 @@ def test_of_a_few_frames_a_lying_person_is_a_note() -> None:
     assert codes(turned(walk(3), 1)) == {"sideways": "note"}
 
 
-def test_a_rolled_camera_is_reported_with_its_angle() -> None:
-    angle = np.radians(26)
+@pytest.mark.parametrize("degrees", [26, 45, 55])
+def test_a_rolled_camera_is_reported_with_its_angle(degrees: int) -> None:
+    angle = np.radians(degrees)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     (finding,) = check([moved(walk(), lambda k: (k - [640, 480]) @ turn + [640, 480])])
     assert (finding.code, finding.severity) == ("roll", "note")
-    assert finding.data["roll"] == pytest.approx(26, abs=3)
+    assert finding.data["roll"] == pytest.approx(degrees, abs=3)
 
 
 def test_normalised_coordinates_cannot_be_right() -> None:

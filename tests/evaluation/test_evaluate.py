@@ -326,6 +326,42 @@ def test_a_filler_in_place_of_the_truth_is_refused_or_left_out(tmp_path, run):
         evaluate(run, data, device="cpu", missing="interpolate")
 
 
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [
+        ("y upwards", lambda p: p * [1, -1, 1]),
+        ("x to the left", lambda p: p * [-1, 1, 1]),
+        ("x to the left and y upwards", lambda p: p * [-1, -1, 1]),
+        ("z upwards", lambda p: p[..., [0, 2, 1]] * [1, 1, -1]),
+        ("x and y exchanged", lambda p: p[..., [1, 0, 2]]),
+        ("left and right joints exchanged", lambda p: p[:, list(HUMAN36M.mirror)]),
+    ],
+)
+def test_a_truth_in_other_axes_is_refused(tmp_path, run, words, change):
+    path = write_store(tmp_path / "s.h5")
+    with h5py.File(path, "r+") as file:
+        positions = file["poses/positions"]
+        positions[...] = change(positions[...])
+    with pytest.raises(ItesError, match=f"s.h5: positions: expected camera axes, .* with {words}$"):
+        evaluate(run, path, device="cpu")
+
+
+def test_people_behind_the_camera_are_refused(tmp_path, run):
+    path = write_store(tmp_path / "s.h5")
+    with h5py.File(path, "r+") as file:
+        file["poses/positions"][..., 2] *= -1
+    with pytest.raises(ItesError, match="s.h5: positions: expected .* people behind the camera"):
+        evaluate(run, path, device="cpu")
+
+
+def test_a_truth_that_fits_in_no_axes_is_not_refused(tmp_path, run):
+    path = write_store(tmp_path / "s.h5")
+    with h5py.File(path, "r+") as file:
+        positions = file["poses/positions"]
+        positions[...] = np.random.default_rng(5).normal(0, 0.3, positions.shape) + [0, 0, 5]
+    assert evaluate(run, path, device="cpu").settings["poses"] == 33
+
+
 def test_a_skeleton_with_left_and_right_exchanged_is_refused(tmp_path, run):
     names = tuple(HUMAN36M.joints[joint] for joint in HUMAN36M.mirror)
     other = replace(HUMAN36M, name="other", joints=names, left=HUMAN36M.right, right=HUMAN36M.left)

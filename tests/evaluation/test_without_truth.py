@@ -152,6 +152,11 @@ ALL = dict.fromkeys(SIDES, 0.2)
             Coverage(5000, 400, {**dict.fromkeys(SIDES, 0.0), "front": 0.99, "side": 0.01}),
             False, "do not use", "seen from 1 of 5 sides (front 99%, side 1%)",
         ),
+        (Coverage(5000, 9, ALL), True, "use with care", "too few different poses: about 9"),
+        (
+            Coverage(5000, 400, {**dict.fromkeys(SIDES, 0.0), "front": 0.99, "side": 0.01}),
+            True, "use with care", "seen from 1 of 5 sides",
+        ),
         (
             Coverage(5000, 400, {**dict.fromkeys(SIDES, 0.0), "front": 0.5, "side": 0.5}),
             False, "use with care", "seen from 2 of 5 sides",

@@ -15,6 +15,7 @@ from ites.data.store import PoseStore
 from ites.data.synthetic.synthetic import prepare_synthetic
 from ites.errors import ItesError
 from ites.pose.metrics import p_mpjpe, pose_errors
+from ites.pose.skeleton import HUMAN36M
 from ites.runs import packaged
 from ites.runs.checkpoint import load_stage
 
@@ -67,6 +68,17 @@ def test_the_lifter_of_frames_uses_the_general_model(general, clip):
     frames = np.load(clip)
     ours, named = ites.Lifter(device="cpu"), ites.Lifter(general, device="cpu")
     np.testing.assert_array_equal(ours.lift(frames), named.lift(frames))
+
+
+@pytest.mark.skipif(not packaged.has_packaged_run(), reason="no packaged model")
+@pytest.mark.parametrize("camera", [{}, {"focal_length": 900, "image_size": (1000, 1000)}])
+def test_a_frame_without_its_root_or_any_joint_has_no_pose(camera):
+    frames = keypoints()[:5].copy()
+    frames[1], frames[3, HUMAN36M.root], frames[4, 3] = np.nan, np.nan, np.nan
+    lifter = ites.Lifter(device="cpu", **camera)
+    for lifted in (lifter.lift(frames), np.stack([lifter.lift(frame) for frame in frames])):
+        unknown = np.isnan(lifted)
+        assert unknown[[1, 3]].all() and not unknown[[0, 2, 4]].any()
 
 
 def test_the_command_line_takes_a_run_before_or_by_option(general, clip, tmp_path, capsys):

@@ -650,6 +650,31 @@ def test_arrays_of_any_kind_give_the_same_poses(run):
     assert len(ites.lift(rounded, run=run, device="cpu").clips[0].positions) == 12
 
 
+def test_an_array_that_is_refused_is_named_without_a_file(run):
+    with pytest.raises(ItesError, match="^lift: the array: person must be one of 1, got '7'"):
+        ites.lift(keypoints(), run=run, device="cpu", person=7)
+
+
+def test_a_focal_length_of_two_numbers_is_that_of_x_and_y(run):
+    camera = {"run": run, "device": "cpu", "image_size": (1000.0, np.int64(1000))}
+    one = ites.lift(keypoints(), focal_length=np.float32(900), **camera)
+    same = ites.lift(keypoints(), focal_length=(900, 900), **camera)
+    np.testing.assert_array_equal(one.clips[0].positions, same.clips[0].positions)
+    (other,) = ites.lift(keypoints(), focal_length=[900, 800], **camera).clips
+    assert tuple(other.focal_length) == (900, 800) and other.image_size == (1000, 1000)
+    with pytest.raises(ItesError, match="focal_length must be from 1 to .* got 0.5"):
+        ites.lift(keypoints(), focal_length=(900, 0.5), **camera)
+
+
+@pytest.mark.parametrize("fps", [1e-300, 1e300])
+def test_rates_that_no_camera_has_are_refused(run, tmp_path, fps):
+    with pytest.raises(ItesError, match="^lift: fps must be from 1e-09 to 1e.09, got 1e"):
+        ites.lift(keypoints(), run=run, device="cpu", fps=fps)
+    np.savez(tmp_path / "a.npz", keypoints=keypoints(), fps=fps)
+    with pytest.raises(ItesError, match="a.npz: fps must be positive and finite"):
+        ites.lift(tmp_path / "a.npz", run=run, device="cpu")
+
+
 def test_what_a_masked_array_hides_is_missing(run):
     points = np.ma.masked_array(keypoints())
     points[3:5, 6] = np.ma.masked

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from op_contract import FORK
@@ -128,6 +129,15 @@ def test_any_skeleton(backend):
     student.losses(x, teacher.depth(x).detach(), draw("y")).total().backward()
     assert student.pose(x).shape == (3, 5, 3)
     assert all(p.grad is not None for p in [*teacher.parameters(), *student.parameters()])
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((2, 17, 2), np.float32), [[0.0]]])
+def test_what_is_no_tensor_is_named(wrong):
+    for kind in (Teacher, Student, UprightTeacher, UprightStudent, GeneralTeacher):
+        model = kind(width=16, blocks=1).eval()
+        words = f"{kind.__name__}: points must be a torch.Tensor, got {type(wrong).__name__}"
+        with pytest.raises(TypeError, match=words):
+            model.pose(wrong)
 
 
 @pytest.mark.parametrize("shape", [(2, 17, 3), (17, 2), (2, 16, 2), (2, 17, 2, 1)])

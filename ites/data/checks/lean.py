@@ -11,7 +11,7 @@ from ites.data.findings import Finding, Severity
 
 MOST = 0.85
 """Share of the frames that counts as throughout."""
-ROLL = 15.0, 50.0
+ROLL = 15.0, 60.0
 """Degrees of a standing person's lean: a camera's roll from the one on, lying beyond the other."""
 
 
@@ -43,6 +43,8 @@ def lean(group: Group, body: Body) -> Iterator[tuple[int, Finding]]:
         side = own & (np.abs(np.abs(angle) - 90) < 50) & (~has_leg | along)
         side &= np.sign(angle) == np.sign(np.median(angle[own]))
         count = own.sum()
+        tilts = np.abs(np.where(has_leg, whole[rows], angle))[side]
+        lies = side.sum() >= MOST * count and np.median(tilts) > ROLL[1]
         if down.sum() >= MOST * count:
             yield group.found(
                 number,
@@ -53,7 +55,7 @@ def lean(group: Group, body: Body) -> Iterator[tuple[int, Finding]]:
                 {"frames": int(down.sum())},
                 np.flatnonzero(down),
             )
-        elif side.sum() >= MOST * count:
+        elif lies:
             right = bool(np.median(angle[own]) > 0)
             to = "right" if right else "left"
             yield group.found(

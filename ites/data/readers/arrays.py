@@ -306,6 +306,6 @@ def _numbers(
     if (np.isnan(value) | (value == 0)).any():
         notes.append(f"{name} of {', '.join(f'{n:g}' for n in value)} counts as unknown")
         return ()
-    if not ((value > 0) & (value < LARGEST)).all():
+    if not ((value >= 1 / LARGEST) & (value < LARGEST)).all():
         raise ItesError(f"{path}: {name} must be positive and finite, got {value.tolist()}")
     return tuple(float(number) for number in value)

@@ -92,7 +92,7 @@ def check_options(
     image_size: tuple[int, int] | None = None,
     fps: float | None = None,
     min_confidence: float | None = None,
-    focal_length: float | None = None,
+    focal_length: float | tuple[float, float] | None = None,
 ) -> None:
     """Refuse numbers that no camera and no detector has.
 
@@ -101,18 +101,22 @@ def check_options(
         image_size: (width, height), pixels.
         fps: frames per second.
         min_confidence: 0..1.
-        focal_length: pixels.
+        focal_length: pixels, (fx, fy) or one number for both.
 
     Raises:
         ItesError: one of them is out of range.
     """
-    for name, value in (("fps", fps), ("focal_length", focal_length)):
+    focal = focal_length if isinstance(focal_length, tuple) else (focal_length,)
+    for name, value in (("fps", fps), *(("focal_length", one) for one in focal)):
         if value is not None and not 0 < value < float("inf"):
             raise ItesError(f"{who}: {name} must be positive and finite, got {value}")
-    if focal_length is not None and not 1 <= focal_length < LARGEST:
-        raise ItesError(
-            f"{who}: focal_length must be from 1 to {LARGEST:g} pixels, got {focal_length:g}"
-        )
+    if fps is not None and not 1 / LARGEST <= fps < LARGEST:
+        raise ItesError(f"{who}: fps must be from {1 / LARGEST:g} to {LARGEST:g}, got {fps:g}")
+    for one in focal:
+        if one is not None and not 1 <= one < LARGEST:
+            raise ItesError(
+                f"{who}: focal_length must be from 1 to {LARGEST:g} pixels, got {one:g}"
+            )
     if image_size is not None and not all(1 <= side < LARGEST for side in image_size):
         raise ItesError(
             f"{who}: image_size must be width and height in pixels, from 1 to {LARGEST:g}, got "
