@@ -39,7 +39,7 @@ class Source:
     corrections: Corrections | None
     image_size: tuple[int, int] | None
 
-    def check(self, fps: float | None, focal_length: float | None) -> None:
+    def check(self, fps: float | None, focal_length: float | tuple[float, float] | None) -> None:
         """Refuse numbers that no camera and no detector has."""
         check_options("lift", self.image_size, fps, self.min_confidence, focal_length)
 
@@ -83,7 +83,7 @@ class Source:
 class GivenCamera:
     """What the caller states about the camera; see `ites.inference.lift.lift`."""
 
-    focal_length: float | None
+    focal_length: float | tuple[float, float] | None
     field_of_view: float | None
     image_size: tuple[int, int] | None
     fps: float | None
