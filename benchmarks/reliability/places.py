@@ -41,7 +41,7 @@ from benchmarks.reliability.warm import ROOT, Ended, Job, Warm
 COLUMNS = ("fault", "command", "runs", "exit code", "line", "left", "right")
 LINE = 300
 NAMES_A_FILE = re.compile(r"ites: [^:]+: .+")
-WARNING = "warning: "
+FINDINGS = ("warning: ", "note: ")
 """How a line about doubtful keypoints begins; such lines come with and without a fault."""
 ROOM = (0, 4, 16, 64, 256)
 """KiB that a small disk has beyond a command's inputs."""
@@ -72,7 +72,8 @@ class Place(Trial):
         left, complete = self.left(gone)
         found = []
         for one in (ended, *ended.meanwhile):
-            line = "\n".join(x for x in one.error.splitlines() if not x.startswith(WARNING)).strip()
+            lines = [x for x in one.error.splitlines() if not x.startswith(FINDINGS)]
+            line = "\n".join(lines).strip()
             told = bool(NAMES_A_FILE.fullmatch(line)) and len(line) <= LINE
             told &= "unexpected" not in line
             right = complete and (

@@ -32,7 +32,7 @@ VIEWS, VIEW_LIMIT = 0.35, 30.0
 in training: people whose joints the prior does not know must not be pulled to those it knows."""
 VIEW_RATE = 10.0
 """Views per second of video in each step."""
-KNOTS = 45.0
+KNOTS = 20.0
 """Depths per second of video that the fit determines, about; the others lie between them."""
 GOLDEN = 0.6180339887498949
 """Share of a full turn between the views of neighbouring frames."""
@@ -52,7 +52,7 @@ DRIFT = 1.1
 """The fit moves a bone's usual length by at most this factor from that of the lifted poses."""
 SHORT = 5
 """Longest run of frames with a wrong keypoint that starts from interpolated depths."""
-STEPS, RATE, RATE_OF_POINTS, RATE_OF_ELEVATION = 40, 0.03, 0.15, 0.01
+STEPS, RATE, RATE_OF_POINTS, RATE_OF_ELEVATION = 40, 0.05, 0.15, 0.01
 """Steps of Adam and their sizes: network units, units of noise, radians."""
 BETAS = 0.9, 0.999
 """Decay of Adam's means of gradients and of their squares."""
