@@ -17,7 +17,6 @@ import io
 import json
 import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from safetensors import safe_open
 
 import ites
 from benchmarks.reliability.tables import publish
-from benchmarks.reliability.warm import ROOT
+from benchmarks.reliability.warm import workplace
 from ites.data.clips import Clip, Clips
 from ites.data.keypoint_reader import KeypointReader
 from ites.data.lifted import ClipsWriter, write_clips
@@ -196,7 +195,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--portions", type=int, default=1526, help="as 10^8 poses have")
     given = parser.parse_args(argv)
     rows = []
-    with tempfile.TemporaryDirectory(dir=ROOT / "build") as home:
+    with workplace() as home:
         folder = Path(home)
         works = [
             (given.steps, lambda: train(folder, given.steps)),

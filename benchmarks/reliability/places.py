@@ -18,7 +18,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +35,7 @@ from benchmarks.reliability.commands import (
 )
 from benchmarks.reliability.kills import evenly
 from benchmarks.reliability.tables import renew
-from benchmarks.reliability.warm import ROOT, Ended, Job, Warm
+from benchmarks.reliability.warm import Ended, Job, Warm, workplace
 
 COLUMNS = ("fault", "command", "runs", "exit code", "line", "left", "right")
 LINE = 300
@@ -261,7 +260,7 @@ def main(argv: list[str] | None = None) -> int:
     where_most = given.most
     rows, wrong = [], 0
     with contextlib.ExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=ROOT / "build")))
+        home = Path(stack.enter_context(workplace()))
         home.chmod(0o755)
         warm = stack.enter_context(Warm())
         make_template(warm, home / "template")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from safetensors.numpy import load_file
 
 from benchmarks.reliability.commands import COMMANDS, make_template, must, place
 from benchmarks.reliability.tables import publish
-from benchmarks.reliability.warm import ROOT, Job, Warm
+from benchmarks.reliability.warm import Job, Warm, workplace
 from ites.data.lifted import read_clips
 
 COLUMNS = ("compared with 1 thread", "what", "largest distance", "stated limit")
@@ -73,7 +72,7 @@ def _losses(log: Path) -> np.ndarray:
 def main() -> int:
     """Run the command line."""
     rows = []
-    with tempfile.TemporaryDirectory(dir=ROOT / "build") as home, Warm() as warm:
+    with workplace() as home, Warm() as warm:
         make_template(warm, Path(home) / "template")
         for way in WAYS:
             found = distances(warm, Path(home) / "template", Path(home) / way, way)

@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import asdict, dataclass, field
@@ -26,6 +27,12 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 SOURCE = Path(__file__).with_name("faults.c")
 KINDS = {"": 0, "kill": 1, "full": 2, "stop": 3}
+
+
+def workplace() -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder below `build`: on the checkout's disk, not in memory."""
+    (ROOT / "build").mkdir(exist_ok=True)
+    return tempfile.TemporaryDirectory(dir=ROOT / "build")
 
 
 @dataclass(frozen=True)

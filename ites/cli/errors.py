@@ -20,6 +20,9 @@ TRACEBACK = "ITES_TRACEBACK"
 USERS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 """Errors of the system that a wrong path causes; others are faults of the machine."""
 
+NO_MEMORY = ("not enough memory", "can't allocate memory")
+"""How PyTorch says that main memory does not suffice."""
+
 
 def run(app: Callable[..., Any], args: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process.
@@ -78,7 +81,7 @@ def describe(error: Exception) -> tuple[int, str]:
         reason = error.strerror or str(error)
         name = f"{error.filename}: " if error.filename is not None else ""
         return (2 if error.errno in USERS else 1), f"{name}{reason}"
-    if isinstance(error, MemoryError) or "not enough memory" in str(error):
+    if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
         return 1, f"not enough memory {f'({error})' if str(error) else ''}".strip()
     if type(error).__name__ in ("OutOfMemoryError", "Abort"):
         return 1, str(error) or "aborted"

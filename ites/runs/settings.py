@@ -350,7 +350,7 @@ class PriorSettings(Settings):
     optimiser: str = _setting("adam", "sgd or adam.", choices=("sgd", "adam"))
     weight_decay: float = _setting(0.0, "Weight decay, on every parameter.", least=0)
     width: int = _setting(256, "Features per layer of a coupling's network.", least=1)
-    blocks: int = _setting(6, "Couplings.", least=0)
+    blocks: int = _setting(6, "Couplings.", least=1)
     components: int = _setting(26, "Principal components of the 2D poses.", least=2)
 
 

@@ -60,7 +60,7 @@ class Feed:
         self.data, self.batch_index, self.seed, self.ranks = data, batch_index, seed, ranks
         self.poses, self.size, self.batches = len(data[0]), batch, batches
         self.whole = min(self.poses // batch, batches)  # full batches
-        self.width = -(-batch // ranks.count)  # maximum poses per share
+        self.width = -(-min(batch, self.poses) // ranks.count)  # maximum poses per share
         pose_bytes = sum(tensor[0].numel() * tensor.element_size() for tensor in data)
         self.slots = max(1, min(int(limit) // (self.width * pose_bytes), batches))
         shapes = [(self.slots, self.width, *tensor.shape[1:]) for tensor in data]

@@ -79,6 +79,11 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (ItesError("a.h5: expected a store"), 2, "a.h5: expected a store"),
         (MemoryError(), 1, "not enough memory"),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), 1, "not enough memory"),
+        (
+            RuntimeError("can't allocate memory: you tried"),
+            1,
+            "not enough memory",
+        ),
         (RecursionError("maximum recursion depth exceeded"), 1, "RecursionError"),
         (OSError(errno.ENOSPC, "No space left on device", "a.h5"), 1, "a.h5: No space left"),
         (OSError(errno.EROFS, "Read-only file system", "a.h5"), 1, "a.h5: Read-only"),

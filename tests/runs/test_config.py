@@ -161,3 +161,8 @@ def test_the_general_recipe_is_the_one_that_made_the_packaged_model() -> None:
 def test_a_share_of_one_is_refused(name):
     with pytest.raises(ItesError, match=f"{name}: expected a number below 1, got 1.0"):
         make_settings("teacher", None, {name: 1.0})
+
+
+def test_a_prior_without_couplings_is_refused():
+    with pytest.raises(ItesError, match="blocks: expected a whole number of at least 1, got 0"):
+        make_settings("prior", None, {"recipe": "general", "blocks": 0})
