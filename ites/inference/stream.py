@@ -246,9 +246,10 @@ class Lifter:
             points = ops.frame_points(
                 keypoints, root, head, layout=layout, length=HEAD_DISTANCE, **given
             )
-            # Of no joint at all, or none but beside an unknown root, general makes up a pose.
-            known = points.isfinite().flatten(1).any(1)
-            pose = self._pose(points).where(known[:, None, None], torch.nan)
+            pose = self._pose(points)
+            if self._masked:  # of no joint at all, or beside an unknown root, it makes up a pose
+                known = points.isfinite().flatten(1).any(1)
+                pose = pose.where(known[:, None, None], torch.nan)
         else:
             keypoints = ops.frame_points(keypoints, root, head, layout=layout)
             rays = (keypoints - self._camera[1]) / self._camera[0]
